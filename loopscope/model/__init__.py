@@ -1,0 +1,1 @@
+"""The looped transformer that Loopscope trains. `config` stays importable without torch."""

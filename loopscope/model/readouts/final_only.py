@@ -1,0 +1,22 @@
+"""Raw at every loop but the last, RMSNorm at the last: scale is seen, the output is normalised."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from loopscope.model.readouts.base import AbstractReadout
+
+
+class FinalOnlyReadout(AbstractReadout):
+    """The norm applies at whatever loop is last in this unroll, as in the published code."""
+
+    def __init__(self, dim: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(dim, eps=eps)
+
+    def forward(
+        self, hidden: Float[Tensor, "batch seq dim"], loop: int, loops: int
+    ) -> Float[Tensor, "batch seq dim"]:
+        return self.norm(hidden) if loop == loops else hidden
+
+    def scale_exponent(self, loop: int, loops: int) -> float:
+        return 0.0 if loop == loops else 1.0

@@ -1,0 +1,18 @@
+"""The raw readout: the head reads H_k itself, so the loss sees its scale."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from loopscope.model.readouts.base import AbstractReadout
+
+
+class RawReadout(AbstractReadout):
+    """The identity."""
+
+    def forward(
+        self, hidden: Float[Tensor, "batch seq dim"], loop: int, loops: int
+    ) -> Float[Tensor, "batch seq dim"]:
+        return hidden
+
+    def scale_exponent(self, loop: int, loops: int) -> float:
+        return 1.0

@@ -1,0 +1,120 @@
+"""Placements: how the loops' cross-entropies (and the exit gate) make one loss.
+
+Each works on per-token losses [loops batch seq], a few bytes per token: the logits behind them are gone.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one loop contributes: its cross-entropy per token where the placement asked for it."""
+
+    loop: int
+    token_loss: Float[Tensor, "batch seq"] | None
+    gate_logit: Float[Tensor, "batch seq"] | None
+
+
+class AbstractPlacement(ABC):
+    """Which exits are supervised, and how much each counts."""
+
+    @abstractmethod
+    def reads(self, loop: int, loops: int) -> bool:
+        """Whether this loop's logits enter the loss. Others are never computed in training."""
+
+    @abstractmethod
+    def terms(
+        self, readings: Sequence[Reading], counted: Bool[Tensor, "batch seq"]
+    ) -> Mapping[str, Float[Tensor, ""]]:
+        """Named terms whose sum is the loss; means are over the counted tokens."""
+
+
+class Terminal(AbstractPlacement):
+    """Only the last loop."""
+
+    def reads(self, loop: int, loops: int) -> bool:
+        return loop == loops
+
+    def terms(
+        self, readings: Sequence[Reading], counted: Bool[Tensor, "batch seq"]
+    ) -> Mapping[str, Float[Tensor, ""]]:
+        loss = readings[-1].token_loss
+        assert loss is not None
+        return {"cross_entropy": mean_over(loss, counted)}
+
+
+class Dense(AbstractPlacement):
+    """Every loop: their mean, or a weighted one."""
+
+    def __init__(self, weights: Sequence[float] | None = None) -> None:
+        self.weights = weights
+
+    def reads(self, loop: int, loops: int) -> bool:
+        return self.weights is None or self.weights[loop - 1] > 0
+
+    def terms(
+        self, readings: Sequence[Reading], counted: Bool[Tensor, "batch seq"]
+    ) -> Mapping[str, Float[Tensor, ""]]:
+        weights = [1.0] * len(readings) if self.weights is None else list(self.weights)
+        total = sum(
+            weight * mean_over(reading.token_loss, counted)
+            for weight, reading in zip(weights, readings, strict=True)
+            if reading.token_loss is not None
+        )
+        return {"cross_entropy": torch.as_tensor(total / sum(weights))}
+
+
+class ExitWeighted(AbstractPlacement):
+    """Every loop, weighted per token by a learned gate's probability of stopping there, plus entropy.
+
+    p_k = λ_k · prod_{j<k} (1 - λ_j), and the last loop takes what is left
+    (Zhu et al., "Scaling Latent Reasoning via Looped Language Models", 2025).
+    """
+
+    def __init__(self, entropy_weight: float = 0.1) -> None:
+        self.entropy_weight = entropy_weight
+
+    def reads(self, loop: int, loops: int) -> bool:
+        return True
+
+    def terms(
+        self, readings: Sequence[Reading], counted: Bool[Tensor, "batch seq"]
+    ) -> Mapping[str, Float[Tensor, ""]]:
+        probability = exit_probabilities([reading.gate_logit for reading in readings])
+        losses = torch.stack([reading.token_loss for reading in readings if reading.token_loss is not None])
+        entropy = -(probability * probability.clamp(min=1e-8).log()).sum(dim=0)
+        return {
+            "cross_entropy": mean_over((probability * losses).sum(dim=0), counted),
+            "entropy": -self.entropy_weight * mean_over(entropy, counted),
+        }
+
+
+def exit_probabilities(
+    gate_logits: Sequence[Float[Tensor, "batch seq"] | None],
+) -> Float[Tensor, "loops batch seq"]:
+    """Probability of stopping at each loop; sums to 1 over loops.
+
+    Raises:
+        ValueError: the model has no exit gate.
+    """
+    if any(gate_logit is None for gate_logit in gate_logits):
+        raise ValueError(
+            "placement 'exit-weighted' needs a model with an exit gate; set model.exit_gate: true"
+        )
+    gates = torch.sigmoid(torch.stack([logit for logit in gate_logits if logit is not None]).float())
+    left = torch.cat([torch.ones_like(gates[:1]), (1 - gates[:-1]).cumprod(dim=0)])
+    # The last loop takes what the earlier gates left: its own gate has no say.
+    return torch.cat([gates[:-1] * left[:-1], left[-1:]])
+
+
+def mean_over(
+    values: Float[Tensor, "batch seq"], counted: Bool[Tensor, "batch seq"]
+) -> Float[Tensor, ""]:
+    """Mean over the counted tokens."""
+    return (values * counted).sum() / counted.sum()

@@ -1,0 +1,62 @@
+"""Cross-entropy per token: the plain way, and in chunks that never hold more than one chunk of logits.
+
+The chunked one is exact in value and gradient, also under bf16 autocast (logits are widened to fp32 before
+the softmax, chunk by chunk). Its memory: one chunk of logits, whatever the number of loops; the price is
+one more head product in the backward pass.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+IGNORE_INDEX = -100
+"""Label of a token that is not counted (PyTorch's and transformers' convention)."""
+
+CHUNK_ELEMENTS = 2**23
+"""Logits alive at once: 32 MB of fp32. Smaller chunks save little and make the head's product slower."""
+
+Head = Callable[[Tensor], Tensor]
+
+
+def plain_cross_entropy(
+    head: Head, features: Float[Tensor, "batch seq dim"], labels: Int[Tensor, "batch seq"]
+) -> Float[Tensor, "batch seq"]:
+    """Cross-entropy of every token in nats, all logits at once; 0 where the label is ignored."""
+    return _cross_entropy(head, features.flatten(0, 1), labels.flatten()).view_as(labels)
+
+
+def chunked_cross_entropy(
+    head: Head,
+    features: Float[Tensor, "batch seq dim"],
+    labels: Int[Tensor, "batch seq"],
+    vocabulary: int | None = None,
+) -> Float[Tensor, "batch seq"]:
+    """The same as `plain_cross_entropy`, a chunk of tokens at a time.
+
+    Args:
+        vocabulary: the head's output width, to size the chunks; None asks the head with one token.
+    """
+    flat, targets = features.flatten(0, 1), labels.flatten()
+    if vocabulary is None:
+        with torch.no_grad():
+            vocabulary = head(flat[:1]).shape[-1]
+    tokens = max(1, CHUNK_ELEMENTS // vocabulary)
+    recompute = torch.is_grad_enabled()
+    losses = []
+    for start in range(0, len(targets), tokens):
+        part = (head, flat[start : start + tokens], targets[start : start + tokens])
+        if recompute:
+            losses.append(checkpoint(_cross_entropy, *part, use_reentrant=False, preserve_rng_state=False))
+        else:
+            losses.append(_cross_entropy(*part))
+    return torch.cat(losses).view_as(labels)
+
+
+def _cross_entropy(
+    head: Head, features: Float[Tensor, "tokens dim"], labels: Int[Tensor, " tokens"]
+) -> Float[Tensor, " tokens"]:
+    return F.cross_entropy(head(features).float(), labels, ignore_index=IGNORE_INDEX, reduction="none")

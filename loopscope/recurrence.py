@@ -1,0 +1,174 @@
+"""The waist of Loopscope: what a looped language model is, and the one generator that unrolls it.
+
+A looped model is five things: embed, core, carry, readout, head. Fill them (`AbstractLoopedLM`) and every
+audit, curve, exit rule and report works on your model. Training, evaluation and foreign models all go
+through `unroll`, which keeps one hidden state alive at a time: without gradients, memory does not grow
+with the number of loops. Stopping early is a `break`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class LoopContext:
+    """What every loop of one unroll may read besides the hidden state."""
+
+    input_ids: Int[Tensor, "batch seq"]
+    embedded: Float[Tensor, "batch seq dim"]  # the state the first loop starts from
+    loops: int  # how many loops this unroll runs; a final-only readout asks whether this is the last
+
+
+class AbstractLoopedLM(nn.Module, ABC):
+    """A looped language model, in the order the data passes: embed, (core, carry) per loop, readout, head.
+
+    Attributes:
+        loops: the trained depth K. `unroll` runs to it by default; any depth from 1 up works.
+    """
+
+    loops: int
+
+    @abstractmethod
+    def embed(self, input_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq dim"]:
+        """Token ids to the state the first loop starts from."""
+
+    @abstractmethod
+    def core(
+        self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
+    ) -> Float[Tensor, "batch seq dim"]:
+        """Apply the shared stack once; returns H_k, before anything done between loops."""
+
+    @abstractmethod
+    def carry(
+        self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
+    ) -> Float[Tensor, "batch seq dim"]:
+        """Turn H_k of loop k = `loop` into the input of loop k + 1. Not called after the last loop."""
+
+    @abstractmethod
+    def readout(
+        self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
+    ) -> Float[Tensor, "batch seq dim"]:
+        """Turn H_k into what the head reads."""
+
+    @abstractmethod
+    def head(self, features: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
+        """Readout features to logits. Any leading shape: losses call it on chunks of tokens."""
+
+    def exit_gate(
+        self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
+    ) -> Float[Tensor, "batch seq"] | None:
+        """Logit of stopping at this loop, or None for a model without a learned gate."""
+        return None
+
+    def forward(self, input_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq vocab"]:
+        """Logits of the last trained loop: what a plain language model returns."""
+        state = None
+        for state in unroll(self, input_ids):
+            pass
+        assert state is not None
+        return state.logits()
+
+
+@dataclass(frozen=True)
+class LoopState:
+    """One loop of an unroll. Nothing beyond `hidden` is computed until asked for.
+
+    Attributes:
+        loop: 1-based index k.
+        hidden: H_k, the stack's output before anything done between loops.
+    """
+
+    loop: int
+    hidden: Float[Tensor, "batch seq dim"]
+    model: AbstractLoopedLM
+    context: LoopContext
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the unroll stops after this loop."""
+        return self.loop == self.context.loops
+
+    def features(self) -> Float[Tensor, "batch seq dim"]:
+        """The readout of H_k: the head's input."""
+        return self.model.readout(self.hidden, self.loop, self.context)
+
+    def logits(self) -> Float[Tensor, "batch seq vocab"]:
+        """This exit's next-token logits."""
+        return self.model.head(self.features())
+
+    def gate_logit(self) -> Float[Tensor, "batch seq"] | None:
+        """The exit gate's logit at this loop, or None."""
+        return self.model.exit_gate(self.hidden, self.loop, self.context)
+
+
+def unroll(
+    model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"], loops: int | None = None
+) -> Generator[LoopState, Float[Tensor, "batch seq dim"] | None, None]:
+    """Run the recurrence and yield one `LoopState` per loop.
+
+    Sending a tensor into the generator replaces the hidden state that is carried on, which is how
+    interventions (clamping a scale, say) are written without a second driver.
+
+    Args:
+        model: any looped model.
+        input_ids: token ids.
+        loops: how many loops to run, from 1 up, also beyond `model.loops`; None runs the trained depth.
+
+    Raises:
+        ValueError: `loops` is not a whole number from 1 up, or `input_ids` is not a non-empty
+            [batch, seq] tensor of integers. Raised on the call, before anything runs.
+    """
+    depth = check_loops(model.loops if loops is None else loops)
+    check_input_ids(input_ids)
+    return _unroll(model, input_ids, depth)
+
+
+def _unroll(
+    model: AbstractLoopedLM, input_ids: Tensor, depth: int
+) -> Generator[LoopState, Tensor | None, None]:
+    hidden = model.embed(input_ids)
+    context = LoopContext(input_ids, hidden, depth)
+    for loop in range(1, depth + 1):
+        hidden = model.core(hidden, loop, context)
+        replaced = yield LoopState(loop, hidden, model, context)
+        if replaced is not None:
+            hidden = replaced
+        if loop < depth:
+            hidden = model.carry(hidden, loop, context)
+
+
+def check_loops(loops: Any) -> int:
+    """Return `loops` if it is a whole number from 1 up, else raise ValueError."""
+    if isinstance(loops, bool) or not isinstance(loops, int) or loops < 1:
+        raise ValueError(
+            f"loops is {loops!r}; it must be a whole number from 1 up (any depth works, "
+            "also beyond the trained one)"
+        )
+    return loops
+
+
+def check_input_ids(input_ids: Tensor) -> None:
+    """Raise ValueError unless `input_ids` is a non-empty [batch seq] tensor of integers."""
+    if input_ids.ndim != 2 or input_ids.numel() == 0:
+        raise ValueError(
+            f"input_ids has shape {tuple(input_ids.shape)}; it must be [batch, seq] with at least one token "
+            "(add a batch axis with input_ids[None])"
+        )
+    if input_ids.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"input_ids has dtype {input_ids.dtype}; token ids must be int64 or int32")
+
+
+def scale(hidden: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq"]:
+    """s_k: root mean square over `dim`, in fp32."""
+    return hidden.float().square().mean(dim=-1).sqrt()
+
+
+def l2_norm(hidden: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq"]:
+    """L2 norm over `dim`, in fp32: s_k times the square root of dim."""
+    return torch.linalg.vector_norm(hidden.float(), dim=-1)
