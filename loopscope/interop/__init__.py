@@ -1,0 +1,1 @@
+"""Bridges: models of other formats in and out of the waist."""

@@ -1,0 +1,197 @@
+"""The published code's checkpoints (`last.pt` of Sharma and Vu, arXiv 2606.24898) as our models.
+
+Read with torch's weights-only loader: a pickle that would run code is refused. Parameters that the
+checkpoint's own settings never use (`loop_norm` without a norm between loops, `raw_alpha` without damping)
+are left behind; settings that this version does not know are refused by name rather than guessed.
+"""
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from loopscope.interop.native import check_state
+from loopscope.model.config import ModelConfig
+from loopscope.model.looped import LoopedTransformer
+
+_LAYER = {
+    "attn_norm": "attention_norm",
+    "attn.qkv": "attention.qkv",
+    "attn.out_proj": "attention.out",
+    "ffn_norm": "feed_forward_norm",
+    "ffn.w1": "feed_forward.gate",
+    "ffn.w3": "feed_forward.up",
+    "ffn.w2": "feed_forward.down",
+}
+_ALPHA = ("alpha_value", "alpha_logit", "log_s_ref", "ema_count")
+_PLACEMENTS = {"per-step": "dense", "terminal": "terminal", "adaptive": "exit-weighted"}
+# Settings of the published code that change what the model computes and that are not known here.
+_UNSUPPORTED = {"block_norm_type": "rmsnorm", "loop_norm_type": "rmsnorm"}
+
+
+@dataclass(frozen=True)
+class PublishedCheckpoint:
+    """A published checkpoint, understood."""
+
+    model: LoopedTransformer
+    objective: Mapping[str, Any]  # sections of ObjectiveConfig: what it was trained on
+    itos: tuple[str, ...]  # the tokenizer's entries by id
+    pattern: str  # the tokenizer's regular expression
+    step: int
+
+
+def read_published(path: str | Path) -> PublishedCheckpoint:
+    """Read a published `last.pt`.
+
+    Raises:
+        ValueError: missing, cut short, not a checkpoint of that code, holding a pickle that would run
+            code, or using a setting that this version does not know.
+    """
+    data = _read(Path(path))
+    for key in ("model_state", "config"):
+        if key not in data:
+            raise ValueError(f"{path} has no {key!r}; a published last.pt holds model_state and config")
+    config, state = data["config"], data["model_state"]
+    try:
+        model_config = _model_config(config, state)
+    except (KeyError, ValidationError) as error:
+        raise ValueError(f"{path}: its config cannot be read as a published model: {error}") from error
+    model = LoopedTransformer(model_config)
+    renamed = rename_state(state, model)
+    check_state(model, renamed, path)
+    model.load_state_dict(renamed)
+    tokenizer = data.get("tokenizer") or {}
+    return PublishedCheckpoint(
+        model=model.eval(),
+        objective=_objective(config.get("supervision", {})),
+        itos=tuple(tokenizer.get("itos", ())),
+        pattern=tokenizer.get("pattern", r"\s+|[A-Za-z0-9_]+|[^\w\s]"),
+        step=int(data.get("global_step", 0)),
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(f"{path} is not a file; give the path of a published last.pt")
+    try:
+        data = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} was not loaded: it holds something other than tensors and plain values, or is damaged. "
+            f"Loopscope never executes a pickle ({str(error).splitlines()[0]})"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} cannot be read: cut short, or not a torch checkpoint ({str(error).splitlines()[0]})"
+        ) from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} holds a {type(data).__name__}; a published last.pt holds a dict")
+    return data
+
+
+def _model_config(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> ModelConfig:
+    model = config["model"]
+    for key, known in _UNSUPPORTED.items():
+        if model.get(key, known) != known:
+            raise ValueError(f"{key} is {model[key]!r}; only {known!r} can be imported")
+    vocabulary, dim = state["token_embedding.weight"].shape
+    carry = [
+        name
+        for name, used in (
+            ("rmsnorm", model.get("inter_loop_norm", True)),
+            ("damping", model.get("use_spectral_damping", False)),
+        )
+        if used
+    ]
+    return ModelConfig(
+        dim=dim,
+        layers=model["num_layers"],
+        heads=model["num_heads"],
+        loops=model["num_loops"],
+        vocabulary=vocabulary,
+        sequence=state["position_embedding.weight"].shape[0],
+        readout=_readout(model, config.get("alpha_readout") or {}),
+        carry=tuple(carry),
+        feed_forward=model["ff_multiplier"],
+        tied=model.get("tie_weights", True),
+        exit_gate=True,
+        dropout=model.get("dropout", 0.1),
+        initialisation="published",
+    )
+
+
+def _readout(model: Mapping[str, Any], alpha: Mapping[str, Any]) -> dict[str, Any]:
+    if not model.get("use_decode_norm", True):
+        return {"kind": "raw"}
+    kind = model.get("decode_norm_type", "rmsnorm")
+    final_only = model.get("decode_norm_final_only", False)
+    if kind == "rmsnorm" or (kind == "layernorm" and not final_only):
+        return {"kind": "final-only" if final_only else kind}
+    if kind != "alpha_readout" or final_only:
+        also = " with decode_norm_final_only" if final_only else ""
+        raise ValueError(f"decode_norm_type is {kind!r}{also}; importable: rmsnorm, layernorm, alpha_readout")
+    fixed = alpha.get("fixed_alpha")
+    return {
+        "kind": "alpha",
+        "alpha": alpha.get("init_alpha", 0.5) if fixed is None else fixed,
+        "learned": fixed is None,
+        "per_loop": alpha.get("per_loop_alpha", False),
+        "s_ref": alpha.get("s_ref_mode", "ema"),
+        "ema_decay": alpha.get("ema_decay", 0.99),
+        "alpha_min": alpha.get("alpha_min", 0.0),
+        "alpha_max": alpha.get("alpha_max", 1.0),
+    }
+
+
+def rename_state(state: Mapping[str, Tensor], model: LoopedTransformer) -> dict[str, Tensor]:
+    """The published state dict under our names, without what the model's config leaves out."""
+    config = model.config
+    names = {"token_embedding.weight": "token_embedding.weight"}
+    names["position_embedding.weight"] = "position_embedding.weight"
+    for layer in range(config.layers):
+        for theirs, ours in _LAYER.items():
+            names[f"layers.{layer}.{theirs}.weight"] = f"layers.{layer}.{ours}.weight"
+    if not config.tied:
+        names["lm_head.weight"] = "unembedding.weight"
+    names |= {"exit_gate.weight": "gate.weight", "exit_gate.bias": "gate.bias"}
+    if "rmsnorm" in config.carry:
+        names["loop_norm.weight"] = "carries.rmsnorm.norm.weight"
+    if "damping" in config.carry:
+        names["raw_alpha"] = "carries.damping.logit"
+    for parameter in ("weight", "bias"):
+        names[f"decode_norm.{parameter}"] = f"reading.norm.{parameter}"
+    renamed = {ours: state[theirs] for theirs, ours in names.items() if theirs in state}
+    if config.readout.kind == "alpha":
+        renamed |= _alpha_state(state, model)
+    return renamed
+
+
+def _alpha_state(state: Mapping[str, Tensor], model: LoopedTransformer) -> dict[str, Tensor]:
+    readout = model.config.readout
+    prefixes = [f"decode_norm.{loop}." for loop in range(model.loops)] if readout.per_loop else ["decode_norm."]
+    wanted = {name for name in _ALPHA if f"reading.{name}" in model.state_dict()}
+    return {
+        f"reading.{name}": torch.stack([state[prefix + name] for prefix in prefixes])
+        for name in wanted
+        if all(prefix + name in state for prefix in prefixes)
+    }
+
+
+def _objective(supervision: Mapping[str, Any]) -> dict[str, Any]:
+    mode = supervision.get("mode", "per-step")
+    if mode not in _PLACEMENTS:
+        raise ValueError(f"supervision mode is {mode!r}; importable: {', '.join(_PLACEMENTS)}")
+    objective: dict[str, Any] = {"placement": _PLACEMENTS[mode]}
+    if mode == "adaptive":
+        objective["entropy_weight"] = supervision.get("entropy_weight", 0.1)
+    if weight := supervision.get("norm_penalty_weight", 0.0):
+        objective["norm_penalty"] = {"weight": weight}
+    if weight := supervision.get("scale_anchor_weight", 0.0):
+        target = supervision.get("scale_anchor_target", 1.0)
+        objective["scale_anchor"] = {"weight": weight, "target": target}
+    return objective

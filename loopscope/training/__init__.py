@@ -1,0 +1,1 @@
+"""Training: optimizer, loop, checkpoints, validation. The model and the data are passed in."""

@@ -1,0 +1,58 @@
+"""The settings of a training run. Importable without torch."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class TrainingConfig(BaseModel):
+    """How long, how fast, and what is written on the way."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int | None = Field(150, ge=1)
+    """Optimizer steps; None where `epochs` says how long."""
+    epochs: float | None = Field(None, gt=0)
+    """Passes over the training windows, instead of `steps`."""
+    batch: int = Field(16, ge=1)
+    """Sequences per optimizer step."""
+    accumulation: int = Field(1, ge=1)
+    """Parts that a batch is split into, to save memory; the gradient is the same."""
+    learning_rate: float = Field(1e-3, gt=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup: int = Field(0, ge=0)
+    """Steps of linear warm-up."""
+    final_learning_rate: float = Field(0.1, ge=0, le=1)
+    """Where cosine ends, as a share of the learning rate."""
+    weight_decay: float = Field(0.01, ge=0)
+    decay: Literal["matrices", "published"] = "matrices"
+    """What decays: matrices only (no norms, no embeddings, no scalars), or everything, as published."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float = Field(1.0, gt=0)
+    """Largest L2 norm of the gradient."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """bf16 autocasts the products; weights, norms, losses and scales stay fp32. auto: bf16 on hardware with it."""
+    gradient_checkpointing: bool = False
+    seed: int = Field(0, ge=0)
+    device: str = "auto"
+    threads: int | None = Field(None, ge=1)
+    """CPU threads; None leaves torch's choice."""
+    log_every: int = Field(10, ge=1)
+    evaluate_every: int | None = Field(None, ge=1)
+    """Steps between evaluations; None evaluates at the end only."""
+    evaluate_windows: int | None = Field(None, ge=1)
+    """Validation windows per evaluation during training, spread evenly; the final one always takes all."""
+    final_windows: int | None = Field(None, ge=1)
+    """Windows of the final evaluation; None takes the whole validation set."""
+    checkpoint_every: int | None = Field(None, ge=1)
+    """Steps between checkpoints; None saves at the end only."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TrainingConfig":
+        if self.steps is None and self.epochs is None:
+            raise ValueError("steps and epochs are both empty; give one of them")
+        if self.epochs is not None and self.steps is not None and "steps" in self.model_fields_set:
+            raise ValueError(f"steps {self.steps} and epochs {self.epochs} are both given; remove one (steps: null)")
+        if self.batch % self.accumulation:
+            raise ValueError(f"accumulation {self.accumulation} does not divide batch {self.batch}")
+        return self

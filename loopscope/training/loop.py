@@ -1,0 +1,216 @@
+"""The training loop, to be read from top to bottom.
+
+Everything that varies is a pure function of (seed, step): the batch, dropout's random numbers, the
+learning rate. So the step number, the weights and the optimizer's moments are a whole checkpoint, and a
+resumed run repeats an uninterrupted one bit for bit (same device, threads and library versions).
+
+The host waits for the device only where something is logged, evaluated or saved.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from loopscope.objectives.objective import Loss, Objective
+from loopscope.recurrence import AbstractLoopedLM, unroll
+from loopscope.results import Failure, LoopMetrics
+from loopscope.training.checkpoint import Progress, load_checkpoint, newest_checkpoint, save_checkpoint
+from loopscope.training.config import TrainingConfig
+from loopscope.training.hardware import resolve_device, resolve_precision
+from loopscope.training.metrics import MetricsLog
+from loopscope.training.optim import build_optimizer, learning_rate, set_learning_rate
+from loopscope.training.progress import ProgressDisplay
+from loopscope.training.validation import Batches, validate
+from loopscope.training.watch import FiniteWatch
+
+
+class TrainingWindows(Protocol):
+    """Where batches come from: a pure function of its arguments."""
+
+    def __len__(self) -> int: ...
+
+    def batch(
+        self, seed: int, step: int, rank: int, batch_size: int, world: int = 1
+    ) -> tuple[Tensor, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run trains and validates on."""
+
+    train: TrainingWindows
+    validation: Callable[[int | None], Batches]  # windows wanted (None: all) to batches in a fixed order
+    bytes_per_token: float  # of the validation text
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    progress: Progress
+    per_loop: tuple[LoopMetrics, ...]  # final evaluation; empty when the run diverged
+    failure: Failure | None
+    device: str
+
+
+def train(
+    model: AbstractLoopedLM,
+    objective: Objective,
+    data: TrainingData,
+    config: TrainingConfig,
+    run: Path,
+    files: Mapping[str, str],
+    title: str = "train",
+    quiet: bool = False,
+) -> Outcome:
+    """Train a looped model, from the newest checkpoint of `run` where there is one.
+
+    Args:
+        run: folder for checkpoints and metrics; created.
+        files: text files that go into every checkpoint (config, tokenizer).
+        title: shown beside the progress.
+
+    Raises:
+        ValueError: the device is not there, or the checkpoint is damaged.
+    """
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.precision, device)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    model.to(device).train()
+    optimizer = build_optimizer(model, config)
+    steps = total_steps(config, len(data.train))
+    progress = Progress(step=0, tokens=0, seconds=0.0)
+    if checkpoint := newest_checkpoint(run):
+        progress = load_checkpoint(checkpoint, model, optimizer)
+    run.mkdir(parents=True, exist_ok=True)
+    log = MetricsLog(run, resumed_at=progress.step)
+    watch = FiniteWatch([objective.placement.reads(k, model.loops) for k in range(1, model.loops + 1)], device)
+
+    def autocast() -> AbstractContextManager[None]:
+        return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+    def evaluate(step: int, windows: int | None) -> tuple[LoopMetrics, ...]:
+        with autocast():
+            per_loop = validate(model, data.validation(windows), data.bytes_per_token, device)
+        log.write("evaluation", step, per_loop=[asdict(metrics) for metrics in per_loop])
+        return per_loop
+
+    with ProgressDisplay(title, steps, progress.step, quiet) as display:
+        clock, logged = time.perf_counter(), progress
+        for step in range(progress.step + 1, steps + 1):
+            torch.manual_seed(step_seed(config.seed, step))
+            set_learning_rate(optimizer, learning_rate(step - 1, steps, config))
+            input_ids, labels = data.train.batch(config.seed, step - 1, 0, config.batch)
+            loss = _accumulate(model, objective, input_ids.to(device), labels.to(device), config, autocast)
+            gradient_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            watch.see(step, loss, gradient_norm)
+            progress = replace(progress, step=step, tokens=progress.tokens + labels.numel())
+            display.advance(step)
+
+            last = step == steps
+            log_now = last or step == 1 or step % config.log_every == 0
+            evaluate_now = not last and config.evaluate_every and step % config.evaluate_every == 0
+            save_now = last or (config.checkpoint_every and step % config.checkpoint_every == 0)
+            if not (log_now or evaluate_now or save_now):
+                continue
+
+            if failure := watch.failure():
+                kept = newest_checkpoint(run)
+                failure = replace(failure, last_checkpoint=kept.name if kept else None)
+                log.write("failure", step, **asdict(failure))
+                display.say(f"{title}: stopped, {failure.message}")
+                return Outcome(progress, (), failure, str(device))
+            now = time.perf_counter()
+            progress = replace(progress, seconds=progress.seconds + now - clock)
+            clock = now
+            if log_now:
+                speed = (progress.tokens - logged.tokens) / max(progress.seconds - logged.seconds, 1e-9)
+                logged = progress
+                _log_step(log, display, step, loss, gradient_norm, optimizer, progress, speed)
+            if evaluate_now:
+                evaluate(step, config.evaluate_windows)
+            if save_now:
+                save_checkpoint(run, progress, model, optimizer, files)
+            clock = time.perf_counter()  # evaluating and saving are not training time
+    return Outcome(progress, evaluate(steps, config.final_windows), None, str(device))
+
+
+def total_steps(config: TrainingConfig, windows: int) -> int:
+    """Optimizer steps of a run over `windows` training windows."""
+    if config.epochs is None:
+        assert config.steps is not None
+        return config.steps
+    return max(1, math.ceil(config.epochs * windows / config.batch))
+
+
+def step_seed(seed: int, step: int) -> int:
+    """Seed of dropout's random numbers at one step (splitmix64's multipliers spread the bits)."""
+    mixed = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9) & (2**63 - 1)
+    return mixed ^ (mixed >> 31)
+
+
+def _accumulate(
+    model: AbstractLoopedLM,
+    objective: Objective,
+    input_ids: Tensor,
+    labels: Tensor,
+    config: TrainingConfig,
+    autocast: Callable[[], AbstractContextManager[None]],
+) -> Loss:
+    """Forward and backward over the parts of one batch; returns the mean over parts, detached."""
+    parts = []
+    for ids, targets in zip(
+        input_ids.chunk(config.accumulation), labels.chunk(config.accumulation), strict=True
+    ):
+        with autocast():
+            loss = objective(unroll(model, ids), targets)
+        (loss.total / config.accumulation).backward()
+        parts.append(loss)
+
+    def mean(values: list[Tensor]) -> Tensor:
+        return torch.stack([value.detach() for value in values]).mean(dim=0)
+
+    return Loss(
+        total=mean([part.total for part in parts]),
+        terms={name: mean([part.terms[name] for part in parts]) for name in parts[0].terms},
+        cross_entropy=mean([part.cross_entropy for part in parts]),
+        l2_norm=mean([part.l2_norm for part in parts]),
+        mean_square=mean([part.mean_square for part in parts]),
+    )
+
+
+def _log_step(
+    log: MetricsLog,
+    display: ProgressDisplay,
+    step: int,
+    loss: Loss,
+    gradient_norm: Tensor,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    speed: float,
+) -> None:
+    total, norms = float(loss.total), loss.l2_norm.tolist()
+    log.write(
+        "train",
+        step,
+        loss=total,
+        terms={name: float(term) for name, term in loss.terms.items()},
+        cross_entropy=loss.cross_entropy.tolist(),
+        l2_norm=norms,
+        gradient_norm=float(gradient_norm),
+        learning_rate=optimizer.param_groups[0]["lr"],
+        tokens=progress.tokens,
+        tokens_per_second=speed,
+        seconds=progress.seconds,
+    )
+    display.figures(step, total, norms, speed)

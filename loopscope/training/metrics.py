@@ -1,0 +1,53 @@
+"""The metrics file of a run: one JSON object a line, readable while the run is going."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+METRICS = "metrics.jsonl"
+
+
+class MetricsLog:
+    """Appends records to `metrics.jsonl`; on resuming, first drops what lies after the checkpoint."""
+
+    def __init__(self, run: Path, resumed_at: int) -> None:
+        self.path = run / METRICS
+        kept = [record for record in read_metrics(run) if record["step"] <= resumed_at]
+        writing = self.path.with_suffix(".writing")
+        writing.write_text("".join(_line(record) for record in kept), encoding="utf-8")
+        os.replace(writing, self.path)
+
+    def write(self, kind: str, step: int, **values: Any) -> None:
+        """Append one record and hand it to the operating system."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(_line({"kind": kind, "step": step, **values}))
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """All complete records of a run; a last line cut short by a kill is left out."""
+    path = run / METRICS
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps({key: _plain(value) for key, value in record.items()}, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return value
