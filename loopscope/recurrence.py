@@ -7,6 +7,7 @@ with the number of loops. Stopping early is a `break`.
 """
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
@@ -68,11 +69,8 @@ class AbstractLoopedLM(nn.Module, ABC):
 
     def forward(self, input_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq vocab"]:
         """Logits of the last trained loop: what a plain language model returns."""
-        state = None
-        for state in unroll(self, input_ids):
-            pass
-        assert state is not None
-        return state.logits()
+        last = deque(unroll(self, input_ids), maxlen=1)  # one state alive at a time
+        return last[0].logits()
 
 
 @dataclass(frozen=True)

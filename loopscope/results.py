@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -119,7 +119,7 @@ def provenance(device: str = "cpu", threads: int | None = None) -> Provenance:
         except metadata.PackageNotFoundError:
             continue
     return Provenance(
-        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=versions,
         git=_git_commit(),
         platform=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",

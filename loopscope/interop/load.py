@@ -32,8 +32,8 @@ def model_folder(path: Path) -> Path:
     checkpoints = sorted((path / "checkpoints").glob("step-*"))
     if checkpoints:
         return checkpoints[-1]
-    runs = sorted({str(found.parent.parent.relative_to(path)) for found in path.glob("*/**/checkpoints/step-*")})
-    hint = f" It holds runs; name one of them: {', '.join(runs[:6])}." if runs else ""
-    raise ValueError(
-        f"{path} holds no model: neither {CONFIG} with {WEIGHTS} nor checkpoints/step-*.{hint}"
+    runs = sorted(
+        {str(found.parent.parent.relative_to(path)) for found in path.glob("*/**/checkpoints/step-*")}
     )
+    hint = f" It holds runs; name one of them: {', '.join(runs[:6])}." if runs else ""
+    raise ValueError(f"{path} holds no model: neither {CONFIG} with {WEIGHTS} nor checkpoints/step-*.{hint}")

@@ -54,7 +54,9 @@ def load_model(directory: Path) -> LoopedTransformer:
     try:
         config = ModelConfig(**sections["model"])
     except (KeyError, TypeError, ValidationError) as error:
-        raise ValueError(f"{directory / CONFIG} has no model section that this version reads: {error}") from error
+        raise ValueError(
+            f"{directory / CONFIG} has no model section that this version reads: {error}"
+        ) from error
     model = LoopedTransformer(config)
     path = directory / WEIGHTS
     if not path.is_file():
@@ -63,7 +65,7 @@ def load_model(directory: Path) -> LoopedTransformer:
         state = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ValueError(
-            f"{path} cannot be read ({error}): it is cut short or damaged; restore it, or use another checkpoint"
+            f"{path} is cut short or damaged ({error}); restore it, or use another checkpoint"
         ) from error
     check_state(model, state, path)
     model.load_state_dict(state)

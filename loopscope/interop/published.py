@@ -173,7 +173,9 @@ def rename_state(state: Mapping[str, Tensor], model: LoopedTransformer) -> dict[
 
 def _alpha_state(state: Mapping[str, Tensor], model: LoopedTransformer) -> dict[str, Tensor]:
     readout = model.config.readout
-    prefixes = [f"decode_norm.{loop}." for loop in range(model.loops)] if readout.per_loop else ["decode_norm."]
+    prefixes = (
+        [f"decode_norm.{loop}." for loop in range(model.loops)] if readout.per_loop else ["decode_norm."]
+    )
     wanted = {name for name in _ALPHA if f"reading.{name}" in model.state_dict()}
     return {
         f"reading.{name}": torch.stack([state[prefix + name] for prefix in prefixes])

@@ -22,7 +22,10 @@ class CausalSelfAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq dim"]:
         query, key, value = rearrange(
-            self.qkv(x), "batch seq (three heads head) -> three batch heads seq head", three=3, heads=self.heads
+            self.qkv(x),
+            "batch seq (three heads head) -> three batch heads seq head",
+            three=3,
+            heads=self.heads,
         )
         if self.rotary:
             cos, sin = rotary_angles(x.shape[1], query.shape[-1], x.device)

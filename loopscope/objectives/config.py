@@ -7,6 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Placement = Literal["terminal", "dense", "exit-weighted"]
 
 
+def check_loop_weights(weights: tuple[float, ...] | None) -> None:
+    """Raise ValueError unless the weights are non-negative with a positive sum."""
+    if weights is not None and (min(weights, default=-1.0) < 0 or sum(weights) <= 0):
+        raise ValueError(f"loop_weights is {list(weights)}; give numbers >= 0, at least one above 0")
+
+
 class PenaltyConfig(BaseModel):
     """A term on the mean square of the state. Weight 0 leaves it out."""
 
@@ -65,7 +71,7 @@ class ObjectiveConfig(BaseModel):
             and self.entropy_weight != type(self).model_fields["entropy_weight"].default
         ):
             raise ValueError(
-                f"entropy_weight belongs to placement 'exit-weighted'; placement is {self.placement!r}: remove it"
+                f"entropy_weight belongs to placement 'exit-weighted', not {self.placement!r}; remove it"
             )
         return self
 
@@ -78,9 +84,3 @@ class ObjectiveConfig(BaseModel):
         ):
             if weights is not None and len(weights) != loops:
                 raise ValueError(f"{name} has {len(weights)} numbers for {loops} loops; give one per loop")
-
-
-def check_loop_weights(weights: tuple[float, ...] | None) -> None:
-    """Raise ValueError unless the weights are non-negative with a positive sum."""
-    if weights is not None and (min(weights, default=-1.0) < 0 or sum(weights) <= 0):
-        raise ValueError(f"loop_weights is {list(weights)}; give numbers >= 0, at least one above 0")

@@ -12,7 +12,9 @@ class AbstractPenalty(ABC):
 
     name: str
 
-    def __init__(self, weight: float, each: bool = False, loop_weights: Sequence[float] | None = None) -> None:
+    def __init__(
+        self, weight: float, each: bool = False, loop_weights: Sequence[float] | None = None
+    ) -> None:
         self.weight = weight
         self.each = each
         self.loop_weights = loop_weights

@@ -113,8 +113,6 @@ def exit_probabilities(
     return torch.cat([gates[:-1] * left[:-1], left[-1:]])
 
 
-def mean_over(
-    values: Float[Tensor, "batch seq"], counted: Bool[Tensor, "batch seq"]
-) -> Float[Tensor, ""]:
+def mean_over(values: Float[Tensor, "batch seq"], counted: Bool[Tensor, "batch seq"]) -> Float[Tensor, ""]:
     """Mean over the counted tokens."""
     return (values * counted).sum() / counted.sum()

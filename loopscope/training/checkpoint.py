@@ -26,7 +26,7 @@ OPTIMIZER = "optimizer.safetensors"
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands. Batches, dropout and learning rate are functions of the step: it is all there is."""
+    """Where a run stands. Batches, dropout and learning rate follow from the step."""
 
     step: int  # optimizer steps done
     tokens: int  # training tokens seen

@@ -1,6 +1,6 @@
 """The settings of a training run. Importable without torch."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -31,7 +31,7 @@ class TrainingConfig(BaseModel):
     clip: float = Field(1.0, gt=0)
     """Largest L2 norm of the gradient."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """bf16 autocasts the products; weights, norms, losses and scales stay fp32. auto: bf16 on hardware with it."""
+    """bf16 autocasts products; weights, norms, losses and scales stay fp32. auto: where hardware has it."""
     gradient_checkpointing: bool = False
     seed: int = Field(0, ge=0)
     device: str = "auto"
@@ -47,12 +47,19 @@ class TrainingConfig(BaseModel):
     checkpoint_every: int | None = Field(None, ge=1)
     """Steps between checkpoints; None saves at the end only."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _epochs_replace_steps(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("epochs") is not None and "steps" not in values:
+            return {**values, "steps": None}
+        return values
+
     @model_validator(mode="after")
     def _consistent(self) -> "TrainingConfig":
         if self.steps is None and self.epochs is None:
             raise ValueError("steps and epochs are both empty; give one of them")
-        if self.epochs is not None and self.steps is not None and "steps" in self.model_fields_set:
-            raise ValueError(f"steps {self.steps} and epochs {self.epochs} are both given; remove one (steps: null)")
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError(f"steps {self.steps} and epochs {self.epochs} are both given; set one to null")
         if self.batch % self.accumulation:
             raise ValueError(f"accumulation {self.accumulation} does not divide batch {self.batch}")
         return self

@@ -22,7 +22,9 @@ def resolve_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"training.device is {name!r}, which cannot be used here ({reason}); try auto or cpu") from error
+        raise ValueError(
+            f"training.device is {name!r}, which cannot be used here ({reason}); try auto or cpu"
+        ) from error
     return device
 
 

@@ -92,7 +92,9 @@ def train(
         progress = load_checkpoint(checkpoint, model, optimizer)
     run.mkdir(parents=True, exist_ok=True)
     log = MetricsLog(run, resumed_at=progress.step)
-    watch = FiniteWatch([objective.placement.reads(k, model.loops) for k in range(1, model.loops + 1)], device)
+    watch = FiniteWatch(
+        [objective.placement.reads(k, model.loops) for k in range(1, model.loops + 1)], device
+    )
 
     def autocast() -> AbstractContextManager[None]:
         return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

@@ -54,7 +54,8 @@ def validate(
     return tuple(
         loop_metrics(loop, nats, norm, size, bytes_per_token)
         for loop, (nats, norm, size) in enumerate(
-            zip((loss / counted).tolist(), (l2 / tokens).tolist(), (rms / tokens).tolist(), strict=True), start=1
+            zip((loss / counted).tolist(), (l2 / tokens).tolist(), (rms / tokens).tolist(), strict=True),
+            start=1,
         )
     )
 

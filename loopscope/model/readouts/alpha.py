@@ -21,6 +21,10 @@ class AlphaReadout(AbstractReadout):
     in evaluation; the first batch sets it.
     """
 
+    log_s_ref: Tensor
+    ema_count: Tensor
+    alpha_value: Tensor
+
     def __init__(self, config: ReadoutConfig, loops: int, eps: float = 1e-6) -> None:
         super().__init__()
         self.config = config

@@ -1,0 +1,298 @@
+"""The command line. Every command's heavy imports are inside it: `--help` never waits for torch."""
+
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import tyro
+from pydantic import ValidationError
+
+from loopscope.config import RunConfig, changes, merged, problems, read_yaml
+from loopscope.data.config import DataConfig
+from loopscope.model.config import ModelConfig
+from loopscope.objectives.config import ObjectiveConfig
+from loopscope.recipes import CONDITIONS, SIZES, recipe
+from loopscope.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from loopscope.results import RunResult
+
+SECTIONS = ("model", "objective", "data", "training")
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train one looped model in one folder.
+
+    Example:
+        loopscope train --condition dense/raw --out runs/raw --training.steps 300
+        loopscope train --config run.yaml --out runs/mine --model.dim 256
+        loopscope train --config run.yaml --out runs/mine --resume
+    """
+
+    out: Path
+    """Folder of the run: config, metrics, checkpoints, result."""
+    config: Path | None = None
+    """YAML file: size, condition, and any settings below. Flags come on top."""
+    size: str = "laptop"
+    """Named size: what is trained, on what."""
+    condition: str = "dense/rmsnorm"
+    """Named condition: where the loss is, how it reads the state, what holds the scale."""
+    resume: bool = False
+    """Go on from the newest checkpoint in the folder, bit for bit."""
+    quiet: bool = False
+    """Print nothing but errors."""
+    model: ModelConfig = ModelConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    data: DataConfig = DataConfig()
+    training: TrainingConfig = TrainingConfig()
+
+
+@dataclass(frozen=True)
+class Study:
+    """Train conditions × seeds side by side in one folder, then collect results.json.
+
+    Called again, it goes on where it stopped and skips what is done.
+
+    Example:
+        loopscope study --size laptop --conditions dense/rmsnorm,dense/raw --seeds 3 --out runs/x
+        loopscope report runs/x
+    """
+
+    out: Path
+    """Folder of the study."""
+    conditions: str = "dense/rmsnorm,dense/raw,dense/rmsnorm+penalty,terminal/rmsnorm"
+    """Names, separated by commas; `all` for every named condition."""
+    seeds: str = "1"
+    """How many seeds (3 means 0, 1, 2), or which, separated by commas (42,101,202)."""
+    config: Path | None = None
+    """YAML file with settings for every run. Flags come on top."""
+    size: str = "laptop"
+    """Named size."""
+    quiet: bool = False
+    """Print nothing but errors."""
+    model: ModelConfig = ModelConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    data: DataConfig = DataConfig()
+    training: TrainingConfig = TrainingConfig()
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write one self-contained HTML page, and every figure as PNG and SVG, from a study or run folder.
+
+    Example:
+        loopscope report runs/x
+        loopscope report runs/x --out page.html
+    """
+
+    source: tyro.conf.Positional[Path]
+    """Study folder, run folder, or a results file."""
+    out: Path | None = None
+    """The page; report.html in the folder by default."""
+
+
+@dataclass(frozen=True)
+class ImportPublished:
+    """Convert the paper's checkpoint (last.pt) into a model folder.
+
+    Example:
+        loopscope import-published last.pt models/dense
+    """
+
+    checkpoint: tyro.conf.Positional[Path]
+    """A published last.pt. Read without executing anything in it."""
+    directory: tyro.conf.Positional[Path]
+    """New folder for config.yaml, model.safetensors and tokenizer.json."""
+
+
+Command = TypeVar("Command")
+TrainOrStudy = TypeVar("TrainOrStudy", Train, Study)
+
+
+def train(arguments: Sequence[str]) -> None:
+    """`loopscope train`."""
+    command, config, _ = _with_config(Train, "train", arguments)
+    from loopscope.run import execute
+
+    result = execute(config, command.out, resume=command.resume, quiet=command.quiet)
+    _print_results([result], command.out, command.quiet)
+    if result.status != "completed":
+        raise SystemExit(1)
+
+
+def study(arguments: Sequence[str]) -> None:
+    """`loopscope study`."""
+    command, config, over = _with_config(Study, "study", arguments)
+    names = list(CONDITIONS) if command.conditions == "all" else _names(command.conditions)
+    from loopscope.study import run_study
+
+    results = run_study(config.size, names, _seeds(command.seeds), command.out, over, command.quiet)
+    _print_results(results.runs, command.out, command.quiet)
+
+
+def report(arguments: Sequence[str]) -> None:
+    """`loopscope report`."""
+    command = _parse(Report, "report", arguments)
+    from loopscope.report.page import write_report
+
+    print(write_report(command.source, command.out))
+
+
+def import_published(arguments: Sequence[str]) -> None:
+    """`loopscope import-published`."""
+    command = _parse(ImportPublished, "import-published", arguments)
+    from loopscope.data.tokenizers import WordTokenizer
+    from loopscope.interop.native import save_model
+    from loopscope.interop.published import read_published
+
+    published = read_published(command.checkpoint)
+    files = {}
+    if published.itos:
+        files["tokenizer.json"] = WordTokenizer.from_itos(published.itos, published.pattern).to_text()
+    sections = {"objective": dict(published.objective), "source": {"published_step": published.step}}
+    save_model(published.model, command.directory, sections, files)
+    print(command.directory)
+
+
+COMMANDS: Mapping[str, tuple[Callable[[Sequence[str]], None], str]] = {
+    "train": (train, "train one looped model"),
+    "study": (study, "train conditions × seeds side by side"),
+    "report": (report, "one self-contained HTML page from results"),
+    "import-published": (import_published, "read the paper's last.pt"),
+}
+
+USAGE = """usage: loopscope COMMAND [options]
+
+Train looped language models and see which part of their hidden state the loss cannot.
+
+{commands}
+
+loopscope COMMAND --help explains one, with examples. Start with:
+  loopscope study --out runs/first --seeds 1
+  loopscope report runs/first"""
+
+
+def main() -> None:
+    """Entry point: 0 when done, 1 when a run diverged, 2 for bad input, 130 when interrupted."""
+    warnings.showwarning = _show_warning
+    name, arguments = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("--help", [])
+    if name in ("-h", "--help"):
+        print(USAGE.format(commands="\n".join(f"  {key:17} {text}" for key, (_, text) in COMMANDS.items())))
+        return
+    if name == "--version":
+        from loopscope import __version__
+
+        print(__version__)
+        return
+    try:
+        from loopscope.recipes import known
+
+        command, _ = COMMANDS[known("command", name, COMMANDS)]
+        command(arguments)
+    except ValueError as error:
+        print(f"loopscope: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("loopscope: interrupted; what was saved is intact, call again to go on", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _parse(
+    kind: type[Command], name: str, arguments: Sequence[str], default: Command | None = None
+) -> Command:
+    return tyro.cli(kind, prog=f"loopscope {name}", args=list(arguments), default=default)
+
+
+def _with_config(
+    kind: type[TrainOrStudy], name: str, arguments: Sequence[str]
+) -> tuple[TrainOrStudy, RunConfig, dict[str, Any]]:
+    """Parse a command that trains: recipe, then YAML file, then flags, each on top of the one before.
+
+    Returns:
+        The command, its run config, and what file and flags change in the recipe.
+    """
+    wants_help = any(argument in ("-h", "--help") for argument in arguments)
+    path = _flag(arguments, "config")
+    over = read_yaml(Path(path)) if path and not wants_help else {}
+    size = _flag(arguments, "size") or over.pop("size", "laptop")
+    condition = _flag(arguments, "condition") or over.pop("condition", "dense/rmsnorm")
+    over = {key: value for key, value in over.items() if key not in ("size", "condition")}
+    readout, placement = _flag(arguments, "model.readout.kind"), _flag(arguments, "objective.placement")
+    if condition not in CONDITIONS and readout and placement:
+        own = {"model": {"readout": {"kind": readout}}, "objective": {"placement": placement}}
+        over = merged(over, own)
+    if wants_help:
+        size = size if size in SIZES else "laptop"
+        condition = condition if condition in CONDITIONS else "dense/rmsnorm"
+    base = recipe(size, condition, over)
+    sections = {section: getattr(base, section) for section in SECTIONS}
+    names = {"size": size} | ({"condition": condition} if kind is Train else {})
+    default = kind(out=tyro.MISSING, **names, **sections)
+    try:
+        command = _parse(kind, name, arguments, default)
+    except ValidationError as error:
+        raise ValueError("; ".join(problems(error))) from None
+    given = {section: getattr(command, section).model_dump(mode="json") for section in SECTIONS}
+    over = merged(over, changes(base.model_dump(mode="json"), given))
+    return command, recipe(size, condition, over), over
+
+
+def _flag(arguments: Sequence[str], name: str) -> str | None:
+    """The value of `--name value` or `--name=value`, before the full parse."""
+    for place, argument in enumerate(arguments):
+        if argument == f"--{name}":
+            return arguments[place + 1] if place + 1 < len(arguments) else None
+        if argument.startswith(f"--{name}="):
+            return argument.split("=", 1)[1]
+    return None
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in _names(text)]
+    except ValueError:
+        numbers = []
+    if len(numbers) == 1 and "," not in text and numbers[0] >= 1:
+        return list(range(numbers[0]))
+    if not numbers or min(numbers) < 0 or "," not in text:
+        raise ValueError(f"seeds is {text!r}; give how many (3) or which, from 0 up (42,101,202)")
+    return numbers
+
+
+def _print_results(runs: Sequence["RunResult"], folder: Path, quiet: bool) -> None:
+    """A table of the final evaluation; the same figures are in the folder's results."""
+    if quiet:
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=str(folder), title_justify="left")
+    for heading in ("condition", "seed", "status", "perplexity by loop", "bits per byte", "L2 norm by loop"):
+        table.add_column(heading, justify="left" if heading in ("condition", "status") else "right")
+    for run in runs:
+        last = run.per_loop[-1].bits_per_byte if run.per_loop else None
+        table.add_row(
+            run.condition,
+            str(run.seed),
+            run.status,
+            " / ".join(f"{entry.perplexity:.4g}" for entry in run.per_loop),
+            f"{last:.3f}" if last is not None else "",
+            " / ".join(f"{entry.l2_norm:.3g}" for entry in run.per_loop),
+        )
+    Console().print(table, markup=False)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"loopscope: note: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""The config of a run: frozen, checked as a whole, read from and written to YAML.
+
+Each part of the package owns its own settings (`model.config`, `objectives.config`, `data.config`,
+`training.config`); this is their sum, with the checks that need two of them. Importable without torch.
+"""
+
+import difflib
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from loopscope.data.config import DataConfig
+from loopscope.model.config import ModelConfig
+from loopscope.objectives.config import ObjectiveConfig
+from loopscope.training.config import TrainingConfig
+
+
+class RunConfig(BaseModel):
+    """Everything that decides what a run computes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    condition: str = "dense/rmsnorm"
+    """Name of the condition, as reports show it."""
+    size: str = "laptop"
+    """Name of the size, as reports show it."""
+    model: ModelConfig = ModelConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    data: DataConfig = DataConfig()
+    training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "RunConfig":
+        self.objective.check_loops(self.model.loops)
+        if self.objective.placement == "exit-weighted" and not self.model.exit_gate:
+            raise ValueError(
+                "objective.placement 'exit-weighted' needs a learned gate; set model.exit_gate: true"
+            )
+        if self.model.exit_gate and self.objective.placement != "exit-weighted":
+            warnings.warn(
+                f"model.exit_gate is on, but placement {self.objective.placement!r} never trains the gate",
+                stacklevel=2,
+            )
+        if self.model.loops == 1 and self.model.carry:
+            warnings.warn(
+                f"model.carry {list(self.model.carry)} has no effect with 1 loop: there is no next one",
+                stacklevel=2,
+            )
+        tokenizer = self.data.tokenizer
+        entries = 256 if tokenizer.kind == "bytes" else tokenizer.vocabulary
+        if entries > self.model.vocabulary:
+            raise ValueError(
+                f"data.tokenizer makes up to {entries} ids, model.vocabulary is {self.model.vocabulary}; "
+                f"set model.vocabulary: {entries}"
+            )
+        if tokenizer.kind == "bytes" and self.model.vocabulary > 512:
+            warnings.warn(
+                f"model.vocabulary is {self.model.vocabulary}, but bytes use 256 ids; 256 would do",
+                stacklevel=2,
+            )
+        return self
+
+    def to_yaml(self) -> str:
+        """Every setting, defaults included."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def parse_config(values: Mapping[str, Any], source: str) -> RunConfig:
+    """Validate nested plain values.
+
+    Args:
+        source: named in the error (a path, `the command line`).
+
+    Raises:
+        ValueError: one line per problem: the key, its value, what is allowed, and the nearest name.
+    """
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(f"{source}: " + "; ".join(problems(error))) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        ValueError: the file is missing, is not YAML, or does not hold a mapping.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; give the path of a YAML config")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds a {type(values).__name__}; a config is a mapping of sections")
+    return values
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Dotted keys in which two nested configs differ, with both values."""
+    for key in sorted({*one, *other}):
+        left, right = one.get(key), other.get(key)
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            yield from differences(left, right, f"{prefix}{key}.")
+        elif left != right:
+            yield f"{prefix}{key}: {left!r} there, {right!r} now"
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over`, section by section."""
+    result = dict(base)
+    for key, value in over.items():
+        mine = result.get(key)
+        both = isinstance(mine, Mapping) and isinstance(value, Mapping)
+        result[key] = merged(mine, value) if both else value  # type: ignore[arg-type]
+    return result
+
+
+def changes(base: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of `now` that differ from `base`, nested like it."""
+    result: dict[str, Any] = {}
+    for key, value in now.items():
+        before = base.get(key)
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            if inner := changes(before, value):
+                result[key] = inner
+        elif value != before:
+            result[key] = value
+    return result
+
+
+def problems(error: ValidationError) -> Iterator[str]:
+    """One line per problem: the key, its value, what is allowed, and the nearest name."""
+    for entry in error.errors():
+        where = [str(part) for part in entry["loc"]]
+        name = ".".join(where) or "config"
+        if entry["type"] == "extra_forbidden":
+            known = _fields(where[:-1])
+            near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+            yield f"unknown key {name}; {hint}"
+        elif entry["type"] == "value_error":
+            yield f"{name}: " + entry["msg"].removeprefix("Value error, ")
+        else:
+            yield f"{name} is {entry['input']!r}: {entry['msg'][0].lower()}{entry['msg'][1:]}"
+
+
+def _fields(where: list[str]) -> list[str]:
+    """Names of the fields of the config section at `where`."""
+    section: Any = RunConfig
+    for part in where:
+        field = section.model_fields.get(part)
+        annotation = field.annotation if field else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        section = annotation
+    return list(section.model_fields)

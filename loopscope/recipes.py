@@ -1,0 +1,174 @@
+"""Named sizes and named conditions: functions that change a base config and nothing else.
+
+A size says what is trained and on what; a condition says where the loss is placed, how it reads the state
+and what holds the scale. `recipe("laptop", "dense/raw")` is a whole run.
+"""
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from loopscope.config import RunConfig, differences, merged, parse_config
+
+Change = Mapping[str, Any]
+
+
+def _laptop() -> Change:
+    """1.07M parameters: the whole phenomenon within about 100 steps on two CPU cores."""
+    return {
+        "model": {
+            "dim": 128,
+            "layers": 2,
+            "heads": 4,
+            "loops": 4,
+            "vocabulary": 4096,
+            "sequence": 128,
+            "initialisation": "published",
+        },
+        "data": {
+            "corpus": "stdlib",
+            "max_bytes": 8_000_000,
+            "max_validation_bytes": 300_000,
+            "tokenizer": {"kind": "word", "vocabulary": 4096},
+        },
+        "training": {
+            "steps": 150,
+            "batch": 16,
+            "learning_rate": 1e-3,
+            "decay": "published",
+            "evaluate_every": 50,
+            "evaluate_windows": 128,
+            "checkpoint_every": 50,
+        },
+    }
+
+
+def _published(dim: int, layers: int, heads: int, batch: int) -> Change:
+    """The paper's architecture and hyperparameters (Sharma and Vu, arXiv 2606.24898)."""
+    return {
+        "model": {
+            "dim": dim,
+            "layers": layers,
+            "heads": heads,
+            "loops": 4,
+            "vocabulary": 20_000,
+            "sequence": 256,
+            "dropout": 0.1,
+            "initialisation": "published",
+        },
+        "data": {
+            "corpus": "wikitext-103",
+            "stride": 128,
+            "tokenizer": {"kind": "word", "vocabulary": 20_000, "min_count": 2},
+        },
+        "training": {
+            "steps": None,
+            "epochs": 4,
+            "batch": batch,
+            "learning_rate": 3e-4,
+            "schedule": "constant",
+            "weight_decay": 0.01,
+            "decay": "published",
+            "clip": 1.0,
+            "precision": "bf16",
+            "log_every": 50,
+            "evaluate_every": 1000,
+            "evaluate_windows": 512,
+            "checkpoint_every": 1000,
+        },
+    }
+
+
+SIZES: Mapping[str, Callable[[], Change]] = {
+    "laptop": _laptop,
+    "published-44m": lambda: _published(dim=512, layers=8, heads=8, batch=64),
+    "published-129m": lambda: _published(dim=768, layers=12, heads=12, batch=32),
+}
+
+PENALTY = 0.01
+"""Weight of the norm penalty in the published conditions."""
+
+
+def _condition(placement: str, readout: str, penalty: float = 0.0, interloop: bool = False) -> Change:
+    """All that a condition's name says, what it leaves out included, so that no override can falsify it."""
+    return {
+        "model": {"readout": {"kind": readout}, "carry": ["rmsnorm"] if interloop else []},
+        "objective": {
+            "placement": placement,
+            "norm_penalty": {"weight": penalty},
+            "scale_anchor": {"weight": 0.0},
+        },
+    }
+
+
+CONDITIONS: Mapping[str, Change] = {
+    "terminal/rmsnorm": _condition("terminal", "rmsnorm"),
+    "terminal/raw": _condition("terminal", "raw"),
+    "dense/rmsnorm": _condition("dense", "rmsnorm"),
+    "dense/layernorm": _condition("dense", "layernorm"),
+    "dense/raw": _condition("dense", "raw"),
+    "dense/final-only": _condition("dense", "final-only"),
+    "dense/alpha": _condition("dense", "alpha"),
+    "terminal/rmsnorm+penalty": _condition("terminal", "rmsnorm", penalty=PENALTY),
+    "dense/rmsnorm+penalty": _condition("dense", "rmsnorm", penalty=PENALTY),
+    "dense/rmsnorm+interloop": _condition("dense", "rmsnorm", interloop=True),
+}
+
+
+def recipe(size: str = "laptop", condition: str = "dense/rmsnorm", over: Change | None = None) -> RunConfig:
+    """The run config of a size and a condition, with further values on top.
+
+    Raises:
+        ValueError: a name that is not known (with the nearest one), or values that do not fit.
+    """
+    return parse_config(recipe_values(size, condition, over), f"recipe {size} {condition}")
+
+
+def recipe_values(size: str, condition: str, over: Change | None = None) -> dict[str, Any]:
+    """The same, as nested plain values, not yet validated.
+
+    A condition that is not in `CONDITIONS` is a name of the user's own where `over` says what it is, that
+    is, holds both `model.readout` and `objective.placement`.
+    """
+    over = over or {}
+    values: dict[str, Any] = merged(
+        {"size": size, "condition": condition}, SIZES[known("size", size, SIZES)]()
+    )
+    own = "readout" in (over.get("model") or {}) and "placement" in (over.get("objective") or {})
+    if condition in CONDITIONS or not own:
+        change = CONDITIONS[known("condition", condition, CONDITIONS)]
+        _refuse_contradiction(condition, change, over)
+        values = merged(values, change)
+    training = over.get("training") or {}
+    if training.get("steps") is not None and "epochs" not in training:
+        values["training"] = {**values["training"], "epochs": None}
+    return merged(values, {**over, "size": size, "condition": condition})
+
+
+def _refuse_contradiction(condition: str, change: Change, over: Change) -> None:
+    """A run must be what its label says: what a condition sets cannot be set otherwise under its name."""
+    both = merged(change, over)
+    contradicted = [
+        difference
+        for difference in differences(change, both)
+        if ": None there" not in difference  # set by `over` alone
+    ]
+    if contradicted:
+        raise ValueError(
+            f"condition {condition!r} is contradicted ({'; '.join(contradicted)}). Give it a name of "
+            "your own: condition: my-name, with model.readout.kind and objective.placement"
+        )
+
+
+def known(what: str, name: str, names: Mapping[str, Any]) -> str:
+    """`name` if it is one of `names`, else a ValueError with the nearest one."""
+    if name in names:
+        return name
+    near = get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    own = (
+        " (a condition of your own needs model.readout.kind and objective.placement)"
+        if what == "condition"
+        else ""
+    )
+    raise ValueError(f"{what} {name!r} is not known; {hint}There are: {', '.join(names)}{own}")

@@ -1,0 +1,36 @@
+"""Shared by all tests: shapes are checked, threads are bounded, shared material is found or skipped."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from jaxtyping import install_import_hook
+
+# Every `Float[Tensor, "batch seq dim"]` in the package is checked at run time, under pytest only.
+install_import_hook("loopscope", "beartype.beartype")
+
+import torch
+
+torch.set_num_threads(1)  # the suite runs one worker per core
+
+SHARED = Path(__file__).parent.parent.parent / "shared"
+FIXTURES = SHARED / "fixtures" / "published"
+
+
+@pytest.fixture(scope="session")
+def fixtures() -> Path:
+    """Folder of the published fixtures; skips where they are not."""
+    if not FIXTURES.is_dir():
+        pytest.skip("the published fixtures are not beside this checkout")
+    return FIXTURES
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty token cache of this test's own."""
+    path = tmp_path / "cache"
+    monkeypatch.setenv("LOOPSCOPE_CACHE", str(path))
+    return path
