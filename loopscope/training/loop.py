@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ from loopscope.training.validation import Batches, validate
 from loopscope.training.watch import FiniteWatch
 
 
+@runtime_checkable
 class TrainingWindows(Protocol):
     """Where batches come from: a pure function of its arguments."""
 
@@ -129,7 +130,7 @@ def train(
             if failure := watch.failure():
                 kept = newest_checkpoint(run)
                 failure = replace(failure, last_checkpoint=kept.name if kept else None)
-                log.write("failure", step, **asdict(failure))
+                log.write("failure", step, failure=asdict(failure))
                 display.say(f"{title}: stopped, {failure.message}")
                 return Outcome(progress, (), failure, str(device))
             now = time.perf_counter()

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -31,7 +30,7 @@ class ProgressDisplay:
         )
         self.task = self.progress.add_task(title, total=steps, completed=start, figures="")
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "ProgressDisplay":
         self.progress.start()
         return self
 

@@ -1,0 +1,138 @@
+"""Checkpoints: complete or absent, and damage is named."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from loopscope.training import checkpoint as checkpoint_module
+from loopscope.training.checkpoint import (
+    Progress,
+    load_checkpoint,
+    newest_checkpoint,
+    save_checkpoint,
+    verify,
+)
+
+Trainer = Any
+
+
+def save(run: Path, step: int) -> Path:
+    torch.manual_seed(step)
+    model = torch.nn.Linear(3, 4)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    model(torch.randn(2, 3)).sum().backward()
+    optimizer.step()
+    return save_checkpoint(run, Progress(step, step * 10, 1.5), model, optimizer, {"config.yaml": "a: 1\n"})
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    saved = save(tmp_path, 3)
+    torch.manual_seed(3)
+    expected = torch.nn.Linear(3, 4)
+    reference = torch.optim.AdamW(expected.parameters(), fused=True)
+    expected(torch.randn(2, 3)).sum().backward()
+    reference.step()
+    model = torch.nn.Linear(3, 4)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    assert load_checkpoint(saved, model, optimizer) == Progress(3, 30, 1.5)
+    assert torch.equal(model.weight, expected.weight)
+    for mine, theirs in zip(model.parameters(), expected.parameters(), strict=True):
+        assert optimizer.state[mine].keys() == reference.state[theirs].keys()
+        for key, value in reference.state[theirs].items():
+            assert torch.equal(optimizer.state[mine][key], value)
+
+
+def test_the_previous_one_goes_only_when_the_next_is_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = save(tmp_path, 1)
+
+    def full_disk(*_: Any) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(checkpoint_module, "_sync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        save(tmp_path, 2)
+    monkeypatch.undo()
+    assert newest_checkpoint(tmp_path) == first
+    verify(first)
+    second = save(tmp_path, 2)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [second.name]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "config.yaml", "state.json"])
+def test_damage_is_named(tmp_path: Path, name: str) -> None:
+    path = save(tmp_path, 1) / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5])
+    with pytest.raises(ValueError, match=name.replace(".", r"\.")):
+        load_checkpoint(path.parent, torch.nn.Linear(3, 4))
+    path.unlink()
+    with pytest.raises(ValueError, match="missing"):
+        verify(path.parent)
+
+
+KILLED = """
+import sys, torch
+sys.path.insert(0, {tests!r})
+import conftest
+from conftest import DATA, VOCABULARY, SEQUENCE
+from pathlib import Path
+from loopscope.model.config import ModelConfig
+from loopscope.model.looped import LoopedTransformer
+from loopscope.objectives.config import ObjectiveConfig
+from loopscope.objectives.objective import build_objective
+from loopscope.training.config import TrainingConfig
+from loopscope.training.loop import train
+torch.set_num_threads(1)
+config = TrainingConfig(steps=60, batch=4, log_every=1, checkpoint_every=1, precision="fp32", device="cpu")
+torch.manual_seed(0)
+model = LoopedTransformer(ModelConfig(dim=16, heads=2, layers=1, loops=3, vocabulary=VOCABULARY,
+                                      sequence=SEQUENCE, dropout=0.1))
+print("ready", flush=True)
+train(model, build_objective(ObjectiveConfig()), DATA, config, Path(sys.argv[1]), {{"config.yaml": "a"}}, quiet=True)
+"""
+
+
+@pytest.mark.slow
+def test_kill_9_at_any_moment_then_resume(tmp_path: Path) -> None:
+    """Killed again and again at moments that drift over the step, then run to the end."""
+    from loopscope.training.metrics import read_metrics
+
+    script = tmp_path / "script.py"
+    script.write_text(KILLED.format(tests=str(Path(__file__).parent)))
+
+    def start(folder: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, str(script), str(tmp_path / folder)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    assert start("whole").wait(timeout=120) == 0
+    kills = 0
+    for attempt in range(8):
+        process = start("cut")
+        try:
+            process.wait(timeout=0.11 + 0.037 * attempt)
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+        if saved := newest_checkpoint(tmp_path / "cut"):
+            verify(saved)
+    assert kills >= 3
+    assert start("cut").wait(timeout=120) == 0
+
+    def curve(folder: str) -> dict[int, float]:
+        return {r["step"]: r["loss"] for r in read_metrics(tmp_path / folder) if r["kind"] == "train"}
+
+    assert curve("cut") == curve("whole")
+    assert sorted(curve("cut")) == list(range(1, 61))

@@ -1,0 +1,168 @@
+"""The training loop: it learns, resumes bit for bit, accumulates exactly, and stops on what is not finite."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from loopscope.training import loop as loop_module
+from loopscope.training.checkpoint import newest_checkpoint
+from loopscope.training.config import TrainingConfig
+from loopscope.training.hardware import resolve_device, resolve_precision
+from loopscope.training.loop import step_seed, total_steps
+from loopscope.training.metrics import read_metrics
+
+Trainer = Any
+
+
+def losses(run: Path) -> dict[int, tuple[float, ...]]:
+    return {
+        record["step"]: (record["loss"], *record["l2_norm"], record["gradient_norm"])
+        for record in read_metrics(run)
+        if record["kind"] == "train"
+    }
+
+
+def weights(model: torch.nn.Module) -> list[torch.Tensor]:
+    return [value.detach().clone() for value in model.state_dict().values()]
+
+
+def test_it_learns_and_reports_every_loop(trainer: Trainer, tmp_path: Path) -> None:
+    outcome, _ = trainer(steps=120, learning_rate=1e-2)
+    assert outcome.failure is None
+    assert [metrics.loop for metrics in outcome.per_loop] == [1, 2, 3]
+    last = outcome.per_loop[-1]
+    assert last.loss < 0.5 * math.log(17)
+    assert last.perplexity == pytest.approx(math.exp(last.loss))
+    assert last.bits_per_byte == pytest.approx(last.loss / math.log(2) / 2.0)
+    assert last.l2_norm == pytest.approx(last.rms * 4, rel=1e-5)
+    assert outcome.progress.tokens == 120 * 4 * 12
+    records = read_metrics(tmp_path / "run")
+    assert [r["step"] for r in records if r["kind"] == "train"] == [1, *range(3, 121, 3)]
+    assert [r["step"] for r in records if r["kind"] == "evaluation"] == [120]
+
+
+@pytest.mark.parametrize("changes", [{}, {"accumulation": 2}, {"schedule": "cosine", "warmup": 4}])
+def test_resuming_repeats_the_uninterrupted_run_bit_for_bit(
+    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    settings = {"checkpoint_every": 4, "log_every": 1, **changes}
+    _, whole = trainer("whole", **settings)
+
+    real = loop_module._log_step
+
+    def killed(log: Any, display: Any, step: int, *rest: Any) -> None:
+        real(log, display, step, *rest)
+        if step == 7:  # three steps after the checkpoint: they have to be repeated
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop_module, "_log_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        trainer("cut", **settings)
+    monkeypatch.setattr(loop_module, "_log_step", real)
+    assert newest_checkpoint(tmp_path / "cut").name == "step-00000004"
+    outcome, resumed = trainer("cut", **settings)
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(resumed), strict=True))
+    assert outcome.progress.tokens == 12 * 4 * 12
+
+
+def test_a_finished_run_that_is_resumed_only_evaluates(trainer: Trainer, tmp_path: Path) -> None:
+    first, _ = trainer()
+    again, _ = trainer()
+    assert again.per_loop == first.per_loop
+    assert losses(tmp_path / "run").keys() == {1, 3, 6, 9, 12}
+
+
+def test_accumulation_gives_the_gradient_of_the_whole_batch(trainer: Trainer) -> None:
+    _, whole = trainer("whole", steps=1, model={"dropout": 0.0})
+    _, parts = trainer("parts", steps=1, accumulation=4, model={"dropout": 0.0})
+    for one, other in zip(weights(whole), weights(parts), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=2e-5)
+
+
+def test_seeds_differ_and_repeat(trainer: Trainer, tmp_path: Path) -> None:
+    for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
+        trainer(folder, seed=seed)
+    assert losses(tmp_path / "a") == losses(tmp_path / "b")
+    assert losses(tmp_path / "a") != losses(tmp_path / "c")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(
+    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blown up at step 6 from loop 2 on: the record names both, the checkpoint of step 4 stays readable."""
+    from loopscope.model.looped import LoopedTransformer
+
+    real, calls = LoopedTransformer.core, []
+
+    def exploding(self: Any, hidden: torch.Tensor, loop: int, context: Any) -> torch.Tensor:
+        calls.append(loop)
+        steps_begun = len([call for call in calls if call == 1])
+        hidden = real(self, hidden, loop, context)
+        return hidden * float("inf") if self.training and steps_begun >= 6 and loop >= 2 else hidden
+
+    monkeypatch.setattr(LoopedTransformer, "core", exploding)
+    outcome, _ = trainer(checkpoint_every=4, log_every=100)
+    failure = outcome.failure
+    assert (failure.step, failure.loop, failure.last_checkpoint) == (6, 2, "step-00000004")
+    assert math.isfinite(failure.l2_norm[0])
+    assert not math.isfinite(failure.l2_norm[1])
+    assert "step 6, first at loop 2" in failure.message
+    assert outcome.per_loop == ()
+    assert [r["kind"] for r in read_metrics(tmp_path / "run")] == ["train", "failure"]
+    monkeypatch.setattr(LoopedTransformer, "core", real)
+    assert trainer(checkpoint_every=4, log_every=100)[0].failure is None  # from the good checkpoint
+
+
+def test_no_host_synchronisation_between_logged_steps(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`item` and `tolist` are how a step would wait for the device; counted per step."""
+    counts: list[int] = []
+    for name in ("item", "tolist", "__float__", "__int__", "__bool__"):
+        real = getattr(torch.Tensor, name)
+
+        def counted(self: torch.Tensor, *rest: Any, real: Any = real) -> Any:
+            if counts:
+                counts[-1] += 1
+            return real(self, *rest)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    real_rate = loop_module.set_learning_rate
+    monkeypatch.setattr(
+        loop_module, "set_learning_rate", lambda *rest: (counts.append(0), real_rate(*rest))[1]
+    )
+    trainer(steps=10, log_every=5, model={"dropout": 0.0})
+    quiet_steps = [counts[step - 1] for step in (2, 3, 4, 6, 7, 8, 9)]
+    assert quiet_steps == [0] * 7
+    assert counts[4] > 0  # step 5 is logged: the counter does count
+
+
+def test_epochs_and_steps() -> None:
+    assert total_steps(TrainingConfig(steps=7), 1000) == 7
+    assert total_steps(TrainingConfig(epochs=2, batch=16), 100) == 13
+    with pytest.raises(ValueError, match="both given"):
+        TrainingConfig(steps=5, epochs=1)
+    with pytest.raises(ValueError, match="accumulation 3 does not divide batch 16"):
+        TrainingConfig(accumulation=3)
+
+
+def test_step_seeds_do_not_collide() -> None:
+    seeds = {step_seed(seed, step) for seed in range(20) for step in range(500)}
+    assert len(seeds) == 20 * 500
+
+
+def test_devices_and_precisions() -> None:
+    with pytest.raises(ValueError, match="training.device is 'warp:9', which cannot be used here"):
+        resolve_device("warp:9")
+    assert resolve_precision("bf16", torch.device("cpu")) == "bf16"
+    assert resolve_precision("auto", torch.device("cpu")) in ("fp32", "bf16")
+
+
+def test_bf16_trains(trainer: Trainer) -> None:
+    outcome, model = trainer(precision="bf16", steps=60, learning_rate=1e-2)
+    assert outcome.per_loop[-1].loss < math.log(17)
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
