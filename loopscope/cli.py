@@ -1,5 +1,7 @@
 """The command line. Every command's heavy imports are inside it: `--help` never waits for torch."""
 
+import inspect
+import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -196,6 +198,9 @@ def main() -> None:
     except ValueError as error:
         print(f"loopscope: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except BrokenPipeError:  # `loopscope … | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
     except KeyboardInterrupt:
         print("loopscope: interrupted; what was saved is intact, call again to go on", file=sys.stderr)
         raise SystemExit(130) from None
@@ -204,7 +209,13 @@ def main() -> None:
 def _parse(
     kind: type[Command], name: str, arguments: Sequence[str], default: Command | None = None
 ) -> Command:
-    return tyro.cli(kind, prog=f"loopscope {name}", args=list(arguments), default=default)
+    return tyro.cli(
+        kind,
+        prog=f"loopscope {name}",
+        description=inspect.getdoc(kind),
+        args=list(arguments),
+        default=default,
+    )
 
 
 def _with_config(

@@ -1,0 +1,1 @@
+"""Text to batches: corpora, tokenizers, memory-mapped token files, windows. `config` stays light."""

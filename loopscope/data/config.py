@@ -1,0 +1,75 @@
+"""The settings of the data. Importable without torch, numpy or tokenizers."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PUBLISHED_DATASET = ("Salesforce/wikitext", "wikitext-103-raw-v1")
+
+
+class TokenizerConfig(BaseModel):
+    """How text becomes ids."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["word", "bpe", "bytes"] = "word"
+    """word: the published word tokenizer. bpe: byte-level BPE, trained here. bytes: 256 ids."""
+    vocabulary: int = Field(4096, ge=5)
+    """Entries, special ones included. bytes ignores it."""
+    min_count: int = Field(2, ge=1)
+    """word: how often a word must occur to get an entry."""
+    count_validation: bool = False
+    """word: count validation text too, as the published code does. It leaks: off by default."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TokenizerConfig":
+        if self.kind != "word" and (self.count_validation or self.min_count != 2):
+            raise ValueError(
+                f"min_count and count_validation belong to tokenizer 'word', not {self.kind!r}; remove them"
+            )
+        if self.kind == "bpe" and self.vocabulary < 257:
+            raise ValueError(f"vocabulary is {self.vocabulary}; byte-level bpe needs 257 or more")
+        return self
+
+
+class DataConfig(BaseModel):
+    """What is trained and validated on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    corpus: str = Field("stdlib", min_length=1)
+    """stdlib (Python's own sources on this machine), files, wikitext-103, or a Hugging Face dataset's name."""
+    files: tuple[str, ...] = ()
+    """files: text files or globs to train on."""
+    validation_files: tuple[str, ...] = ()
+    """files: text files or globs to validate on; none: a part of `files` is held out."""
+    validation_fraction: float = Field(0.05, gt=0, lt=1)
+    """Part held out where a corpus has no validation text of its own."""
+    dataset_config: str | None = None
+    """Hugging Face: the dataset's configuration."""
+    train_split: str = "train"
+    validation_split: str = "validation"
+    text_column: str = "text"
+    max_bytes: int | None = Field(None, ge=1)
+    """Size cap on the training text, in bytes of UTF-8."""
+    max_validation_bytes: int | None = Field(None, ge=1)
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    stride: int | None = Field(None, ge=1)
+    """Tokens between the starts of training windows; None: the window's length."""
+    cache: str | None = None
+    """Folder for token files; None: $LOOPSCOPE_CACHE, else the user's cache folder."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "DataConfig":
+        if self.corpus == "files" and not self.files:
+            raise ValueError("corpus is 'files', but files is empty; name text files or globs")
+        if self.corpus != "files" and (self.files or self.validation_files):
+            raise ValueError(f"files and validation_files belong to corpus 'files', not {self.corpus!r}")
+        if self.corpus in ("stdlib", "files") and self.dataset_config is not None:
+            raise ValueError(f"dataset_config belongs to Hugging Face datasets, not to corpus {self.corpus!r}")
+        return self

@@ -1,0 +1,20 @@
+"""Corpora by name. A new one is a file here and a line below."""
+
+from loopscope.data.config import DataConfig
+from loopscope.data.corpora.base import AbstractCorpus, capped
+from loopscope.data.corpora.files import FilesCorpus
+from loopscope.data.corpora.huggingface import HuggingFaceCorpus
+from loopscope.data.corpora.stdlib import StdlibCorpus
+
+__all__ = ["AbstractCorpus", "FilesCorpus", "HuggingFaceCorpus", "StdlibCorpus", "build_corpus", "capped"]
+
+
+def build_corpus(config: DataConfig) -> AbstractCorpus:
+    """The corpus a config names; any other name is a Hugging Face dataset's."""
+    match config.corpus:
+        case "stdlib":
+            return StdlibCorpus(config.validation_fraction)
+        case "files":
+            return FilesCorpus(config.files, config.validation_files, config.validation_fraction)
+        case _:
+            return HuggingFaceCorpus(config)

@@ -1,0 +1,71 @@
+"""What a corpus is: two streams of text, and a fingerprint that changes when they do."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+PIECE = 2**20
+"""Characters read at once."""
+
+
+class AbstractCorpus(ABC):
+    """Text in two parts. Pieces may be cut anywhere; joined they are the text."""
+
+    @abstractmethod
+    def train(self) -> Iterator[str]:
+        """The training text in pieces."""
+
+    @abstractmethod
+    def validation(self) -> Iterator[str]:
+        """The validation text in pieces; shares no document with the training text."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Changes when the text does; cheap (names, sizes and times rather than contents)."""
+
+    def train_bytes(self) -> int | None:
+        """About how many bytes `train` yields, for a progress bar; None where nobody knows."""
+        return None
+
+
+def read_pieces(path: Path) -> Iterator[str]:
+    """A UTF-8 file in pieces of about a megabyte, every character kept, line ends too.
+
+    Raises:
+        ValueError: the file is not UTF-8; names it.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            while piece := file.read(PIECE):
+                yield piece
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); convert it first") from error
+
+
+def capped(pieces: Iterable[str], limit: int | None) -> Iterator[str]:
+    """The longest prefix of a text of at most `limit` bytes of UTF-8, whole characters only."""
+    left = limit
+    for piece in pieces:
+        if left is None:
+            yield piece
+            continue
+        raw = piece.encode("utf-8")
+        if len(raw) >= left:
+            yield raw[:left].decode("utf-8", errors="ignore")
+            return
+        left -= len(raw)
+        yield piece
+
+
+def joined(documents: Iterable[str], separator: str = "\n\n") -> Iterator[str]:
+    """Documents as one text, in pieces of about a megabyte."""
+    waiting: list[str] = []
+    size, first = 0, True
+    for document in documents:
+        waiting.append(document if first else separator + document)
+        size, first = size + len(document), False
+        if size >= PIECE:
+            yield "".join(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield "".join(waiting)

@@ -1,0 +1,56 @@
+"""Any Hugging Face dataset with a text column, streamed; also a local folder of its files."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from loopscope.data.config import PUBLISHED_DATASET, DataConfig
+from loopscope.data.corpora.base import AbstractCorpus, joined
+
+
+class HuggingFaceCorpus(AbstractCorpus):
+    """Rows that are not blank, joined by a blank line, as the published code does for WikiText-103."""
+
+    def __init__(self, config: DataConfig) -> None:
+        self.config = config
+        self.name, self.dataset_config = config.corpus, config.dataset_config
+        if config.corpus == "wikitext-103":
+            self.name, self.dataset_config = PUBLISHED_DATASET
+
+    def train(self) -> Iterator[str]:
+        return joined(self._rows(self.config.train_split))
+
+    def validation(self) -> Iterator[str]:
+        return joined(self._rows(self.config.validation_split))
+
+    def fingerprint(self) -> str:
+        parts = [self.name, self.dataset_config or "", self.config.train_split, self.config.validation_split]
+        local = Path(self.name)
+        if local.is_dir():
+            parts += [
+                f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}"
+                for path in sorted(local.rglob("*"))
+                if path.is_file()
+            ]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def _rows(self, split: str) -> Iterator[str]:
+        try:
+            from datasets import load_dataset
+        except ImportError as error:
+            raise ValueError(
+                f"corpus {self.name!r} needs the datasets package; install it with: pip install 'loopscope[data]'"
+            ) from error
+        try:
+            rows = load_dataset(self.name, self.dataset_config, split=split, streaming=True)
+            column = self.config.text_column
+            for row in rows:
+                if column not in row:
+                    raise ValueError(f"no column {column!r} (data.text_column); there are: {', '.join(row)}")
+                if row[column].strip():
+                    yield row[column]
+        except Exception as error:  # the hub's clients raise dozens of kinds
+            raise ValueError(
+                f"dataset {self.name!r}, split {split!r}, cannot be read ({type(error).__name__}: {error}). Check "
+                "the name, the split and the network; or use corpus: files, or corpus: stdlib which needs neither"
+            ) from error

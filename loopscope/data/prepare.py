@@ -1,0 +1,169 @@
+"""From a corpus to token files, once: the second call opens what the first one made.
+
+Everything is built in a folder under another name and renamed when it is whole, so a killed ingestion
+leaves nothing that could be taken for complete, and two processes at once do not disturb each other.
+Text streams through: memory does not grow with the corpus.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from loopscope.data.config import DataConfig
+from loopscope.data.corpora import AbstractCorpus, build_corpus, capped
+from loopscope.data.tokenfile import TokenFile, open_tokens, write_tokens
+from loopscope.data.tokenizers import AbstractTokenizer, load_tokenizer, train_tokenizer
+
+TOKENIZER, TRAIN, VALIDATION = "tokenizer.json", "train.tokens", "validation.tokens"
+FORMAT = 1
+"""Part of every folder's name: raised when ingestion changes what it writes."""
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """A corpus as tokens, with the tokenizer that made them."""
+
+    train: TokenFile
+    validation: TokenFile
+    tokenizer: AbstractTokenizer
+    directory: Path
+
+
+def prepare(config: DataConfig, progress: bool = True) -> PreparedData:
+    """Ingest a corpus, or open what an earlier call ingested.
+
+    Args:
+        progress: show it (on standard error).
+
+    Raises:
+        ValueError: no such file or dataset, no text, or a token file that is damaged.
+    """
+    corpus = build_corpus(config)
+    directory = cache_folder(config) / _folder_name(config, corpus)
+    if not directory.is_dir():
+        _ingest(config, corpus, directory, progress)
+    return open_prepared(directory)
+
+
+def open_prepared(directory: Path) -> PreparedData:
+    """Open a folder that `prepare` made.
+
+    Raises:
+        ValueError: something is missing, damaged, or made with another tokenizer.
+    """
+    tokenizer = load_tokenizer(directory / TOKENIZER)
+    return PreparedData(
+        train=open_tokens(directory / TRAIN, tokenizer.hash),
+        validation=open_tokens(directory / VALIDATION, tokenizer.hash),
+        tokenizer=tokenizer,
+        directory=directory,
+    )
+
+
+def cache_folder(config: DataConfig) -> Path:
+    """Where token files are kept: `data.cache`, $LOOPSCOPE_CACHE, or the user's cache folder."""
+    if config.cache:
+        return Path(config.cache).expanduser()
+    if named := os.environ.get("LOOPSCOPE_CACHE"):
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "loopscope"
+
+
+def _folder_name(config: DataConfig, corpus: AbstractCorpus) -> str:
+    settings = config.model_dump(mode="json", exclude={"cache", "stride"})
+    key = json.dumps([FORMAT, settings, corpus.fingerprint()], sort_keys=True)
+    short = re.sub(r"[^A-Za-z0-9.-]+", "_", config.corpus)[-40:]
+    return f"{short}-{config.tokenizer.kind}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+
+def _ingest(config: DataConfig, corpus: AbstractCorpus, directory: Path, progress: bool) -> None:
+    parent = directory.parent
+    parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(parent)
+    building = Path(tempfile.mkdtemp(prefix=".building-", dir=parent))
+    try:
+        _build(config, corpus, building, progress)
+        try:
+            building.rename(directory)
+        except OSError:
+            if not directory.is_dir():  # otherwise another process was first, with the same result
+                raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _build(config: DataConfig, corpus: AbstractCorpus, building: Path, progress: bool) -> None:
+    def train() -> Iterator[str]:
+        return capped(corpus.train(), config.max_bytes)
+
+    def validation() -> Iterator[str]:
+        return capped(corpus.validation(), config.max_validation_bytes)
+
+    size = corpus.train_bytes()
+    if config.max_bytes is not None:
+        size = config.max_bytes if size is None else min(size, config.max_bytes)
+    display = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=16),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        console=Console(stderr=True),
+        disable=not progress,
+        transient=True,
+    )
+
+    def shown(pieces: Iterable[str], title: str, total: int | None) -> Iterator[str]:
+        task = display.add_task(f"{config.corpus}: {title}", total=total)
+        for piece in pieces:
+            yield piece
+            display.advance(task, len(piece.encode("utf-8", errors="replace")))
+
+    with display:
+        if config.tokenizer.kind == "bytes":
+            tokenizer = train_tokenizer(config.tokenizer, ())
+        else:
+            texts = shown(train(), "vocabulary", size)
+            if config.tokenizer.count_validation:
+                texts = _both(texts, shown(validation(), "vocabulary, validation", None))
+            tokenizer = train_tokenizer(config.tokenizer, texts)
+        (building / TOKENIZER).write_text(tokenizer.to_text(), encoding="utf-8")
+        for name, pieces, title, total in (
+            (TRAIN, train(), "training tokens", size),
+            (VALIDATION, validation(), "validation tokens", None),
+        ):
+            parts = tokenizer.parts(shown(pieces, title, total))
+            encoded = ((tokenizer.encode(part), len(part.encode("utf-8"))) for part in parts)
+            write_tokens(building / name, encoded, tokenizer.vocabulary_size, tokenizer.hash)
+            if open_tokens(building / name).count == 0:
+                part = "training" if name == TRAIN else "validation"
+                raise ValueError(
+                    f"corpus {config.corpus!r} has no {part} text (or none that tokenizer "
+                    f"{config.tokenizer.kind!r} keeps); nothing was written"
+                )
+
+
+def _both(first: Iterable[str], second: Iterable[str]) -> Iterator[str]:
+    """Two texts as two: a blank line keeps the last word of one and the first of the other apart."""
+    yield from first
+    yield "\n\n"
+    yield from second
+
+
+def _remove_abandoned(parent: Path, age: float = 24 * 3600) -> None:
+    """Remove what killed ingestions left a day or more ago."""
+    for path in parent.glob(".building-*"):
+        try:
+            if time.time() - path.stat().st_mtime > age:
+                shutil.rmtree(path, ignore_errors=True)
+        except OSError:
+            continue

@@ -1,0 +1,62 @@
+"""Tokenizers by name, and back from their JSON. A new one is a file here and a line in each function."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from loopscope.data.config import TokenizerConfig
+from loopscope.data.tokenizers.base import AbstractTokenizer
+from loopscope.data.tokenizers.bpe import BPETokenizer
+from loopscope.data.tokenizers.byte import ByteTokenizer
+from loopscope.data.tokenizers.word import WordTokenizer
+
+__all__ = [
+    "AbstractTokenizer",
+    "BPETokenizer",
+    "ByteTokenizer",
+    "WordTokenizer",
+    "load_tokenizer",
+    "tokenizer_from_text",
+    "train_tokenizer",
+]
+
+
+def train_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> AbstractTokenizer:
+    """Make the tokenizer a config names from a stream of text."""
+    match config.kind:
+        case "word":
+            return WordTokenizer.train(texts, config.vocabulary, config.min_count)
+        case "bpe":
+            return BPETokenizer.train(texts, config.vocabulary)
+        case "bytes":
+            return ByteTokenizer()
+
+
+def load_tokenizer(path: Path) -> AbstractTokenizer:
+    """Read a `tokenizer.json` that Loopscope wrote.
+
+    Raises:
+        ValueError: missing, damaged, or of a kind that is not known.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; give the folder of a run or model that has a tokenizer.json")
+    try:
+        return tokenizer_from_text(path.read_text(encoding="utf-8"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a tokenizer of Loopscope: {error}") from error
+
+
+def tokenizer_from_text(text: str) -> AbstractTokenizer:
+    """Rebuild a tokenizer from `AbstractTokenizer.to_text`."""
+    data = json.loads(text)
+    match data["kind"]:
+        case "word":
+            return WordTokenizer(data["itos"], data["pattern"])
+        case "bpe":
+            from tokenizers import Tokenizer
+
+            return BPETokenizer(Tokenizer.from_str(json.dumps(data["tokenizer"])))
+        case "bytes":
+            return ByteTokenizer()
+        case other:
+            raise ValueError(f"tokenizer kind {other!r} is not known; known: word, bpe, bytes")

@@ -1,0 +1,65 @@
+"""What a tokenizer is here: text to ids and back, also in a stream, and a JSON form with a hash."""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Integer
+
+
+class AbstractTokenizer(ABC):
+    """Text to ids. Two tokenizers with the same `hash` give the same ids."""
+
+    kind: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def vocabulary_size(self) -> int:
+        """How many ids there are."""
+
+    @abstractmethod
+    def encode(self, text: str) -> Integer[np.ndarray, " tokens"]:
+        """Ids of a text."""
+
+    @abstractmethod
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of ids."""
+
+    @abstractmethod
+    def to_json(self) -> Mapping[str, Any]:
+        """What `load_tokenizer` rebuilds it from."""
+
+    @abstractmethod
+    def cut(self, text: str) -> int:
+        """The longest prefix length that can be encoded before the rest of the text is known.
+
+        encode(text[:cut]) followed by encode(text[cut:] + more) must equal encode(text + more).
+        """
+
+    def parts(self, pieces: Iterable[str]) -> Iterator[str]:
+        """The same text in parts that no token crosses."""
+        rest = ""
+        for piece in pieces:
+            rest += piece
+            length = self.cut(rest)
+            if length:
+                yield rest[:length]
+                rest = rest[length:]
+        if rest:
+            yield rest
+
+    def encode_stream(self, pieces: Iterable[str]) -> Iterator[Integer[np.ndarray, " tokens"]]:
+        """Ids of a text that comes in pieces, cut anywhere: equal to encoding the whole at once."""
+        return map(self.encode, self.parts(pieces))
+
+    def to_text(self) -> str:
+        """The contents of `tokenizer.json`."""
+        return json.dumps({"kind": self.kind, **self.to_json()}, ensure_ascii=False)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the JSON form, in hexadecimal."""
+        return hashlib.sha256(self.to_text().encode()).hexdigest()

@@ -1,0 +1,66 @@
+"""Byte-level BPE, trained and run by the `tokenizers` library."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Integer
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from loopscope.data.tokenizers.base import AbstractTokenizer
+
+END = "<|endoftext|>"
+# Words with the space before them, runs of white space alone; a newline always starts a piece, which is
+# what makes it a safe place to cut a stream.
+_PIECES = r"\n+| ?[^\s]+|[^\S\n]+"
+
+
+class BPETokenizer(AbstractTokenizer):
+    """Wraps a `tokenizers.Tokenizer`; its JSON is kept whole."""
+
+    kind = "bpe"
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        tokenizer.encode_special_tokens = True  # `<|endoftext|>` in a text is text
+        self.tokenizer = tokenizer
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocabulary: int) -> "BPETokenizer":
+        """Train on a stream of text. The same text gives the same merges."""
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(_PIECES), behavior="isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocabulary,
+            special_tokens=[END],
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(cls(tokenizer).parts(texts), trainer)
+        return cls(tokenizer)
+
+    @property
+    def vocabulary_size(self) -> int:
+        return self.tokenizer.get_vocab_size()
+
+    def encode(self, text: str) -> Integer[np.ndarray, " tokens"]:
+        return np.asarray(self.tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.uint32)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return self.tokenizer.decode(list(ids), skip_special_tokens=False)
+
+    def cut(self, text: str) -> int:
+        """Before the last run of newlines: a piece never crosses into one."""
+        end = len(text.rstrip("\n"))
+        if end < len(text):
+            return end
+        return max(text.rfind("\n") + 1, 0)
+
+    def to_json(self) -> Mapping[str, Any]:
+        return {"tokenizer": json.loads(self.tokenizer.to_str())}

@@ -1,0 +1,31 @@
+"""Bytes of UTF-8 as tokens: no training, no unknowns, 256 ids."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Integer
+
+from loopscope.data.tokenizers.base import AbstractTokenizer
+
+
+class ByteTokenizer(AbstractTokenizer):
+    """Ids are the bytes themselves."""
+
+    kind = "bytes"
+
+    @property
+    def vocabulary_size(self) -> int:
+        return 256
+
+    def encode(self, text: str) -> Integer[np.ndarray, " tokens"]:
+        return np.frombuffer(text.encode("utf-8"), dtype=np.uint8)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return bytes(ids).decode("utf-8", errors="replace")
+
+    def cut(self, text: str) -> int:
+        return len(text)
+
+    def to_json(self) -> Mapping[str, Any]:
+        return {}
