@@ -1,28 +1,24 @@
 """The command line. Every command's heavy imports are inside it: `--help` never waits for torch."""
 
-import inspect
 import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import tyro
-from pydantic import ValidationError
 
-from loopscope.config import RunConfig, changes, merged, problems, read_yaml
+from loopscope.arguments import parse, with_config
 from loopscope.data.config import DataConfig
 from loopscope.model.config import ModelConfig
 from loopscope.objectives.config import ObjectiveConfig
-from loopscope.recipes import CONDITIONS, SIZES, recipe
+from loopscope.recipes import CONDITIONS, known
 from loopscope.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     from loopscope.results import RunResult
-
-SECTIONS = ("model", "objective", "data", "training")
 
 
 @dataclass(frozen=True)
@@ -111,13 +107,9 @@ class ImportPublished:
     """New folder for config.yaml, model.safetensors and tokenizer.json."""
 
 
-Command = TypeVar("Command")
-TrainOrStudy = TypeVar("TrainOrStudy", Train, Study)
-
-
 def train(arguments: Sequence[str]) -> None:
     """`loopscope train`."""
-    command, config, _ = _with_config(Train, "train", arguments)
+    command, config, _ = with_config(Train, "train", arguments)
     from loopscope.run import execute
 
     result = execute(config, command.out, resume=command.resume, quiet=command.quiet)
@@ -128,7 +120,7 @@ def train(arguments: Sequence[str]) -> None:
 
 def study(arguments: Sequence[str]) -> None:
     """`loopscope study`."""
-    command, config, over = _with_config(Study, "study", arguments)
+    command, config, over = with_config(Study, "study", arguments)
     names = list(CONDITIONS) if command.conditions == "all" else _names(command.conditions)
     from loopscope.study import run_study
 
@@ -138,7 +130,7 @@ def study(arguments: Sequence[str]) -> None:
 
 def report(arguments: Sequence[str]) -> None:
     """`loopscope report`."""
-    command = _parse(Report, "report", arguments)
+    command = parse(Report, "report", arguments)
     from loopscope.report.page import write_report
 
     print(write_report(command.source, command.out))
@@ -146,7 +138,7 @@ def report(arguments: Sequence[str]) -> None:
 
 def import_published(arguments: Sequence[str]) -> None:
     """`loopscope import-published`."""
-    command = _parse(ImportPublished, "import-published", arguments)
+    command = parse(ImportPublished, "import-published", arguments)
     from loopscope.data.tokenizers import WordTokenizer
     from loopscope.interop.native import save_model
     from loopscope.interop.published import read_published
@@ -154,7 +146,7 @@ def import_published(arguments: Sequence[str]) -> None:
     published = read_published(command.checkpoint)
     files = {}
     if published.itos:
-        files["tokenizer.json"] = WordTokenizer.from_itos(published.itos, published.pattern).to_text()
+        files["tokenizer.json"] = WordTokenizer(published.itos, published.pattern).to_text()
     sections = {"objective": dict(published.objective), "source": {"published_step": published.step}}
     save_model(published.model, command.directory, sections, files)
     print(command.directory)
@@ -191,8 +183,6 @@ def main() -> None:
         print(__version__)
         return
     try:
-        from loopscope.recipes import known
-
         command, _ = COMMANDS[known("command", name, COMMANDS)]
         command(arguments)
     except ValueError as error:
@@ -204,62 +194,6 @@ def main() -> None:
     except KeyboardInterrupt:
         print("loopscope: interrupted; what was saved is intact, call again to go on", file=sys.stderr)
         raise SystemExit(130) from None
-
-
-def _parse(
-    kind: type[Command], name: str, arguments: Sequence[str], default: Command | None = None
-) -> Command:
-    return tyro.cli(
-        kind,
-        prog=f"loopscope {name}",
-        description=inspect.getdoc(kind),
-        args=list(arguments),
-        default=default,
-    )
-
-
-def _with_config(
-    kind: type[TrainOrStudy], name: str, arguments: Sequence[str]
-) -> tuple[TrainOrStudy, RunConfig, dict[str, Any]]:
-    """Parse a command that trains: recipe, then YAML file, then flags, each on top of the one before.
-
-    Returns:
-        The command, its run config, and what file and flags change in the recipe.
-    """
-    wants_help = any(argument in ("-h", "--help") for argument in arguments)
-    path = _flag(arguments, "config")
-    over = read_yaml(Path(path)) if path and not wants_help else {}
-    size = _flag(arguments, "size") or over.pop("size", "laptop")
-    condition = _flag(arguments, "condition") or over.pop("condition", "dense/rmsnorm")
-    over = {key: value for key, value in over.items() if key not in ("size", "condition")}
-    readout, placement = _flag(arguments, "model.readout.kind"), _flag(arguments, "objective.placement")
-    if condition not in CONDITIONS and readout and placement:
-        own = {"model": {"readout": {"kind": readout}}, "objective": {"placement": placement}}
-        over = merged(over, own)
-    if wants_help:
-        size = size if size in SIZES else "laptop"
-        condition = condition if condition in CONDITIONS else "dense/rmsnorm"
-    base = recipe(size, condition, over)
-    sections = {section: getattr(base, section) for section in SECTIONS}
-    names = {"size": size} | ({"condition": condition} if kind is Train else {})
-    default = kind(out=tyro.MISSING, **names, **sections)
-    try:
-        command = _parse(kind, name, arguments, default)
-    except ValidationError as error:
-        raise ValueError("; ".join(problems(error))) from None
-    given = {section: getattr(command, section).model_dump(mode="json") for section in SECTIONS}
-    over = merged(over, changes(base.model_dump(mode="json"), given))
-    return command, recipe(size, condition, over), over
-
-
-def _flag(arguments: Sequence[str], name: str) -> str | None:
-    """The value of `--name value` or `--name=value`, before the full parse."""
-    for place, argument in enumerate(arguments):
-        if argument == f"--{name}":
-            return arguments[place + 1] if place + 1 < len(arguments) else None
-        if argument.startswith(f"--{name}="):
-            return argument.split("=", 1)[1]
-    return None
 
 
 def _names(text: str) -> list[str]:

@@ -22,6 +22,7 @@ ALLOWED = {
     "config": {"model", "objectives", "data", "training"},
     "recipes": {"config"},
     "run": {"config", "model", "objectives", "data", "training", "results"},
+    "arguments": {"config", "recipes"},
     "study": {"config", "recipes", "run", "data", "training", "results"},
 }
 

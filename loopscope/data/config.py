@@ -71,5 +71,7 @@ class DataConfig(BaseModel):
         if self.corpus != "files" and (self.files or self.validation_files):
             raise ValueError(f"files and validation_files belong to corpus 'files', not {self.corpus!r}")
         if self.corpus in ("stdlib", "files") and self.dataset_config is not None:
-            raise ValueError(f"dataset_config belongs to Hugging Face datasets, not to corpus {self.corpus!r}")
+            raise ValueError(
+                f"dataset_config belongs to Hugging Face datasets, not to corpus {self.corpus!r}"
+            )
         return self

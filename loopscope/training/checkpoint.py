@@ -118,7 +118,7 @@ def verify(checkpoint: Path) -> dict[str, Any]:
 
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Optimizer state by parameter name: `layers.0.….weight/exp_avg`."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
         f"{names[parameter]}/{key}": torch.as_tensor(value).contiguous()
         for parameter, entries in optimizer.state.items()

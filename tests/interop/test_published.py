@@ -102,7 +102,9 @@ def test_scale_is_the_rms_of_the_expansion(case: Case) -> None:
 
 def test_the_objective_is_understood(case: Case) -> None:
     supervision = case.expected["config"]["supervision"]
-    placement = {"per-step": "dense", "terminal": "terminal", "adaptive": "exit-weighted"}[supervision["mode"]]
+    placement = {"per-step": "dense", "terminal": "terminal", "adaptive": "exit-weighted"}[
+        supervision["mode"]
+    ]
     assert ObjectiveConfig(**case.published.objective).placement == placement
 
 

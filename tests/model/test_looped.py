@@ -79,7 +79,11 @@ def test_rotary_scores_depend_on_distance_only() -> None:
     query, key = torch.randn(2, 1, 1, 1, 8)
     cos, sin = rotary_angles(20, 8, torch.device("cpu"))
     scores = [
-        float((rotate(query, cos[i : i + 1], sin[i : i + 1]) * rotate(key, cos[j : j + 1], sin[j : j + 1])).sum())
+        float(
+            (
+                rotate(query, cos[i : i + 1], sin[i : i + 1]) * rotate(key, cos[j : j + 1], sin[j : j + 1])
+            ).sum()
+        )
         for i, j in ((5, 2), (13, 10), (19, 16))
     ]
     assert scores == pytest.approx([scores[0]] * 3, abs=1e-5)
@@ -104,7 +108,10 @@ def test_the_gate_is_read_from_the_raw_state() -> None:
     model = LoopedTransformer(ModelConfig(**TINY, exit_gate=True))
     state = next(unroll(model, torch.randint(61, (2, 5))))
     assert torch.allclose(state.gate_logit(), model.gate(state.hidden)[..., 0])
-    assert next(unroll(LoopedTransformer(ModelConfig(**TINY)), torch.ones(1, 2, dtype=torch.long))).gate_logit() is None
+    assert (
+        next(unroll(LoopedTransformer(ModelConfig(**TINY)), torch.ones(1, 2, dtype=torch.long))).gate_logit()
+        is None
+    )
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,9 @@ def read_pieces(path: Path) -> Iterator[str]:
             while piece := file.read(PIECE):
                 yield piece
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); convert it first") from error
+        raise ValueError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); convert it first"
+        ) from error
 
 
 def capped(pieces: Iterable[str], limit: int | None) -> Iterator[str]:

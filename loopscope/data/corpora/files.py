@@ -26,7 +26,9 @@ class FilesCorpus(AbstractCorpus):
         if not self.validation_files and len(self.train_files) == 1:
             self.tail_of_one = True
         elif not self.validation_files:
-            by_hash = sorted(self.train_files, key=lambda path: hashlib.sha256(path.name.encode()).hexdigest())
+            by_hash = sorted(
+                self.train_files, key=lambda path: hashlib.sha256(path.name.encode()).hexdigest()
+            )
             held_out = set(by_hash[: max(1, round(fraction * len(by_hash)))])
             self.validation_files = [path for path in self.train_files if path in held_out]
             self.train_files = [path for path in self.train_files if path not in held_out]

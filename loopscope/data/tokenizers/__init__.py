@@ -39,7 +39,9 @@ def load_tokenizer(path: Path) -> AbstractTokenizer:
         ValueError: missing, damaged, or of a kind that is not known.
     """
     if not path.is_file():
-        raise ValueError(f"{path} does not exist; give the folder of a run or model that has a tokenizer.json")
+        raise ValueError(
+            f"{path} does not exist; give the folder of a run or model that has a tokenizer.json"
+        )
     try:
         return tokenizer_from_text(path.read_text(encoding="utf-8"))
     except (KeyError, TypeError, ValueError) as error:

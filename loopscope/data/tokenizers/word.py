@@ -77,4 +77,3 @@ class WordTokenizer(AbstractTokenizer):
 
     def to_json(self) -> Mapping[str, Any]:
         return {"pattern": self.pattern, "itos": list(self.itos)}
-

@@ -1,0 +1,1 @@
+"""Reports: from result records to one page that works offline. Never loads torch."""

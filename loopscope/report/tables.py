@@ -1,0 +1,107 @@
+"""The headline table: one row per condition, numbers as text beside the values that sort them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from loopscope.report.findings import RUNAWAY
+from loopscope.report.statistics import Condition, Estimate, labels
+
+MOST_LOOPS = 6
+"""Loops shown per quantity; deeper studies show the first, the last and some between."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: text, what it sorts by, and how it is marked."""
+
+    text: str
+    sort: float | str = ""
+    mark: str = ""  # "best", "runaway" or nothing
+    interval: str = ""  # "± 0.12", under the number
+
+
+@dataclass(frozen=True)
+class HeadlineTable:
+    """Groups of columns (title, loop headings) and rows of cells."""
+
+    groups: tuple[tuple[str, tuple[str, ...]], ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+def headline(conditions: Sequence[Condition]) -> HeadlineTable:
+    """Perplexity, bits per byte and L2 norm per loop, drift, and how the runs ended."""
+    deepest = max((condition.loops for condition in conditions), default=0)
+    loops = _chosen(deepest)
+    headings = tuple(f"loop {loop}" for loop in loops)
+    quantities = (
+        ("perplexity", "perplexity"),
+        ("bits per byte", "bits_per_byte"),
+        ("L2 norm of H", "l2_norm"),
+    )
+    best = {field: [_lowest(conditions, field, loop) for loop in loops] for _, field in quantities[:2]}
+    smallest = min((value for value in (_last_norm(c) for c in conditions) if value > 0), default=math.nan)
+    rows = []
+    for condition, name in zip(conditions, labels(conditions), strict=True):
+        cells = [Cell(name, name), _seeds(condition)]
+        for _, field in quantities:
+            estimates = condition.per_loop(field)
+            for column, loop in enumerate(loops):
+                if loop > len(estimates):
+                    cells.append(Cell("", math.inf))
+                    continue
+                value = estimates[loop - 1]
+                if field == "l2_norm":
+                    mark = "runaway" if value.mean >= RUNAWAY * smallest and len(conditions) > 1 else ""
+                else:
+                    mark = "best" if value.mean == best[field][column] and len(conditions) > 1 else ""
+                cells.append(_cell(value, mark))
+        cells.append(_cell(condition.of(lambda run: run.drift)))
+        rows.append(tuple(cells))
+    groups = (("", ("condition", "seeds")), *((title, headings) for title, _ in quantities), ("", ("drift",)))
+    return HeadlineTable(groups, tuple(rows))
+
+
+def number(value: float) -> str:
+    """Four figures, or a power of ten where that would be long."""
+    if not math.isfinite(value):
+        return "not finite"
+    if value and (abs(value) >= 1e5 or abs(value) < 1e-3):
+        mantissa, exponent = f"{value:.1e}".split("e")
+        return f"{mantissa}·10^{int(exponent)}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
+def _cell(value: Estimate, mark: str = "") -> Cell:
+    if not value.values:
+        return Cell("", math.inf)
+    interval = "" if value.half is None else f"± {number(value.half)}"
+    sort = value.mean if math.isfinite(value.mean) else math.inf
+    return Cell(number(value.mean), sort, mark, interval)
+
+
+def _seeds(condition: Condition) -> Cell:
+    done, all_of = len(condition.completed), len(condition.runs)
+    if done == all_of:
+        return Cell(str(done), done)
+    ended = [run.status for run in condition.runs if run not in condition.completed]
+    kinds = ", ".join(f"{ended.count(kind)} {kind}" for kind in ("diverged", "failed") if kind in ended)
+    return Cell(f"{done} of {all_of}", done, "", kinds)
+
+
+def _lowest(conditions: Sequence[Condition], field: str, loop: int) -> float:
+    values = [c.per_loop(field)[loop - 1].mean for c in conditions if c.loops >= loop]
+    return min((value for value in values if math.isfinite(value)), default=math.nan)
+
+
+def _last_norm(condition: Condition) -> float:
+    value = condition.per_loop("l2_norm")[-1].mean if condition.loops else math.nan
+    return value if math.isfinite(value) else math.nan
+
+
+def _chosen(deepest: int) -> list[int]:
+    if deepest <= MOST_LOOPS:
+        return list(range(1, deepest + 1))
+    return sorted({1 + round(share * (deepest - 1) / (MOST_LOOPS - 1)) for share in range(MOST_LOOPS)})
