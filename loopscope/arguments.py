@@ -1,27 +1,28 @@
 """From words on the command line to a run's config: recipe, then YAML file, then flags."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict, field, fields, make_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
-from pydantic import ValidationError
+from pydantic import BaseModel
 
-from loopscope.config import RunConfig, changes, merged, problems, read_yaml
+from loopscope.config import RunConfig, changes, merged, read_yaml
 from loopscope.recipes import CONDITIONS, SIZES, recipe
 
 SECTIONS = ("model", "objective", "data", "training")
 Command = TypeVar("Command")
 
 
-def parse(kind: type[Command], name: str, arguments: Sequence[str], default: Any = None) -> Command:
+def parse(kind: type[Command], name: str, arguments: Sequence[str]) -> Command:
+    """Parse one command's arguments; on a mistake tyro says what was meant and exits with 2."""
     parsed: Command = tyro.cli(
         kind,
         prog=f"loopscope {name}",
         description=inspect.getdoc(kind),
         args=list(arguments),
-        default=default,
     )
     return parsed
 
@@ -37,8 +38,8 @@ def with_config(
     wants_help = any(argument in ("-h", "--help") for argument in arguments)
     path = _flag(arguments, "config")
     over = read_yaml(Path(path)) if path and not wants_help else {}
-    size = _flag(arguments, "size") or over.pop("size", "laptop")
-    condition = _flag(arguments, "condition") or over.pop("condition", "dense/rmsnorm")
+    size = _flag(arguments, "size") or over.get("size", "laptop")
+    condition = _flag(arguments, "condition") or over.get("condition", "dense/rmsnorm")
     over = {key: value for key, value in over.items() if key not in ("size", "condition")}
     readout, placement = _flag(arguments, "model.readout.kind"), _flag(arguments, "objective.placement")
     if condition not in CONDITIONS and readout and placement:
@@ -48,18 +49,47 @@ def with_config(
         size = size if size in SIZES else "laptop"
         condition = condition if condition in CONDITIONS else "dense/rmsnorm"
     base = recipe(size, condition, over)
-    sections: dict[str, Any] = {section: getattr(base, section) for section in SECTIONS}
-    fields = inspect.signature(kind).parameters
-    names: dict[str, Any] = {"size": size} | ({"condition": condition} if "condition" in fields else {})
-    make: Callable[..., Command] = kind
-    default = make(out=tyro.MISSING, **names, **sections)
-    try:
-        command = parse(kind, name, arguments, default)
-    except ValidationError as error:
-        raise ValueError("; ".join(problems(error))) from None
-    given = {section: getattr(command, section).model_dump(mode="json") for section in SECTIONS}
-    over = merged(over, changes(base.model_dump(mode="json"), given))
+    flags = make_dataclass(
+        kind.__name__,
+        [
+            *((f.name, f.type, f) for f in fields(kind)),  # type: ignore[arg-type]
+            *((section, *_as_flags(getattr(base, section))) for section in SECTIONS),
+        ],
+    )
+    flags.__doc__ = kind.__doc__
+    parsed: Any = parse(flags, name, arguments)
+    given = {section: asdict(getattr(parsed, section)) for section in SECTIONS}
+    over = merged(over, changes(_plain(base.model_dump()), _plain(given)))
+    command = kind(**{f.name: getattr(parsed, f.name) for f in fields(kind)})  # type: ignore[arg-type]
     return command, recipe(size, condition, over), over
+
+
+def _as_flags(section: BaseModel) -> tuple[Any, Any]:
+    """A dataclass with a config section's fields, and its field in the one above.
+
+    tyro fills a dataclass without checking more than types, so that the config alone judges values, in
+    its own words, once recipe, file and flags are together.
+    """
+    entries: list[tuple[str, Any, Any]] = []
+    for name, info in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            entries.append((name, *_as_flags(value)))
+        else:
+            help_text = info.description or ""
+            entries.append(
+                (name, Annotated[info.annotation, tyro.conf.arg(help=help_text)], field(default=value))
+            )
+    made = make_dataclass(type(section).__name__, entries)
+    made.__doc__ = type(section).__doc__
+    return made, field(default_factory=made)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, as in JSON and YAML."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, tuple | list) else value
 
 
 def _flag(arguments: Sequence[str], name: str) -> str | None:

@@ -11,11 +11,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from loopscope.arguments import parse, with_config
-from loopscope.data.config import DataConfig
-from loopscope.model.config import ModelConfig
-from loopscope.objectives.config import ObjectiveConfig
 from loopscope.recipes import CONDITIONS, known
-from loopscope.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     from loopscope.results import RunResult
@@ -43,10 +39,6 @@ class Train:
     """Go on from the newest checkpoint in the folder, bit for bit."""
     quiet: bool = False
     """Print nothing but errors."""
-    model: ModelConfig = ModelConfig()
-    objective: ObjectiveConfig = ObjectiveConfig()
-    data: DataConfig = DataConfig()
-    training: TrainingConfig = TrainingConfig()
 
 
 @dataclass(frozen=True)
@@ -72,10 +64,6 @@ class Study:
     """Named size."""
     quiet: bool = False
     """Print nothing but errors."""
-    model: ModelConfig = ModelConfig()
-    objective: ObjectiveConfig = ObjectiveConfig()
-    data: DataConfig = DataConfig()
-    training: TrainingConfig = TrainingConfig()
 
 
 @dataclass(frozen=True)
@@ -220,17 +208,18 @@ def _print_results(runs: Sequence["RunResult"], folder: Path, quiet: bool) -> No
     from rich.table import Table
 
     table = Table(title=str(folder), title_justify="left")
-    for heading in ("condition", "seed", "status", "perplexity by loop", "bits per byte", "L2 norm by loop"):
+    headings = ("condition", "seed", "status", "perplexity", "bits per byte", "L2 norm, first and last loop")
+    for heading in headings:
         table.add_column(heading, justify="left" if heading in ("condition", "status") else "right")
     for run in runs:
-        last = run.per_loop[-1].bits_per_byte if run.per_loop else None
+        first, last = (run.per_loop[0], run.per_loop[-1]) if run.per_loop else (None, None)
         table.add_row(
             run.condition,
             str(run.seed),
             run.status,
-            " / ".join(f"{entry.perplexity:.4g}" for entry in run.per_loop),
-            f"{last:.3f}" if last is not None else "",
-            " / ".join(f"{entry.l2_norm:.3g}" for entry in run.per_loop),
+            f"{last.perplexity:.4g}" if last else "",
+            f"{last.bits_per_byte:.3f}" if last else "",
+            f"{first.l2_norm:.3g}  {last.l2_norm:.3g}" if first and last else "",
         )
     Console().print(table, markup=False)
 

@@ -32,13 +32,13 @@ def _laptop() -> Change:
             "tokenizer": {"kind": "word", "vocabulary": 4096},
         },
         "training": {
-            "steps": 150,
+            "steps": 120,
             "batch": 16,
             "learning_rate": 1e-3,
             "decay": "published",
-            "evaluate_every": 50,
+            "evaluate_every": 40,
             "evaluate_windows": 128,
-            "checkpoint_every": 50,
+            "checkpoint_every": 40,
         },
     }
 

@@ -210,15 +210,9 @@ def _json_object(text: str) -> dict[str, Any]:
 def _run(data: Mapping[str, Any]) -> RunResult:
     known = {entry.name for entry in fields(RunResult)}
     values = {key: value for key, value in data.items() if key in known}
-    values["per_loop"] = _loops(data["per_loop"])
-    values["training"] = tuple(
-        TrainPoint(step=point["step"], loss=_number(point["loss"]), l2_norm=_numbers(point["l2_norm"]))
-        for point in data.get("training", ())
-    )
-    values["evaluations"] = tuple(
-        EvalPoint(step=point["step"], per_loop=_loops(point["per_loop"]))
-        for point in data.get("evaluations", ())
-    )
+    values["per_loop"] = loops_from_json(data["per_loop"])
+    values["training"] = tuple(map(train_point_from_json, data.get("training", ())))
+    values["evaluations"] = tuple(map(eval_point_from_json, data.get("evaluations", ())))
     if data.get("failure"):
         values["failure"] = Failure(
             **{**data["failure"], "l2_norm": _numbers(data["failure"].get("l2_norm", ()))}
@@ -228,11 +222,22 @@ def _run(data: Mapping[str, Any]) -> RunResult:
     return RunResult(**values)
 
 
-def _loops(entries: Any) -> tuple[LoopMetrics, ...]:
+def loops_from_json(entries: Any) -> tuple[LoopMetrics, ...]:
+    """Metrics per loop from their JSON objects."""
     return tuple(
-        LoopMetrics(**{key: _number(value) for key, value in entry.items()} | {"loop": entry["loop"]})
+        LoopMetrics(loop=entry["loop"], **{key: _number(entry[key]) for key in entry if key != "loop"})
         for entry in entries
     )
+
+
+def train_point_from_json(entry: Mapping[str, Any]) -> TrainPoint:
+    """A logged step from its JSON object; further keys are left out."""
+    return TrainPoint(step=entry["step"], loss=_number(entry["loss"]), l2_norm=_numbers(entry["l2_norm"]))
+
+
+def eval_point_from_json(entry: Mapping[str, Any]) -> EvalPoint:
+    """An evaluation from its JSON object; further keys are left out."""
+    return EvalPoint(step=entry["step"], per_loop=loops_from_json(entry["per_loop"]))
 
 
 def _number(value: Any) -> float:

@@ -19,14 +19,13 @@ from loopscope.data.windows import Windows
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.objective import build_objective
 from loopscope.results import (
-    EvalPoint,
     Failure,
-    LoopMetrics,
     RunResult,
-    TrainPoint,
+    eval_point_from_json,
     provenance,
     run_from_json,
     to_json,
+    train_point_from_json,
 )
 from loopscope.training.checkpoint import newest_checkpoint
 from loopscope.training.hardware import resolve_device, resolve_precision
@@ -162,8 +161,10 @@ def failed(config: RunConfig, run: Path, error: BaseException, began: float) -> 
         config=config.model_dump(mode="json"),
         provenance=provenance(config.training.device, config.training.threads),
     )
-    if run.is_dir():
-        write_text(run / RESULT, to_json(result))
+    run.mkdir(parents=True, exist_ok=True)
+    if not (run / CONFIG).is_file():  # the folder is this run's, also when it is tried again
+        write_text(run / CONFIG, config.to_yaml())
+    write_text(run / RESULT, to_json(result))
     return result
 
 
@@ -209,28 +210,9 @@ def _result(config: RunConfig, run: Path, parameters: int, outcome: Outcome) -> 
         steps=outcome.progress.step,
         seconds=outcome.progress.seconds,
         per_loop=outcome.per_loop,
-        training=tuple(
-            TrainPoint(record["step"], _number(record["loss"]), tuple(map(_number, record["l2_norm"])))
-            for record in kept
-        ),
-        evaluations=tuple(
-            EvalPoint(
-                record["step"],
-                tuple(
-                    LoopMetrics(
-                        **{key: _number(value) for key, value in entry.items()} | {"loop": entry["loop"]}
-                    )
-                    for entry in record["per_loop"]
-                ),
-            )
-            for record in records
-            if record["kind"] == "evaluation"
-        ),
+        training=tuple(map(train_point_from_json, kept)),
+        evaluations=tuple(eval_point_from_json(entry) for entry in records if entry["kind"] == "evaluation"),
         failure=failure,
         config=config.model_dump(mode="json"),
         provenance=provenance(outcome.device, config.training.threads),
     )
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value

@@ -9,8 +9,16 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from jaxtyping import install_import_hook
 
-# Every `Float[Tensor, "batch seq dim"]` in the package is checked at run time, under pytest only.
-install_import_hook("loopscope", "beartype.beartype")
+# Every `Float[Tensor, "batch seq dim"]` in the package is checked at run time, under pytest only. The command
+# line is left out: tyro marks required values with an object of its own.
+CHECKED = [
+    f"loopscope.{part}"
+    for part in (
+        *("recurrence", "results", "config", "recipes", "run", "study"),
+        *("model", "objectives", "data", "training", "interop", "report"),
+    )
+]
+install_import_hook(CHECKED, "beartype.beartype")
 
 import torch
 

@@ -10,7 +10,7 @@ PUBLISHED_DATASET = ("Salesforce/wikitext", "wikitext-103-raw-v1")
 class TokenizerConfig(BaseModel):
     """How text becomes ids."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     kind: Literal["word", "bpe", "bytes"] = "word"
     """word: the published word tokenizer. bpe: byte-level BPE, trained here. bytes: 256 ids."""
@@ -40,7 +40,7 @@ class TokenizerConfig(BaseModel):
 class DataConfig(BaseModel):
     """What is trained and validated on."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     corpus: str = Field("stdlib", min_length=1)
     """stdlib (Python's own sources on this machine), files, wikitext-103, or a Hugging Face dataset's name."""

@@ -13,12 +13,13 @@ _ALPHA_ONLY = ("alpha", "learned", "per_loop", "s_ref", "s_ref_value", "ema_deca
 class ReadoutConfig(BaseModel):
     """How H_k becomes what the head reads. All settings but `kind` belong to the alpha readout."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     kind: ReadoutKind = "rmsnorm"
     alpha: float = Field(0.5, ge=0, le=1)
     """Exponent of the scale: 0 hides it, 1 is raw. The start value where it is learned."""
     learned: bool = False
+    """Learn the exponent."""
     per_loop: bool = False
     """One exponent (and reference) per loop; loops past the trained depth use the last one."""
     s_ref: Literal["fixed", "learned", "ema"] = "fixed"
@@ -53,14 +54,18 @@ class ReadoutConfig(BaseModel):
 class ModelConfig(BaseModel):
     """A looped pre-norm transformer: one stack of `layers`, applied `loops` times."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     dim: int = Field(128, ge=1)
+    """Channels of the hidden state."""
     layers: int = Field(2, ge=1)
+    """Layers of the shared stack."""
     heads: int = Field(4, ge=1)
+    """Attention heads; must divide dim."""
     loops: int = Field(4, ge=1)
     """K, the trained depth."""
     vocabulary: int = Field(4096, ge=2)
+    """Entries of the embedding: at least the tokenizer's."""
     sequence: int = Field(128, ge=1)
     """Tokens of a training window, and the number of learned positions."""
     readout: ReadoutConfig = ReadoutConfig()
@@ -78,6 +83,7 @@ class ModelConfig(BaseModel):
     damping: float = Field(0.88, gt=0, lt=1)
     """Start value of the damping carry, a sigmoid of a learned number."""
     dropout: float = Field(0.0, ge=0, lt=1)
+    """On the embedding, inside attention and after the SwiGLU, as published."""
     norm_eps: float = Field(1e-6, gt=0)
 
     @field_validator("carry", mode="before")

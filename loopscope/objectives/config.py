@@ -16,7 +16,7 @@ def check_loop_weights(weights: tuple[float, ...] | None) -> None:
 class PenaltyConfig(BaseModel):
     """A term on the mean square of the state. Weight 0 leaves it out."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     weight: float = Field(0.0, ge=0)
     over: Literal["all", "each"] = "all"
@@ -46,7 +46,7 @@ class AnchorConfig(PenaltyConfig):
 class ObjectiveConfig(BaseModel):
     """Which loops' cross-entropies make the loss, and what else does."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     placement: Placement = "dense"
     loop_weights: tuple[float, ...] | None = None

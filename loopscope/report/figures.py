@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from loopscope.report.statistics import Condition, averaged_curves, labels, worst_exit
+from loopscope.report.statistics import Condition, averaged_curves, labels, mean_exit
 
 # Okabe and Ito's colour-blind safe palette, the lightest (yellow) left out, then darker shades.
 PALETTE = (
@@ -55,6 +55,7 @@ class Figure:
     panels: tuple[str, ...] = ("",)
     log_x: bool = False
     log_y: bool = False
+    wide: bool = False  # takes the whole width of the page
     whole_x: bool = False  # x counts something: ticks at whole numbers only
     corner: tuple[float, float, str] | None = None  # desired region: below x, below y, and what to call it
 
@@ -68,11 +69,11 @@ def build_figures(conditions: Sequence[Condition]) -> list[Figure]:
     names = {id(c): name for c, name in zip(conditions, labels(conditions), strict=True)}
     makers = (
         _last_scale_over_training,
+        _perplexity_by_loop,
         _scale_over_training,
         _scale_by_loop,
-        _perplexity_by_loop,
-        _corner,
         _learning,
+        _corner,
     )
     figures = [make(shown, names, colors) for make in makers] if shown else []
     return [figure for figure in figures if figure.series]
@@ -120,12 +121,13 @@ def _scale_over_training(conditions: Sequence[Condition], names: Names, colors: 
     return Figure(
         key="scale-per-loop",
         title="Scale of every loop, over training",
-        caption="One panel per condition, one line per loop, from light (first) to dark (last). Lines that fan out "
+        caption="One panel per condition, one line per loop, from orange (first) to violet (last). Lines that fan out "
         f"show a recurrence that adds to its own state.{more}",
         x_label="training step",
         y_label="L2 norm",
         series=tuple(series),
         panels=tuple(names[id(condition)] for condition in panels),
+        wide=True,
         log_y=True,
     )
 
@@ -163,7 +165,7 @@ def _corner(conditions: Sequence[Condition], names: Names, colors: Colors) -> Fi
     series, scales, exits = [], [], []
     for condition in conditions:
         x = condition.of(lambda run: run.per_loop[-1].l2_norm)
-        y = condition.of(lambda run: worst_exit(run.per_loop).bits_per_byte)
+        y = condition.of(lambda run: mean_exit(run.per_loop))
         if not (math.isfinite(x.mean) and math.isfinite(y.mean) and x.mean > 0 and y.mean > 0):
             continue
         color, _ = colors[id(condition)]
@@ -184,14 +186,15 @@ def _corner(conditions: Sequence[Condition], names: Names, colors: Colors) -> Fi
     return Figure(
         key="exits-against-scale",
         title="Quality of exits against control of scale",
-        caption="Across: L2 norm at the last loop. Up: bits per byte of the worst exit, lower is better. The shaded "
-        "corner (scale within twice the smallest, worst exit within a quarter of the range above the best) is "
+        caption="Across: L2 norm at the last loop. Up: bits per byte, averaged over exits. The shaded "
+        "corner (scale within twice the smallest, exits within a quarter of the range above the best) is "
         "where one wants to be."
         + (" Faint points are seeds." if any(entry.faint for entry in series) else ""),
         x_label="L2 norm at the last loop",
-        y_label="bits per byte of the worst exit",
+        y_label="bits per byte, mean of all exits",
         series=tuple(series),
         log_x=True,
+        wide=True,
         log_y=bool(values) and max(exits) > 4 * min(exits),
         corner=corner,
     )
@@ -260,10 +263,10 @@ def _curve(
 
 
 def _ramp(loop: int, loops: int) -> str:
-    """From light to dark blue, first loop to last."""
+    """From orange to violet, first loop to last: both seen on white and on black."""
     share = loop / max(1, loops - 1)
-    light, dark = (140, 190, 230), (8, 48, 107)
-    return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in zip(light, dark, strict=True))
+    first, last = (244, 162, 97), (142, 68, 173)
+    return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in zip(first, last, strict=True))
 
 
 def _short(value: float) -> str:

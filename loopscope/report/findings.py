@@ -3,12 +3,10 @@
 import math
 from collections.abc import Sequence
 
-from loopscope.report.statistics import Condition, labels
+from loopscope.report.statistics import RUNAWAY_SIZE, Condition, labels, runaways
 
 USELESS = 3.0
 """A first exit whose perplexity is this many times the last one's is called useless."""
-RUNAWAY = 10.0
-"""A scale at the last loop this many times the smallest condition's is called a runaway."""
 
 
 def findings(conditions: Sequence[Condition]) -> list[str]:
@@ -28,9 +26,11 @@ def findings(conditions: Sequence[Condition]) -> list[str]:
             f"At the last loop the hidden state of {names[id(high)]} is {_times(apart)} the size of that of "
             f"{names[id(low)]} (L2 norm {_figure(norms[id(high)])} against {_figure(norms[id(low)])})."
         )
-        over = [names[id(c)] for c in finite if norms[id(c)] >= RUNAWAY * norms[id(low)]]
-        if over:
-            sentences.append(f"More than {RUNAWAY:.0f} times the smallest: {', '.join(over)}.")
+        if over := [names[id(condition)] for condition in runaways(completed)]:
+            sentences.append(
+                f"Grows from loop to loop and ends at {RUNAWAY_SIZE:.0f} or more times the smallest: "
+                f"{', '.join(over)}."
+            )
     elif finite:
         only = finite[0]
         first = only.per_loop("l2_norm")[0].mean

@@ -31,11 +31,12 @@ def to_plotly(figure: Figure) -> dict[str, Any]:
             "domain": [left, left + width],
             "anchor": f"y{suffix}",
             **({"dtick": 1} if figure.whole_x else {}),
+            **(_log_ticks([v for s in figure.series for v in s.x]) if figure.log_x else {}),
         }
         layout[f"yaxis{suffix}"] = {
             "type": "log" if figure.log_y else "linear",
             "anchor": f"x{suffix}",
-            "exponentformat": "power",
+            **(_log_ticks([v for s in figure.series for v in s.y]) if figure.log_y else {}),
             **(
                 {"title": {"text": figure.y_label}}
                 if panel == 0
@@ -123,6 +124,12 @@ def _mark_corner(figure: Figure, layout: dict[str, Any]) -> None:
             "label": {"text": text, "textposition": "top left", "font": {"size": 12, "color": "#009e73"}},
         }
     ]
+
+
+def _log_ticks(values: list[float]) -> dict[str, Any]:
+    """Whole decades where there are several (1k, 10k), plotly's own choice within one or two."""
+    wide = max(values) > 30 * min(values)
+    return {"tickformat": "~s", "dtick": 1} if wide else {"tickformat": "~r"}
 
 
 def _transparent(color: str) -> str:

@@ -49,7 +49,7 @@ for (const button of document.querySelectorAll("table.headline thead button")) {
     for (const plot of document.querySelectorAll("[data-figure]")) {
       const figure = figures[plot.dataset.figure];
       if (!plot.classList.contains("js-plotly-plot")) plot.replaceChildren();
-      Plotly.react(plot, figure.data, themed(figure.layout), { responsive: true, displaylogo: false,
+      Plotly.react(plot, figure.data, themed(figure.layout), { responsive: true, displaylogo: false, displayModeBar: "hover",
         modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] });
     }
   };

@@ -21,10 +21,10 @@ from jinja2 import Environment, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from loopscope.report.figures import Figure, build_figures
-from loopscope.report.findings import RUNAWAY, findings
+from loopscope.report.findings import findings
 from loopscope.report.interactive import to_plotly
 from loopscope.report.static import save, save_hero, svg
-from loopscope.report.statistics import Condition, group
+from loopscope.report.statistics import RUNAWAY_DRIFT, RUNAWAY_SIZE, Condition, group
 from loopscope.report.tables import headline, number
 from loopscope.results import RunResult, StudyResults, load_results
 
@@ -39,6 +39,8 @@ class Panel:
     title: str
     caption: str
     picture: str  # data URI
+    wide: bool
+    least: int  # pixels below which it scrolls
 
 
 def write_report(source: Path, out: Path | None = None) -> Path:
@@ -81,12 +83,15 @@ def render(
         title=title,
         findings=findings(conditions),
         table=headline(conditions),
-        panels=[Panel(f.key, f.title, f.caption, _data_uri(svg(f))) for f in figures],
+        panels=[
+            Panel(f.key, f.title, f.caption, _data_uri(svg(f)), f.wide, 190 * len(f.panels)) for f in figures
+        ],
         endings=[run for run in results.runs if run.status != "completed"],
         runs=[(run, yaml.safe_dump(dict(run.config), sort_keys=False)) for run in results.runs],
         provenance=results.provenance,
         origins=_origins(results.runs),
-        runaway=f"{RUNAWAY:.0f}",
+        runaway=f"{RUNAWAY_SIZE:.0f}",
+        drift=f"{RUNAWAY_DRIFT:g}",
         seeds=max((len(condition.completed) for condition in conditions), default=0),
         css=Markup(_asset("page.css")),
         script=Markup(_asset("page.js")),

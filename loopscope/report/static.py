@@ -117,7 +117,12 @@ def _draw_series(ax: Any, series: Series) -> None:
 
 
 def _label_ends(ax: Any, ends: Sequence[Series]) -> None:
-    """Names beside the last points, pushed apart where they would overlap."""
+    """Names beside the last points, in room made on the right, pushed apart where they would overlap."""
+    if not ends[0].points_only:
+        low, high = ax.get_xlim()
+        ax.set_xticks([tick for tick in ax.get_xticks() if low <= tick <= high])
+        longest = max(len(series.label_end) for series in ends)
+        ax.set_xlim(low, high + (high - low) * min(0.9, 0.021 * longest))
     to_pixels = ax.transData.transform
     placed: list[float] = []
     for series in sorted(ends, key=lambda entry: entry.y[-1]):
@@ -126,14 +131,14 @@ def _label_ends(ax: Any, ends: Sequence[Series]) -> None:
         while any(abs(height - other) < 15 for other in placed):
             height += 3
         placed.append(height)
-        before = not series.points_only or _right_half(ax, x)
+        before = series.points_only and _right_half(ax, x)
         ax.annotate(
             _shortened(series.label_end, 42),
             (series.x[-1], series.y[-1]),
-            xytext=(-8 if before else 8, (height - y) * 72 / ax.figure.dpi + 6),
+            xytext=(-8 if before else 8, (height - y) * 72 / ax.figure.dpi),
             textcoords="offset points",
             ha="right" if before else "left",
-            va="bottom" if not series.points_only else "center",
+            va="center",
             color=series.color,
             fontsize=9,
             fontweight="bold",

@@ -128,6 +128,19 @@ def averaged_curves(runs: Sequence[RunResult]) -> Mapping[int, list[tuple[float,
     return dict(sorted(points.items()))
 
 
-def worst_exit(per_loop: Sequence[LoopMetrics]) -> LoopMetrics:
-    """The exit with the highest loss."""
-    return max(per_loop, key=lambda entry: entry.loss)
+def mean_exit(per_loop: Sequence[LoopMetrics]) -> float:
+    """Bits per byte, averaged over all exits."""
+    return sum(entry.bits_per_byte for entry in per_loop) / len(per_loop)
+
+
+RUNAWAY_SIZE, RUNAWAY_DRIFT = 10.0, 1.5
+"""Runaway: at the last loop this many times the smallest condition's norm, and grown by this over loops."""
+
+
+def runaways(conditions: Sequence[Condition]) -> list[Condition]:
+    """Conditions whose scale grows from loop to loop and ends far above the smallest one's."""
+    norms = [
+        (c, c.per_loop("l2_norm")[-1].mean, c.of(lambda run: run.drift).mean) for c in conditions if c.loops
+    ]
+    smallest = min((norm for _, norm, _ in norms if math.isfinite(norm) and norm > 0), default=math.nan)
+    return [c for c, norm, drift in norms if norm >= RUNAWAY_SIZE * smallest and drift >= RUNAWAY_DRIFT]

@@ -4,8 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loopscope.report.findings import RUNAWAY
-from loopscope.report.statistics import Condition, Estimate, labels
+from loopscope.report.statistics import Condition, Estimate, labels, runaways
 
 MOST_LOOPS = 6
 """Loops shown per quantity; deeper studies show the first, the last and some between."""
@@ -16,7 +15,7 @@ class Cell:
     """One cell: text, what it sorts by, and how it is marked."""
 
     text: str
-    sort: float | str = ""
+    sort: float | int | str = ""
     mark: str = ""  # "best", "runaway" or nothing
     interval: str = ""  # "± 0.12", under the number
 
@@ -40,7 +39,7 @@ def headline(conditions: Sequence[Condition]) -> HeadlineTable:
         ("L2 norm of H", "l2_norm"),
     )
     best = {field: [_lowest(conditions, field, loop) for loop in loops] for _, field in quantities[:2]}
-    smallest = min((value for value in (_last_norm(c) for c in conditions) if value > 0), default=math.nan)
+    running_away = [id(condition) for condition in runaways(conditions)]
     rows = []
     for condition, name in zip(conditions, labels(conditions), strict=True):
         cells = [Cell(name, name), _seeds(condition)]
@@ -52,7 +51,7 @@ def headline(conditions: Sequence[Condition]) -> HeadlineTable:
                     continue
                 value = estimates[loop - 1]
                 if field == "l2_norm":
-                    mark = "runaway" if value.mean >= RUNAWAY * smallest and len(conditions) > 1 else ""
+                    mark = "runaway" if id(condition) in running_away else ""
                 else:
                     mark = "best" if value.mean == best[field][column] and len(conditions) > 1 else ""
                 cells.append(_cell(value, mark))
@@ -63,15 +62,15 @@ def headline(conditions: Sequence[Condition]) -> HeadlineTable:
 
 
 def number(value: float) -> str:
-    """Four figures, or a power of ten where that would be long."""
+    """Three or four figures, or a power of ten where that would be long."""
     if not math.isfinite(value):
         return "not finite"
-    if value and (abs(value) >= 1e5 or abs(value) < 1e-3):
+    if value and (abs(value) >= 1e7 or abs(value) < 1e-3):
         mantissa, exponent = f"{value:.1e}".split("e")
         return f"{mantissa}·10^{int(exponent)}"
     if abs(value) >= 1000:
         return f"{value:,.0f}"
-    return f"{value:.4g}"
+    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _cell(value: Estimate, mark: str = "") -> Cell:
@@ -94,11 +93,6 @@ def _seeds(condition: Condition) -> Cell:
 def _lowest(conditions: Sequence[Condition], field: str, loop: int) -> float:
     values = [c.per_loop(field)[loop - 1].mean for c in conditions if c.loops >= loop]
     return min((value for value in values if math.isfinite(value)), default=math.nan)
-
-
-def _last_norm(condition: Condition) -> float:
-    value = condition.per_loop("l2_norm")[-1].mean if condition.loops else math.nan
-    return value if math.isfinite(value) else math.nan
 
 
 def _chosen(deepest: int) -> list[int]:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 class TrainingConfig(BaseModel):
     """How long, how fast, and what is written on the way."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     steps: int | None = Field(150, ge=1)
     """Optimizer steps; None where `epochs` says how long."""

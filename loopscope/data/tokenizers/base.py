@@ -25,7 +25,7 @@ class AbstractTokenizer(ABC):
         """Ids of a text."""
 
     @abstractmethod
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[int | np.integer]) -> str:
         """Text of ids."""
 
     @abstractmethod

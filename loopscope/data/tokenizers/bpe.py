@@ -52,8 +52,8 @@ class BPETokenizer(AbstractTokenizer):
     def encode(self, text: str) -> Integer[np.ndarray, " tokens"]:
         return np.asarray(self.tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.uint32)
 
-    def decode(self, ids: Iterable[int]) -> str:
-        return self.tokenizer.decode(list(ids), skip_special_tokens=False)
+    def decode(self, ids: Iterable[int | np.integer]) -> str:
+        return self.tokenizer.decode([int(index) for index in ids], skip_special_tokens=False)
 
     def cut(self, text: str) -> int:
         """Before the last run of newlines: a piece never crosses into one."""

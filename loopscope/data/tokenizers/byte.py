@@ -21,8 +21,8 @@ class ByteTokenizer(AbstractTokenizer):
     def encode(self, text: str) -> Integer[np.ndarray, " tokens"]:
         return np.frombuffer(text.encode("utf-8"), dtype=np.uint8)
 
-    def decode(self, ids: Iterable[int]) -> str:
-        return bytes(ids).decode("utf-8", errors="replace")
+    def decode(self, ids: Iterable[int | np.integer]) -> str:
+        return bytes(int(index) for index in ids).decode("utf-8", errors="replace")
 
     def cut(self, text: str) -> int:
         return len(text)

@@ -62,7 +62,7 @@ class WordTokenizer(AbstractTokenizer):
         get = self._ids.get
         return np.fromiter((get(token, UNKNOWN) for token in self._find(text)), dtype=np.uint32)
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[int | np.integer]) -> str:
         return "".join(self.itos[index] for index in ids)
 
     def cut(self, text: str) -> int:
