@@ -9,14 +9,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from jaxtyping import install_import_hook
 
-# Every `Float[Tensor, "batch seq dim"]` in the package is checked at run time, under pytest only. The command
-# line is left out: tyro marks required values with an object of its own.
+# Every `Float[Tensor, "batch seq dim"]` is checked at run time, under pytest only, in all parts that have any.
 CHECKED = [
-    f"loopscope.{part}"
-    for part in (
-        *("recurrence", "results", "config", "recipes", "run", "study"),
-        *("model", "objectives", "data", "training", "interop", "report"),
-    )
+    f"loopscope.{part}" for part in ("recurrence", "model", "objectives", "data", "training", "interop")
 ]
 install_import_hook(CHECKED, "beartype.beartype")
 

@@ -211,7 +211,9 @@ def _learning(conditions: Sequence[Condition], names: Names, colors: Colors) -> 
         kept = {step: sum(v) / len(v) for step, v in sorted(by_step.items()) if all(map(math.isfinite, v))}
         color, dash = colors[id(condition)]
         if len(kept) > 1:
-            series.append(Series(names[id(condition)], tuple(kept), tuple(kept.values()), color, dash))
+            series.append(
+                Series(names[id(condition)], tuple(map(float, kept)), tuple(kept.values()), color, dash)
+            )
     return Figure(
         key="learning",
         title="Learning at the last loop",

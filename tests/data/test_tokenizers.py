@@ -3,6 +3,7 @@
 import json
 import re
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -31,26 +32,9 @@ PROSE = (
     "    def f(x):\n        return x_1 + 22\n\n\n" * 20
 )
 
-RUNS = st.sampled_from(
-    [" ", "  ", "     ", "\n", "\n\n\n", " \n ", "\r\n", "\t", "\x1c", "\u2028", "\x85", "\u00a0"]
-    + [
-        "the",
-        "cat",
-        "x_1",
-        "22",
-        "é",
-        "café",
-        "😀",
-        "👩‍👩‍👧",
-        "e\u0301",
-        "日本",
-        ".",
-        "“",
-        "<unk>",
-        END,
-        "\0",
-    ]
-)
+SPACES = [" ", "  ", "     ", "\n", "\n\n\n", " \n ", "\r\n", "\t", "\x1c", "\u2028", "\x85", "\u00a0", "\0"]
+WORDS = f"the cat x_1 22 é café 😀 👩\u200d👩\u200d👧 e\u0301 日本 . “ <unk> {END}".split()
+RUNS = st.sampled_from(SPACES + WORDS)
 TEXTS = st.one_of(st.lists(RUNS, max_size=30).map("".join), st.text(st.characters(codec="utf-8")))
 CUTS = st.lists(st.floats(0, 1, exclude_max=True), max_size=8)
 
@@ -62,7 +46,7 @@ def trained(kind: str) -> AbstractTokenizer:
 
 def pieces_of(text: str, cuts: list[float]) -> list[str]:
     places = [0, *sorted(int(cut * (len(text) + 1)) for cut in cuts), len(text)]
-    pieces = [text[a:b] for a, b in zip(places, places[1:], strict=False)]
+    pieces = [text[a:b] for a, b in pairwise(places)]
     assert "".join(pieces) == text
     return pieces
 

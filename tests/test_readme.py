@@ -1,0 +1,106 @@
+"""The commands and the code of README and docs are run, as a reader would, at a size that takes seconds."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from loopscope import cli
+
+ROOT = Path(__file__).parent.parent
+TINY = [
+    *(
+        "--model.dim=16",
+        "--model.heads=2",
+        "--model.layers=1",
+        "--model.vocabulary=300",
+        "--model.sequence=16",
+    ),
+    *("--data.max-bytes=40000", "--data.max-validation-bytes=3000", "--data.tokenizer.vocabulary=300"),
+    *("--training.batch=4", "--training.threads=1", "--quiet"),
+]
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    """Fenced code of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.S | re.M)
+
+
+def shortened(words: list[str]) -> list[str]:
+    """The same command with a tiny model: same names, same flow, fewer steps and seeds."""
+    if words[0] not in ("train", "study"):
+        return words
+    kept = list(words)
+    for flag, value in (("--training.steps", "2"), ("--seeds", "1")):
+        if flag in kept:
+            kept[kept.index(flag) + 1] = value
+    steps = [] if "--training.steps" in kept else ["--training.steps", "2"]
+    return [*kept, *TINY, *steps]
+
+
+def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["loopscope", *words])
+    try:
+        cli.main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def commands(path: Path) -> list[list[str]]:
+    lines = [line for block in blocks(path, "sh") for line in block.splitlines()]
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("loopscope ")]
+
+
+def test_the_readme_runs(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cache: Path,
+    fixtures: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "last.pt").write_bytes((fixtures / "dense_rmsnorm" / "last.pt").read_bytes())
+    found = commands(ROOT / "README.md")
+    assert {words[0] for words in found} == set(cli.COMMANDS)
+    for words in found:
+        assert run(shortened(words), monkeypatch) == 0, words
+    (code,) = blocks(ROOT / "README.md", "python")
+    exec(compile(code, "README.md", "exec"), {})
+    assert len(capsys.readouterr().out.splitlines()[-8:]) == 8
+
+
+def test_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (text,) = blocks(ROOT / "docs" / "guide.md", "yaml")
+    (tmp_path / "run.yaml").write_text(text)
+    command = re.search(r"loopscope (train .*)", text)
+    assert command is not None
+    assert (
+        run([*shlex.split(command[1]), *TINY, "--training.steps=2", "--training.warmup=1"], monkeypatch) == 0
+    )
+    assert "loop_weights" in (tmp_path / "runs" / "anchor" / "config.yaml").read_text()
+    (code,) = blocks(ROOT / "docs" / "guide.md", "python")
+    compile(code, "guide.md", "exec")
+
+
+def test_the_example_model_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = blocks(ROOT / "docs" / "extending.md", "python")
+    exec(compile(code, "extending.md", "exec"), {})
+    assert len(capsys.readouterr().out.splitlines()) == 6
+
+
+def test_the_make_targets_exist_and_links_lead_somewhere() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+        text = path.read_text()
+        for target in re.findall(r"^make (\w+)", "\n".join(blocks(path, "sh")), re.M):
+            assert f"\n{target}:" in makefile
+        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+            assert link.startswith("https://") or (path.parent / link).exists(), f"{path.name}: {link}"
+
+
+def test_the_readme_fits_a_screen() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 60
