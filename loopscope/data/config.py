@@ -32,8 +32,8 @@ class TokenizerConfig(BaseModel):
             raise ValueError(
                 f"min_count and count_validation belong to tokenizer 'word', not {self.kind!r}; remove them"
             )
-        if self.kind == "bpe" and self.vocabulary < 257:
-            raise ValueError(f"vocabulary is {self.vocabulary}; byte-level bpe needs 257 or more")
+        if self.kind == "bpe" and self.vocabulary < 256:
+            raise ValueError(f"vocabulary is {self.vocabulary}; byte-level bpe needs 256 or more")
         return self
 
 

@@ -27,7 +27,7 @@ from loopscope.data.config import DataConfig, TokenizerConfig
         ({"stride": 0}, "stride"),
         ({"corpse": "stdlib"}, "corpse"),
         ({"tokenizer": "sentencepiece"}, "'word', 'bpe' or 'bytes'"),
-        ({"tokenizer": {"kind": "bpe", "vocabulary": 256}}, "vocabulary is 256; byte-level bpe needs 257"),
+        ({"tokenizer": {"kind": "bpe", "vocabulary": 255}}, "vocabulary is 255; byte-level bpe needs 256"),
     ],
 )
 def test_values_that_cannot_be_are_refused(values: dict[str, Any], message: str) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -20,11 +19,10 @@ from loopscope.data.tokenizers import (
     ByteTokenizer,
     WordTokenizer,
     load_tokenizer,
-    tokenizer_from_text,
     train_tokenizer,
 )
-from loopscope.data.tokenizers.bpe import END
 
+SHARED = Path(__file__).parents[3] / "shared"
 KINDS = ["word", "bpe", "bytes"]
 PUBLISHED_PATTERN = re.compile(r"\s+|[A-Za-z0-9_]+|[^\w\s]")
 PROSE = (
@@ -33,7 +31,22 @@ PROSE = (
 )
 
 SPACES = [" ", "  ", "     ", "\n", "\n\n\n", " \n ", "\r\n", "\t", "\x1c", "\u2028", "\x85", "\u00a0", "\0"]
-WORDS = f"the cat x_1 22 é café 😀 👩\u200d👩\u200d👧 e\u0301 日本 . “ <unk> {END}".split()
+WORDS = [
+    "the",
+    "cat",
+    "x_1",
+    "22",
+    "é",
+    "café",
+    "😀",
+    "👩\u200d👩\u200d👧",
+    "é",
+    "日本",
+    ".",
+    "“",
+    "<unk>",
+    "<|endoftext|>",
+]
 RUNS = st.sampled_from(SPACES + WORDS)
 TEXTS = st.one_of(st.lists(RUNS, max_size=30).map("".join), st.text(st.characters(codec="utf-8")))
 CUTS = st.lists(st.floats(0, 1, exclude_max=True), max_size=8)
@@ -187,33 +200,17 @@ def test_bpe_training_repeats_exactly_whatever_the_pieces() -> None:
 
 
 def test_bpe_has_the_size_asked_for_and_shortens_what_it_was_trained_on() -> None:
-    assert BPETokenizer.train([PROSE], 257).vocabulary_size == 257
+    assert BPETokenizer.train([PROSE], 256).vocabulary_size == 256
     assert trained("bpe").vocabulary_size == 300
     assert len(trained("bpe").encode(PROSE)) < 0.7 * len(PROSE.encode())
-    assert len(BPETokenizer.train([PROSE], 257).encode(PROSE)) == len(PROSE.encode())
+    assert len(BPETokenizer.train([PROSE], 256).encode(PROSE)) == len(PROSE.encode())
 
 
-def special_id(tokenizer: BPETokenizer) -> int:
-    index = tokenizer.tokenizer.token_to_id(END)
-    assert index is not None
-    return index
-
-
-def test_the_end_sign_in_a_text_stays_text() -> None:
-    tokenizer = trained("bpe")
-    ids = tokenizer.encode(f"a{END}b {END}").tolist()
-    assert special_id(tokenizer) not in ids
-    assert len(ids) > 10
-    assert tokenizer.decode(ids) == f"a{END}b {END}"
-    again = tokenizer_from_text(tokenizer.to_text())
-    assert again.encode(f"a{END}b {END}").tolist() == ids
-
-
-def test_the_end_sign_stays_text_when_trained_on_text_full_of_it() -> None:
-    tokenizer = BPETokenizer.train([f"{END}\nstory\n" * 200], 300)
-    ids = tokenizer.encode(f"{END}\nstory\n{END}").tolist()
-    assert special_id(tokenizer) not in ids
-    assert tokenizer.decode(ids) == f"{END}\nstory\n{END}"
+def test_what_looks_like_a_special_token_is_text() -> None:
+    """There are none: a text full of `<|endoftext|>` is encoded and decoded like any other."""
+    text = "<|endoftext|>\nstory\n"
+    for tokenizer in (trained("bpe"), BPETokenizer.train([text * 200], 300)):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 # JSON

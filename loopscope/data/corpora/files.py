@@ -20,9 +20,10 @@ class FilesCorpus(AbstractCorpus):
         self.validation_files = _find(validation_files)
         self.tail_of_one = False
         self.fraction = fraction
-        both = set(self.train_files) & set(self.validation_files)
-        if both:
-            raise ValueError(f"{sorted(both)[0]} is in files and in validation_files; validate on other text")
+        trained_on = {path.resolve() for path in self.train_files}
+        for path in self.validation_files:
+            if path.resolve() in trained_on:
+                raise ValueError(f"{path} is in files and in validation_files; validate on other text")
         if not self.validation_files and len(self.train_files) == 1:
             self.tail_of_one = True
         elif not self.validation_files:

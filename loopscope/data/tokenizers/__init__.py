@@ -44,7 +44,7 @@ def load_tokenizer(path: Path) -> AbstractTokenizer:
         )
     try:
         return tokenizer_from_text(path.read_text(encoding="utf-8"))
-    except (KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # the `tokenizers` library raises bare Exceptions
         raise ValueError(f"{path} is not a tokenizer of Loopscope: {error}") from error
 
 

@@ -10,9 +10,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 
 from loopscope.data.tokenizers.base import AbstractTokenizer
 
-END = "<|endoftext|>"
-# Words with the space before them, runs of white space alone; a newline always starts a piece, which is
-# what makes it a safe place to cut a stream.
+# Words with the space before them, and runs of white space. Where white space follows a word, a piece ends
+# whatever comes next: a safe place to cut a stream.
 _PIECES = r"\n+| ?[^\s]+|[^\S\n]+"
 
 
@@ -22,7 +21,6 @@ class BPETokenizer(AbstractTokenizer):
     kind = "bpe"
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        tokenizer.encode_special_tokens = True  # `<|endoftext|>` in a text is text
         self.tokenizer = tokenizer
 
     @classmethod
@@ -38,7 +36,6 @@ class BPETokenizer(AbstractTokenizer):
         tokenizer.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=vocabulary,
-            special_tokens=[END],
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
@@ -56,11 +53,11 @@ class BPETokenizer(AbstractTokenizer):
         return self.tokenizer.decode([int(index) for index in ids], skip_special_tokens=False)
 
     def cut(self, text: str) -> int:
-        """Before the last run of newlines: a piece never crosses into one."""
-        end = len(text.rstrip("\n"))
-        if end < len(text):
-            return end
-        return max(text.rfind("\n") + 1, 0)
+        """Before the last space or newline that follows something else: a piece always ends there."""
+        for place in range(len(text) - 1, 0, -1):
+            if text[place] in " \n" and not text[place - 1].isspace():
+                return place
+        return 0
 
     def to_json(self) -> Mapping[str, Any]:
         return {"tokenizer": json.loads(self.tokenizer.to_str())}
