@@ -119,7 +119,7 @@ def provenance(device: str = "cpu", threads: int | None = None) -> Provenance:
         except metadata.PackageNotFoundError:
             continue
     return Provenance(
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        date=datetime.now(UTC).isoformat(timespec="milliseconds"),
         versions=versions,
         git=_git_commit(),
         platform=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",

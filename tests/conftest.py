@@ -16,7 +16,11 @@ CHECKED = [
 install_import_hook(CHECKED, "beartype.beartype")
 
 import torch
+from hypothesis import settings
 
+# Machines are shared and noisy: tests assert behaviour, not seconds.
+settings.register_profile("loopscope", deadline=None)
+settings.load_profile("loopscope")
 torch.set_num_threads(1)  # the suite runs one worker per core
 
 SHARED = Path(__file__).parent.parent.parent / "shared"

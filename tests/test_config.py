@@ -34,7 +34,7 @@ def test_every_recipe_survives_yaml(size: str, condition: str) -> None:
     kind=st.sampled_from(["word", "bpe", "bytes"]),
     epochs=st.none() | st.floats(0.1, 9),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_round_trip(**drawn: object) -> None:
     values = {
         "model": {key: drawn[key] for key in ("dim", "heads", "loops", "readout", "carry")},

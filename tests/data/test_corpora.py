@@ -212,11 +212,11 @@ def test_the_tail_of_one_file_of_many_pieces(fraction: float, tmp_path: Path) ->
     assert len(validation.encode()) == pytest.approx(fraction * len(text.encode()), abs=5)
 
 
-def test_a_cut_at_the_border_of_two_pieces(tmp_path: Path) -> None:
-    text = "a" * (2 * PIECE)
-    filled(tmp_path, a=text)
+@pytest.mark.parametrize("beyond", [-1, 0, 1])
+def test_a_cut_at_the_border_of_two_pieces(beyond: int, tmp_path: Path) -> None:
+    filled(tmp_path, a="a" * (2 * PIECE + 2 * beyond))
     train, validation = both(FilesCorpus([str(tmp_path / "a.txt")], [], 0.5))
-    assert (len(train), len(validation)) == (PIECE, PIECE)
+    assert (len(train), len(validation)) == (PIECE + beyond, PIECE + beyond)
 
 
 def test_a_file_in_both_parts_is_refused(tmp_path: Path) -> None:

@@ -50,6 +50,14 @@ def test_tokens_are_those_of_the_whole_text(kind: str, config: DataConfig) -> No
     assert found.train.bytes_per_token == len(TEXT) / found.train.count
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_size_of_the_text_counts_bytes_also_of_what_has_no_token(kind: str, config: DataConfig) -> None:
+    text = "café, 日本 😀.\n" * 30
+    Path(config.files[0]).write_text(text, encoding="utf-8")
+    found = prepare(changed(config, tokenizer={"kind": kind, **KINDS[kind]}), progress=False)
+    assert found.train.bytes == len(text.encode())
+
+
 def test_validation_text_enters_the_vocabulary_only_when_asked(config: DataConfig) -> None:
     leaking = changed(config, tokenizer={"kind": "word", "count_validation": True})
     for data, known in ((config, False), (leaking, True)):

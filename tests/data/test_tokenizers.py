@@ -106,6 +106,13 @@ def test_a_stream_is_not_gathered_whole(kind: str, separator: str) -> None:
     assert max(map(len, trained(kind).parts(pieces))) < 10 * len(pieces[0])
 
 
+@pytest.mark.parametrize("separator", ["\n", "\r\n", "\t\r\n"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stream_of_one_word_a_line_is_not_gathered_whole(kind: str, separator: str) -> None:
+    pieces = [f"word{separator}"] * 1000
+    assert max(map(len, trained(kind).parts(pieces))) < 10 * len(pieces[0])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_empty_text_has_no_tokens(kind: str) -> None:
     tokenizer = trained(kind)

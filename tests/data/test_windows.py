@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loopscope.data.tokenfile import TokenFile, open_tokens, write_tokens
@@ -62,6 +62,7 @@ def test_a_batch_is_a_function_of_its_arguments() -> None:
         assert torch.equal(again[1], ahead[1])
 
 
+@settings(max_examples=50)
 @given(
     count=st.integers(1, 200), batch_size=st.integers(1, 9), world=st.integers(1, 4), seed=st.integers(0, 9)
 )

@@ -46,7 +46,7 @@ def radial_share(readout: AbstractReadout, hidden: torch.Tensor, loop: int) -> t
 @pytest.mark.parametrize("name", READOUTS)
 @pytest.mark.parametrize("loop", [1, LOOPS])
 @given(log_rms=st.floats(0, 5), seed=st.integers(0, 2**31))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_lemma_1(name: str, loop: int, log_rms: float, seed: int) -> None:
     torch.manual_seed(seed)
     readout = build(name)
@@ -85,7 +85,7 @@ def test_scale_exponent_is_the_slope_of_the_features(name: str, loop: int) -> No
 
 @pytest.mark.parametrize("name", ["rmsnorm", "final-only"])
 @given(log_rms=st.floats(-5, -1))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_below_rms_1_the_norm_shows_its_eps(name: str, log_rms: float) -> None:
     """Far below RMS 1 the norm is not invariant: d log|features| / d log s = eps / (mean square + eps)."""
     readout = build(name)

@@ -24,7 +24,7 @@ def problem(batch: int, seq: int, vocab: int) -> tuple[torch.nn.Linear, torch.Te
     elements=st.integers(1, 400),
     seed=st.integers(0, 2**31),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_equal_in_value_and_gradient(batch: int, seq: int, vocab: int, elements: int, seed: int) -> None:
     torch.manual_seed(seed)
     head, features, labels = problem(batch, seq, vocab)
