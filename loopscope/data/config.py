@@ -53,8 +53,11 @@ class DataConfig(BaseModel):
     dataset_config: str | None = None
     """Hugging Face: the dataset's configuration."""
     train_split: str = "train"
-    validation_split: str = "validation"
+    """Hugging Face: the split to train on."""
+    validation_split: str | None = "validation"
+    """Hugging Face: the split to validate on; null holds out `validation_fraction` of the training rows."""
     text_column: str = "text"
+    """Hugging Face: the column with the text."""
     max_bytes: int | None = Field(None, ge=1)
     """Size cap on the training text, in bytes of UTF-8."""
     max_validation_bytes: int | None = Field(None, ge=1)

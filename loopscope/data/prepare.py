@@ -163,7 +163,7 @@ def _remove_abandoned(parent: Path, age: float = 24 * 3600) -> None:
     """Remove what killed ingestions left a day or more ago."""
     for path in parent.glob(".building-*"):
         try:
-            if time.time() - path.stat().st_mtime > age:
+            if time.time() - max(entry.stat().st_mtime for entry in [path, *path.iterdir()]) > age:
                 shutil.rmtree(path, ignore_errors=True)
         except OSError:
             continue

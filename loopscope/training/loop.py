@@ -92,10 +92,12 @@ def train(
     if checkpoint := newest_checkpoint(run):
         progress = load_checkpoint(checkpoint, model, optimizer)
     run.mkdir(parents=True, exist_ok=True)
-    log = MetricsLog(run, resumed_at=progress.step)
+    log = MetricsLog(run, progress.step, steps)
     watch = FiniteWatch(
         [objective.placement.reads(k, model.loops) for k in range(1, model.loops + 1)], device
     )
+
+    display = ProgressDisplay(title, steps, progress.step, quiet)
 
     def autocast() -> AbstractContextManager[None]:
         return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
@@ -104,9 +106,10 @@ def train(
         with autocast():
             per_loop = validate(model, data.validation(windows), data.bytes_per_token, device)
         log.write("evaluation", step, per_loop=[asdict(metrics) for metrics in per_loop])
+        display.evaluation(step, per_loop)
         return per_loop
 
-    with ProgressDisplay(title, steps, progress.step, quiet) as display:
+    with display:
         clock, logged = time.perf_counter(), progress
         for step in range(progress.step + 1, steps + 1):
             torch.manual_seed(step_seed(config.seed, step))
@@ -145,7 +148,7 @@ def train(
             if save_now:
                 save_checkpoint(run, progress, model, optimizer, files)
             clock = time.perf_counter()  # evaluating and saving are not training time
-    return Outcome(progress, evaluate(steps, config.final_windows), None, str(device))
+        return Outcome(progress, evaluate(steps, config.final_windows), None, str(device))
 
 
 def total_steps(config: TrainingConfig, windows: int) -> int:

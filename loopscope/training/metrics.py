@@ -10,11 +10,20 @@ METRICS = "metrics.jsonl"
 
 
 class MetricsLog:
-    """Appends records to `metrics.jsonl`; on resuming, first drops what lies after the checkpoint."""
+    """Appends records to `metrics.jsonl`; on resuming, first drops what will be written again.
 
-    def __init__(self, run: Path, resumed_at: int) -> None:
+    Args:
+        resumed_at: step of the checkpoint; later records go.
+        steps: steps of the whole run; its final evaluation goes too, because it is always repeated.
+    """
+
+    def __init__(self, run: Path, resumed_at: int, steps: int) -> None:
         self.path = run / METRICS
-        kept = [record for record in read_metrics(run) if record["step"] <= resumed_at]
+        kept = [
+            record
+            for record in read_metrics(run)
+            if record["step"] <= resumed_at and (record["kind"], record["step"]) != ("evaluation", steps)
+        ]
         writing = self.path.with_suffix(".writing")
         writing.write_text("".join(_line(record) for record in kept), encoding="utf-8")
         os.replace(writing, self.path)

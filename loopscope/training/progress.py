@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from loopscope.results import LoopMetrics
+
 
 class ProgressDisplay:
     """A live line on a terminal; elsewhere (a log file, CI) a plain line every so often."""
@@ -55,6 +57,11 @@ class ProgressDisplay:
             self.console.print(
                 f"{self.title}  {step}/{self.steps}  {text}  {left:.0f} s left", markup=False, highlight=False
             )
+
+    def evaluation(self, step: int, per_loop: Sequence[LoopMetrics]) -> None:
+        """Show what every exit is worth on the validation set."""
+        exits = "  ".join(f"{entry.bits_per_byte:.3f} ({entry.perplexity:,.4g})" for entry in per_loop)
+        self.say(f"{self.title}  step {step}, validation bits per byte (perplexity) by loop: {exits}")
 
     def say(self, text: str) -> None:
         """A line that stays."""

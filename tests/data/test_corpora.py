@@ -149,7 +149,7 @@ def test_files_in_the_order_given_and_sorted_within_a_glob(tmp_path: Path) -> No
     filled(folder / "deep" / "er", d="D")
     files = [str(folder / "c.txt"), str(folder / "[a-c].txt"), str(folder / "**" / "d.txt")]
     corpus = FilesCorpus(files, [str(folder / "v.txt")], 0.5)
-    assert both(corpus) == ("CABD", "V")
+    assert both(corpus) == ("C\nA\nB\nD", "V")
     assert corpus.train_bytes() == 4
 
 
@@ -239,7 +239,7 @@ def test_a_file_named_twice_is_read_once(tmp_path: Path) -> None:
     corpus = FilesCorpus(
         [f"{folder}/a.txt", f"{folder}/*.txt"], [f"{filled(tmp_path / 'v', v='V')}/v.txt"], 0.5
     )
-    assert both(corpus) == ("AB", "V")
+    assert both(corpus) == ("A\nB", "V")
 
 
 def test_a_fingerprint_follows_the_text(tmp_path: Path) -> None:
@@ -322,3 +322,22 @@ def test_names_of_corpora() -> None:
     published = build_corpus(DataConfig(corpus="wikitext-103"))
     assert isinstance(published, HuggingFaceCorpus)
     assert (published.name, published.dataset_config) == ("Salesforce/wikitext", "wikitext-103-raw-v1")
+
+
+def test_files_without_a_last_newline_do_not_run_into_each_other(tmp_path: Path) -> None:
+    for name, text in (("a.txt", "one"), ("b.txt", "two\n"), ("c.txt", "three"), ("v.txt", "four")):
+        (tmp_path / name).write_text(text)
+    names = [str(tmp_path / name) for name in ("a.txt", "b.txt", "c.txt")]
+    assert "".join(FilesCorpus(names, [str(tmp_path / "v.txt")], 0.1).train()) == "one\ntwo\nthree"
+
+
+def test_a_dataset_without_a_validation_split_holds_out_rows(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    rows = [{"text": f"row {number}"} for number in range(20)] + [{"text": None}]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    corpus = HuggingFaceCorpus(
+        DataConfig(corpus=str(tmp_path), validation_split=None, validation_fraction=0.25)
+    )
+    train, held_out = ("".join(part).split("\n\n") for part in (corpus.train(), corpus.validation()))
+    assert held_out == ["row 3", "row 7", "row 11", "row 15", "row 19"]
+    assert sorted(train + held_out) == sorted(f"row {number}" for number in range(20))

@@ -73,6 +73,7 @@ def test_a_finished_run_that_is_resumed_only_evaluates(trainer: Trainer, tmp_pat
     first, _ = trainer()
     again, _ = trainer()
     assert again.per_loop == first.per_loop
+    assert [r["step"] for r in read_metrics(tmp_path / "run") if r["kind"] == "evaluation"] == [12]
     assert losses(tmp_path / "run").keys() == {1, 3, 6, 9, 12}
 
 

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from glob import glob
-from itertools import chain
 from pathlib import Path
 
 from loopscope.data.corpora.base import AbstractCorpus, capped, read_pieces
@@ -35,13 +34,13 @@ class FilesCorpus(AbstractCorpus):
             self.train_files = [path for path in self.train_files if path not in held_out]
 
     def train(self) -> Iterator[str]:
-        text = chain.from_iterable(map(read_pieces, self.train_files))
+        text = _one_after_the_other(self.train_files)
         return capped(text, self._head()) if self.tail_of_one else text
 
     def validation(self) -> Iterator[str]:
         if self.tail_of_one:
             return self._tail(self.train_files[0])
-        return chain.from_iterable(map(read_pieces, self.validation_files))
+        return _one_after_the_other(self.validation_files)
 
     def fingerprint(self) -> str:
         stats = [(path, path.stat()) for path in self.train_files + self.validation_files]
@@ -65,6 +64,17 @@ class FilesCorpus(AbstractCorpus):
             head = raw[:left].decode("utf-8", errors="ignore")
             yield piece[len(head) :]
             left = 0
+
+
+def _one_after_the_other(files: Sequence[Path]) -> Iterator[str]:
+    """All files as one text; a file without a last newline gets one, so that no word crosses files."""
+    last = "\n"
+    for path in files:
+        if last != "\n":
+            yield "\n"
+        for piece in read_pieces(path):
+            last = piece[-1]
+            yield piece
 
 
 def _find(patterns: Sequence[str]) -> list[Path]:

@@ -18,13 +18,28 @@ class HuggingFaceCorpus(AbstractCorpus):
             self.name, self.dataset_config = PUBLISHED_DATASET
 
     def train(self) -> Iterator[str]:
-        return joined(self._rows(self.config.train_split))
+        return joined(self._part(validation=False))
 
     def validation(self) -> Iterator[str]:
-        return joined(self._rows(self.config.validation_split))
+        return joined(self._part(validation=True))
+
+    def _part(self, validation: bool) -> Iterator[str]:
+        """Rows of the part's own split, or of one split of which every n-th row is held out."""
+        if self.config.validation_split is not None:
+            yield from self._rows(self.config.validation_split if validation else self.config.train_split)
+            return
+        every = max(2, round(1 / self.config.validation_fraction))
+        for number, row in enumerate(self._rows(self.config.train_split)):
+            if (number % every == every - 1) == validation:
+                yield row
 
     def fingerprint(self) -> str:
-        parts = [self.name, self.dataset_config or "", self.config.train_split, self.config.validation_split]
+        parts = [
+            self.name,
+            self.dataset_config or "",
+            self.config.train_split,
+            str(self.config.validation_split),
+        ]
         local = Path(self.name)
         if local.is_dir():
             parts += [
@@ -47,10 +62,11 @@ class HuggingFaceCorpus(AbstractCorpus):
             for row in rows:
                 if column not in row:
                     raise ValueError(f"no column {column!r} (data.text_column); there are: {', '.join(row)}")
-                if row[column].strip():
+                if row[column] and row[column].strip():
                     yield row[column]
         except Exception as error:  # the hub's clients raise dozens of kinds
             raise ValueError(
                 f"dataset {self.name!r}, split {split!r}, cannot be read ({type(error).__name__}: {error}). Check "
-                "the name, the split and the network; or use corpus: files, or corpus: stdlib which needs neither"
+                "the name, the split (data.validation_split: null holds out a part of the training split) and the "
+                "network; or use corpus: files, or corpus: stdlib which needs neither"
             ) from error

@@ -53,9 +53,10 @@ class BPETokenizer(AbstractTokenizer):
         return self.tokenizer.decode([int(index) for index in ids], skip_special_tokens=False)
 
     def cut(self, text: str) -> int:
-        """Before the last space or newline that follows something else: a piece always ends there."""
+        """Before the last newline, or space after a word, that starts a run: a piece always ends there."""
         for place in range(len(text) - 1, 0, -1):
-            if text[place] in " \n" and not text[place - 1].isspace():
+            here, before = text[place], text[place - 1]
+            if (here == "\n" != before) or (here == " " and not before.isspace()):
                 return place
         return 0
 
