@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from loopscope import audit as audit
     from loopscope.interop.load import load as load
     from loopscope.recurrence import AbstractLoopedLM as AbstractLoopedLM
     from loopscope.recurrence import LoopState as LoopState
@@ -28,10 +29,12 @@ _HOMES = {
     "LoopState": "loopscope.recurrence",
     "AbstractLoopedLM": "loopscope.recurrence",
 }
-__all__ = ["AbstractLoopedLM", "LoopState", "load", "unroll"]
+__all__ = ["AbstractLoopedLM", "LoopState", "audit", "load", "unroll"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "audit":  # a package that can be called
+        return import_module("loopscope.audit")
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'loopscope' has no attribute {name!r}")

@@ -17,6 +17,7 @@ ALLOWED = {
     "model": {"recurrence"},
     "objectives": {"recurrence"},
     "training": {"recurrence", "objectives", "data", "results"},
+    "audit": {"recurrence", "objectives", "results"},
     "interop": {"recurrence", "model"},
     "report": {"results"},
     "config": {"model", "objectives", "data", "training"},

@@ -1,0 +1,67 @@
+"""Tokens: how the state's size is spread over tokens and channels (massive activations)."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from loopscope.recurrence import AbstractLoopedLM, l2_norm, unroll
+
+TOP = 0.01
+"""Share of tokens, and of channels, whose part of the squared norm is reported."""
+
+
+@dataclass(frozen=True)
+class TokenNorms:
+    """L2 norms over the tokens of one loop."""
+
+    loop: int
+    count: int
+    mean: float
+    median: float
+    p99: float
+    max: float
+    min: float
+    std: float
+    top_token_share: float  # of the summed squared norm, in the largest 1 % of tokens (at least one)
+    top_channel_share: float  # in the largest 1 % of channels (at least one)
+    largest: tuple[tuple[int, int, int, float], ...]  # (sequence, position, token id, norm), largest first
+
+
+@torch.no_grad()
+def token_norms(
+    model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"], loops: int | None = None, largest: int = 5
+) -> list[TokenNorms]:
+    """Distribution of token norms at every loop."""
+    return [
+        _of(state.loop, state.hidden.float(), input_ids, largest) for state in unroll(model, input_ids, loops)
+    ]
+
+
+def _of(loop: int, hidden: Float[Tensor, "batch seq dim"], input_ids: Tensor, largest: int) -> TokenNorms:
+    norms = l2_norm(hidden)
+    flat = norms.flatten().double()
+    places = flat.topk(min(largest, flat.numel())).indices.tolist()
+    seq = norms.shape[1]
+    return TokenNorms(
+        loop=loop,
+        count=flat.numel(),
+        mean=float(flat.mean()),
+        median=float(flat.quantile(0.5)),
+        p99=float(flat.quantile(0.99)),
+        max=float(flat.max()),
+        min=float(flat.min()),
+        std=float(flat.std(correction=0)),
+        top_token_share=_top_share(flat.square()),
+        top_channel_share=_top_share(hidden.double().square().sum(dim=(0, 1))),
+        largest=tuple(
+            (place // seq, place % seq, int(input_ids.flatten()[place]), float(flat[place]))
+            for place in places
+        ),
+    )
+
+
+def _top_share(parts: Float[Tensor, " n"]) -> float:
+    top = parts.topk(max(1, round(TOP * parts.numel()))).values
+    return float(top.sum() / parts.sum())
