@@ -163,10 +163,15 @@ def check_input_ids(input_ids: Tensor) -> None:
 
 
 def scale(hidden: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq"]:
-    """s_k: root mean square over `dim`, in fp32."""
-    return hidden.float().square().mean(dim=-1).sqrt()
+    """s_k: root mean square over `dim`, in fp32 or wider."""
+    return wide(hidden).square().mean(dim=-1).sqrt()
 
 
 def l2_norm(hidden: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq"]:
-    """L2 norm over `dim`, in fp32: s_k times the square root of dim."""
-    return torch.linalg.vector_norm(hidden.float(), dim=-1)
+    """L2 norm over `dim`, in fp32 or wider: s_k times the square root of dim."""
+    return torch.linalg.vector_norm(wide(hidden), dim=-1)
+
+
+def wide(tensor: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """At least fp32: what losses and scales are measured in, whatever the model computes in."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()

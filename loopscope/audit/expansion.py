@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from loopscope.recurrence import AbstractLoopedLM, l2_norm, scale, unroll
+from loopscope.recurrence import AbstractLoopedLM, l2_norm, scale, unroll, wide
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def expansion(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"], loop
     }
     before: Tensor | None = None
     for state in unroll(model, input_ids, loops):
-        hidden = state.hidden.float()
+        hidden = wide(state.hidden)
         columns["rms"].append(float(scale(hidden).mean()))
         columns["l2"].append(float(l2_norm(hidden).mean()))
         if before is not None:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from loopscope.recurrence import AbstractLoopedLM, l2_norm, unroll
+from loopscope.recurrence import AbstractLoopedLM, l2_norm, unroll, wide
 
 TOP = 0.01
 """Share of tokens, and of channels, whose part of the squared norm is reported."""
@@ -35,7 +35,7 @@ def token_norms(
 ) -> list[TokenNorms]:
     """Distribution of token norms at every loop."""
     return [
-        _of(state.loop, state.hidden.float(), input_ids, largest) for state in unroll(model, input_ids, loops)
+        _of(state.loop, wide(state.hidden), input_ids, largest) for state in unroll(model, input_ids, loops)
     ]
 
 

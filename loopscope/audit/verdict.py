@@ -80,8 +80,8 @@ def why(loops: Sequence[LoopVerdict], terms: Sequence[str]) -> str:
     match verdict:
         case "blind":
             return (
-                f"{names} carry {share} of a change of scale to the next loop, and no loss term ({seen_by}) sees "
-                f"it: at most {most:.1e} nats for a scale e times as large."
+                f"{names[0].upper()}{names[1:]} carry {share} of a change of scale to the next loop, and no loss "
+                f"term ({seen_by}) sees it: at most {most:.1e} nats for a scale e times as large."
             )
         case "damped":
             return (

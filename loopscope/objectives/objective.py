@@ -22,7 +22,7 @@ from loopscope.objectives.placements import (
     mean_over,
 )
 from loopscope.objectives.token_loss import IGNORE_INDEX, Head, chunked_cross_entropy
-from loopscope.recurrence import LoopState, l2_norm
+from loopscope.recurrence import LoopState, l2_norm, wide
 
 TokenLoss = Callable[[Head, Tensor, Tensor], Tensor]
 
@@ -70,7 +70,7 @@ class Objective:
                 means.append(
                     norms[-1].new_tensor(torch.nan) if token_loss is None else mean_over(token_loss, counted)
                 )
-            squares.append(state.hidden.float().square().mean())
+            squares.append(wide(state.hidden).square().mean())
         mean_square = torch.stack(squares)
         terms = dict(self.placement.terms(readings, counted))
         for penalty in self.penalties:

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from loopscope.recurrence import wide
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -107,7 +109,7 @@ def exit_probabilities(
         raise ValueError(
             "placement 'exit-weighted' needs a model with an exit gate; set model.exit_gate: true"
         )
-    gates = torch.sigmoid(torch.stack([logit for logit in gate_logits if logit is not None]).float())
+    gates = torch.sigmoid(wide(torch.stack([logit for logit in gate_logits if logit is not None])))
     left = torch.cat([torch.ones_like(gates[:1]), (1 - gates[:-1]).cumprod(dim=0)])
     # The last loop takes what the earlier gates left: its own gate has no say.
     return torch.cat([gates[:-1] * left[:-1], left[-1:]])

@@ -13,6 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from loopscope.recurrence import wide
+
 IGNORE_INDEX = -100
 """Label of a token that is not counted (PyTorch's and transformers' convention)."""
 
@@ -59,4 +61,4 @@ def chunked_cross_entropy(
 def _cross_entropy(
     head: Head, features: Float[Tensor, "tokens dim"], labels: Int[Tensor, " tokens"]
 ) -> Float[Tensor, " tokens"]:
-    return F.cross_entropy(head(features).float(), labels, ignore_index=IGNORE_INDEX, reduction="none")
+    return F.cross_entropy(wide(head(features)), labels, ignore_index=IGNORE_INDEX, reduction="none")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from loopscope.model.config import ReadoutConfig
 from loopscope.model.readouts.base import AbstractReadout
+from loopscope.recurrence import wide
 
 
 class AlphaReadout(AbstractReadout):
@@ -59,8 +60,8 @@ class AlphaReadout(AbstractReadout):
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, loops: int
     ) -> Float[Tensor, "batch seq dim"]:
         # fp32: log s feeds an exponential, where bf16's 8 bits would show as whole percents.
-        wide = hidden.float()
-        s = wide.square().mean(dim=-1, keepdim=True).sqrt().clamp(min=self.eps)
+        state = wide(hidden)
+        s = state.square().mean(dim=-1, keepdim=True).sqrt().clamp(min=self.eps)
         log_s = s.log()
         if self.training and self.config.s_ref == "ema":
             self._follow(log_s.detach().mean(), self._index(loop))
@@ -70,7 +71,7 @@ class AlphaReadout(AbstractReadout):
         if self.config.s_ref != "learned":
             log_s_ref = log_s_ref.detach().clone()
         gain = ((1 - alpha) * log_s_ref + alpha * log_s).exp()
-        return (gain / s * wide).to(hidden.dtype)
+        return (gain / s * state).to(hidden.dtype)
 
     @torch.no_grad()
     def _follow(self, log_s: Float[Tensor, ""], index: int) -> None:

@@ -1,0 +1,171 @@
+"""The audit against finite differences, closed forms and refusals."""
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import loopscope
+from loopscope.audit.carry import carries
+from loopscope.audit.expansion import fit
+from loopscope.audit.visibility import visibility
+from loopscope.model.config import ModelConfig
+from loopscope.model.looped import LoopedTransformer
+from loopscope.objectives.config import ObjectiveConfig
+from loopscope.objectives.objective import build_objective
+from loopscope.recurrence import unroll
+from loopscope.results import to_json
+
+LOOPS = 3
+IDS = torch.arange(24).view(2, 12)
+LABELS = (IDS * 7 + 1) % 40
+
+
+def make(**settings: Any) -> LoopedTransformer:
+    torch.manual_seed(0)
+    values = {"dim": 32, "heads": 4, "loops": LOOPS, "vocabulary": 40, "sequence": 12}
+    return LoopedTransformer(ModelConfig(**{**values, "initialisation": "published", **settings})).eval()
+
+
+def audit(model: LoopedTransformer, **objective: Any) -> Any:
+    return loopscope.audit(model, IDS, LABELS, build_objective(ObjectiveConfig(**objective)))
+
+
+@pytest.mark.parametrize("placement", ["dense", "terminal", "exit-weighted"])
+@pytest.mark.parametrize("loop", [1, 2, LOOPS])
+def test_total_visibility_is_the_finite_difference(placement: str, loop: int) -> None:
+    model = make(readout="raw", exit_gate=True).double()
+    objective = build_objective(ObjectiveConfig(placement=placement, norm_penalty=0.01))
+
+    def loss(factor: float) -> float:
+        def scaled() -> Any:
+            states = unroll(model, IDS)
+            state = next(states)
+            while True:
+                changed = state.hidden * factor if state.loop == loop else state.hidden
+                yield type(state)(state.loop, changed, model, state.context)
+                try:
+                    state = states.send(changed)
+                except StopIteration:
+                    return
+
+        return float(objective(scaled(), LABELS).total)
+
+    step = 1e-5
+    slope = (loss(1 + step) - loss(1 - step)) / (2 * step)
+    assert visibility(model, objective, IDS, LABELS)[loop - 1].total.d_log_scale == pytest.approx(
+        slope, rel=1e-4
+    )
+
+
+def test_direct_visibility_of_the_last_loop_is_the_total() -> None:
+    model = make(readout="raw").double()
+    last = visibility(model, build_objective(ObjectiveConfig()), IDS, LABELS)[-1]
+    assert sum(entry.d_log_scale for entry in last.direct.values()) == pytest.approx(last.total.d_log_scale)
+
+
+def test_a_penalty_has_its_closed_form() -> None:
+    model = make().double()
+    objective = build_objective(ObjectiveConfig(norm_penalty=0.3))
+    squares = [float(state.hidden.square().mean()) for state in unroll(model, IDS)]
+    for loop, square in zip(visibility(model, objective, IDS, LABELS), squares, strict=True):
+        assert loop.direct["norm_penalty/penalty"].d_log_scale == pytest.approx(2 * 0.3 * square / LOOPS)
+        assert loop.direct["norm_penalty/penalty"].share == pytest.approx(1)
+
+
+def test_carry_of_known_recurrences() -> None:
+    """h -> a·h + b: d log s' / d log s = a·s / (a·s + b) for a constant state; a norm between loops gives 0."""
+
+    class Affine(LoopedTransformer):
+        def core(self, hidden: Tensor, loop: int, context: Any) -> Tensor:
+            return 0.5 * hidden + 3.0
+
+        def embed(self, input_ids: Tensor) -> Tensor:
+            return torch.full((*input_ids.shape, 32), 4.0)
+
+    config = make().config
+    found = carries(Affine(config), IDS, 2)
+    # H_1 = 5, H_2 = 5.5: from H_1, 0.5·5 / 5.5.
+    assert found[0].mean == pytest.approx(2.5 / 5.5, rel=1e-3)
+    assert found[0].spread == pytest.approx(0, abs=1e-4)
+    normed = carries(make(carry=("layernorm",)), IDS, LOOPS)
+    assert max(abs(carry.mean) for carry in normed) < 1e-3
+    damped = carries(make(carry=("damping",), damping=0.6), IDS, LOOPS)
+    assert all(carry.gain == pytest.approx(0.6, rel=1e-4) for carry in damped)
+
+
+def test_a_large_state_is_carried_whole() -> None:
+    model = make()
+    with torch.no_grad():
+        model.token_embedding.weight.mul_(1e4)
+    assert all(carry.mean == pytest.approx(1, abs=0.01) for carry in carries(model, IDS, LOOPS))
+
+
+@pytest.mark.parametrize(
+    ("model", "objective", "verdict"),
+    [
+        ({}, {}, "blind"),
+        ({"readout": "layernorm"}, {}, "blind"),
+        ({}, {"placement": "terminal"}, "blind"),
+        ({"readout": {"kind": "alpha", "alpha": 0.0}}, {}, "blind"),
+        ({"readout": "raw"}, {}, "visible"),
+        ({"readout": "raw"}, {"placement": "terminal"}, "visible"),
+        ({"readout": "final-only"}, {}, "visible"),
+        ({"readout": {"kind": "alpha", "alpha": 0.5}}, {}, "visible"),
+        ({}, {"norm_penalty": 0.01}, "visible"),
+        ({}, {"placement": "terminal", "norm_penalty": 0.01}, "visible"),
+        ({}, {"scale_anchor": {"weight": 0.1}}, "visible"),
+        ({"exit_gate": True}, {"placement": "exit-weighted"}, "visible"),
+        ({"carry": ("rmsnorm",)}, {}, "removed"),
+        ({"carry": ("layernorm",)}, {}, "removed"),
+        ({"carry": ("damping",)}, {}, "damped"),
+    ],
+)
+def test_verdicts_before_any_training(model: dict[str, Any], objective: dict[str, Any], verdict: str) -> None:
+    assert audit(make(**model), **objective).verdict == verdict
+
+
+def test_the_report_is_a_record_that_json_can_hold() -> None:
+    report = audit(make())
+    data = json.loads(to_json(report))
+    assert data["verdict"] == "blind"
+    assert len(data["loops"]) == LOOPS
+    assert len(data["expansion"]["rms"]) == 4 * LOOPS
+    assert set(data["rescaled"]) == {"1", "2", "3"}
+
+
+def test_an_audit_leaves_the_model_as_it_was() -> None:
+    model = make(dropout=0.1).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    audit(model)
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_lines_are_fitted_by_least_squares() -> None:
+    line = fit([1, 2, 3, 4], [3.0, 5.0, 7.0, 9.0])
+    assert (line.slope, line.intercept, line.r_squared) == pytest.approx((2, 1, 1))
+    assert fit([1, 2], [1.0, 2.0]) is None
+    assert fit([1, 1, 1], [1.0, 2.0, 3.0]) is None
+
+
+def test_bad_input_is_refused() -> None:
+    model = make()
+    for labels, message in (
+        (LABELS[:1], "one label per token"),
+        (LABELS + 40, "this model has ids 0 to 39"),
+        (torch.full_like(LABELS, -100), "no token to measure"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            loopscope.audit(model, IDS, labels)
+    with pytest.raises(ValueError, match="12 learned positions"):
+        loopscope.audit(model, IDS.view(1, 24), LABELS.view(1, 24))
+    with pytest.raises(ValueError, match="call model.float"):
+        loopscope.audit(make().bfloat16(), IDS, LABELS)
+    with torch.no_grad():
+        model.layers[1].attention.out.weight[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="layers.1.attention.out.weight are not all finite"):
+        loopscope.audit(model, IDS, LABELS)
