@@ -70,7 +70,7 @@ def expansion(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"], loop
         angular_step=tuple(columns["angular"]),
         step_size=tuple(columns["step"]),
         direction_cosine=tuple(columns["cosine"]),
-        growth=fit(range(1, loops + 1), rms),
+        growth=fit([float(loop) for loop in range(1, loops + 1)], rms),
         turning=fit([1 / s for s in rms[:-1]], columns["angular"]),
     )
 

@@ -146,10 +146,10 @@ def test_an_audit_leaves_the_model_as_it_was() -> None:
 
 
 def test_lines_are_fitted_by_least_squares() -> None:
-    line = fit([1, 2, 3, 4], [3.0, 5.0, 7.0, 9.0])
+    line = fit([1.0, 2.0, 3.0, 4.0], [3.0, 5.0, 7.0, 9.0])
     assert (line.slope, line.intercept, line.r_squared) == pytest.approx((2, 1, 1))
-    assert fit([1, 2], [1.0, 2.0]) is None
-    assert fit([1, 1, 1], [1.0, 2.0, 3.0]) is None
+    assert fit([1.0, 2.0], [1.0, 2.0]) is None
+    assert fit([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]) is None
 
 
 def test_bad_input_is_refused() -> None:
