@@ -31,9 +31,11 @@ class AbstractLoopedLM(nn.Module, ABC):
 
     Attributes:
         loops: the trained depth K. `unroll` runs to it by default; any depth from 1 up works.
+        readout_name: what reports call its readout, or None.
     """
 
     loops: int
+    readout_name: str | None = None
 
     @abstractmethod
     def embed(self, input_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq dim"]:
@@ -131,13 +133,27 @@ def _unroll(
     model: AbstractLoopedLM, input_ids: Tensor, depth: int
 ) -> Generator[LoopState, Tensor | None, None]:
     hidden = model.embed(input_ids)
-    context = LoopContext(input_ids, hidden, depth)
-    for loop in range(1, depth + 1):
+    yield from _loops(model, hidden, 1, LoopContext(input_ids, hidden, depth))
+
+
+def unroll_from(
+    state: LoopState, hidden: Float[Tensor, "batch seq dim"]
+) -> Generator[LoopState, Float[Tensor, "batch seq dim"] | None, None]:
+    """Go on after `state` with `hidden` in place of its H_k: yields the later loops of the same unroll."""
+    if not state.is_last:
+        carried = state.model.carry(hidden, state.loop, state.context)
+        yield from _loops(state.model, carried, state.loop + 1, state.context)
+
+
+def _loops(
+    model: AbstractLoopedLM, hidden: Tensor, first: int, context: LoopContext
+) -> Generator[LoopState, Tensor | None, None]:
+    for loop in range(first, context.loops + 1):
         hidden = model.core(hidden, loop, context)
         replaced = yield LoopState(loop, hidden, model, context)
         if replaced is not None:
             hidden = replaced
-        if loop < depth:
+        if loop < context.loops:
             hidden = model.carry(hidden, loop, context)
 
 

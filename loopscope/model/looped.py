@@ -28,6 +28,7 @@ class LoopedTransformer(AbstractLoopedLM):
         super().__init__()
         self.config = config
         self.loops = config.loops
+        self.readout_name = config.readout.kind
         self.gradient_checkpointing = False
         self.token_embedding = nn.Embedding(config.vocabulary, config.dim)
         self.position_embedding = (

@@ -51,6 +51,11 @@ class Objective:
         self.penalties = penalties
         self.token_loss = token_loss
 
+    @property
+    def name(self) -> str:
+        """What reports call it: `dense + norm_penalty`."""
+        return " + ".join([self.placement.name, *(penalty.name for penalty in self.penalties)])
+
     def __call__(self, states: Iterable[LoopState], labels: Int[Tensor, "batch seq"]) -> Loss:
         """The loss of an unroll: `objective(unroll(model, input_ids), labels)`.
 
@@ -61,10 +66,9 @@ class Objective:
         counted = labels != IGNORE_INDEX
         readings, norms, squares, means = [], [], [], []
         for state in states:
-            token_loss = None
-            if self.placement.reads(state.loop, state.context.loops):
-                token_loss = self.token_loss(state.model.head, state.features(), labels)
-            readings.append(Reading(state.loop, token_loss, state.gate_logit()))
+            reading = self._read(state, labels)
+            token_loss = reading.token_loss
+            readings.append(reading)
             with torch.no_grad():
                 norms.append(l2_norm(state.hidden).mean())
                 means.append(
@@ -82,6 +86,34 @@ class Objective:
             l2_norm=torch.stack(norms),
             mean_square=mean_square,
         )
+
+    def split(
+        self, states: Iterable[LoopState], labels: Int[Tensor, "batch seq"]
+    ) -> Mapping[str, Float[Tensor, ""]]:
+        """The loss in its finest terms, for audits: the cross-entropy by exit (`cross_entropy@2`), and the rest.
+
+        Their sum is the loss. Unlike the loss itself, every term keeps its own graph.
+        """
+        counted = labels != IGNORE_INDEX
+        readings, squares = [], []
+        for state in states:
+            readings.append(self._read(state, labels))
+            squares.append(wide(state.hidden).square().mean())
+        terms = {
+            f"cross_entropy@{loop}": share for loop, share in self.placement.shares(readings, counted).items()
+        }
+        terms |= {
+            name: term
+            for name, term in self.placement.terms(readings, counted).items()
+            if name != "cross_entropy"
+        }
+        return terms | {penalty.name: penalty(torch.stack(squares)) for penalty in self.penalties}
+
+    def _read(self, state: LoopState, labels: Int[Tensor, "batch seq"]) -> Reading:
+        token_loss = None
+        if self.placement.reads(state.loop, state.context.loops):
+            token_loss = self.token_loss(state.model.head, state.features(), labels)
+        return Reading(state.loop, token_loss, state.gate_logit())
 
 
 def build_objective(config: ObjectiveConfig) -> Objective:

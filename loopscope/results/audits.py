@@ -32,7 +32,7 @@ class LoopVisibility:
 
     `direct` counts the terms that read H_k itself, by path (`cross_entropy@2/readout`, `entropy/gate`,
     `norm_penalty/state`), the rest of the unroll cut off. `total` counts every term through the rest of the
-    unroll too, and their sum under `loss`. `grown` sums the absolute direct visibility of a state ten
+    unroll too, and their sum under `loss`. `grown` sums the absolute direct visibility of a state thirty
     times as large: what a runaway scale would meet.
     """
 
@@ -40,7 +40,8 @@ class LoopVisibility:
     direct: Mapping[str, Radial]
     total: Mapping[str, Radial]
     grown: float
-    readout_response: float  # d log ‖features‖ / d log s_k: 0 for a readout that hides scale, 1 for a raw one
+    readout_response: float  # relative change of the features for one of scale: 0 where it is hidden, 1 raw
+    readout_response_grown: float  # the same at thirty times the size, where no norm's eps is left
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class LoopVerdict:
     direct: float  # sum over terms and paths of the absolute radial gradient, nats per e-fold of scale
     carry: float
     exposure: float  # the largest over loops j >= k of direct visibility at j × the carries from k to j
-    exposure_grown: float  # the same for states ten times as large
+    exposure_grown: float  # the same for states thirty times as large
 
 
 @dataclass(frozen=True)
