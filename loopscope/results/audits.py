@@ -227,3 +227,22 @@ def load_audits(path: str | Path) -> list[AuditedModel]:
         return audits_from_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+@dataclass(frozen=True)
+class StaticLoop:
+    """What a config alone says of one loop."""
+
+    loop: int
+    status: Verdict
+    reason: str
+
+
+@dataclass(frozen=True)
+class StaticAudit:
+    """What a config alone says of a model, before any training."""
+
+    name: str
+    verdict: Verdict
+    why: str
+    loops: tuple[StaticLoop, ...]

@@ -1,0 +1,105 @@
+"""The audit of a config: which loops will be blind, before any training. Importable without torch.
+
+The same four words as the measured verdict, by the same rule, from what the settings say: which loss terms read
+H_k at each loop, whether they can see its scale there, and what the step between loops leaves of it. A test holds
+this reading equal to the measured one on every shipped condition.
+"""
+
+from collections.abc import Callable
+
+from loopscope.config import RunConfig
+from loopscope.model.config import ModelConfig
+from loopscope.objectives.config import ObjectiveConfig
+from loopscope.results import WORST_FIRST, StaticAudit, StaticLoop, Verdict
+
+
+def static_audit(config: RunConfig) -> StaticAudit:
+    """Read a run's config: per loop and for the model, blind / damped / visible / removed, and why."""
+    model, objective = config.model, config.objective
+    loops: list[StaticLoop] = []
+    for loop in range(1, model.loops + 1):
+        status, reason = _loop(model, objective, loop)
+        if loop == model.loops > 1 and status not in ("removed", "visible"):
+            # Carried nowhere in training: what held or lost the state it comes from holds or loses it.
+            status, reason = loops[-1].status, f"it comes from loop {loop - 1}: {loops[-1].reason}"
+        loops.append(StaticLoop(loop, status, reason))
+    verdict = next(status for status in WORST_FIRST if any(loop.status == status for loop in loops))
+    concerned = [loop for loop in loops if loop.status == verdict]
+    where = "every loop" if len(concerned) == len(loops) else _names([loop.loop for loop in concerned])
+    return StaticAudit(
+        config.condition, verdict, f"{verdict} at {where}: {concerned[0].reason}", tuple(loops)
+    )
+
+
+def _loop(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> tuple[Verdict, str]:
+    normed = [step for step in model.carry if step in ("rmsnorm", "layernorm")]
+    if normed:
+        return "removed", f"carry {normed[0]} between loops leaves nothing of the scale"
+    for later in range(loop, model.loops + 1):
+        for term, sees in TERMS.items():
+            if sees(model, objective, later):
+                here = "here" if later == loop else f"at loop {later}, to which the scale is carried"
+                return "visible", f"{term} sees it {here}"
+    unseen = f"{_hidden(model, objective)} and there is no penalty on scale"
+    if "damping" in model.carry:
+        return "damped", f"{unseen}, but damping shrinks the state between loops"
+    return "blind", f"{unseen}, while the recurrence carries it on"
+
+
+def _cross_entropy(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> bool:
+    return _reads(model, objective, loop) and _shows(model, loop)
+
+
+def _gate(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> bool:
+    # The last loop takes what the earlier gates leave: its own gate has no say.
+    return objective.placement == "exit-weighted" and loop < model.loops
+
+
+def _norm_penalty(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> bool:
+    return objective.norm_penalty.weight > 0 and _weighed(objective.norm_penalty.loop_weights, loop)
+
+
+def _scale_anchor(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> bool:
+    return objective.scale_anchor.weight > 0 and _weighed(objective.scale_anchor.loop_weights, loop)
+
+
+TERMS: dict[str, Callable[[ModelConfig, ObjectiveConfig, int], bool]] = {
+    "the cross-entropy through its readout": _cross_entropy,
+    "the norm penalty": _norm_penalty,
+    "the scale anchor": _scale_anchor,
+    "the exit gate (which reads the raw state, and may saturate)": _gate,
+}
+"""Loss terms that can see scale, strongest first. A new term is a line here."""
+
+
+def _reads(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> bool:
+    if objective.placement == "terminal":
+        return loop == model.loops
+    return _weighed(objective.loop_weights, loop)
+
+
+def _shows(model: ModelConfig, loop: int) -> bool:
+    readout = model.readout
+    match readout.kind:
+        case "raw":
+            return True
+        case "final-only":
+            return loop < model.loops
+        case "alpha":
+            return readout.alpha_max > 0 if readout.learned else readout.alpha > 0
+        case _:
+            return False
+
+
+def _hidden(model: ModelConfig, objective: ObjectiveConfig) -> str:
+    if objective.placement == "terminal":
+        return f"only loop {model.loops} is read, by readout {model.readout.kind}, which is scale-invariant there"
+    return f"readout {model.readout.kind} is scale-invariant"
+
+
+def _weighed(weights: tuple[float, ...] | None, loop: int) -> bool:
+    return weights is None or weights[loop - 1] > 0
+
+
+def _names(loops: list[int]) -> str:
+    return f"loop {loops[0]}" if len(loops) == 1 else f"loops {', '.join(map(str, loops))}"
