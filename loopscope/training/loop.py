@@ -26,7 +26,7 @@ from loopscope.training.checkpoint import Progress, load_checkpoint, newest_chec
 from loopscope.training.config import TrainingConfig
 from loopscope.training.hardware import resolve_device, resolve_precision
 from loopscope.training.metrics import MetricsLog
-from loopscope.training.optim import build_optimizer, learning_rate, set_learning_rate
+from loopscope.training.optim import Optimizer, build_optimizer, learning_rate, set_learning_rate
 from loopscope.training.progress import ProgressDisplay
 from loopscope.training.validation import Batches, validate
 from loopscope.training.watch import FiniteWatch
@@ -206,7 +206,7 @@ def _log_step(
     step: int,
     loss: Loss,
     gradient_norm: Tensor,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     progress: Progress,
     speed: float,
     loops: int,

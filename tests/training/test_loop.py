@@ -44,7 +44,9 @@ def test_it_learns_and_reports_every_loop(trainer: Trainer, tmp_path: Path) -> N
     assert [r["step"] for r in records if r["kind"] == "evaluation"] == [120]
 
 
-@pytest.mark.parametrize("changes", [{}, {"accumulation": 2}, {"schedule": "cosine", "warmup": 4}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"accumulation": 2}, {"schedule": "cosine", "warmup": 4}, {"optimizer": "muon"}]
+)
 def test_resuming_repeats_the_uninterrupted_run_bit_for_bit(
     trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
