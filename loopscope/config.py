@@ -53,7 +53,8 @@ class RunConfig(BaseModel):
                 stacklevel=2,
             )
         tokenizer = self.data.tokenizer
-        entries = 256 if tokenizer.kind == "bytes" else tokenizer.vocabulary
+        # A file's size is known once it is read: checked again before training.
+        entries = {"bytes": 256, "file": 0}.get(tokenizer.kind, tokenizer.vocabulary)
         if entries > self.model.vocabulary:
             raise ValueError(
                 f"data.tokenizer makes up to {entries} ids, model.vocabulary is {self.model.vocabulary}; "
