@@ -169,13 +169,17 @@ def changes(base: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def problems(error: ValidationError) -> Iterator[str]:
-    """One line per problem: the key, its value, what is allowed, and the nearest name."""
+def problems(error: ValidationError, section: type[BaseModel] = RunConfig) -> Iterator[str]:
+    """One line per problem: the key, its value, what is allowed, and the nearest name.
+
+    Args:
+        section: the model that was validated.
+    """
     for entry in error.errors():
         where = [str(part) for part in entry["loc"]]
         name = ".".join(where) or "config"
         if entry["type"] == "extra_forbidden":
-            known = _fields(where[:-1])
+            known = _fields(section, where[:-1])
             near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
             yield f"unknown key {name}; {hint}"
@@ -185,9 +189,8 @@ def problems(error: ValidationError) -> Iterator[str]:
             yield f"{name} is {entry['input']!r}: {entry['msg'][0].lower()}{entry['msg'][1:]}"
 
 
-def _fields(where: list[str]) -> list[str]:
-    """Names of the fields of the config section at `where`."""
-    section: Any = RunConfig
+def _fields(section: Any, where: list[str]) -> list[str]:
+    """Names of the fields of the config section at `where`, seen from `section`."""
     for part in where:
         field = section.model_fields.get(part)
         annotation = field.annotation if field else None

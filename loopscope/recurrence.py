@@ -34,10 +34,12 @@ class AbstractLoopedLM(nn.Module, ABC):
         loops: the trained depth K. `unroll` runs to it by default; any depth from 1 up works.
         depth_conditioned: whether a state depends on how many loops its unroll runs. Where it does not, a
             shorter unroll is the start of a longer one.
+        readout_name: what reports call its readout, or None.
     """
 
     loops: int
     depth_conditioned: bool = False
+    readout_name: str | None = None
 
     @abstractmethod
     def embed(self, input_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq dim"]:
@@ -140,8 +142,23 @@ def _unroll(
     model: AbstractLoopedLM, input_ids: Tensor, depth: int, gradient_loops: int
 ) -> Generator[LoopState, Tensor | None, None]:
     hidden = model.embed(input_ids)
-    context = LoopContext(input_ids, hidden, depth)
-    for loop in range(1, depth + 1):
+    yield from _loops(model, hidden, 1, LoopContext(input_ids, hidden, depth), gradient_loops)
+
+
+def unroll_from(
+    state: LoopState, hidden: Float[Tensor, "batch seq dim"]
+) -> Generator[LoopState, Float[Tensor, "batch seq dim"] | None, None]:
+    """Go on after `state` with `hidden` in place of its H_k: yields the later loops of the same unroll."""
+    if not state.is_last:
+        carried = state.model.carry(hidden, state.loop, state.context)
+        yield from _loops(state.model, carried, state.loop + 1, state.context, state.context.loops)
+
+
+def _loops(
+    model: AbstractLoopedLM, hidden: Tensor, first: int, context: LoopContext, gradient_loops: int
+) -> Generator[LoopState, Tensor | None, None]:
+    depth = context.loops
+    for loop in range(first, depth + 1):
         with _recording(loop > depth - gradient_loops):
             hidden = model.core(hidden, loop, context)
         replaced = yield LoopState(loop, hidden, model, context)

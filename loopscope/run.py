@@ -19,13 +19,14 @@ from loopscope.data.windows import Windows
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.objective import build_objective
 from loopscope.results import (
+    EvalPoint,
     Failure,
     RunResult,
-    eval_point_from_json,
+    TrainPoint,
+    decode,
     provenance,
     run_from_json,
     to_json,
-    train_point_from_json,
 )
 from loopscope.training.checkpoint import newest_checkpoint
 from loopscope.training.hardware import resolve_device, resolve_precision
@@ -219,8 +220,8 @@ def _result(config: RunConfig, run: Path, parameters: int, outcome: Outcome) -> 
         steps=outcome.progress.step,
         seconds=outcome.progress.seconds,
         per_loop=outcome.per_loop,
-        training=tuple(map(train_point_from_json, kept)),
-        evaluations=tuple(eval_point_from_json(entry) for entry in records if entry["kind"] == "evaluation"),
+        training=tuple(decode(TrainPoint, entry) for entry in kept),
+        evaluations=tuple(decode(EvalPoint, entry) for entry in records if entry["kind"] == "evaluation"),
         failure=failure,
         config=config.model_dump(mode="json"),
         provenance=provenance(outcome.device, config.training.threads),

@@ -25,6 +25,19 @@ ALLOWED = {
     "run": {"config", "model", "objectives", "data", "training", "results"},
     "arguments": {"config", "recipes"},
     "study": {"config", "recipes", "run", "data", "training", "results"},
+    "static_audit": {"config", "model", "objectives", "results"},
+    "subject": {"config", "data", "interop", "model", "objectives", "recurrence"},
+    "audit_command": {
+        "audit",
+        "config",
+        "objectives",
+        "recurrence",
+        "results",
+        "run",
+        "subject",
+        "training",
+    },
+    "audit_text": {"results"},
 }
 
 
@@ -77,6 +90,7 @@ def modules_after(code: str) -> set[str]:
         "import loopscope.cli",
         "import loopscope.results",
         "import loopscope.config, loopscope.recipes",
+        "import loopscope.static_audit, loopscope.audit_text",
         "import loopscope.report.page, loopscope.report.figures",
     ],
 )

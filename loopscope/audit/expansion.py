@@ -1,56 +1,28 @@
 """Drift: how scale moves over loops, also beyond the trained depth, and how well the expansion fits.
 
 For a pre-norm residual recurrence at large scale, s_{k+1} - s_k tends to a constant (the radial increment)
-and the angular step ‖u_{k+1} - u_k‖ to a constant over s_k. One unroll, two states alive at a time: memory
+and the angular step ‖u_{k+1} - u_k‖ to a constant over s_k. One unroll, a few states alive at a time: memory
 does not grow with depth.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from loopscope.recurrence import AbstractLoopedLM, l2_norm, scale, unroll, wide
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A least-squares line."""
-
-    slope: float
-    intercept: float
-    r_squared: float
-
-
-@dataclass(frozen=True)
-class Expansion:
-    """Scale per loop, and what changes from loop k to k + 1 (one entry fewer)."""
-
-    rms: tuple[float, ...]  # mean over tokens of s_k
-    l2_norm: tuple[float, ...]
-    radial_increment: tuple[float, ...]  # mean over tokens and dim of u_k·(H_{k+1} - H_k): RMS units
-    angular_step: tuple[float, ...]  # mean over tokens of ‖u_{k+1} - u_k‖, u of RMS 1
-    step_size: tuple[float, ...]  # mean over tokens of ‖H_{k+1} - H_k‖ / ‖H_k‖
-    direction_cosine: tuple[float, ...]  # mean over tokens of the cosine of H_{k+1} and H_k
-    growth: Fit | None  # s_k against k; None for fewer than three loops
-    turning: Fit | None  # angular step against 1 / s_k; None for fewer than three steps
-
-    @property
-    def drift(self) -> float:
-        """s_K / s_1."""
-        return self.rms[-1] / self.rms[0]
+from loopscope.results import Expansion, Fit
 
 
 @torch.no_grad()
 def expansion(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"], loops: int) -> Expansion:
     """Unroll to `loops` and measure how the state grows and turns."""
-    columns: dict[str, list[float]] = {
-        name: [] for name in ("rms", "l2", "radial", "angular", "step", "cosine")
-    }
+    names = ("rms", "l2", "radial", "angular", "step", "cosine", "update")
+    columns: dict[str, list[float]] = {name: [] for name in names}
     before: Tensor | None = None
+    last_update: Tensor | None = None
     for state in unroll(model, input_ids, loops):
         hidden = wide(state.hidden)
         columns["rms"].append(float(scale(hidden).mean()))
@@ -59,8 +31,11 @@ def expansion(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"], loop
             update = hidden - before
             columns["radial"].append(float((direction(before) * update).mean(dim=-1).mean()))
             columns["angular"].append(float(l2_norm(direction(hidden) - direction(before)).mean()))
-            columns["step"].append(float((l2_norm(update) / l2_norm(before)).mean()))
+            columns["step"].append(float((l2_norm(update) / l2_norm(before).clamp(min=1e-12)).mean()))
             columns["cosine"].append(float(torch.cosine_similarity(hidden, before, dim=-1).mean()))
+            if last_update is not None:
+                columns["update"].append(float(torch.cosine_similarity(update, last_update, dim=-1).mean()))
+            last_update = update
         before = hidden
     rms = columns["rms"]
     return Expansion(
@@ -70,8 +45,9 @@ def expansion(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"], loop
         angular_step=tuple(columns["angular"]),
         step_size=tuple(columns["step"]),
         direction_cosine=tuple(columns["cosine"]),
-        growth=fit(range(1, loops + 1), rms),
-        turning=fit([1 / s for s in rms[:-1]], columns["angular"]),
+        update_cosine=tuple(columns["update"]),
+        growth=fit([float(loop) for loop in range(1, loops + 1)], rms),
+        turning=fit([1 / max(s, 1e-12) for s in rms[:-1]], columns["angular"]),
     )
 
 

@@ -1,98 +1,83 @@
-"""Interventions: change the state's scale and see what it costs in cross-entropy. No training needed."""
+"""Interventions: change the state's scale and see what it costs in cross-entropy. No training needed.
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+They work on the states of one unroll that was made without gradients, and go on from them.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from loopscope.objectives.token_loss import IGNORE_INDEX, chunked_cross_entropy
-from loopscope.recurrence import AbstractLoopedLM, LoopState, l2_norm, scale, unroll
+from loopscope.recurrence import LoopState, l2_norm, scale, unroll_from
+from loopscope.results import Clamped
 
 FACTORS = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 
-
-@dataclass(frozen=True)
-class Clamped:
-    """Per loop, with every state changed before its readout and before it is carried on."""
-
-    cross_entropy: tuple[float, ...]  # nats per token
-    l2_norm: tuple[float, ...]
-    rms: tuple[float, ...]
-
-
 Change = Callable[[Float[Tensor, "batch seq dim"], int], Float[Tensor, "batch seq dim"]]
+Row = tuple[float, float, float]
 
 
 @torch.no_grad()
 def final_scale_sweep(
-    model: AbstractLoopedLM,
-    input_ids: Int[Tensor, "batch seq"],
-    labels: Int[Tensor, "batch seq"],
-    factors: Sequence[float] = FACTORS,
+    last: LoopState, labels: Int[Tensor, "batch seq"], factors: Sequence[float] = FACTORS
 ) -> dict[float, float]:
     """Cross-entropy of the last exit when H_K is multiplied before the readout, by factor."""
-    last = None
-    for state in unroll(model, input_ids):
-        last = state
-    assert last is not None
     return {factor: cross_entropy(replace(last, hidden=last.hidden * factor), labels) for factor in factors}
 
 
 @torch.no_grad()
-def radial_clamp(
-    model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"], labels: Int[Tensor, "batch seq"]
-) -> dict[str, Clamped]:
+def radial_clamp(states: Sequence[LoopState], labels: Int[Tensor, "batch seq"]) -> dict[str, Clamped]:
     """What growth of scale is worth: left alone, frozen at loop 1's, or its radial updates removed.
 
     `freeze_loop1` rescales every later state, token by token, to that token's scale at loop 1.
     `remove_radial` takes from every update H_{k+1} - H_k its component along H_k.
     """
-    first: list[Tensor] = []
-    before: list[Tensor] = []
+    first = scale(states[0].hidden)[..., None]
+    before = [states[0].hidden]
 
     def freeze(hidden: Tensor, loop: int) -> Tensor:
-        if loop == 1:
-            first.append(scale(hidden)[..., None])
-            return hidden
-        return hidden * (first[0] / scale(hidden)[..., None])
+        return hidden * (first / scale(hidden)[..., None])
 
     def remove(hidden: Tensor, loop: int) -> Tensor:
-        if loop > 1:
-            unit = before[-1] / l2_norm(before[-1])[..., None]
-            hidden = hidden - ((hidden - before[-1]) * unit).sum(dim=-1, keepdim=True) * unit
+        unit = before[-1] / l2_norm(before[-1])[..., None]
+        hidden = hidden - ((hidden - before[-1]) * unit).sum(dim=-1, keepdim=True) * unit
         before[:] = [hidden]
         return hidden
 
+    own = [_measured(state, labels) for state in states]
     return {
-        "none": _run(model, input_ids, labels, lambda hidden, loop: hidden),
-        "freeze_loop1": _run(model, input_ids, labels, freeze),
-        "remove_radial": _run(model, input_ids, labels, remove),
+        "none": _clamped(own),
+        "freeze_loop1": _clamped([own[0], *_changed_after(states[0], states[0].hidden, labels, freeze)]),
+        "remove_radial": _clamped([own[0], *_changed_after(states[0], states[0].hidden, labels, remove)]),
     }
 
 
 @torch.no_grad()
-def rescale_at(
-    model: AbstractLoopedLM,
-    input_ids: Int[Tensor, "batch seq"],
-    labels: Int[Tensor, "batch seq"],
-    loop: int,
-    factor: float,
-) -> Clamped:
-    """Multiply H_k at one loop and follow the effect on that exit and every later one."""
-    return _run(model, input_ids, labels, lambda hidden, here: hidden * factor if here == loop else hidden)
+def rescaled(
+    states: Sequence[LoopState], labels: Int[Tensor, "batch seq"], own: Clamped, factor: float
+) -> dict[int, Clamped]:
+    """Multiply H_k at one loop and follow the effect on that exit and every later one, for every loop k.
+
+    Args:
+        own: the same states' measurements, left alone: what the exits before loop k keep.
+    """
+    untouched = list(zip(own.cross_entropy, own.l2_norm, own.rms, strict=True))
+    found = {}
+    for index, state in enumerate(states):
+        hidden = state.hidden * factor
+        here = _measured(replace(state, hidden=hidden), labels)
+        later = _changed_after(state, hidden, labels, lambda later, loop: later)
+        found[state.loop] = _clamped([*untouched[:index], here, *later])
+    return found
 
 
-@torch.no_grad()
-def exit_losses(
-    model: AbstractLoopedLM,
-    input_ids: Int[Tensor, "batch seq"],
-    labels: Int[Tensor, "batch seq"],
-    loops: int | None = None,
-) -> list[float]:
+def exit_losses(states: Iterable[LoopState], labels: Int[Tensor, "batch seq"]) -> list[float]:
     """Cross-entropy of every exit, nats per token."""
-    return [cross_entropy(state, labels) for state in unroll(model, input_ids, loops)]
+    with torch.no_grad():
+        return [cross_entropy(state, labels) for state in states]
 
 
 def cross_entropy(state: LoopState, labels: Int[Tensor, "batch seq"]) -> float:
@@ -101,19 +86,29 @@ def cross_entropy(state: LoopState, labels: Int[Tensor, "batch seq"]) -> float:
     return float(losses.double().sum() / (labels != IGNORE_INDEX).sum())
 
 
-def _run(model: AbstractLoopedLM, input_ids: Tensor, labels: Tensor, change: Change) -> Clamped:
-    rows: list[tuple[float, float, float]] = []
-    states = unroll(model, input_ids)
-    state = next(states, None)
-    while state is not None:
-        hidden = change(state.hidden, state.loop)
-        changed = replace(state, hidden=hidden)
-        rows.append(
-            (cross_entropy(changed, labels), float(l2_norm(hidden).mean()), float(scale(hidden).mean()))
-        )
+def _changed_after(state: LoopState, hidden: Tensor, labels: Tensor, change: Change) -> list[Row]:
+    """Go on after `state`, changing every later state before its readout and before it is carried on."""
+    rows = []
+    states = unroll_from(state, hidden)
+    later = next(states, None)
+    while later is not None:
+        changed = change(later.hidden, later.loop)
+        rows.append(_measured(replace(later, hidden=changed), labels))
         try:
-            state = states.send(hidden)
+            later = states.send(changed)
         except StopIteration:
-            state = None
+            later = None
+    return rows
+
+
+def _measured(state: LoopState, labels: Tensor) -> Row:
+    return (
+        cross_entropy(state, labels),
+        float(l2_norm(state.hidden).mean()),
+        float(scale(state.hidden).mean()),
+    )
+
+
+def _clamped(rows: Sequence[Row]) -> Clamped:
     entropies, norms, sizes = zip(*rows, strict=True)
-    return Clamped(entropies, norms, sizes)
+    return Clamped(tuple(entropies), tuple(norms), tuple(sizes))

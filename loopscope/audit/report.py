@@ -1,23 +1,24 @@
 """One audit: everything measured on one batch, as one record."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from loopscope.audit.carry import Carry, carries
-from loopscope.audit.expansion import Expansion, expansion
-from loopscope.audit.interventions import Clamped, exit_losses, final_scale_sweep, radial_clamp, rescale_at
-from loopscope.audit.remedies import Remedy, try_remedies
-from loopscope.audit.tokens import TokenNorms, token_norms
-from loopscope.audit.verdict import LoopVerdict, Status, loop_verdicts, model_verdict, why
-from loopscope.audit.visibility import LoopVisibility, Radial, readout_visibility, visibility
+from loopscope.audit.carry import carries
+from loopscope.audit.checks import check_audit
+from loopscope.audit.dynamics import dynamics
+from loopscope.audit.expansion import expansion
+from loopscope.audit.interventions import final_scale_sweep, radial_clamp, rescaled
+from loopscope.audit.remedies import try_remedies
+from loopscope.audit.tokens import token_norms
+from loopscope.audit.verdict import loop_verdicts, model_verdict, why
+from loopscope.audit.visibility import readout_visibility, visibility
 from loopscope.objectives.objective import Objective
 from loopscope.objectives.placements import Dense
-from loopscope.objectives.token_loss import IGNORE_INDEX
-from loopscope.recurrence import AbstractLoopedLM, check_input_ids
+from loopscope.recurrence import AbstractLoopedLM, LoopState, unroll
+from loopscope.results import AuditReport
 
 BEYOND = 4
 """Drift is followed to this many times the trained depth."""
@@ -25,103 +26,63 @@ RESCALED = 2.0
 """Factor by which each loop's state is multiplied to follow the effect on later exits."""
 
 
-@dataclass(frozen=True)
-class AuditReport:
-    """What one batch shows about a looped model. Losses are in nats per token."""
-
-    verdict: Status
-    why: str
-    objective: tuple[str, ...]  # the loss terms that were judged
-    loops: tuple[LoopVerdict, ...]
-    cross_entropy: tuple[float, ...]  # per exit, at the trained depth
-    visibility: tuple[LoopVisibility, ...]
-    readout: tuple[Radial, ...]  # every loop's own cross-entropy by itself
-    carry: tuple[Carry, ...]
-    expansion: Expansion  # to `BEYOND` times the trained depth
-    tokens: tuple[TokenNorms, ...]
-    final_scale_sweep: Mapping[str, float]  # factor to cross-entropy of the last exit
-    radial_clamp: Mapping[str, Clamped]
-    rescaled: Mapping[str, Clamped]  # loop whose state was doubled to the exits' losses
-    remedies: tuple[Remedy, ...]  # tried where the verdict is blind or damped
-
-
 def audit(
-    model: AbstractLoopedLM,
-    input_ids: Int[Tensor, "batch seq"],
-    labels: Int[Tensor, "batch seq"],
-    objective: Objective | None = None,
+    model: nn.Module, input_ids: Tensor, labels: Tensor, objective: Objective | None = None
 ) -> AuditReport:
     """Measure which loops carry a scale that no loss sees. Works in fp32, in evaluation mode.
 
+    Costs about as much as a handful of training steps on the same batch, in time and in memory; memory does not
+    grow with the depth to which drift is followed. The model is left as it was.
+
     Args:
-        labels: the token that follows each input token; -100 is not counted.
+        model: any looped model; one in half precision is audited in an fp32 copy, and the report says so.
+        input_ids: token ids [batch seq]; a few thousand tokens are enough.
+        labels: the token that follows each input token [batch seq]; -100 is not counted.
         objective: what the model was trained on; None judges dense cross-entropy without penalties.
 
     Raises:
-        ValueError: weights that are not finite, labels that do not fit, or a sequence that is too long.
+        ValueError: not a looped model, weights that are not finite, ids or labels that do not fit, or a
+            sequence that is too long.
     """
-    check_input_ids(input_ids)
-    _check_weights(model)
-    _check_labels(model, input_ids, labels)
-    objective = objective or Objective(Dense())
-    was_training, dtypes = model.training, {p.dtype for p in model.parameters()}
-    if dtypes - {torch.float32, torch.float64}:
-        raise ValueError(
-            f"the model's weights are {', '.join(map(str, dtypes))}; audits measure in fp32: call model.float() first"
-        )
-    model.eval()
+    checked = check_audit(model, input_ids, labels)
+    training = [module for module in checked.model.modules() if module.training]
+    checked.model.eval()
     try:
-        return _measure(model, input_ids, labels, objective)
+        with torch.autocast(input_ids.device.type, enabled=False):
+            report = _measure(checked.model, input_ids, labels, objective or Objective(Dense()))
     finally:
-        model.train(was_training)
+        for module in training:
+            module.training = True
+    return replace(report, notes=(*checked.notes, *report.notes))
 
 
 def _measure(model: AbstractLoopedLM, input_ids: Tensor, labels: Tensor, objective: Objective) -> AuditReport:
     seen = visibility(model, objective, input_ids, labels)
-    carried = carries(model, input_ids, model.loops)
+    with torch.no_grad():
+        states: Sequence[LoopState] = list(unroll(model, input_ids))
+    carried = carries(states)
     loops = loop_verdicts(seen, carried)
     verdict = model_verdict(loops)
-    terms = sorted({path.split("/")[0] for loop in seen for path in loop.direct})
+    terms = tuple(dict.fromkeys(path.split("/")[0] for loop in seen for path in loop.direct))
+    clamped = radial_clamp(states, labels)
+    own = clamped["none"]
     return AuditReport(
         verdict=verdict,
-        why=why(loops, terms),
-        objective=tuple(terms),
+        why=why(loops, seen, terms, model.readout_name),
+        objective=objective.name,
+        terms=terms,
         loops=tuple(loops),
-        cross_entropy=tuple(exit_losses(model, input_ids, labels)),
+        cross_entropy=own.cross_entropy,
         visibility=tuple(seen),
-        readout=tuple(readout_visibility(model, input_ids, labels)),
+        readout=tuple(readout_visibility(states, labels)),
         carry=tuple(carried),
         expansion=expansion(model, input_ids, BEYOND * model.loops),
-        tokens=tuple(token_norms(model, input_ids)),
-        final_scale_sweep={f"{k:g}": v for k, v in final_scale_sweep(model, input_ids, labels).items()},
-        radial_clamp=radial_clamp(model, input_ids, labels),
-        rescaled={
-            str(loop): rescale_at(model, input_ids, labels, loop, RESCALED)
-            for loop in range(1, model.loops + 1)
-        },
-        remedies=tuple(try_remedies(model, objective, input_ids, labels))
+        dynamics=tuple(dynamics(model, input_ids)),
+        tokens=tuple(token_norms(states)),
+        final_scale_sweep={f"{k:g}": v for k, v in final_scale_sweep(states[-1], labels).items()},
+        radial_clamp=clamped,
+        rescaled={str(loop): run for loop, run in rescaled(states, labels, own, RESCALED).items()},
+        remedies=tuple(try_remedies(states, carried, objective, labels, own.cross_entropy))
         if verdict in ("blind", "damped")
         else (),
     )
-
-
-def _check_weights(model: AbstractLoopedLM) -> None:
-    for name, parameter in model.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
-            raise ValueError(f"the weights of {name} are not all finite; audit an earlier checkpoint")
-
-
-def _check_labels(model: AbstractLoopedLM, input_ids: Tensor, labels: Tensor) -> None:
-    if labels.shape != input_ids.shape:
-        raise ValueError(
-            f"labels have shape {tuple(labels.shape)}, input_ids {tuple(input_ids.shape)}; give one label per token"
-        )
-    counted = labels[labels != IGNORE_INDEX]
-    if not counted.numel():
-        raise ValueError("every label is -100: there is no token to measure a loss on")
-    with torch.no_grad():
-        vocabulary = model.head(model.embed(input_ids[:1, :1])).shape[-1]
-    for name, ids in (("labels", counted), ("input_ids", input_ids)):
-        low, high = int(ids.min()), int(ids.max())
-        if low < 0 or high >= vocabulary:
-            raise ValueError(f"{name} go from {low} to {high}; this model has ids 0 to {vocabulary - 1}")

@@ -1,42 +1,20 @@
 """Tokens: how the state's size is spread over tokens and channels (massive activations)."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from loopscope.recurrence import AbstractLoopedLM, l2_norm, unroll, wide
+from loopscope.recurrence import LoopState, l2_norm, wide
+from loopscope.results import TokenNorms
 
 TOP = 0.01
 """Share of tokens, and of channels, whose part of the squared norm is reported."""
 
 
-@dataclass(frozen=True)
-class TokenNorms:
-    """L2 norms over the tokens of one loop."""
-
-    loop: int
-    count: int
-    mean: float
-    median: float
-    p99: float
-    max: float
-    min: float
-    std: float
-    top_token_share: float  # of the summed squared norm, in the largest 1 % of tokens (at least one)
-    top_channel_share: float  # in the largest 1 % of channels (at least one)
-    largest: tuple[tuple[int, int, int, float], ...]  # (sequence, position, token id, norm), largest first
-
-
-@torch.no_grad()
-def token_norms(
-    model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"], loops: int | None = None, largest: int = 5
-) -> list[TokenNorms]:
-    """Distribution of token norms at every loop."""
-    return [
-        _of(state.loop, wide(state.hidden), input_ids, largest) for state in unroll(model, input_ids, loops)
-    ]
+def token_norms(states: Iterable[LoopState], largest: int = 5) -> list[TokenNorms]:
+    """Distribution of token norms at every given state."""
+    return [_of(state.loop, wide(state.hidden), state.context.input_ids, largest) for state in states]
 
 
 def _of(loop: int, hidden: Float[Tensor, "batch seq dim"], input_ids: Tensor, largest: int) -> TokenNorms:

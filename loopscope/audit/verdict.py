@@ -9,94 +9,169 @@ The last loop is carried nowhere in training; unless a term sees it itself, it t
 before it, which its scale comes from.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
-from loopscope.audit.carry import Carry
-from loopscope.audit.visibility import LoopVisibility
-
-Status = Literal["removed", "visible", "damped", "blind"]
+from loopscope.audit.visibility import GROWN
+from loopscope.results import WORST_FIRST, Carry, LoopVerdict, LoopVisibility, Verdict
 
 REMOVED = 0.05
 """A relative change of scale of which less than a twentieth arrives is removed."""
 SEEN = 1e-4
-"""Nats per e-fold of scale. Blind models measure 1e-8 to 1e-6 (rounding, a norm's eps), seen ones 1e-2 and up."""
+"""Nats per e-fold of scale. Blind models measure 1e-8 to 1e-6 (rounding), seen ones 1e-2 and up."""
+HIDES = 0.02
+"""A readout is scale-invariant where its response to scale, at `GROWN` times the size, is below this over `GROWN`.
+A norm's eps lets eps / (mean square + eps) through, which fades as 1 / s²; unlooped layers after the loop show
+scale by their own residual, which fades as 1 / s and is counted."""
 DAMPED = 0.99
 """Gain of the step between loops, where it is linear."""
 
 
-@dataclass(frozen=True)
-class LoopVerdict:
-    """One loop: its direct visibility, its carry, its exposure, and what follows."""
-
-    loop: int
-    status: Status
-    direct: float  # sum over terms and paths of the absolute radial gradient, nats per e-fold
-    carry: float
-    exposure: float
-
-
 def loop_verdicts(seen: Sequence[LoopVisibility], carried: Sequence[Carry]) -> list[LoopVerdict]:
     """Combine visibility and carry of loops 1..K."""
-    direct = [sum(entry.absolute for entry in loop.direct.values()) for loop in seen]
+    direct = [math.fsum(entry.absolute for entry in loop.direct.values()) for loop in seen]
+    # What a norm's eps lets through is not counted: it fades as the state grows.
+    counted = [
+        math.fsum(
+            entry.absolute
+            for name, entry in loop.direct.items()
+            if not (name.endswith("/readout") and hides_scale(loop))
+        )
+        for loop in seen
+    ]
+    grown = [loop.grown for loop in seen]
     found: list[LoopVerdict] = []
     for index, carry in enumerate(carried):
-        reach, exposure = 1.0, 0.0
-        for later in range(index, len(direct)):
-            exposure = max(exposure, direct[later] * reach)
-            reach *= max(carried[later].mean, 0.0)
+        grown_exposure = _exposure(grown, carried, index)
+        sees = max(_exposure(counted, carried, index), grown_exposure)
         last = index == len(carried) - 1
-        status = found[-1].status if last and exposure < SEEN and found else _status(carry, exposure)
-        found.append(LoopVerdict(index + 1, status, direct[index], carry.mean, exposure))
+        status = found[-1].status if last and sees < SEEN and found else _status(carry, sees)
+        found.append(
+            LoopVerdict(
+                loop=index + 1,
+                status=status,
+                direct=direct[index],
+                carry=carry.mean,
+                exposure=_exposure(direct, carried, index),
+                exposure_grown=grown_exposure,
+            )
+        )
     return found
 
 
-def _status(carry: Carry, exposure: float) -> Status:
-    if carry.mean < REMOVED:
+def hides_scale(loop: LoopVisibility) -> bool:
+    """Whether this loop's readout is scale-invariant, but for its norm's eps."""
+    return loop.readout_response_grown * GROWN < HIDES
+
+
+def _exposure(direct: Sequence[float], carried: Sequence[Carry], index: int) -> float:
+    """The largest, over loops from here on, of direct visibility there times the carries on the way."""
+    reach, exposure = 1.0, 0.0
+    for later in range(index, len(direct)):
+        exposure = max(exposure, direct[later] * reach)
+        reach *= abs(carried[later].mean)
+    return exposure
+
+
+def _status(carry: Carry, sees: float) -> Verdict:
+    if abs(carry.mean) < REMOVED:
         return "removed"
-    if exposure >= SEEN:
+    if sees >= SEEN:
         return "visible"
     # A norm has a gain below 1 too, but halves it when the state doubles: linear steps do not.
     return "damped" if carry.gain < DAMPED and carry.gain_of_double > 0.9 else "blind"
 
 
-def model_verdict(loops: Sequence[LoopVerdict]) -> Status:
+def model_verdict(loops: Sequence[LoopVerdict]) -> Verdict:
     """The worst of the loops."""
     found = {loop.status for loop in loops}
-    order: tuple[Status, ...] = ("blind", "damped", "visible", "removed")
-    return next(status for status in order if status in found)
+    return next(status for status in WORST_FIRST if status in found)
 
 
-def why(loops: Sequence[LoopVerdict], terms: Sequence[str]) -> str:
-    """One plain sentence."""
+def why(
+    loops: Sequence[LoopVerdict],
+    seen: Sequence[LoopVisibility],
+    terms: Sequence[str],
+    readout_name: str | None = None,
+) -> str:
+    """One plain sentence.
+
+    Args:
+        terms: the loss's terms, as `AuditReport.terms` has them.
+        readout_name: what the model calls its readout.
+    """
     verdict = model_verdict(loops)
     concerned = [loop for loop in loops if loop.status == verdict]
-    low, high = min(loop.carry for loop in concerned), max(loop.carry for loop in concerned)
-    share = f"{low:.0%}" if f"{low:.0%}" == f"{high:.0%}" else f"{low:.0%} to {high:.0%}"
-    most = max(loop.exposure for loop in concerned)
+    shares = [abs(loop.carry) for loop in concerned]
+    low, high = f"{min(shares):.0%}", f"{max(shares):.0%}"
+    share = low if low == high else f"{low} to {high}"
     names = _names([loop.loop for loop in concerned])
-    seen_by = ", ".join(terms)
+    carry = "carries" if len(concerned) == 1 else "carry"
+    most = max(concerned, key=lambda loop: loop.exposure)
     match verdict:
         case "blind":
             return (
-                f"{names[0].upper()}{names[1:]} carry {share} of a change of scale to the next loop, and no loss "
-                f"term ({seen_by}) sees it: at most {most:.1e} nats for a scale e times as large."
+                f"{_capital(names)} {carry} {share} of a change of scale to the next loop and no loss term sees it: "
+                f"{_unseen(seen, terms, readout_name)}."
             )
         case "damped":
             return (
-                f"No loss term ({seen_by}) sees the scale of {names}, but the step between loops shrinks it: "
-                f"{share} of a change arrives."
+                f"No loss term sees the scale of {names} ({_unseen(seen, terms, readout_name)}), but the step between "
+                f"loops shrinks the state every time: {share} of a change of scale arrives."
             )
         case "visible":
+            if most.exposure < SEEN:
+                return (
+                    f"The scale of {names} is held: the loss does not push it now, but meets it once it grows "
+                    f"({most.exposure_grown:.2g} nats per e-fold at {GROWN:g} times the size)."
+                )
             return (
-                f"The scale of {names} is seen by the loss ({seen_by}), there or at a loop it is carried to: up to "
-                f"{most:.2g} nats for a scale e times as large."
+                f"The scale of {names} is seen by {_seen_by(seen)}, there or at a loop it is carried to: up to "
+                f"{most.exposure:.2g} nats for a scale e times as large."
             )
         case "removed":
             return (
                 f"What is done between loops leaves {share} of a change of scale at {names}: it is removed."
             )
+
+
+def _unseen(seen: Sequence[LoopVisibility], terms: Sequence[str], readout_name: str | None) -> str:
+    """Why nothing sees the scale: what each way of seeing lacks."""
+    named = f"readout {readout_name}" if readout_name else "the readout"
+    reads = [loop for loop in seen if any(name.endswith("/readout") for name in loop.direct)]
+    parts = []
+    if reads and all(hides_scale(loop) for loop in reads):
+        where = (
+            ""
+            if len(reads) == len(seen)
+            else f" at {_names([loop.loop for loop in reads])}, the only one read,"
+        )
+        if len(reads) > 1 and where:
+            where = f" at {_names([loop.loop for loop in reads])}, those that are read,"
+        parts.append(f"{named}{where} is scale-invariant")
+    elif reads:
+        parts.append(f"{named} shows next to nothing of it")
+    gate = [entry.absolute for loop in seen for name, entry in loop.direct.items() if name.endswith("/gate")]
+    if any(gate):
+        parts.append(f"the exit gate sees at most {max(gate):.1e} nats per e-fold")
+    penalties = [term for term in terms if not term.startswith("cross_entropy") and term != "entropy"]
+    parts.append(
+        f"{' and '.join(penalties)} do not reach it" if penalties else "there is no penalty on scale"
+    )
+    return " and ".join(parts) if len(parts) < 3 else ", ".join(parts[:-1]) + f", and {parts[-1]}"
+
+
+def _seen_by(seen: Sequence[LoopVisibility]) -> str:
+    """The terms that see it, strongest first."""
+    strength: dict[str, float] = {}
+    for loop in seen:
+        for name, entry in loop.direct.items():
+            term, path = name.split("/")
+            key = term.split("@")[0].replace("_", " ") + (f" through the {path}" if path != "state" else "")
+            strength[key] = max(strength.get(key, 0.0), entry.absolute)
+    return " and ".join(
+        f"the {key}" for key, value in sorted(strength.items(), key=lambda item: -item[1]) if value >= SEEN
+    )
 
 
 def _names(loops: Sequence[int]) -> str:
@@ -105,3 +180,7 @@ def _names(loops: Sequence[int]) -> str:
     if list(loops) == list(range(loops[0], loops[-1] + 1)):
         return f"loops {loops[0]}-{loops[-1]}"
     return "loops " + ", ".join(map(str, loops))
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]

@@ -120,7 +120,10 @@ def readout_exponent(config: ModelConfig) -> float:
         case "rmsnorm" | "layernorm":
             return 0.0
         case "alpha":
-            return 1e-9 if config.readout.learned and config.readout.alpha == 0 else config.readout.alpha
+            readout = config.readout
+            if readout.learned:  # never quite at an end of its range
+                return min(max(readout.alpha, readout.alpha_min + 1e-4), readout.alpha_max)
+            return readout.alpha
     return 1.0
 
 

@@ -37,6 +37,7 @@ class LoopedTransformer(AbstractLoopedLM):
         super().__init__()
         self.config = config
         self.loops = config.loops
+        self.readout_name = config.readout.kind
         self.depth_conditioned = config.loop_embedding == "modulation"
         self.gradient_checkpointing = False
         self.token_embedding = nn.Embedding(config.vocabulary, config.dim)

@@ -30,6 +30,9 @@ class AbstractCollector(ABC):
 class AbstractExtra(ABC):
     """Makes one collector per unroll. Its terms have names of their own, so that an audit lists them apart."""
 
+    name: str
+    """What reports call it."""
+
     @abstractmethod
     def collector(self, loops: int, training: bool) -> AbstractCollector:
         """An empty collector for an unroll of `loops`. Outside training nothing may be drawn at random."""

@@ -20,6 +20,7 @@ from loopscope.recurrence import wide
 class GateImprovement(AbstractPlacement):
     """Every loop's cross-entropy is read without gradient; the one term is the gate's."""
 
+    name = "gate-improvement"
     gate_only = True
 
     def __init__(self, slope: float = 50.0, threshold: float = 0.005) -> None:
@@ -51,3 +52,8 @@ class GateImprovement(AbstractPlacement):
                 )
             )
         return {"gate_improvement": mean_over(torch.stack(losses).mean(dim=0), counted)}
+
+    def shares(
+        self, readings: Sequence[Reading], counted: Bool[Tensor, "batch seq"]
+    ) -> Mapping[int, Float[Tensor, ""]]:
+        return {}  # no exit's cross-entropy is trained

@@ -19,6 +19,8 @@ from loopscope.recurrence import LoopState, wide
 class JacobianPenalty(AbstractExtra):
     """Settings of the penalty; its term is `jacobian`."""
 
+    name = "jacobian"
+
     def __init__(self, weight: float, iterations: int = 1, through_state: bool = False) -> None:
         self.weight = weight
         self.iterations = iterations

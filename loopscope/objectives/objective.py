@@ -60,6 +60,12 @@ class Objective:
         """Tell it how much of training is done, from 0 to 1. Untold, it is what it is at the end."""
         self.placement.advance(progress)
 
+    @property
+    def name(self) -> str:
+        """What reports call it: `dense + norm_penalty`."""
+        added = [part.name for parts in (self.penalties, self.extras) for part in parts]
+        return " + ".join([self.placement.name, *added])
+
     def __call__(self, states: Iterable[LoopState], labels: Int[Tensor, "batch seq"]) -> Loss:
         """The loss of an unroll: `objective(unroll(model, input_ids), labels)`.
 
@@ -71,24 +77,10 @@ class Objective:
         readings, norms, squares, means = [], [], [], []
         collectors: list[AbstractCollector] | None = None
         for state in states:
-            if collectors is None:
-                collectors = [
-                    extra.collector(state.context.loops, state.model.training) for extra in self.extras
-                ]
-            for collector in collectors:
-                collector.see(state)
-            token_loss = None
-            gate_only = self.placement.gate_only
-            if self.placement.reads(state.loop, state.context.loops):
-                with torch.no_grad() if gate_only else nullcontext():
-                    token_loss = self.token_loss(state.model.head, state.features(), labels)
-            # Asked of the model, not of the state: an audit's states would give the gate a leaf of its own.
-            gate_logit = (
-                state.model.exit_gate(state.hidden.detach(), state.loop, state.context)
-                if gate_only
-                else state.gate_logit()
-            )
-            readings.append(Reading(state.loop, token_loss, gate_logit))
+            collectors = self._see(state, collectors)
+            reading = self._read(state, labels)
+            token_loss = reading.token_loss
+            readings.append(reading)
             with torch.no_grad():
                 norms.append(l2_norm(state.hidden).mean())
                 means.append(
@@ -108,6 +100,54 @@ class Objective:
             l2_norm=torch.stack(norms),
             mean_square=mean_square,
         )
+
+    def split(
+        self, states: Iterable[LoopState], labels: Int[Tensor, "batch seq"]
+    ) -> Mapping[str, Float[Tensor, ""]]:
+        """The loss in its finest terms, for audits: the cross-entropy by exit (`cross_entropy@2`), and the rest.
+
+        Their sum is the loss. Unlike the loss itself, every term keeps its own graph.
+        """
+        counted = labels != IGNORE_INDEX
+        readings, squares = [], []
+        collectors: list[AbstractCollector] | None = None
+        for state in states:
+            collectors = self._see(state, collectors)
+            readings.append(self._read(state, labels))
+            squares.append(wide(state.hidden).square().mean())
+        terms = {
+            f"cross_entropy@{loop}": share for loop, share in self.placement.shares(readings, counted).items()
+        }
+        terms |= {
+            name: term
+            for name, term in self.placement.terms(readings, counted).items()
+            if name != "cross_entropy"
+        }
+        terms |= {penalty.name: penalty(torch.stack(squares)) for penalty in self.penalties}
+        for collector in collectors or ():
+            terms |= collector.terms(labels, counted, self.token_loss)
+        return terms
+
+    def _read(self, state: LoopState, labels: Int[Tensor, "batch seq"]) -> Reading:
+        gate_only, token_loss = self.placement.gate_only, None
+        if self.placement.reads(state.loop, state.context.loops):
+            with torch.no_grad() if gate_only else nullcontext():
+                token_loss = self.token_loss(state.model.head, state.features(), labels)
+        if gate_only:
+            # Asked of the model, not of the state: an audit's states would give the gate a leaf of its own.
+            gate_logit = state.model.exit_gate(state.hidden.detach(), state.loop, state.context)
+        else:
+            gate_logit = state.gate_logit()
+        return Reading(state.loop, token_loss, gate_logit)
+
+    def _see(self, state: LoopState, collectors: list[AbstractCollector] | None) -> list[AbstractCollector]:
+        """Show a state to the extra terms; the first one makes their collectors."""
+        if collectors is None:
+            loops, training = state.context.loops, state.model.training
+            collectors = [extra.collector(loops, training) for extra in self.extras]
+        for collector in collectors:
+            collector.see(state)
+        return collectors
 
 
 def build_objective(config: ObjectiveConfig) -> Objective:

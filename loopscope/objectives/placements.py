@@ -26,6 +26,8 @@ class Reading:
 class AbstractPlacement(ABC):
     """Which exits are supervised, and how much each counts."""
 
+    name: str
+
     gate_only = False
     """Whether only the gate is trained: its loop's state and cross-entropy are then read without gradient."""
 
@@ -42,9 +44,17 @@ class AbstractPlacement(ABC):
     ) -> Mapping[str, Float[Tensor, ""]]:
         """Named terms whose sum is the loss; means are over the counted tokens."""
 
+    @abstractmethod
+    def shares(
+        self, readings: Sequence[Reading], counted: Bool[Tensor, "batch seq"]
+    ) -> Mapping[int, Float[Tensor, ""]]:
+        """What each exit that is read adds to the term `cross_entropy`, by loop. Audits ask; training does not."""
+
 
 class Terminal(AbstractPlacement):
     """Only the last loop."""
+
+    name = "terminal"
 
     def reads(self, loop: int, loops: int) -> bool:
         return loop == loops
@@ -56,9 +66,16 @@ class Terminal(AbstractPlacement):
         assert loss is not None
         return {"cross_entropy": mean_over(loss, counted)}
 
+    def shares(
+        self, readings: Sequence[Reading], counted: Bool[Tensor, "batch seq"]
+    ) -> Mapping[int, Float[Tensor, ""]]:
+        return {readings[-1].loop: self.terms(readings, counted)["cross_entropy"]}
+
 
 class Dense(AbstractPlacement):
     """Every loop: their mean, or a weighted one; weights may move linearly to others over training."""
+
+    name = "dense"
 
     def __init__(
         self, weights: Sequence[float] | None = None, final_weights: Sequence[float] | None = None
@@ -92,6 +109,16 @@ class Dense(AbstractPlacement):
         )
         return {"cross_entropy": torch.as_tensor(total / sum(weights))}
 
+    def shares(
+        self, readings: Sequence[Reading], counted: Bool[Tensor, "batch seq"]
+    ) -> Mapping[int, Float[Tensor, ""]]:
+        weights = [1.0] * len(readings) if self.weights is None else list(self.weights)
+        return {
+            reading.loop: weight / sum(weights) * mean_over(reading.token_loss, counted)
+            for weight, reading in zip(weights, readings, strict=True)
+            if reading.token_loss is not None
+        }
+
 
 class ExitWeighted(AbstractPlacement):
     """Every loop, weighted per token by a learned gate's probability of stopping there, plus entropy.
@@ -99,6 +126,8 @@ class ExitWeighted(AbstractPlacement):
     p_k = λ_k · prod_{j<k} (1 - λ_j), and the last loop takes what is left
     (Zhu et al., "Scaling Latent Reasoning via Looped Language Models", 2025).
     """
+
+    name = "exit-weighted"
 
     def __init__(self, entropy_weight: float = 0.1) -> None:
         self.entropy_weight = entropy_weight
@@ -115,6 +144,16 @@ class ExitWeighted(AbstractPlacement):
         return {
             "cross_entropy": mean_over((probability * losses).sum(dim=0), counted),
             "entropy": -self.entropy_weight * mean_over(entropy, counted),
+        }
+
+    def shares(
+        self, readings: Sequence[Reading], counted: Bool[Tensor, "batch seq"]
+    ) -> Mapping[int, Float[Tensor, ""]]:
+        probability = exit_probabilities([reading.gate_logit for reading in readings])
+        return {
+            reading.loop: mean_over(share * reading.token_loss, counted)
+            for share, reading in zip(probability, readings, strict=True)
+            if reading.token_loss is not None
         }
 
 

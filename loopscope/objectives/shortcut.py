@@ -22,6 +22,8 @@ from loopscope.recurrence import LoopState, unroll, wide
 class ShortcutConsistency(AbstractExtra):
     """Weights of the distance (`shortcut_consistency`) and of the cross-entropy (`shortcut_cross_entropy`)."""
 
+    name = "shortcut"
+
     def __init__(self, weight: float, loss_weight: float) -> None:
         self.weight = weight
         self.loss_weight = loss_weight

@@ -1,6 +1,7 @@
 """The audit against finite differences, closed forms and refusals."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -33,6 +34,11 @@ def audit(model: LoopedTransformer, **objective: Any) -> Any:
     return loopscope.audit(model, IDS, LABELS, build_objective(ObjectiveConfig(**objective)))
 
 
+def carried(model: LoopedTransformer, loops: int = LOOPS) -> list[Any]:
+    with torch.no_grad():
+        return carries(list(unroll(model, IDS, loops)))
+
+
 @pytest.mark.parametrize("placement", ["dense", "terminal", "exit-weighted"])
 @pytest.mark.parametrize("loop", [1, 2, LOOPS])
 def test_total_visibility_is_the_finite_difference(placement: str, loop: int) -> None:
@@ -51,11 +57,11 @@ def test_total_visibility_is_the_finite_difference(placement: str, loop: int) ->
                 except StopIteration:
                     return
 
-        return float(objective(scaled(), LABELS).total)
+        return float(objective(scaled(), LABELS).total.detach())
 
     step = 1e-5
     slope = (loss(1 + step) - loss(1 - step)) / (2 * step)
-    assert visibility(model, objective, IDS, LABELS)[loop - 1].total.d_log_scale == pytest.approx(
+    assert visibility(model, objective, IDS, LABELS)[loop - 1].total["loss"].d_log_scale == pytest.approx(
         slope, rel=1e-4
     )
 
@@ -63,7 +69,9 @@ def test_total_visibility_is_the_finite_difference(placement: str, loop: int) ->
 def test_direct_visibility_of_the_last_loop_is_the_total() -> None:
     model = make(readout="raw").double()
     last = visibility(model, build_objective(ObjectiveConfig()), IDS, LABELS)[-1]
-    assert sum(entry.d_log_scale for entry in last.direct.values()) == pytest.approx(last.total.d_log_scale)
+    assert sum(entry.d_log_scale for entry in last.direct.values()) == pytest.approx(
+        last.total["loss"].d_log_scale
+    )
 
 
 def test_a_penalty_has_its_closed_form() -> None:
@@ -71,8 +79,8 @@ def test_a_penalty_has_its_closed_form() -> None:
     objective = build_objective(ObjectiveConfig(norm_penalty=0.3))
     squares = [float(state.hidden.square().mean()) for state in unroll(model, IDS)]
     for loop, square in zip(visibility(model, objective, IDS, LABELS), squares, strict=True):
-        assert loop.direct["norm_penalty/penalty"].d_log_scale == pytest.approx(2 * 0.3 * square / LOOPS)
-        assert loop.direct["norm_penalty/penalty"].share == pytest.approx(1)
+        assert loop.direct["norm_penalty/state"].d_log_scale == pytest.approx(2 * 0.3 * square / LOOPS)
+        assert loop.direct["norm_penalty/state"].share == pytest.approx(1)
 
 
 def test_carry_of_known_recurrences() -> None:
@@ -86,13 +94,13 @@ def test_carry_of_known_recurrences() -> None:
             return torch.full((*input_ids.shape, 32), 4.0)
 
     config = make().config
-    found = carries(Affine(config), IDS, 2)
+    found = carried(Affine(config), 2)
     # H_1 = 5, H_2 = 5.5: from H_1, 0.5·5 / 5.5.
     assert found[0].mean == pytest.approx(2.5 / 5.5, rel=1e-3)
     assert found[0].spread == pytest.approx(0, abs=1e-4)
-    normed = carries(make(carry=("layernorm",)), IDS, LOOPS)
+    normed = carried(make(carry=("layernorm",)))
     assert max(abs(carry.mean) for carry in normed) < 1e-3
-    damped = carries(make(carry=("damping",), damping=0.6), IDS, LOOPS)
+    damped = carried(make(carry=("damping",), damping=0.6))
     assert all(carry.gain == pytest.approx(0.6, rel=1e-4) for carry in damped)
 
 
@@ -100,7 +108,7 @@ def test_a_large_state_is_carried_whole() -> None:
     model = make()
     with torch.no_grad():
         model.token_embedding.weight.mul_(1e4)
-    assert all(carry.mean == pytest.approx(1, abs=0.01) for carry in carries(model, IDS, LOOPS))
+    assert all(carry.mean == pytest.approx(1, abs=0.01) for carry in carried(model))
 
 
 @pytest.mark.parametrize(
@@ -145,11 +153,120 @@ def test_an_audit_leaves_the_model_as_it_was() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_a_model_in_half_precision_is_audited_in_an_fp32_copy() -> None:
+    model = make().bfloat16()
+    report = audit(model)
+    assert "bfloat16" in report.notes[0]
+    assert "fp32 copy" in report.notes[0]
+    assert report.verdict == "blind"
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert audit(make()).notes == ()
+
+
+def test_exposure_is_direct_visibility_carried_along() -> None:
+    report = audit(
+        make(), placement="terminal", norm_penalty={"weight": 0.1, "loop_weights": [0, 1, 0], "over": "each"}
+    )
+    one, two, three = report.loops
+    assert one.direct == pytest.approx(0, abs=1e-7)
+    assert one.exposure == pytest.approx(two.direct * report.carry[0].mean)
+    assert two.exposure == two.direct > 0.01
+    assert three.exposure == three.direct < 1e-5
+    assert [loop.status for loop in report.loops] == [
+        "visible",
+        "visible",
+        "visible",
+    ]  # the last as the one before
+
+
+def test_a_satisfied_anchor_is_not_blind() -> None:
+    """Where the anchor holds the scale its gradient is nil; what a larger state would meet is not."""
+    model = make().double()
+    mean_square = sum(float(state.hidden.square().mean()) for state in unroll(model, IDS)) / LOOPS
+    report = audit(model, scale_anchor={"weight": 0.1, "target": mean_square**0.5})
+    assert max(loop.exposure for loop in report.loops) < 1e-4
+    assert report.verdict == "visible"
+    assert "meets it once it grows" in report.why
+
+
+def test_a_small_state_is_not_seen_through_the_norms_eps() -> None:
+    """A norm lets through eps / (mean square + eps) of a change of scale: real, but gone once the state grows."""
+    model = make(initialisation="scaled", norm_eps=1e-4)
+    report = audit(model)
+    with torch.no_grad():
+        shares = [1e-4 / (state.hidden.square().mean(dim=-1) + 1e-4) for state in unroll(model, IDS)]
+    for loop, share in zip(report.visibility, shares, strict=True):
+        assert loop.readout_response == pytest.approx(float(share.mean()), rel=1e-3)
+    assert report.visibility[0].readout_response > 0.05
+    assert max(loop.direct for loop in report.loops) > 1e-4
+    assert report.verdict == "blind"
+
+
+@pytest.mark.parametrize("loop", [1, LOOPS])
+def test_direct_visibility_is_the_finite_difference_of_every_term(loop: int) -> None:
+    model = make(readout="raw", exit_gate=True).double()
+    objective = build_objective(ObjectiveConfig(placement="exit-weighted", norm_penalty=0.01))
+    with torch.no_grad():
+        states = list(unroll(model, IDS))
+
+    def terms(factor: float) -> dict[str, float]:
+        scaled = [
+            replace(state, hidden=state.hidden * (factor if state.loop == loop else 1.0)) for state in states
+        ]
+        return {name: float(term) for name, term in objective.split(scaled, LABELS).items()}
+
+    step = 1e-5
+    up, down = terms(1 + step), terms(1 - step)
+    direct = visibility(model, objective, IDS, LABELS)[loop - 1].direct
+    assert set(up) == {"cross_entropy@1", "cross_entropy@2", "cross_entropy@3", "entropy", "norm_penalty"}
+    for name in up:
+        found = sum(entry.d_log_scale for path, entry in direct.items() if path.startswith(name + "/"))
+        assert found == pytest.approx((up[name] - down[name]) / (2 * step), rel=1e-4, abs=1e-9)
+
+
+@pytest.mark.parametrize("placement", ["terminal", "dense", "exit-weighted"])
+def test_the_finest_terms_sum_to_the_loss(placement: str) -> None:
+    model = make(exit_gate=True)
+    objective = build_objective(
+        ObjectiveConfig(placement=placement, norm_penalty=0.01, scale_anchor={"weight": 0.1})
+    )
+    with torch.no_grad():
+        whole = objective(unroll(model, IDS), LABELS).total
+        parts = objective.split(unroll(model, IDS), LABELS)
+    torch.testing.assert_close(torch.stack(list(parts.values())).sum(), whole)
+
+
+def test_rescaling_a_blind_readout_leaves_its_own_exit_as_it_was() -> None:
+    report = audit(make())
+    for loop in range(1, LOOPS + 1):
+        after = report.rescaled[str(loop)]
+        assert after.rms[loop - 1] == pytest.approx(2 * report.expansion.rms[loop - 1], rel=1e-4)
+        assert after.cross_entropy[:loop] == pytest.approx(report.cross_entropy[:loop], rel=1e-4)
+        if loop < LOOPS:
+            assert after.cross_entropy[loop] != report.cross_entropy[loop]
+
+
+def test_remedies_are_measured() -> None:
+    """What helps depends on the objective: a raw readout before the last loop is never read by a terminal loss."""
+    dense = {remedy.change.split("(")[-1]: remedy for remedy in audit(make()).remedies}
+    terminal = {
+        remedy.change.split("(")[-1]: remedy for remedy in audit(make(), placement="terminal").remedies
+    }
+    assert dense["readout final-only)"].verdict == "visible"
+    assert terminal["readout final-only)"].verdict == "blind"
+    assert dense["readout raw)"].verdict == terminal["readout raw)"].verdict == "visible"
+    assert dense["add a norm penalty of weight 0.01"].cost == 0
+    assert dense["put an RMSNorm between loops"].verdict == "removed"
+    raw = make(readout="raw")
+    raw.load_state_dict({k: v for k, v in make().state_dict().items() if not k.startswith("reading")})
+    assert dense["readout raw)"].cross_entropy == pytest.approx(sum(audit(raw).cross_entropy) / LOOPS)
+
+
 def test_lines_are_fitted_by_least_squares() -> None:
-    line = fit([1, 2, 3, 4], [3.0, 5.0, 7.0, 9.0])
+    line = fit([1.0, 2.0, 3.0, 4.0], [3.0, 5.0, 7.0, 9.0])
     assert (line.slope, line.intercept, line.r_squared) == pytest.approx((2, 1, 1))
-    assert fit([1, 2], [1.0, 2.0]) is None
-    assert fit([1, 1, 1], [1.0, 2.0, 3.0]) is None
+    assert fit([1.0, 2.0], [1.0, 2.0]) is None
+    assert fit([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]) is None
 
 
 def test_bad_input_is_refused() -> None:
@@ -163,8 +280,10 @@ def test_bad_input_is_refused() -> None:
             loopscope.audit(model, IDS, labels)
     with pytest.raises(ValueError, match="12 learned positions"):
         loopscope.audit(model, IDS.view(1, 24), LABELS.view(1, 24))
-    with pytest.raises(ValueError, match="call model.float"):
-        loopscope.audit(make().bfloat16(), IDS, LABELS)
+    with pytest.raises(ValueError, match=r"loopscope.adapt\(model\)"):
+        loopscope.audit(torch.nn.Linear(2, 2), IDS, LABELS)
+    with pytest.raises(ValueError, match="dtype torch.float32"):
+        loopscope.audit(model, IDS, LABELS.float())
     with torch.no_grad():
         model.layers[1].attention.out.weight[0, 0] = torch.nan
     with pytest.raises(ValueError, match="layers.1.attention.out.weight are not all finite"):

@@ -159,13 +159,12 @@ def test_an_audit_lists_every_term_by_name() -> None:
     config = {"shortcut": {"weight": 0.5}, "jacobian": {"weight": 0.1, "through_state": True}}
     seen = visibility(model, build_objective(ObjectiveConfig(**config)), IDS, LABELS)
     names = [set(loop.direct) for loop in seen]
+    assert names[0] == {"cross_entropy@1/readout"}
     shortcut = {"shortcut_consistency/readout", "shortcut_cross_entropy/readout"}
-    assert names[0] == {"cross_entropy/readout"}
-    assert names[1] == {"cross_entropy/readout", *shortcut}
-    assert names[3] == {"cross_entropy/readout", "jacobian/penalty"}
-    assert (
-        seen[3].direct["jacobian/penalty"].share > 1e-3
-    )  # branches shrink against a larger state: it is seen
+    assert names[1] == {"cross_entropy@2/readout", *shortcut}
+    assert names[3] == {"cross_entropy@4/readout", "jacobian/state"}
+    assert seen[3].direct["jacobian/state"].share > 1e-3  # branches shrink against a larger state: it is seen
+    assert set(seen[0].total) >= {"shortcut_consistency", "shortcut_cross_entropy", "jacobian", "loss"}
     blind = seen[1].direct["shortcut_consistency/readout"]
     assert blind.share < 1e-2  # behind a readout that normalises, the shortcut sees no scale either
     raw = made(readout="raw")
@@ -175,7 +174,21 @@ def test_an_audit_lists_every_term_by_name() -> None:
     assert not any("jacobian" in name for loop in held for name in loop.direct)  # STARS holds the state fixed
     gated = made(exit_gate=True)
     stage = visibility(gated, build_objective(ObjectiveConfig(placement="gate-improvement")), IDS, LABELS)
-    assert all(loop.direct == {} and loop.total.absolute == 0 for loop in stage)
+    assert all(loop.direct == {} and loop.total["loss"].absolute == 0 for loop in stage)
+
+
+def test_the_finest_terms_sum_to_the_loss() -> None:
+    model = made(exit_gate=True)
+    for config in (
+        {"shortcut": {"weight": 0.5}, "jacobian": {"weight": 0.1}, "norm_penalty": 0.1},
+        {"placement": "exit-weighted", "shortcut": {"weight": 0.5}},
+        {"placement": "gate-improvement"},
+        {"final_loop_weights": (1, 2, 0, 4)},
+    ):
+        objective = build_objective(ObjectiveConfig(**config))
+        terms = objective.split(list(unroll(model, IDS)), LABELS)
+        assert torch.allclose(sum(terms.values()), objective(unroll(model, IDS), LABELS).total, rtol=1e-5)
+    assert build_objective(ObjectiveConfig(jacobian={"weight": 1.0})).name == "dense + jacobian"
 
 
 def test_a_hand_made_state_is_enough() -> None:

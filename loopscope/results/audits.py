@@ -1,0 +1,248 @@
+"""Records of an audit. Losses are in nats per token; a scale s_k is a root mean square over dim.
+
+Loops count from 1. What is "per loop" has one entry per loop of the trained depth unless it says otherwise.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from loopscope.results.codec import decode, json_object
+from loopscope.results.origin import Provenance
+
+Verdict = Literal["removed", "visible", "damped", "blind"]
+WORST_FIRST: tuple[Verdict, ...] = ("blind", "damped", "visible", "removed")
+AUDIT_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Radial:
+    """The radial part of one gradient at H_k. Units: nats for a relative change of scale by 1."""
+
+    d_log_scale: float  # d L / d log s_k: sum over tokens of <dL/dH, H>
+    absolute: float  # sum over tokens of |<dL/dH, H>|: what the signed sum may cancel
+    share: float  # mean over tokens of the absolute cosine between dL/dH and H
+
+
+@dataclass(frozen=True)
+class LoopVisibility:
+    """What the loss sees of one loop's scale, term by term.
+
+    `direct` counts the terms that read H_k itself, by path (`cross_entropy@2/readout`, `entropy/gate`,
+    `norm_penalty/state`), the rest of the unroll cut off. `total` counts every term through the rest of the
+    unroll too, and their sum under `loss`. `grown` sums the absolute direct visibility of a state thirty
+    times as large: what a runaway scale would meet.
+    """
+
+    loop: int
+    direct: Mapping[str, Radial]
+    total: Mapping[str, Radial]
+    grown: float
+    readout_response: float  # relative change of the features for one of scale: 0 where it is hidden, 1 raw
+    readout_response_grown: float  # the same at thirty times the size, where no norm's eps is left
+
+
+@dataclass(frozen=True)
+class Carry:
+    """How much of a relative change of scale arrives one loop later, over tokens."""
+
+    loop: int
+    mean: float  # d log s_{k+1} / d log s_k
+    spread: float  # standard deviation over tokens
+    gain: float  # mean of ‖carry(H_k)‖ / ‖H_k‖: what the step between loops alone does to the size
+    gain_of_double: float  # the same for 2·H_k, over the gain: 1 for a linear step, 1/2 for a norm
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A least-squares line."""
+
+    slope: float
+    intercept: float
+    r_squared: float
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """Scale per loop, also past the trained depth, and what changes from loop k to k + 1 (one entry fewer)."""
+
+    rms: tuple[float, ...]  # mean over tokens of s_k
+    l2_norm: tuple[float, ...]
+    radial_increment: tuple[float, ...]  # mean over tokens and dim of u_k·(H_{k+1} - H_k): RMS units
+    angular_step: tuple[float, ...]  # mean over tokens of ‖u_{k+1} - u_k‖, u of RMS 1
+    step_size: tuple[float, ...]  # mean over tokens of ‖H_{k+1} - H_k‖ / ‖H_k‖
+    direction_cosine: tuple[float, ...]  # mean over tokens of the cosine of H_{k+1} and H_k
+    update_cosine: tuple[float, ...]  # of successive updates H_{k+1} - H_k (two entries fewer)
+    growth: Fit | None  # s_k against k; None for fewer than three loops
+    turning: Fit | None  # angular step against 1 / s_k; None for fewer than three steps
+
+    @property
+    def drift(self) -> float:
+        """s at the deepest loop measured over s_1."""
+        return self.rms[-1] / self.rms[0] if self.rms[0] else float("nan")
+
+
+@dataclass(frozen=True)
+class LoopDynamics:
+    """The loop map H_k to H_{k+1}, linearised at H_k."""
+
+    loop: int
+    spectral_radius: float  # of its Jacobian, by power iteration
+    radial: float  # mean over tokens of u_{k+1}·J u_k: what a change along H_k keeps along H_{k+1}
+    angular: float  # spectral radius of the Jacobian with the direction of H_k projected out, per token
+    converged: bool  # whether the last iterations of both agreed within 5 %
+
+
+@dataclass(frozen=True)
+class Clamped:
+    """Per loop, with every state changed before its readout and before it is carried on."""
+
+    cross_entropy: tuple[float, ...]
+    l2_norm: tuple[float, ...]
+    rms: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class TokenNorms:
+    """L2 norms over the tokens of one loop."""
+
+    loop: int
+    count: int
+    mean: float
+    median: float
+    p99: float
+    max: float
+    min: float
+    std: float
+    top_token_share: float  # of the summed squared norm, in the largest 1 % of tokens (at least one)
+    top_channel_share: float  # in the largest 1 % of channels (at least one)
+    largest: tuple[tuple[int, int, int, float], ...]  # (sequence, position, token id, norm), largest first
+
+
+@dataclass(frozen=True)
+class LoopVerdict:
+    """One loop: its direct visibility, its carry, its exposure, and what follows."""
+
+    loop: int
+    status: Verdict
+    direct: float  # sum over terms and paths of the absolute radial gradient, nats per e-fold of scale
+    carry: float
+    exposure: float  # the largest over loops j >= k of direct visibility at j × the carries from k to j
+    exposure_grown: float  # the same for states thirty times as large
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """One change that needs no training, and the verdict with it."""
+
+    change: str
+    verdict: Verdict
+    cross_entropy: float  # of the last exit with the change
+    cost: float  # that less the model's own
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """What one batch shows about one looped model under one objective."""
+
+    verdict: Verdict
+    why: str
+    objective: str  # its name (`dense + norm_penalty`)
+    terms: tuple[str, ...]  # the loss terms that were judged
+    loops: tuple[LoopVerdict, ...]
+    cross_entropy: tuple[float, ...]  # per exit
+    visibility: tuple[LoopVisibility, ...]
+    readout: tuple[Radial, ...]  # every loop's own cross-entropy by itself, whatever the objective
+    carry: tuple[Carry, ...]
+    expansion: Expansion  # to four times the trained depth
+    dynamics: tuple[LoopDynamics, ...]
+    tokens: tuple[TokenNorms, ...]
+    final_scale_sweep: Mapping[str, float]  # factor to cross-entropy of the last exit
+    radial_clamp: Mapping[str, Clamped]
+    rescaled: Mapping[str, Clamped]  # loop whose state was doubled, to what each exit then measures
+    remedies: tuple[Remedy, ...]  # tried where the verdict is blind or damped
+    notes: tuple[str, ...] = ()  # what the reader should know about how it was measured
+
+
+@dataclass(frozen=True)
+class AuditedModel:
+    """An audit of one model: the report under its objective, and where it came from.
+
+    Where the objective is not known, the plausible ones are audited: `report` is the one with the worst verdict,
+    `others` holds the rest.
+    """
+
+    name: str
+    report: AuditReport
+    objective_from: Literal["model", "given", "assumed"]
+    others: tuple[AuditReport, ...]
+    data: str  # what the tokens were
+    batch: tuple[int, int]  # sequences, tokens of each
+    parameters: int
+    token_texts: Mapping[str, str]  # of the largest tokens, by id
+    provenance: Provenance
+
+    @property
+    def reports(self) -> tuple[AuditReport, ...]:
+        """All of them, worst verdict first."""
+        return (self.report, *self.others)
+
+
+def audit_values(audited: AuditedModel) -> dict[str, Any]:
+    """Plain values of an audited model: the report's own keys first, so that `verdict` stands at the top."""
+    values = dataclasses.asdict(audited)
+    report = values.pop("report")
+    return {"schema": AUDIT_SCHEMA, "name": values.pop("name"), **report, **values}
+
+
+def audits_from_json(text: str) -> list[AuditedModel]:
+    """What `loopscope audit --json` wrote: one model, or several under `models`.
+
+    Raises:
+        ValueError: not an audit, of another schema, or with a key missing.
+    """
+    data = json_object(text)
+    entries: Sequence[Any] = data.get("models", [data])
+    found = []
+    for values in entries:
+        if not isinstance(values, dict) or values.get("schema") != AUDIT_SCHEMA:
+            raise ValueError(
+                f"not an audit of schema {AUDIT_SCHEMA}; write one with loopscope audit PATH --json"
+            )
+        try:
+            found.append(decode(AuditedModel, {**values, "report": values}))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"not a whole audit: {error}") from error
+    return found
+
+
+def load_audits(path: str | Path) -> list[AuditedModel]:
+    """Audits in a JSON file. Raises ValueError, naming the file, where it holds none."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path} is not a file; write one with loopscope audit PATH --json > {path.name}")
+    try:
+        return audits_from_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+@dataclass(frozen=True)
+class StaticLoop:
+    """What a config alone says of one loop."""
+
+    loop: int
+    status: Verdict
+    reason: str
+
+
+@dataclass(frozen=True)
+class StaticAudit:
+    """What a config alone says of a model, before any training."""
+
+    name: str
+    verdict: Verdict
+    why: str
+    loops: tuple[StaticLoop, ...]

@@ -1,0 +1,130 @@
+"""Records of training: what was run, what came out, and where a study keeps it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from loopscope.results.codec import decode, json_object
+from loopscope.results.origin import Provenance, provenance
+
+SCHEMA = 1
+Status = Literal["completed", "diverged", "failed"]
+
+
+@dataclass(frozen=True)
+class LoopMetrics:
+    """What one exit is worth on the validation set, and how large the state behind it is."""
+
+    loop: int  # 1-based
+    loss: float  # mean cross-entropy, nats per token
+    perplexity: float  # exp(loss); depends on the tokenizer
+    bits_per_byte: float  # loss in bits per byte of the original text; does not
+    l2_norm: float  # mean over tokens of the L2 norm of H_k
+    rms: float  # mean over tokens of s_k, the root mean square of H_k over dim
+
+
+@dataclass(frozen=True)
+class TrainPoint:
+    """One logged training step: the loss and every loop's scale at that moment."""
+
+    step: int
+    loss: float
+    l2_norm: tuple[float, ...]  # per loop, mean over tokens of the batch
+
+
+@dataclass(frozen=True)
+class EvalPoint:
+    """One evaluation during training."""
+
+    step: int
+    per_loop: tuple[LoopMetrics, ...]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run ended early. A diverged run is a result, not a lost grid."""
+
+    message: str
+    step: int | None = None
+    loop: int | None = None  # first loop whose state or loss was not finite
+    l2_norm: tuple[float, ...] = ()
+    last_checkpoint: str | None = None
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One run: one condition, size and seed."""
+
+    condition: str
+    size: str
+    seed: int
+    status: Status
+    parameters: int
+    tokens_trained: int
+    steps: int
+    seconds: float
+    per_loop: tuple[LoopMetrics, ...]  # final evaluation; empty when the run did not complete
+    training: tuple[TrainPoint, ...] = ()  # thinned to at most a few hundred points
+    evaluations: tuple[EvalPoint, ...] = ()
+    failure: Failure | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Provenance | None = None
+
+    @property
+    def drift(self) -> float | None:
+        """s_K / s_1 at the final evaluation."""
+        if not self.per_loop or self.per_loop[0].rms == 0:
+            return None
+        return self.per_loop[-1].rms / self.per_loop[0].rms
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """All runs of one study folder (or of one run folder, as a study of one)."""
+
+    runs: tuple[RunResult, ...]
+    provenance: Provenance
+    schema: int = SCHEMA
+
+
+def study_from_json(text: str) -> StudyResults:
+    """Read what `to_json` wrote.
+
+    Raises:
+        ValueError: not a results file, of a schema this version does not read, or with a key missing.
+    """
+    data = json_object(text)
+    if data.get("schema") != SCHEMA:
+        raise ValueError(f"results have schema {data.get('schema')!r}; this version reads schema {SCHEMA}")
+    return decode(StudyResults, data)
+
+
+def run_from_json(text: str) -> RunResult:
+    """Read one run's `result.json`."""
+    return decode(RunResult, json_object(text))
+
+
+def load_results(path: str | Path) -> StudyResults:
+    """Results of a study folder (`results.json`), a run folder (`result.json`) or one of those files.
+
+    Raises:
+        ValueError: nothing to read there, or not results; says what was looked for.
+    """
+    path = Path(path)
+    candidates = [path] if path.is_file() else [path / "results.json", path / "result.json"]
+    for candidate in candidates:
+        if not candidate.is_file():
+            continue
+        text = candidate.read_text(encoding="utf-8")
+        try:
+            if "runs" in json_object(text):
+                return study_from_json(text)
+            run = run_from_json(text)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{candidate} is not a results file of Loopscope: {error}") from error
+        return StudyResults(runs=(run,), provenance=run.provenance or provenance())
+    looked = " or ".join(str(candidate) for candidate in candidates)
+    raise ValueError(
+        f"no results at {path}: looked for {looked}. Train first: loopscope train or loopscope study."
+    )
