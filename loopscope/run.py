@@ -33,6 +33,7 @@ from loopscope.training.hardware import resolve_device, resolve_precision
 from loopscope.training.loop import Outcome, TrainingData, train
 from loopscope.training.metrics import read_metrics
 from loopscope.training.validation import Batches
+from loopscope.training.weights import load_weights
 
 RESULT = "result.json"
 CONFIG = "config.yaml"
@@ -56,6 +57,8 @@ def execute(config: RunConfig, run: Path, resume: bool = False, quiet: bool = Fa
     training_data = windows(config, data)
     torch.manual_seed(config.training.seed)
     model = LoopedTransformer(config.model)
+    if config.training.weights is not None:
+        load_weights(model, config.training.weights)
     model.gradient_checkpointing = config.training.gradient_checkpointing
 
     run.mkdir(parents=True, exist_ok=True)

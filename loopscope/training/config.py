@@ -39,6 +39,8 @@ class TrainingConfig(BaseModel):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16 autocasts products; weights, norms, losses and scales stay fp32. auto: where hardware has it."""
     gradient_checkpointing: bool = False
+    weights: str | None = None
+    """Start from the weights of this run or model folder (an exit gate may be new); None: from initialisation."""
     seed: int = Field(0, ge=0)
     device: str = "auto"
     threads: int | None = Field(None, ge=1)
