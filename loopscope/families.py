@@ -68,7 +68,7 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "parcae": Family(
         source="Prairie et al., Parcae: Scaling Laws For Stable Looped Language Models (arXiv 2604.12946)",
-        departs="without the value embeddings of its code, so smaller than its name says; gradient through 4 loops",
+        departs="without the value embeddings of its code (75M of the 140M), its scaling and capping of logits",
         model={
             "readout": {"kind": "rmsnorm"},
             "carry": ["decay"],
@@ -78,11 +78,10 @@ FAMILIES: Mapping[str, Family] = {
             "block": {"activation": "relu2"},
             "positions": "rotary",
             "attention": {"rotary_base": 50_000.0, "qk_norm": True},
-            "tied": False,
         },
         objective={"placement": "terminal"},
         depth={"distribution": "lognormal-poisson", "per_sequence": True, "backprop": 4},
-        parts={"prelude": 1, "coda": 1},
+        parts={"prelude": 1, "coda": 1, "coda_matrix": True},
         sizes=("parcae-140m",),
     ),
     "loopformer": Family(
@@ -192,7 +191,14 @@ FAMILY_SIZES: Mapping[str, Callable[[], Change]] = {
         5280, 4, 55, 32, 65_536, 4096, 17_920, {"positions": "rotary", "prelude": 2, "coda": 2}
     ),
     "parcae-140m": _size(
-        768, 2, 6, 8, 32_768, 2048, 3072, {"positions": "rotary", "prelude": 2, "coda": 2, "tied": False}
+        768,
+        2,
+        6,
+        8,
+        32_768,
+        2048,
+        3072,
+        {"positions": "rotary", "prelude": 2, "coda": 2, "coda_matrix": True},
     ),
     "loopformer-3x8": _size(2048, 3, 32, 8, 50_304, 1024, 5120),
 }

@@ -92,6 +92,8 @@ def test_shapes_are_the_published_ones() -> None:
     assert (huginn.prelude, huginn.layers, huginn.coda, huginn.loops) == (2, 4, 2, 32)
     parcae = recipe("parcae-140m", "parcae").model
     assert (parcae.prelude, parcae.layers, parcae.coda, parcae.width) == (2, 2, 2, 3072)
+    value_embeddings = 3 * 32_768 * 768  # of its code, and not of this model
+    assert 140e6 < cost(parcae).parameters + value_embeddings < 150e6
     loopformer = recipe("loopformer-3x8", "loopformer").model
     modulation = 3 * 4 * 2048 * 2049 + 2 * (256 * 2048 + 2048 + 2048 * 2048 + 2048)
     blocks = 3 * (4 * 2048**2 + 2 * 2048 * 5120)

@@ -95,6 +95,8 @@ class ModelConfig(BaseModel):
     """Layers of their own between H_k and the readout, at every exit."""
     coda_norm: bool = False
     """Apply the readout's norm to H_k before the coda too (one norm, used twice): then the coda hides the scale."""
+    coda_matrix: bool = False
+    """A square matrix between H_k and the coda, the identity at first (the C of Parcae's linear system)."""
     start: Literal["embedding", "zero", "random"] = "embedding"
     """H_0: the input itself, zeros, or noise (drawn anew in training, the same for every call in evaluation)."""
     injection: InjectionConfig = InjectionConfig()

@@ -58,6 +58,8 @@ def _contradictions(config: "ModelConfig") -> Iterator[str]:
             f"coda_norm needs coda layers and a readout with a norm; coda is {config.coda}, readout "
             f"{config.readout.kind!r}"
         )
+    if config.coda_matrix and not config.coda:
+        yield "coda_matrix is on, but there is no coda; set coda, or turn it off"
     if config.loop_embedding == "modulation" and config.block.placement != "pre":
         yield (
             f"loop_embedding 'modulation' gates pre-norm branches; placement is {config.block.placement!r}: "

@@ -84,7 +84,7 @@ def parameters(config: ModelConfig) -> dict[str, int]:
         + (config.sequence * dim if config.positions == "learned" else 0),
         "prelude": config.prelude * _layer(config, norm, shared=False),
         "shared": config.layers * _layer(config, norm, shared=True),
-        "coda": config.coda * _layer(config, norm, shared=False),
+        "coda": config.coda * _layer(config, norm, shared=False) + dim * dim * config.coda_matrix,
         "loop": loop,
         "head": reading + (0 if config.tied else config.vocabulary * dim) + (dim + 1) * config.exit_gate,
     }
@@ -109,16 +109,11 @@ def _body(config: ModelConfig, seq: int, loops: int, exits: int) -> int:
     attention = _attention_flops(config, seq, shared=True)
     shared = config.layers * (attention + _feed_forward_flops(config, shared=True))
     later = config.layers * attention if config.looped == "attention" else shared
+    coda = config.coda * layer + 2 * dim * dim * config.coda_matrix
     gate = 2 * dim * config.exit_gate
     if config.exit_gate and config.gate_reads == "readout":
-        gate += config.coda * layer
-    return (
-        config.prelude * layer
-        + shared
-        + (loops - 1) * later
-        + loops * (mixed + gate)
-        + exits * config.coda * layer
-    )
+        gate += coda
+    return config.prelude * layer + shared + (loops - 1) * later + loops * (mixed + gate) + exits * coda
 
 
 def _head(config: ModelConfig) -> int:

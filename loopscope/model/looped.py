@@ -52,6 +52,7 @@ class LoopedTransformer(AbstractLoopedLM):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.carries = build_carries(config)
         self.coda = nn.ModuleList(Layer(config, shared=False) for _ in range(config.coda))
+        self.coda_matrix = nn.Parameter(torch.eye(config.dim)) if config.coda_matrix else None
         self.reading = build_readout(config)
         share_norm(self.carries, self.reading)
         self.unembedding = None if config.tied else nn.Linear(config.dim, config.vocabulary, bias=False)
@@ -109,6 +110,8 @@ class LoopedTransformer(AbstractLoopedLM):
             norm = self.reading.norm
             assert isinstance(norm, nn.Module), "the config checks that the readout has a norm"
             hidden = norm(hidden)
+        if self.coda_matrix is not None:
+            hidden = F.linear(hidden, self.coda_matrix)
         for layer in self.coda:
             hidden = self._run(layer, hidden, 1, None)
         return self.reading(hidden, loop, context.loops)

@@ -33,6 +33,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "parcae": {
         "prelude": 1,
         "coda": 1,
+        "coda_matrix": True,
         "injection": {"kind": "write", "norm": True},
         "carry": ["decay"],
         "start": "random",

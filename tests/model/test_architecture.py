@@ -118,6 +118,8 @@ def test_unroll_equals_a_loop_written_by_hand(name: str, loops: int) -> None:
             hidden = layer_by_hand(layer, hidden, k, condition, config)
         assert torch.equal(state.hidden, hidden), f"loop {k}"
         read = norm(model.reading.norm, hidden) if config.coda_norm else hidden
+        if config.coda_matrix:
+            read = F.linear(read, model.coda_matrix)
         for layer in model.coda:
             read = layer_by_hand(layer, read, 1, None, config)
         head = model.token_embedding.weight if config.tied else model.unembedding.weight
@@ -393,6 +395,7 @@ def test_a_gate_may_read_the_readout() -> None:
         ({"decay": 0.5}, "carry has no 'decay' step"),
         ({"carry": ["readout-norm"], "readout": "raw"}, "readout 'raw' has none"),
         ({"coda_norm": True}, "coda_norm needs coda layers"),
+        ({"coda_matrix": True}, "there is no coda"),
         ({"loop_embedding": "modulation", "block": {"placement": "post"}}, "set block.placement: pre"),
         ({"loop_embedding": "sinusoidal", "dim": 5, "heads": 5}, "dim 5 is odd"),
         ({"gate_reads": "readout"}, "there is no gate"),
