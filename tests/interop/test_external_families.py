@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from transformers import HrmTextConfig, HrmTextForCausalLM
-from x_transformers import Decoder, TransformerWrapper
+from x_transformers import AutoregressiveWrapper, Decoder, TransformerWrapper
 
 import loopscope
 from loopscope.interop.external.families import FAMILIES
@@ -275,6 +275,8 @@ def test_shells_are_taken_off() -> None:
     assert loopscope.adapt(OptimizedModule(module)).module is module
     adapted = loopscope.adapt(module)
     assert loopscope.adapt(adapted) is adapted
+    inner = x_transformer()
+    assert loopscope.adapt(AutoregressiveWrapper(inner)).module is inner
 
 
 @pytest.mark.parametrize("make", [hrm, lookalikes.Parcae], ids=["hrm", "parcae"])

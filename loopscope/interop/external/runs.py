@@ -103,6 +103,14 @@ def logits_of(output: Any) -> Float[Tensor, "batch seq vocab"]:
     )
 
 
+def every_logits_of(output: Any) -> list[Tensor]:
+    """The logits of every loop, where a forward returns a list of them; else an empty list."""
+    found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
+    if isinstance(found, list) and all(is_float(value) and value.ndim == 3 for value in found):
+        return found
+    return []
+
+
 def example(module: nn.Module, run: Callable[[Tensor], Any]) -> Int[Tensor, "batch seq"]:
     """A small random batch of ids that the module knows.
 
