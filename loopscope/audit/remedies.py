@@ -52,7 +52,10 @@ def try_remedies(
         return Remedy(change, verdict, cross_entropy=mean, cost=mean - before)
 
     penalised = Objective(
-        objective.placement, [*objective.penalties, NormPenalty(PENALTY)], objective.token_loss
+        objective.placement,
+        [*objective.penalties, NormPenalty(PENALTY)],
+        objective.token_loss,
+        objective.extras,
     )
     judged = judge(states, carried, penalised, labels)
     remedies = [remedy(f"add a norm penalty of weight {PENALTY}", judged, losses)]

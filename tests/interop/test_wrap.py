@@ -259,6 +259,17 @@ def test_gradients_are_the_forwards(kind: type[Plain]) -> None:
         assert torch.allclose(found, expected, atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", [Injected, Gated])
+def test_loops_without_gradient_keep_that_of_the_embedding(kind: type[Plain]) -> None:
+    """`gradient_loops` cuts the state's gradient, not the injected embedding's."""
+    module = build(kind)
+    model = loopscope.wrap(module, "block" if kind is Gated else "layers")
+    first, *_, last = unroll(model, IDS, gradient_loops=1)
+    assert not first.hidden.requires_grad
+    last.logits().sum().backward()
+    assert (module.tokens.weight.grad is not None) == (kind is Injected)
+
+
 @pytest.mark.parametrize(
     ("kind", "set_loops"),
     [

@@ -64,7 +64,7 @@ def test_loopformer_is_blind() -> None:
     ):
         loopscope.wrap(module, "transformer.h")
     model: Any = loopscope.wrap(module, "transformer.h", readout="transformer.norm_f", set_loops=equal_steps)
-    assert (model.loops, model.replays, model.passes_on) == (4, True, True)
+    assert (model.loops, model.replays, model.passes_on, model.depth_conditioned) == (4, True, True, True)
     with torch.no_grad():
         assert torch.allclose(model(IDS)[:, -1:], module(IDS)[0], atol=1e-5)
         *_, deep = unroll(model, IDS, 8)
@@ -91,6 +91,7 @@ def test_looped_nanochat_removes_scale(injection: str) -> None:
     model: Any = loopscope.wrap(module, "transformer.recur", set_loops="num_recur")
     # The norm between loops is followed, the crop and the softcap behind the head are too.
     assert (model.loops, model.passes_on, model.follows_head) == (4, False, True)
+    assert not model.depth_conditioned
     own = inputs_of(module.norm_recur, lambda: module(IDS, num_recur=8))
     with torch.no_grad():
         states = list(unroll(model, IDS, 8))

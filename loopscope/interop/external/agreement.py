@@ -191,6 +191,16 @@ def warn_of_side_paths(model: Followed, trace: Trace) -> None:
         )
 
 
+@torch.no_grad()
+def depends_on_depth(model: Followed, trace: Trace) -> bool:
+    """Whether the forward, told to run twice as deep, has other states on the way."""
+    if not model.follower.count:
+        return False
+    deeper, _ = model.record(trace.input_ids, 2 * trace.depth, states=True)
+    tolerance = TOLERANCE.get(dtype_of(model.module), HALF_TOLERANCE)
+    return not all(_close(deeper.states[loop], state, tolerance) for loop, state in trace.states.items())
+
+
 def _readout_reason(
     model: Followed, trace: Trace, hidden: Tensor, features: Tensor, head: nn.Module
 ) -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -85,10 +86,15 @@ class Followed(AbstractLoopedLM):
         self.embedding: Step | None
 
     def embed(self, input_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq dim"]:
-        if self.embedding is not None:
-            return self.embedding(input_ids)
-        with self.quietly():
-            return self.follower.start(input_ids, self.told)
+        if self.embedding is None:
+            with self.quietly():
+                state = self.follower.start(input_ids, self.told)
+        else:
+            state = self.embedding(input_ids)
+        # What the block is called with besides its state keeps its gradient where the embedding does, also in
+        # an unroll whose first loops run without.
+        self.memory.offer(state, torch.is_grad_enabled())
+        return state
 
     def core(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
@@ -156,12 +162,14 @@ class Followed(AbstractLoopedLM):
 
     def recorded(self, context: LoopContext) -> _Recorded:
         """What the forward called its parts with, for these ids and this depth, and this unroll's history."""
-        found: _Recorded | None = self.memory.of(context)
-        if found is None:
+        found: _Recorded | bool | None = self.memory.of(context)
+        if isinstance(found, _Recorded):
+            return found
+        with torch.set_grad_enabled(torch.is_grad_enabled() if found is None else found):
             trace, _ = self.record(context.input_ids, max(self.loops, context.loops))
-            found = _Recorded(trace, Beside(None))
-            self.memory.keep(context, found)
-        return found
+        made = _Recorded(trace, Beside(None))
+        self.memory.keep(context, made)
+        return made
 
     def record(
         self, input_ids: Int[Tensor, "batch seq"], loops: int, states: bool = False

@@ -10,6 +10,7 @@ from loopscope.interop.external.agreement import (
     check_gradients,
     check_logits,
     choose_ways,
+    depends_on_depth,
     warn_of_side_paths,
 )
 from loopscope.interop.external.follow import Arguments, Follower, Trace
@@ -119,6 +120,7 @@ def _fit(model: Followed, block: str, ways: Sequence[Sequence[nn.Module]], loops
     _check_gate(model, trace)
     check_gradients(model, trace, start)
     warn_of_side_paths(model, trace)
+    model.depth_conditioned = depends_on_depth(model, trace)
 
 
 @torch.no_grad()
