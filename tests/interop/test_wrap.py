@@ -349,6 +349,14 @@ def test_readouts_heads_and_embeddings_can_be_named() -> None:
     assert torch.allclose(model(IDS), plain(IDS), atol=1e-5)
 
 
+def test_an_embedding_that_something_follows_is_left_with_a_warning() -> None:
+    """Whoever names the token embedding means well: positions, a scale or an adapter behind it are followed."""
+    module = build(Injected)
+    with pytest.warns(UserWarning, match="what embed gives is not the first loop's input"):
+        named = loopscope.wrap(module, "layers", embed="tokens")
+    assert torch.allclose(named(IDS), module(IDS)["logits"], atol=1e-5)
+
+
 def test_a_sequential_block_is_found_whole_or_by_its_layers() -> None:
     class Whole(Plain):
         def __init__(self) -> None:
@@ -482,7 +490,6 @@ class Zigzag(Plain):
         (Plain, {"readout": "norm", "head": lambda x: x}, "not what the forward does with the last state"),
         (Plain, {"head": lambda x: x}, "say what it reads"),
         (Plain, {"head": "inject"}, "does not call this head after its last loop.* name the readout too"),
-        (Injected, {"embed": "tokens"}, "not the first loop's input"),
         (Plain, {"gate": "inject"}, "gate cannot read the state"),
         (Plain, {"gate": "norm"}, "an exit gate gives one logit per token"),
         (Plain, {"loops": 5}, "calls block 'layers' 3 times; give set_loops"),

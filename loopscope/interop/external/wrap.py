@@ -1,5 +1,6 @@
 """`loopscope.wrap`: any looped module, by naming the block that it loops."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -52,7 +53,8 @@ def wrap(
         readout: what is between H_k and the head: dotted paths or functions applied in order, None for
             nothing. Left out, the forward is followed from the last loop to the head.
         head: dotted path or function, from features to logits, for any leading shape.
-        embed: dotted path or function from ids to the first loop's input. Left out, the forward is followed.
+        embed: dotted path or function from ids to the first loop's input. Left out, the forward is followed; so
+            it is, with a warning, where something comes between the two (positions, a scale, layers).
         gate: what gives the exit gate's logit from H_k: dotted paths or functions applied in order.
         loops: the trained depth; left out, the number of times the forward calls the block.
         set_loops: how to run the forward at another depth: a keyword of it, the attributes that hold the
@@ -144,16 +146,18 @@ def _first_run(model: Followed, name: str, ways: Sequence[Sequence[nn.Module]]) 
 
 
 def _start(model: Followed, ids: Tensor) -> Tensor:
-    """The first loop's input, which a named embedding must give too."""
+    """The first loop's input. A named embedding that gives another one is left, and the forward followed."""
     with model.quietly():
         own = model.follower.start(ids, model.told).detach()
     if model.embedding is not None:
         given = model.embedding(ids).detach()
         if given.shape != own.shape or not bool((given - own).abs().max() <= 1e-4 * own.abs().max()):
-            raise ValueError(
-                f"embed gives {tuple(given.shape)} numbers that are not the first loop's input {tuple(own.shape)}: "
-                "something follows it (positions, a scale, layers). Leave embed out to follow the forward"
+            warnings.warn(
+                "what embed gives is not the first loop's input: something follows it (positions, a scale, layers). "
+                "The forward is followed instead, as without embed",
+                stacklevel=4,
             )
+            model.embedding = None
     return own
 
 
