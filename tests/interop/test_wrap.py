@@ -173,8 +173,9 @@ def test_a_wrapped_transformer_is_audited_like_itself(settings: dict[str, Any]) 
     assert found.verdict == expected.verdict
     assert found.cross_entropy == pytest.approx(expected.cross_entropy, rel=1e-5)
     for mine, other in zip(found.carry, expected.carry, strict=True):
-        assert (mine.mean, mine.gain) == pytest.approx((other.mean, other.gain), abs=1e-4)
-        assert mine.gain_of_double == pytest.approx(other.gain_of_double, rel=1e-4)
+        assert (mine.mean, mine.gain, mine.slope) == pytest.approx(
+            (other.mean, other.gain, other.slope), abs=1e-4
+        )
     for mine, other in zip(found.visibility, expected.visibility, strict=True):
         assert mine.total["loss"].d_log_scale == pytest.approx(other.total["loss"].d_log_scale, abs=1e-4)
         assert mine.grown == pytest.approx(other.grown, rel=1e-3, abs=1e-5)
