@@ -12,6 +12,7 @@ import tyro
 
 from loopscope.arguments import parse, with_config
 from loopscope.recipes import CONDITIONS, known
+from loopscope.recipes_command import recipes
 
 if TYPE_CHECKING:
     from loopscope.results import RunResult
@@ -249,6 +250,7 @@ COMMANDS: Mapping[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "train": (train, "train one looped model"),
     "study": (study, "train conditions × seeds side by side"),
     "audit": (audit, "which loops carry a scale that no loss sees"),
+    "recipes": (recipes, "families and sizes: parameters, FLOPs, what holds their scale"),
     "report": (report, "one self-contained HTML page from results"),
     "import-published": (import_published, "read the paper's last.pt"),
 }

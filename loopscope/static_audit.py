@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from loopscope.config import RunConfig
 from loopscope.model.config import ModelConfig
+from loopscope.model.facts import gate_sees, readout_sees, step_does
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.results import WORST_FIRST, StaticAudit, StaticLoop, Verdict
 
@@ -32,27 +33,37 @@ def static_audit(config: RunConfig) -> StaticAudit:
 
 
 def _loop(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> tuple[Verdict, str]:
-    normed = [step for step in model.carry if step in ("rmsnorm", "layernorm")]
-    if normed:
-        return "removed", f"carry {normed[0]} between loops leaves nothing of the scale"
+    step = step_does(model)
+    if step.effect == "removes":
+        return "removed", f"{step.why}: nothing of the scale reaches the next loop"
     for later in range(loop, model.loops + 1):
         for term, sees in TERMS.items():
             if sees(model, objective, later):
                 here = "here" if later == loop else f"at loop {later}, to which the scale is carried"
                 return "visible", f"{term} sees it {here}"
     unseen = f"{_hidden(model, objective)} and there is no penalty on scale"
-    if "damping" in model.carry:
-        return "damped", f"{unseen}, but damping shrinks the state between loops"
+    if step.effect == "damps":
+        return "damped", f"{unseen}, but {step.why}"
     return "blind", f"{unseen}, while the recurrence carries it on"
 
 
 def _cross_entropy(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> bool:
-    return _reads(model, objective, loop) and _shows(model, loop)
+    return _reads(model, objective, loop) and readout_sees(model, loop, model.loops).sight == "scale"
+
+
+def _coda(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> bool:
+    return _reads(model, objective, loop) and readout_sees(model, loop, model.loops).sight == "ratio"
 
 
 def _gate(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> bool:
     # The last loop takes what the earlier gates leave: its own gate has no say.
-    return objective.placement == "exit-weighted" and loop < model.loops
+    seen = gate_sees(model, loop, model.loops)
+    return (
+        objective.placement == "exit-weighted"
+        and loop < model.loops
+        and seen is not None
+        and seen.sight != "nothing"
+    )
 
 
 def _norm_penalty(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> bool:
@@ -63,37 +74,51 @@ def _scale_anchor(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> 
     return objective.scale_anchor.weight > 0 and _weighed(objective.scale_anchor.loop_weights, loop)
 
 
+def _shortcut(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> bool:
+    # Outside training the shorter unroll ends half way; there its readout is that of a last loop.
+    short = model.loops // 2
+    own = model.loop_embedding != "modulation"  # otherwise it is another unroll, whose states are not these
+    return (
+        objective.shortcut.weight > 0
+        and own
+        and loop == short
+        and readout_sees(model, short, short).sight != "nothing"
+    )
+
+
+def _jacobian(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> bool:
+    return objective.jacobian.weight > 0 and objective.jacobian.through_state and loop == model.loops
+
+
 TERMS: dict[str, Callable[[ModelConfig, ObjectiveConfig, int], bool]] = {
     "the cross-entropy through its readout": _cross_entropy,
     "the norm penalty": _norm_penalty,
     "the scale anchor": _scale_anchor,
+    "the shortcut through its readout": _shortcut,
+    "the cross-entropy through the coda (fading as 1/s)": _coda,
+    "the Jacobian penalty (fading as 1/s)": _jacobian,
     "the exit gate (which reads the raw state, and may saturate)": _gate,
 }
 """Loss terms that can see scale, strongest first. A new term is a line here."""
 
 
 def _reads(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> bool:
-    if objective.placement == "terminal":
-        return loop == model.loops
-    return _weighed(objective.loop_weights, loop)
-
-
-def _shows(model: ModelConfig, loop: int) -> bool:
-    readout = model.readout
-    match readout.kind:
-        case "raw":
-            return True
-        case "final-only":
-            return loop < model.loops
-        case "alpha":
-            return readout.alpha_max > 0 if readout.learned else readout.alpha > 0
-        case _:
-            return False
+    match objective.placement:
+        case "terminal":
+            return loop == model.loops
+        case "gate-improvement":
+            return False  # read, but without gradient
+    weights = objective.loop_weights if objective.final_loop_weights is None else objective.final_loop_weights
+    return _weighed(weights, loop)
 
 
 def _hidden(model: ModelConfig, objective: ObjectiveConfig) -> str:
+    if objective.placement == "gate-improvement":
+        return "only the gate is trained"
     if objective.placement == "terminal":
         return f"only loop {model.loops} is read, by readout {model.readout.kind}, which is scale-invariant there"
+    if model.coda_norm:
+        return f"readout {model.readout.kind} normalises before the coda"
     return f"readout {model.readout.kind} is scale-invariant"
 
 

@@ -305,13 +305,21 @@ def test_without_labels_that_count_only_scales_are_measured() -> None:
 
 
 def test_half_precision_weights_are_measured_in_fp32_and_stay() -> None:
-    model = make()
-    wide = copy.deepcopy(model.bfloat16()).float()
+    """Also their gradients and the hooks on them, through which DDP exchanges: they hang on the parameter itself."""
+    model = make().bfloat16()
+    wide = copy.deepcopy(model).float()
+    kept, accumulated = list(model.parameters()), list[str]()
+    accumulators = [parameter.expand_as(parameter).grad_fn.next_functions[0][0] for parameter in kept]
+    for accumulator in accumulators:
+        accumulator.register_hook(lambda *_: accumulated.append("seen"))
     check, same = (ScaleMonitor(m, budget=None).step(1, *batch(1)) for m in (model, wide))
     assert check is not None
     assert same is not None
-    assert (check.rms, check.carry) == (same.rms, same.carry)
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert (check.rms, check.carry, check.exposure) == (same.rms, same.carry, same.exposure)
+    assert all(after is before for after, before in zip(model.parameters(), kept, strict=True))
+    assert {parameter.dtype for parameter in kept} == {torch.bfloat16}
+    Objective(Dense())(unroll(model, batch(1)[0]), batch(1)[1]).total.backward()
+    assert len(accumulated) == len(kept)
 
 
 def test_a_state_that_is_not_finite_gets_no_verdict() -> None:
