@@ -16,7 +16,7 @@ ALLOWED = {
     "data": set(),
     "model": {"recurrence"},
     "objectives": {"recurrence"},
-    "training": {"recurrence", "objectives", "data", "results"},
+    "training": {"recurrence", "objectives", "data", "results", "audit"},
     "audit": {"recurrence", "objectives", "results"},
     "interop": {"recurrence", "model"},
     "report": {"results"},

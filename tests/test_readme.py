@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from loopscope import cli
+from loopscope.training.monitor import ScaleWarning
 
 ROOT = Path(__file__).parent.parent
 TINY = [
@@ -102,6 +103,17 @@ def test_the_example_models_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(capsys.readouterr().out.splitlines()) == 6
     exec(compile(theirs, "extending.md", "exec"), {})
     assert capsys.readouterr().out.startswith("blind\n")
+
+
+def test_the_monitor_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """A loop of one's own, then the Trainer, which uses the model of the first block as the page does."""
+    names: dict[str, object] = {}
+    for code in blocks(ROOT / "docs" / "monitor.md", "python"):
+        with pytest.warns(ScaleWarning, match="the scale of the last loop has grown"):
+            exec(compile(code, "monitor.md", "exec"), names)
+    printed = capsys.readouterr().out
+    assert [line.split()[0] for line in printed.splitlines()[:6]] == ["1", "20", "40", "60", "80", "100"]
+    assert "loopscope/exposure_loop_4" in printed
 
 
 def test_the_make_targets_exist_and_links_lead_somewhere() -> None:

@@ -26,6 +26,7 @@ from loopscope.results.audits import (
     load_audits,
 )
 from loopscope.results.codec import decode, to_json
+from loopscope.results.monitoring import ScaleCheck, check_from_figures
 from loopscope.results.origin import Provenance, provenance
 from loopscope.results.runs import (
     SCHEMA,
@@ -60,6 +61,7 @@ __all__ = [
     "Radial",
     "Remedy",
     "RunResult",
+    "ScaleCheck",
     "StaticAudit",
     "StaticLoop",
     "Status",
@@ -69,6 +71,7 @@ __all__ = [
     "Verdict",
     "audit_values",
     "audits_from_json",
+    "check_from_figures",
     "decode",
     "load_audits",
     "load_results",

@@ -46,6 +46,8 @@ class TrainingConfig(BaseModel):
     threads: int | None = Field(None, ge=1)
     """CPU threads; None leaves torch's choice."""
     log_every: int = Field(10, ge=1)
+    monitor_every: int | None = Field(20, ge=0)
+    """Steps between checks for a scale that grows unseen, stretched to cost at most 2 %; 0 or None: none."""
     evaluate_every: int | None = Field(None, ge=1)
     """Steps between evaluations; None evaluates at the end only."""
     evaluate_windows: int | None = Field(None, ge=1)

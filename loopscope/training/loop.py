@@ -21,11 +21,12 @@ from torch import Tensor
 from loopscope.objectives.depth import draw_depths, unroll_to
 from loopscope.objectives.objective import Loss, Objective
 from loopscope.recurrence import AbstractLoopedLM
-from loopscope.results import Failure, LoopMetrics
+from loopscope.results import Failure, LoopMetrics, ScaleCheck, decode
 from loopscope.training.checkpoint import Progress, load_checkpoint, newest_checkpoint, save_checkpoint
 from loopscope.training.config import TrainingConfig
 from loopscope.training.hardware import resolve_device, resolve_precision
-from loopscope.training.metrics import MetricsLog
+from loopscope.training.metrics import MetricsLog, read_metrics
+from loopscope.training.monitor import ScaleMonitor
 from loopscope.training.optim import Optimizer, build_optimizer, learning_rate, set_learning_rate
 from loopscope.training.progress import ProgressDisplay
 from loopscope.training.validation import Batches, validate
@@ -97,6 +98,7 @@ def train(
     watch = FiniteWatch(objective.placement.reads, device)
 
     display = ProgressDisplay(title, steps, progress.step, quiet)
+    monitor = build_monitor(model, objective, config, log, lambda text: display.say(f"{title}: {text}"))
 
     def autocast() -> AbstractContextManager[None]:
         return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
@@ -125,6 +127,8 @@ def train(
             watch.see(step, loss, gradient_norm)
             progress = replace(progress, step=step, tokens=progress.tokens + labels.numel())
             display.advance(step)
+            if monitor:
+                monitor.step(step, input_ids, labels)
 
             last = step == steps
             log_now = last or step == 1 or step % config.log_every == 0
@@ -151,6 +155,8 @@ def train(
             if save_now:
                 save_checkpoint(run, progress, model, optimizer, files)
             clock = time.perf_counter()  # evaluating and saving are not training time
+            if monitor:
+                monitor.budget.restart()
         return Outcome(progress, evaluate(steps, config.final_windows), None, str(device))
 
 
@@ -198,6 +204,26 @@ def _accumulate(
         l2_norm=mean([part.l2_norm for part in parts]),
         mean_square=mean([part.mean_square for part in parts]),
     )
+
+
+def build_monitor(
+    model: AbstractLoopedLM,
+    objective: Objective,
+    config: TrainingConfig,
+    log: MetricsLog,
+    tell: Callable[[str], None],
+) -> ScaleMonitor | None:
+    """The scale monitor of a run, going on from the checks in its metrics; None where it is turned off."""
+    if not config.monitor_every:
+        return None
+
+    def keep(check: ScaleCheck) -> None:
+        log.write("monitor", **asdict(check))
+
+    monitor = ScaleMonitor(model, objective, every=config.monitor_every, log=keep, tell=tell)
+    records = [record for record in read_metrics(log.path.parent) if record["kind"] == "monitor"]
+    monitor.resume([decode(ScaleCheck, record) for record in records])
+    return monitor
 
 
 def _log_step(

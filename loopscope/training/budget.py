@@ -1,0 +1,54 @@
+"""A budget of time: what watches a training may cost at most a share of it."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+class TimeBudget:
+    """Counts training time and the time spent watching, and says what can still be afforded.
+
+    The share holds at every moment, not on average over a run that nobody knows the length of: nothing is
+    spent before enough training has passed to pay for it.
+
+    Args:
+        share: most of the time spent watching per training time, 0.02 for 2 %; None never refuses.
+        clock: seconds that only go forward.
+    """
+
+    def __init__(self, share: float | None, clock: Callable[[], float] = time.perf_counter) -> None:
+        if share is not None and not 0 < share <= 1:
+            raise ValueError(
+                f"budget is {share!r}; give a share of training time above 0 and up to 1 (0.02 is 2 %), "
+                "or None to check at every turn, whatever it costs"
+            )
+        self.share = share
+        self.clock = clock
+        self.training = 0.0  # seconds, without what was spent
+        self.spent = 0.0
+        self._mark: float | None = None
+
+    def tick(self) -> None:
+        """A training step has ended: count what passed since the last mark as training."""
+        now = self.clock()
+        if self._mark is not None:
+            self.training += now - self._mark
+        self._mark = now
+
+    def restart(self) -> None:
+        """What passed since the last mark was no training (an evaluation, a checkpoint): leave it out."""
+        self._mark = self.clock()
+
+    def affords(self, seconds: float, part: float = 1.0) -> bool:
+        """Whether `seconds` more fit into that part of the budget."""
+        return self.share is None or self.spent + seconds <= self.share * part * self.training
+
+    @contextmanager
+    def spending(self) -> Iterator[None]:
+        """Time a block as spent."""
+        began = self.clock()
+        try:
+            yield
+        finally:
+            self._mark = self.clock()
+            self.spent += self._mark - began

@@ -1,0 +1,254 @@
+"""The scale monitor: stays on during training and says so when a blind scale grows.
+
+A check takes a slice of the batch (two sequences, 128 tokens by default) through the model as it is. The
+scale of every loop is measured at every turn: one forward pass of the slice, without gradients. Carry,
+exposure and the verdict take about ten times that and come where the budget allows. Memory: the slice's states
+and one chunk of its logits, plus a copy of the weights in fp32 where they are in half precision.
+
+The losses of the training are the same bits with and without it.
+"""
+
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from math import inf, isfinite
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from loopscope.audit.carry import carries
+from loopscope.audit.checks import check_ids
+from loopscope.audit.expansion import fit
+from loopscope.audit.verdict import loop_verdicts, model_verdict, why
+from loopscope.audit.visibility import direct_visibility, grown_visibility, loop_visibility
+from loopscope.objectives.objective import Objective
+from loopscope.objectives.placements import Dense
+from loopscope.objectives.token_loss import IGNORE_INDEX
+from loopscope.recurrence import AbstractLoopedLM, LoopState, scale, unroll
+from loopscope.results import LoopVerdict, ScaleCheck
+from loopscope.training.budget import TimeBudget
+from loopscope.training.probe import SEQUENCES, check_batch, in_fp32, slice_of
+from loopscope.training.undisturbed import undisturbed
+
+GROWN = 0.5
+"""Fitted growth of the last loop's scale, relative to the start, from which it counts as growing. A slice's
+scale varies by a few percent from batch to batch; a runaway one doubles within tens of steps."""
+FEWEST = 3
+"""Checks before a growth is fitted."""
+KEPT = 1000
+"""Checks kept in memory; beyond that, every other one is."""
+SCALE_PART = 0.25
+"""Part of the budget that measuring scales may use up: the rest is left for the verdict."""
+VERDICT_TIMES = 20
+"""What a verdict is expected to cost before the first one, in measurements of scale. Measured on one CPU core: 7 at
+laptop size and 10 at 44M, and up to 50 in the first steps from the published initialisation, whose gradients are
+full of denormal numbers."""
+ADVICE = (
+    "Add a penalty on the state's size to the loss (0.01 × mean square of H, say), read the raw state at every loop "
+    "but the last, or put a norm between loops; loopscope.audit(model, input_ids, labels, objective) measures each."
+)
+
+
+class ScaleWarning(UserWarning):
+    """A scale that the loss does not see is growing."""
+
+
+class ScaleMonitor:
+    """Watches the scale of a looped model while it trains: `monitor.step(step, input_ids, labels)`.
+
+    Args:
+        model: the model that is trained, or a view of it that shares its weights.
+        objective: what it is trained on; None takes dense cross-entropy without penalties.
+        every: steps between checks. Stretched where checks would cost more than the budget.
+        budget: most time spent on checks as a share of training time. None checks everything at every turn:
+            for runs whose processes must agree on when they check.
+        tokens: most tokens of the batch that a check looks at.
+        log: called with the `ScaleCheck` of every check.
+        tell: called with the warning, once; None issues a `ScaleWarning`.
+        clock: seconds that only go forward.
+
+    Attributes:
+        history: the checks so far, oldest first.
+
+    Raises:
+        ValueError: an argument that does not fit.
+    """
+
+    def __init__(
+        self,
+        model: AbstractLoopedLM,
+        objective: Objective | None = None,
+        *,
+        every: int = 20,
+        budget: float | None = 0.02,
+        tokens: int = 128,
+        log: Callable[[ScaleCheck], None] | None = None,
+        tell: Callable[[str], None] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        check_arguments(model, objective, every, tokens)
+        self.model = model
+        self.objective = objective or Objective(Dense())
+        self.every = every
+        self.budget = TimeBudget(budget, clock)
+        self.tokens = tokens
+        self.log = log
+        self.tell = tell or _warn
+        self.history: list[ScaleCheck] = []
+        self.warned = False
+        self.stopped = False  # a check failed: the training goes on without
+        self._turn: int | None = None
+        self._scale_seconds: float | None = None
+        self._verdict_seconds: float | None = None
+
+    def resume(self, checks: Iterable[ScaleCheck]) -> None:
+        """Go on from the checks of an interrupted run: its history counts, and its warning is not repeated."""
+        self.history = list(checks)
+        self.warned = any(check.warning is not None for check in self.history)
+        if self.history:
+            self._turn = self.history[-1].step // self.every
+
+    def step(
+        self, step: int, input_ids: Int[Tensor, "batch seq"], labels: Int[Tensor, "batch seq"]
+    ) -> ScaleCheck | None:
+        """Call once per training step, after the optimizer's: a check where one is due, else None at once.
+
+        Args:
+            step: number of the step; a check is due at the first call and whenever a multiple of `every`
+                is reached or passed.
+            labels: the token that follows each input token; -100 is not counted.
+
+        Raises:
+            ValueError: tokens that do not fit the model, at the first check. A later check that fails warns
+                and ends the monitoring, not the training.
+        """
+        self.budget.tick()
+        turn = step // self.every
+        if self.stopped or turn == self._turn:
+            return None
+        self._turn = turn
+        judge = self.budget.affords(self._expected_verdict_seconds())
+        if not judge and not self.budget.affords(self._scale_seconds or 0.0, SCALE_PART) and self.history:
+            return None
+        try:
+            check, reason = self._check(step, input_ids, labels, judge)
+        except Exception as error:
+            if not self.history:
+                raise
+            self.stopped = True
+            self.tell(f"the scale monitor stops at step {step}, the training goes on: {error}")
+            return None
+        return self._keep(check, reason)
+
+    def _expected_verdict_seconds(self) -> float:
+        if self._verdict_seconds is not None:
+            return self._verdict_seconds
+        return inf if self._scale_seconds is None else VERDICT_TIMES * self._scale_seconds
+
+    def _check(self, step: int, input_ids: Tensor, labels: Tensor, judge: bool) -> tuple[ScaleCheck, str]:
+        check_batch(input_ids, labels)
+        device = next((p.device for p in self.model.parameters()), input_ids.device)
+        if device.type != "cpu":  # what is still in the queue is the training's time
+            torch.accelerator.synchronize(device)
+        self.budget.tick()
+        before = self.budget.spent
+        loops, reason = list[LoopVerdict](), ""
+        with self.budget.spending(), undisturbed(self.model, device):
+            model = in_fp32(self.model)
+            ids, targets = (part.to(device) for part in slice_of(input_ids, labels, self.tokens))
+            counts = bool((targets != IGNORE_INDEX).any())
+            check_ids(model, ids, targets if counts else ids)
+            with torch.no_grad():
+                states = list(unroll(model, ids))
+                rms = tuple(torch.stack([scale(state.hidden).mean() for state in states]).tolist())
+            if judge and counts and all(map(isfinite, rms)):
+                loops, reason = self._judge(states, targets)
+        seconds = self.budget.spent - before
+        if loops:
+            self._verdict_seconds = seconds
+        else:  # the fastest: the first one also pays for whatever is set up once
+            self._scale_seconds = min(seconds, self._scale_seconds or inf)
+        return ScaleCheck(
+            step=step,
+            rms=rms,
+            growth=growth([*((c.step, c.rms[-1]) for c in self.history), (step, rms[-1])]),
+            seconds=seconds,
+            verdict=model_verdict(loops) if loops else None,
+            carry=tuple(loop.carry for loop in loops),
+            exposure=tuple(loop.exposure for loop in loops),
+        ), reason
+
+    def _judge(
+        self, states: Sequence[LoopState], labels: Int[Tensor, "batch seq"]
+    ) -> tuple[list[LoopVerdict], str]:
+        """The loops' verdicts and the sentence that says why, as an audit of these tokens would have them."""
+        direct = direct_visibility(states, self.objective, labels)
+        grown = grown_visibility(states, self.objective, labels)
+        seen = [
+            loop_visibility(state, own, {}, larger)
+            for state, own, larger in zip(states, direct, grown, strict=True)
+        ]
+        loops = loop_verdicts(seen, carries(states))
+        terms = list(dict.fromkeys(path.split("/")[0] for loop in seen for path in loop.direct))
+        return loops, why(loops, seen, terms, states[0].model.readout_name)
+
+    def _keep(self, check: ScaleCheck, reason: str) -> ScaleCheck:
+        if check.verdict == "blind" and check.growth >= GROWN and not self.warned:
+            first = self.history[0]
+            check = replace(
+                check,
+                warning=f"step {check.step}: the scale of the last loop has grown and the loss does not see it (RMS "
+                f"{first.rms[-1]:.4g} at step {first.step}, {check.rms[-1]:.4g} now). {reason} {ADVICE}",
+            )
+        self.history.append(check)
+        if len(self.history) > KEPT:
+            self.history = [*self.history[:-1:2], self.history[-1]]
+        if self.log:
+            self.log(check)
+        if check.warning:
+            self.warned = True
+            self.tell(check.warning)
+        return check
+
+
+def growth(sizes: list[tuple[int, float]]) -> float:
+    """Fitted growth of (step, scale) over all of them or their later half, relative to the first scale.
+
+    The larger of the two, so that a scale that settles first and runs away later is noticed. 0 where there are
+    too few to tell.
+    """
+    sizes = [(step, size) for step, size in sizes if isfinite(size)]
+    spans = [sizes, sizes[len(sizes) // 2 :]]
+    found = []
+    for span in spans:
+        line = fit([float(step) for step, _ in span], [size for _, size in span])
+        if len(span) >= FEWEST and line is not None and span[0][1] > 0:
+            found.append(line.slope * (span[-1][0] - span[0][0]) / span[0][1])
+    return max(found, default=0.0)
+
+
+def check_arguments(model: Any, objective: Any, every: Any, tokens: Any) -> None:
+    """Raise ValueError for what a monitor cannot work with."""
+    if not isinstance(model, AbstractLoopedLM):
+        raise ValueError(
+            f"model is a {type(model).__name__}; give an AbstractLoopedLM: loopscope.adapt(model) makes one of a "
+            "known family, loopscope.wrap(module, ...) of any other, and docs/extending.md shows its five methods"
+        )
+    if objective is not None and not isinstance(objective, Objective):
+        raise ValueError(
+            f"objective is a {type(objective).__name__}; give an Objective (build_objective makes one of a "
+            "config), or None for dense cross-entropy"
+        )
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        raise ValueError(f"every is {every!r}; give the steps between checks, a whole number from 1 up")
+    if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < SEQUENCES:
+        raise ValueError(
+            f"tokens is {tokens!r}; a check looks at up to {SEQUENCES} sequences: give {SEQUENCES} or more"
+        )
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, ScaleWarning, stacklevel=4)

@@ -1,0 +1,384 @@
+"""The scale monitor on real training: it warns where a blind scale grows, and changes no bit of what it watches."""
+
+import copy
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import loopscope
+from loopscope.model.config import ModelConfig
+from loopscope.model.looped import LoopedTransformer
+from loopscope.objectives.config import ObjectiveConfig
+from loopscope.objectives.objective import Objective, build_objective
+from loopscope.objectives.placements import Dense
+from loopscope.recurrence import AbstractLoopedLM, unroll
+from loopscope.training.monitor import (
+    GROWN,
+    KEPT,
+    ScaleMonitor,
+    ScaleWarning,
+    check_arguments,
+    growth,
+)
+from loopscope.training.probe import check_batch, slice_of
+from loopscope.training.undisturbed import same_random_numbers
+
+VOCABULARY, SEQUENCE, LOOPS = 17, 12, 4
+
+
+def make(**settings: Any) -> LoopedTransformer:
+    torch.manual_seed(0)
+    values = {"dim": 32, "heads": 2, "layers": 1, "loops": LOOPS, "vocabulary": VOCABULARY}
+    return LoopedTransformer(
+        ModelConfig(**{**values, "sequence": SEQUENCE, "initialisation": "published", **settings})
+    )
+
+
+def batch(step: int, size: int = 8) -> tuple[Tensor, Tensor]:
+    """Counting upwards modulo the vocabulary: learnable within tens of steps."""
+    start = torch.randint(VOCABULARY, (size, 1), generator=torch.Generator().manual_seed(step))
+    tokens = (start + torch.arange(SEQUENCE + 1)) % VOCABULARY
+    return tokens[:, :-1], tokens[:, 1:]
+
+
+def learn(
+    model: AbstractLoopedLM,
+    objective: Objective,
+    monitor: ScaleMonitor | None = None,
+    steps: int = 60,
+    bf16: bool = False,
+    inside: bool = False,
+) -> list[float]:
+    """A training loop such as anybody writes; `inside` calls the monitor while gradients and autocast are there."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    losses = []
+    for step in range(1, steps + 1):
+        input_ids, labels = batch(step)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = objective(unroll(model, input_ids), labels).total
+            if monitor and inside:
+                monitor.step(step, input_ids, labels)
+        loss.backward()
+        optimizer.step()
+        if monitor and not inside:
+            monitor.step(step, input_ids, labels)
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    return losses
+
+
+@pytest.mark.parametrize(
+    ("model", "objective", "verdict"),
+    [
+        ({}, {}, "blind"),
+        ({"readout": "layernorm"}, {}, "blind"),
+        ({}, {"placement": "terminal"}, "blind"),
+        ({"readout": "raw"}, {}, "visible"),
+        ({"readout": "final-only"}, {}, "visible"),
+        ({}, {"norm_penalty": 0.01}, "visible"),
+        ({"carry": ("rmsnorm",)}, {}, "removed"),
+    ],
+)
+def test_it_warns_once_where_a_blind_scale_grows(
+    model: dict[str, Any], objective: dict[str, Any], verdict: str
+) -> None:
+    said: list[str] = []
+    looped, judged = make(**model), build_objective(ObjectiveConfig(**objective))
+    monitor = ScaleMonitor(looped, judged, every=10, budget=None, tell=said.append)
+    losses = learn(looped, judged, monitor)
+    assert losses[-1] < 0.5 * losses[0]
+    assert {check.verdict for check in monitor.history} == {verdict}
+    assert [check.step for check in monitor.history] == [1, 10, 20, 30, 40, 50, 60]
+    warned = [check for check in monitor.history if check.warning]
+    assert said == [check.warning for check in warned]
+    if verdict != "blind":
+        assert said == []
+        return
+    (check,) = warned
+    assert check.step == 20  # the third check: no sooner could a growth be fitted
+    assert check.rms[-1] < 20  # overflow would be at 1e38, and bf16 loses a step of 0.1 beside 25
+    assert "Loops 1-4 carry" in said[0]
+    assert "no loss term sees it: readout " in said[0]
+    assert "Add a penalty" in said[0]
+    assert f"RMS {monitor.history[0].rms[-1]:.4g} at step 1, {check.rms[-1]:.4g} now" in said[0]
+
+
+def test_growth_in_sight_of_the_loss_is_left_in_peace() -> None:
+    """A readout that shows scale, a state that is made to double: it grows as much as any, and nothing is said."""
+    model, said = make(readout="raw"), list[str]()
+    monitor = ScaleMonitor(model, every=1, budget=None, tell=said.append)
+    for step in range(4):
+        monitor.step(step, *batch(1))
+        with torch.no_grad():
+            model.token_embedding.weight.mul_(2)
+            model.position_embedding.weight.mul_(2)
+    assert monitor.history[-1].growth > GROWN
+    assert said == []
+
+
+def test_a_check_measures_what_the_audit_measures() -> None:
+    model, (input_ids, labels) = make(dropout=0.3), batch(1, 2)
+    monitor = ScaleMonitor(model, budget=None)
+    check = monitor.step(1, input_ids, labels)
+    assert check is not None
+    assert model.training
+    report = loopscope.audit(model, input_ids, labels)
+    assert check.verdict == report.verdict == "blind"
+    assert check.rms == pytest.approx(report.expansion.rms[:LOOPS])
+    assert check.carry == pytest.approx([loop.carry for loop in report.loops])
+    assert check.exposure == pytest.approx([loop.exposure for loop in report.loops])
+    assert check.figures()["loopscope/rms_loop_4"] == check.rms[-1]
+    assert check.figures()["loopscope/blind"] == 1.0
+
+
+class RandomStart(LoopedTransformer):
+    """Draws random numbers even in evaluation mode, as models with a random first state do."""
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        return super().embed(input_ids) + 1e-3 * (torch.rand(()) + float(np.random.rand()))
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("bf16", [False, True])
+def test_losses_and_weights_are_the_same_bits_with_and_without(bf16: bool, inside: bool) -> None:
+    """Dropout, random first states, and a readout whose reference scale follows a moving average in training."""
+    found = []
+    for watched in (False, True):
+        np.random.seed(0)
+        config = make(dropout=0.1, readout={"kind": "alpha", "alpha": 0.5, "s_ref": "ema"}).config
+        model, objective = RandomStart(config), Objective(Dense())
+        monitor = ScaleMonitor(model, objective, every=1, budget=None) if watched else None
+        losses = learn(model, objective, monitor, steps=6, bf16=bf16, inside=inside)
+        assert monitor is None or len(monitor.history) == 6
+        found.append((losses, {name: value.clone() for name, value in model.state_dict().items()}))
+    assert found[0][0] == found[1][0]
+    assert all(torch.equal(value, found[1][1][name]) for name, value in found[0][1].items())
+    assert int(found[1][1]["reading.ema_count"].sum()) == 6 * LOOPS
+
+
+def test_it_leaves_no_trace() -> None:
+    model, objective = make(dropout=0.1), Objective(Dense())
+    model.layers[0].attention.eval()  # a part that is kept in evaluation mode, as frozen ones are
+    modes = {name: module.training for name, module in model.named_modules()}
+    objective(unroll(model, batch(1)[0]), batch(1)[1]).total.backward()
+    gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    random_state = torch.get_rng_state()
+    with torch.no_grad():  # whatever the caller is in
+        ScaleMonitor(model, objective, budget=None).step(1, *batch(2))
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert {name: module.training for name, module in model.named_modules()} == modes
+    assert all(torch.equal(p.grad, gradients[name]) for name, p in model.named_parameters())
+
+
+def test_all_generators_go_on_as_before() -> None:
+    def draw() -> tuple[float, float, float]:
+        return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    expected = draw()
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    with same_random_numbers(torch.device("cpu")):
+        assert draw() == expected
+    assert draw() == expected
+
+
+class Clock:
+    """Seconds that pass where the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def slow(clock: Clock, per_core: float) -> LoopedTransformer:
+    """A model that takes `per_core` seconds of the clock for every application of its stack."""
+
+    class Slow(LoopedTransformer):
+        def core(self, hidden: Tensor, loop: int, context: Any) -> Tensor:
+            clock.now += per_core
+            return super().core(hidden, loop, context)
+
+    return Slow(make().config)
+
+
+@pytest.mark.parametrize(("per_core", "steps"), [(1e-4, 300), (0.003, 1000), (0.02, 1000), (0.3, 4000)])
+def test_the_budget_holds_by_stretching(per_core: float, steps: int) -> None:
+    """Steps of one second. A scale takes 8 cores (the ids' check, then 4 loops), a verdict 16 (two more per carry)."""
+    clock = Clock()
+    monitor = ScaleMonitor(slow(clock, per_core), every=10, budget=0.02, tell=lambda text: None, clock=clock)
+    shares, checked, judged, tokens = [], list[int](), list[int](), batch(1)
+    for step in range(1, steps + 1):
+        clock.now += 1.0
+        check = monitor.step(step, *tokens)
+        if check is not None:
+            checked.append(step)
+            if check.verdict:
+                judged.append(step)
+        if step > 8 * per_core / 0.02 + 1:  # the first check comes before it is paid for
+            shares.append(monitor.budget.spent / monitor.budget.training)
+    assert max(shares) <= 0.02
+    assert monitor.budget.training == pytest.approx(steps - 1)
+    assert all(step % 10 == 0 for step in checked[1:])
+    affordable = steps * 0.02 / (16 * per_core)
+    assert 0.5 * min(affordable, steps / 10) <= len(judged) <= affordable
+    if per_core == 1e-4:  # cheap: everything at every turn
+        assert checked == [1, *range(10, steps + 1, 10)]
+        assert judged == checked[1:]
+
+
+def test_what_is_no_training_pays_for_nothing() -> None:
+    clock = Clock()
+    monitor = ScaleMonitor(slow(clock, 0.001), every=1, clock=clock)
+    for step in range(1, 4):
+        clock.now += 1.0
+        monitor.step(step, *batch(step))
+        clock.now += 1000.0
+        monitor.budget.restart()
+    assert monitor.budget.training == pytest.approx(2.0)
+
+
+def test_a_resumed_monitor_goes_on_from_its_history() -> None:
+    model, said = make(), list[str]()
+    first = ScaleMonitor(model, every=10, budget=None, tell=said.append)
+    learn(model, Objective(Dense()), first, steps=30)
+    assert len(said) == 1
+    again = ScaleMonitor(model, every=10, budget=None, tell=said.append)
+    again.resume(first.history)
+    assert again.step(31, *batch(31)) is None  # 30 was checked before
+    check = again.step(40, *batch(40))
+    assert check is not None
+    assert check.growth > GROWN
+    assert len(said) == 1
+    unwarned = ScaleMonitor(model, every=10, budget=None, tell=said.append)
+    unwarned.resume(first.history[:2])  # interrupted before the warning: it comes, from the whole history
+    unwarned.step(40, *batch(40))
+    assert len(said) == 2
+    assert "at step 1," in said[1]
+
+
+def test_growth_is_fitted_and_robust() -> None:
+    line = [(step, 2.0 + 0.1 * step) for step in range(0, 50, 10)]
+    assert growth(line) == pytest.approx(2.0)  # from 2 to 6
+    assert growth(line[:2]) == 0.0
+    noisy = [(step, 5.0 * (1 + 0.05 * (-1) ** step)) for step in range(9)]
+    assert abs(growth(noisy)) < 0.1
+    settled = [*[(step, 10.0 - step) for step in range(9)], *[(step, 0.5 * step) for step in range(9, 17)]]
+    assert growth(settled) > GROWN  # falls first, runs away later
+    assert growth([(1, float("nan")), *line]) == pytest.approx(2.0)
+    assert growth([(step, float("inf")) for step in range(5)]) == 0.0
+
+
+def test_history_is_bounded_and_keeps_its_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loopscope.training.monitor.KEPT", 8)
+    monitor = ScaleMonitor(make(), every=1, tell=lambda text: None, clock=Clock())
+    for step in range(1, 31):
+        monitor.step(step, *batch(1))
+    assert len(monitor.history) <= 8 < KEPT
+    assert (monitor.history[0].step, monitor.history[-1].step) == (1, 30)
+
+
+def test_a_slice_holds_labels_that_count() -> None:
+    input_ids = torch.arange(40).view(4, 10)
+    labels = torch.full_like(input_ids, -100)
+    labels[2, 7:], labels[3, 6:9] = 1, 2
+    ids, targets = slice_of(input_ids, labels, 6)
+    assert ids.tolist() == [[26, 27, 28], [36, 37, 38]]
+    assert (targets != -100).sum() == 5
+    ids, _ = slice_of(input_ids, input_ids, 6)
+    assert ids.tolist() == [[0, 1, 2], [10, 11, 12]]
+    assert slice_of(input_ids[:1], labels[:1], 100)[0].shape == (1, 10)
+
+
+def test_without_labels_that_count_only_scales_are_measured() -> None:
+    monitor = ScaleMonitor(make(), budget=None)
+    check = monitor.step(1, batch(1)[0], torch.full((8, SEQUENCE), -100))
+    assert check is not None
+    assert check.verdict is None
+    assert len(check.rms) == LOOPS
+
+
+def test_half_precision_weights_are_measured_in_fp32_and_stay() -> None:
+    model = make()
+    wide = copy.deepcopy(model.bfloat16()).float()
+    check, same = (ScaleMonitor(m, budget=None).step(1, *batch(1)) for m in (model, wide))
+    assert check is not None
+    assert same is not None
+    assert (check.rms, check.carry) == (same.rms, same.carry)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+
+
+def test_a_state_that_is_not_finite_gets_no_verdict() -> None:
+    """NaN is below no threshold, so a careless comparison would call it blind."""
+    model, said = make(), list[str]()
+    monitor = ScaleMonitor(model, every=1, budget=None, tell=said.append)
+    with torch.no_grad():
+        model.layers[0].feed_forward.down.weight.fill_(float("inf"))
+    for step in range(5):
+        check = monitor.step(step, *batch(1))
+        assert check is not None
+        assert check.verdict is None
+    assert said == []
+
+
+def test_a_failing_check_ends_the_monitoring_and_not_the_training() -> None:
+    class Failing(LoopedTransformer):
+        fails = False
+
+        def core(self, hidden: Tensor, loop: int, context: Any) -> Tensor:
+            if self.fails:
+                raise torch.OutOfMemoryError("out of memory, say")
+            return super().core(hidden, loop, context)
+
+    model, said = Failing(make().config), list[str]()
+    monitor = ScaleMonitor(model, every=1, budget=None, tell=said.append)
+    monitor.step(1, *batch(1))
+    model.fails = True
+    assert monitor.step(2, *batch(2)) is None
+    assert said == ["the scale monitor stops at step 2, the training goes on: out of memory, say"]
+    assert model.training
+    model.fails = False
+    assert monitor.step(3, *batch(3)) is None
+    model.fails = True
+    with pytest.raises(torch.OutOfMemoryError):  # the first check says what is wrong
+        ScaleMonitor(model).step(1, *batch(1))
+
+
+def test_it_warns_through_warnings() -> None:
+    model = make()
+    with pytest.warns(ScaleWarning, match="has grown and the loss does not see it") as caught:
+        learn(model, Objective(Dense()), ScaleMonitor(model, every=10, budget=None))
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: check_arguments(nn.Linear(2, 2), None, 20, 128), r"a Linear; .*\.adapt.*\.wrap"),
+        (lambda: check_arguments(make(), ObjectiveConfig(), 20, 128), "objective is a ObjectiveConfig"),
+        (lambda: check_arguments(make(), None, 2.5, 128), "every is 2.5"),
+        (lambda: ScaleMonitor(make(), every=0), "every is 0; .*from 1 up"),
+        (lambda: ScaleMonitor(make(), tokens=1), "tokens is 1"),
+        (lambda: ScaleMonitor(make(), budget=0.0), "budget is 0.0; .*above 0 and up to 1"),
+        (lambda: ScaleMonitor(make(), budget=1.5), "budget is 1.5"),
+        (lambda: step_on(batch(1)[0] + 10), "input_ids go from 10 to 26; this model has ids 0 to 16"),
+        (lambda: step_on(batch(1)[0] - 1), "input_ids go from -1 to"),
+        (lambda: step_on(batch(1)[0], batch(1)[1] + 1), "labels go from 1 to 17; this model has ids 0 to 16"),
+        (lambda: check_batch(batch(1)[0], batch(1)[1][:, 1:]), "give one label per token"),
+        (lambda: check_batch(batch(1)[0][0], batch(1)[1][0]), r"must be \[batch, seq\]"),
+        (lambda: check_batch(batch(1)[0].float(), batch(1)[1]), "must be int64 or int32"),
+    ],
+)
+def test_bad_input_is_refused(call: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def step_on(input_ids: Tensor, labels: Tensor | None = None) -> None:
+    ScaleMonitor(make()).step(1, input_ids, batch(1)[1] if labels is None else labels)
