@@ -96,10 +96,12 @@ def test_the_audit_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(lines) == 4
 
 
-def test_the_example_model_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = blocks(ROOT / "docs" / "extending.md", "python")
-    exec(compile(code, "extending.md", "exec"), {})
+def test_the_example_models_run(capsys: pytest.CaptureFixture[str]) -> None:
+    own, theirs = blocks(ROOT / "docs" / "extending.md", "python")
+    exec(compile(own, "extending.md", "exec"), {})
     assert len(capsys.readouterr().out.splitlines()) == 6
+    exec(compile(theirs, "extending.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("blind\n")
 
 
 def test_the_make_targets_exist_and_links_lead_somewhere() -> None:
