@@ -20,11 +20,12 @@ import yaml
 from jinja2 import Environment, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from loopscope.report.figures import Figure, build_figures
+from loopscope.report.figures import Figure
 from loopscope.report.findings import findings
 from loopscope.report.interactive import to_plotly
 from loopscope.report.static import save, save_hero, svg
 from loopscope.report.statistics import RUNAWAY_DRIFT, RUNAWAY_SIZE, Condition, group
+from loopscope.report.study_figures import build_figures
 from loopscope.report.tables import headline, number
 from loopscope.results import RunResult, StudyResults, load_results
 

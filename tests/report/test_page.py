@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from loopscope.report.figures import build_figures
 from loopscope.report.interactive import to_plotly
 from loopscope.report.page import write_report
 from loopscope.report.statistics import group
+from loopscope.report.study_figures import build_figures
 from loopscope.results import StudyResults, to_json
 
 EVIL = '</script><img src=x onerror="boom()">{{ 7*7 }}'
@@ -137,7 +137,7 @@ def test_figures_say_what_they_were_given(run_maker: Any) -> None:
     assert curve.low[3] < curve.y[3] < curve.high[3]
     assert figures["scale-by-loop"].series[1].low == ()  # one seed: no band
     assert {series.name for series in figures["exits-against-scale"].series} == {"a", "b"}
-    assert figures["exits-against-scale"].corner is not None
+    assert figures["exits-against-scale"].areas
     drawn = to_plotly(figures["scale-last-loop"])
     assert drawn["layout"]["yaxis"]["type"] == "log"
     assert len(drawn["data"]) == 2
