@@ -62,10 +62,16 @@ def to_plotly(figure: Figure) -> dict[str, Any]:
             add_mark(figure, mark, suffix, layout, named=count == 1)
     layout["shapes"] += [area_shape(figure, area) for area in figure.areas]
     drawn.update_layout(layout)
-    values: dict[str, Any] = json.loads(drawn.to_json(engine="json"))
+    values: dict[str, Any] = json.loads(drawn.to_json(engine="json"), parse_float=_short)
     # Plotly's default template is 7 kB a figure and not used.
     values["layout"].pop("template", None)
     return values
+
+
+def _short(written: str) -> float:
+    """Six digits: more cannot be read off a figure, and a page holds tens of thousands of numbers."""
+    number = float(f"{float(written):.6g}")
+    return int(number) if number.is_integer() and abs(number) < 1e6 else number
 
 
 def _traces(figure: Figure, series: Series) -> list[go.Scatter]:
@@ -78,6 +84,7 @@ def _traces(figure: Figure, series: Series) -> list[go.Scatter]:
             go.Scatter(
                 x=[*series.x, *reversed(series.x)],
                 y=[*series.high, *reversed(series.low)],
+                mode="lines",
                 fill="toself",
                 fillcolor=transparent(series.color),
                 line={"width": 0},

@@ -54,10 +54,19 @@ def svg(figure: Figure) -> str:
 
 
 def _compact(text: str) -> str:
-    """Half the size: places to a tenth of a point, no comments, no line ends. What is written stays as it is."""
+    """Half the size: places to a tenth of a point, no comments, no names of parts. What is written stays as it is."""
     text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"\s*\n\s*", " ", text)
-    text = re.sub(r' transform="rotate\(-0 [^"]*"', "", text)
+    text = re.sub(
+        r' transform="rotate\(-0 [^"]*"| id="[a-zA-Z0-9.]+_\d+"', "", text
+    )  # neither is referred to
+    family = "font-family: 'DejaVu Sans', sans-serif"
+    text = text.replace(f"; {family}", "").replace("</style>", f" text{{{family}}}</style>", 1)
+    # Points that look the same say so once: what a group has, its members inherit.
+    alike = r'<g([^>]*)>((?: <use [^>]*style="([^"]*)"/>)(?: <use [^>]*style="\3"/>)*) </g>'
+    text = re.sub(
+        alike, lambda g: f'<g{g[1]} style="{g[3]}">' + g[2].replace(f' style="{g[3]}"', "") + "</g>", text
+    )
     return re.sub(r"<[^>]+>", lambda tag: re.sub(r"-?\d+\.\d{2,}", _tenths, tag[0]), text)
 
 
@@ -169,5 +178,6 @@ def _save(canvas: Canvas, directory: Path, key: str) -> list[Path]:
     paths = [directory / f"{key}.png", directory / f"{key}.svg"]
     with matplotlib.rc_context(STYLE):
         canvas.savefig(paths[0], dpi=160)
+        canvas.set_layout_engine("none")  # what fits one format fits the other
         canvas.savefig(paths[1], metadata={"Date": None})
     return paths

@@ -20,7 +20,7 @@ def draw_series(ax: Any, series: Series) -> None:
     elif series.guide:
         ax.plot(series.x, series.y, _DASHES[series.dash], color=series.color, lw=1.1, alpha=0.8, label=name)
     else:
-        marker = "o" if len(series.x) < 30 and not series.hollow else None
+        marker = "o" if len(series.x) < 30 else None
         ax.plot(
             series.x,
             series.y,
@@ -31,8 +31,8 @@ def draw_series(ax: Any, series: Series) -> None:
             lw=1.8,
             label=name,
         )
-        if series.hollow:
-            _scatter(ax, series, series.hollow, 20, "_")
+        if any(series.hollow):
+            _cloud(ax, series, tuple(hollow or None for hollow in series.hollow), 4.5, "_")
     for text, place, x, y in zip(series.labels, series.places, series.x, series.y, strict=False):
         if text:
             _label(ax, text, place, x, y, series.color)
@@ -40,24 +40,24 @@ def draw_series(ax: Any, series: Series) -> None:
 
 def _draw_points(ax: Any, series: Series, name: str) -> None:
     if series.faint:
-        ax.scatter(series.x, series.y, s=18, color=series.color, alpha=0.35, lw=0)
+        ax.plot(series.x, series.y, "o", ms=4.2, color=series.color, alpha=0.35, mew=0)
     else:
-        _scatter(ax, series, series.hollow or (False,) * len(series.x), 0.4 * series.dot**2, name)
+        _cloud(ax, series, series.hollow or (False,) * len(series.x), 0.62 * series.dot, name)
 
 
-def _scatter(ax: Any, series: Series, hollow: Sequence[bool], size: float, name: str) -> None:
-    """Filled and hollow points; the first kind that there is carries the name."""
-    for open_ones in (False, True):
-        place = [index for index, value in enumerate(hollow) if value == open_ones]
+def _cloud(ax: Any, series: Series, hollow: Sequence[bool | None], size: float, name: str) -> None:
+    """Filled and hollow points (None is left out); the first kind that there is carries the name."""
+    for kind in (False, True):
+        place = [index for index, value in enumerate(hollow) if value is kind]
         if place:
-            ax.scatter(
+            ax.plot(
                 [series.x[index] for index in place],
                 [series.y[index] for index in place],
-                s=size,
-                marker=_SYMBOLS[series.symbol],
-                facecolors="white" if open_ones else series.color,
-                edgecolors=series.color,
-                lw=1.4,
+                _SYMBOLS[series.symbol],
+                ms=size,
+                mfc="white" if kind else series.color,
+                mec=series.color,
+                mew=1.4,
                 label=name,
                 zorder=3,
             )
