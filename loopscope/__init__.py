@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from loopscope import audit as audit
+    from loopscope.interop.external.families import adapt as adapt
+    from loopscope.interop.external.wrap import wrap as wrap
     from loopscope.interop.load import load as load
     from loopscope.recurrence import AbstractLoopedLM as AbstractLoopedLM
     from loopscope.recurrence import LoopState as LoopState
@@ -25,11 +27,13 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "load": "loopscope.interop.load",
+    "adapt": "loopscope.interop.external.families",
+    "wrap": "loopscope.interop.external.wrap",
     "unroll": "loopscope.recurrence",
     "LoopState": "loopscope.recurrence",
     "AbstractLoopedLM": "loopscope.recurrence",
 }
-__all__ = ["AbstractLoopedLM", "LoopState", "audit", "load", "unroll"]
+__all__ = ["AbstractLoopedLM", "LoopState", "adapt", "audit", "load", "unroll", "wrap"]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ import tyro
 from pydantic import BaseModel
 
 from loopscope.config import RunConfig, changes, merged, read_yaml
-from loopscope.recipes import CONDITIONS, SIZES, recipe
+from loopscope.recipes import SIZES, is_condition, recipe
 
 SECTIONS = ("model", "objective", "data", "training")
 Command = TypeVar("Command")
@@ -42,12 +42,12 @@ def with_config(
     condition = _flag(arguments, "condition") or over.get("condition", "dense/rmsnorm")
     over = {key: value for key, value in over.items() if key not in ("size", "condition")}
     readout, placement = _flag(arguments, "model.readout.kind"), _flag(arguments, "objective.placement")
-    if condition not in CONDITIONS and readout and placement:
+    if not is_condition(condition) and readout and placement:
         own = {"model": {"readout": {"kind": readout}}, "objective": {"placement": placement}}
         over = merged(over, own)
     if wants_help:
         size = size if size in SIZES else "laptop"
-        condition = condition if condition in CONDITIONS else "dense/rmsnorm"
+        condition = condition if is_condition(condition) else "dense/rmsnorm"
     base = recipe(size, condition, over)
     flags = make_dataclass(
         kind.__name__,

@@ -36,11 +36,13 @@ class RunConfig(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> "RunConfig":
         self.objective.check_loops(self.model.loops)
-        if self.objective.placement == "exit-weighted" and not self.model.exit_gate:
+        placement, gated = self.objective.placement, ("exit-weighted", "gate-improvement")
+        if placement in gated and not self.model.exit_gate:
             raise ValueError(
-                "objective.placement 'exit-weighted' needs a learned gate; set model.exit_gate: true"
+                f"objective.placement {placement!r} needs a learned gate; set model.exit_gate: true"
             )
-        if self.model.exit_gate and self.objective.placement != "exit-weighted":
+        self._check_depth()
+        if self.model.exit_gate and placement not in gated:
             warnings.warn(
                 f"model.exit_gate is on, but placement {self.objective.placement!r} never trains the gate",
                 stacklevel=2,
@@ -51,7 +53,8 @@ class RunConfig(BaseModel):
                 stacklevel=2,
             )
         tokenizer = self.data.tokenizer
-        entries = 256 if tokenizer.kind == "bytes" else tokenizer.vocabulary
+        # A file's size is known once it is read: checked again before training.
+        entries = {"bytes": 256, "file": 0}.get(tokenizer.kind, tokenizer.vocabulary)
         if entries > self.model.vocabulary:
             raise ValueError(
                 f"data.tokenizer makes up to {entries} ids, model.vocabulary is {self.model.vocabulary}; "
@@ -63,6 +66,36 @@ class RunConfig(BaseModel):
                 stacklevel=2,
             )
         return self
+
+    def _check_depth(self) -> None:
+        """What a varying depth asks of the objective, and of the gradient's reach."""
+        depth, objective, loops = self.training.depth, self.objective, self.model.loops
+        if depth.varies:
+            for name in ("loop_weights", "final_loop_weights"):
+                if getattr(objective, name) is not None:
+                    raise ValueError(
+                        f"objective.{name} has one number per loop, but training.depth varies the loops per step; "
+                        "remove one of the two"
+                    )
+        if depth.per_sequence and objective.placement != "terminal":
+            raise ValueError(
+                "training.depth.per_sequence gives each sequence a loss at its own depth, which is placement "
+                f"'terminal', not {objective.placement!r}; set objective.placement: terminal"
+            )
+        if objective.placement == "gate-improvement" and (loops < 2 or (depth.low < 2 and depth.varies)):
+            raise ValueError(
+                "objective.placement 'gate-improvement' compares loops; set model.loops (and training.depth.low) "
+                "to 2 or more"
+            )
+        if depth.backprop is not None and not depth.varies and depth.backprop >= loops:
+            warnings.warn(
+                f"training.depth.backprop {depth.backprop} has no effect: all steps run {loops} loops",
+                stacklevel=2,
+            )
+        if objective.shortcut.weight > 0 and loops == 1 and not depth.varies:
+            warnings.warn(
+                "objective.shortcut has no effect with 1 loop: there is no shorter way", stacklevel=2
+            )
 
     def to_yaml(self) -> str:
         """Every setting, defaults included."""
@@ -136,13 +169,17 @@ def changes(base: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def problems(error: ValidationError) -> Iterator[str]:
-    """One line per problem: the key, its value, what is allowed, and the nearest name."""
+def problems(error: ValidationError, section: type[BaseModel] = RunConfig) -> Iterator[str]:
+    """One line per problem: the key, its value, what is allowed, and the nearest name.
+
+    Args:
+        section: the model that was validated.
+    """
     for entry in error.errors():
         where = [str(part) for part in entry["loc"]]
         name = ".".join(where) or "config"
         if entry["type"] == "extra_forbidden":
-            known = _fields(where[:-1])
+            known = _fields(section, where[:-1])
             near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
             yield f"unknown key {name}; {hint}"
@@ -152,9 +189,8 @@ def problems(error: ValidationError) -> Iterator[str]:
             yield f"{name} is {entry['input']!r}: {entry['msg'][0].lower()}{entry['msg'][1:]}"
 
 
-def _fields(where: list[str]) -> list[str]:
-    """Names of the fields of the config section at `where`."""
-    section: Any = RunConfig
+def _fields(section: Any, where: list[str]) -> list[str]:
+    """Names of the fields of the config section at `where`, seen from `section`."""
     for part in where:
         field = section.model_fields.get(part)
         annotation = field.annotation if field else None

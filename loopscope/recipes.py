@@ -9,8 +9,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from loopscope.config import RunConfig, differences, merged, parse_config
-
-Change = Mapping[str, Any]
+from loopscope.families import FAMILIES, FAMILY_SIZES, Change, family_change
 
 
 def _laptop() -> Change:
@@ -83,6 +82,7 @@ SIZES: Mapping[str, Callable[[], Change]] = {
     "laptop": _laptop,
     "published-44m": lambda: _published(dim=512, layers=8, heads=8, batch=64),
     "published-129m": lambda: _published(dim=768, layers=12, heads=12, batch=32),
+    **FAMILY_SIZES,
 }
 
 PENALTY = 0.01
@@ -135,14 +135,36 @@ def recipe_values(size: str, condition: str, over: Change | None = None) -> dict
         {"size": size, "condition": condition}, SIZES[known("size", size, SIZES)]()
     )
     own = "readout" in (over.get("model") or {}) and "placement" in (over.get("objective") or {})
-    if condition in CONDITIONS or not own:
-        change = CONDITIONS[known("condition", condition, CONDITIONS)]
+    if is_condition(condition) or not own:
+        change = condition_change(condition, size)
         _refuse_contradiction(condition, change, over)
         values = merged(values, change)
     training = over.get("training") or {}
     if training.get("steps") is not None and "epochs" not in training:
         values["training"] = {**values["training"], "epochs": None}
     return merged(values, {**over, "size": size, "condition": condition})
+
+
+def is_condition(name: str) -> bool:
+    """Whether a name is a condition, a family, or a family under a condition (`huginn:dense/raw`)."""
+    family, _, condition = name.partition(":")
+    return name in CONDITIONS or (family in FAMILIES and (name == family or condition in CONDITIONS))
+
+
+def condition_change(name: str, size: str) -> Change:
+    """What a condition's name stands for at a size.
+
+    Raises:
+        ValueError: a name that is not known, with the nearest one.
+    """
+    if name in CONDITIONS:
+        return CONDITIONS[name]
+    family, colon, condition = name.partition(":")
+    if not colon:
+        known("condition", name, {**CONDITIONS, **FAMILIES})
+        return family_change(name, size)
+    known("family", family, FAMILIES)
+    return family_change(family, size, CONDITIONS[known("condition", condition, CONDITIONS)])
 
 
 def _refuse_contradiction(condition: str, change: Change, over: Change) -> None:

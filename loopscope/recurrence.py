@@ -9,6 +9,7 @@ with the number of loops. Stopping early is a `break`.
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,10 +32,13 @@ class AbstractLoopedLM(nn.Module, ABC):
 
     Attributes:
         loops: the trained depth K. `unroll` runs to it by default; any depth from 1 up works.
+        depth_conditioned: whether a state depends on how many loops its unroll runs. Where it does not, a
+            shorter unroll is the start of a longer one.
         readout_name: what reports call its readout, or None.
     """
 
     loops: int
+    depth_conditioned: bool = False
     readout_name: str | None = None
 
     @abstractmethod
@@ -108,7 +112,10 @@ class LoopState:
 
 
 def unroll(
-    model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"], loops: int | None = None
+    model: AbstractLoopedLM,
+    input_ids: Int[Tensor, "batch seq"],
+    loops: int | None = None,
+    gradient_loops: int | None = None,
 ) -> Generator[LoopState, Float[Tensor, "batch seq dim"] | None, None]:
     """Run the recurrence and yield one `LoopState` per loop.
 
@@ -119,6 +126,8 @@ def unroll(
         model: any looped model.
         input_ids: token ids.
         loops: how many loops to run, from 1 up, also beyond `model.loops`; None runs the trained depth.
+        gradient_loops: record a gradient through the last so many loops only (None: all). The loops before
+            keep no activations; what `embed` returns keeps its gradient, for models that inject it.
 
     Raises:
         ValueError: `loops` is not a whole number from 1 up, or `input_ids` is not a non-empty
@@ -126,14 +135,14 @@ def unroll(
     """
     depth = check_loops(model.loops if loops is None else loops)
     check_input_ids(input_ids)
-    return _unroll(model, input_ids, depth)
+    return _unroll(model, input_ids, depth, depth if gradient_loops is None else gradient_loops)
 
 
 def _unroll(
-    model: AbstractLoopedLM, input_ids: Tensor, depth: int
+    model: AbstractLoopedLM, input_ids: Tensor, depth: int, gradient_loops: int
 ) -> Generator[LoopState, Tensor | None, None]:
     hidden = model.embed(input_ids)
-    yield from _loops(model, hidden, 1, LoopContext(input_ids, hidden, depth))
+    yield from _loops(model, hidden, 1, LoopContext(input_ids, hidden, depth), gradient_loops)
 
 
 def unroll_from(
@@ -142,19 +151,27 @@ def unroll_from(
     """Go on after `state` with `hidden` in place of its H_k: yields the later loops of the same unroll."""
     if not state.is_last:
         carried = state.model.carry(hidden, state.loop, state.context)
-        yield from _loops(state.model, carried, state.loop + 1, state.context)
+        yield from _loops(state.model, carried, state.loop + 1, state.context, state.context.loops)
 
 
 def _loops(
-    model: AbstractLoopedLM, hidden: Tensor, first: int, context: LoopContext
+    model: AbstractLoopedLM, hidden: Tensor, first: int, context: LoopContext, gradient_loops: int
 ) -> Generator[LoopState, Tensor | None, None]:
-    for loop in range(first, context.loops + 1):
-        hidden = model.core(hidden, loop, context)
+    depth = context.loops
+    for loop in range(first, depth + 1):
+        with _recording(loop > depth - gradient_loops):
+            hidden = model.core(hidden, loop, context)
         replaced = yield LoopState(loop, hidden, model, context)
         if replaced is not None:
             hidden = replaced
-        if loop < context.loops:
-            hidden = model.carry(hidden, loop, context)
+        if loop < depth:
+            with _recording(loop + 1 > depth - gradient_loops):  # a carry belongs to the loop it leads to
+                hidden = model.carry(hidden, loop, context)
+
+
+def _recording(on: bool) -> AbstractContextManager[object]:
+    """Record a gradient if the caller does, or not at all. Never open across a yield."""
+    return nullcontext() if on else torch.no_grad()
 
 
 def check_loops(loops: Any) -> int:

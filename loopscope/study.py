@@ -24,6 +24,7 @@ from loopscope.run import (
     refuse_difference,
     resolve,
     write_text,
+    written_config,
 )
 from loopscope.run import windows as run_windows
 from loopscope.training.checkpoint import newest_checkpoint, verify
@@ -61,7 +62,7 @@ def run_study(
                 verify(checkpoint)
             todo.append((run, config))
         else:
-            refuse_difference(read_yaml(run / "config.yaml"), config.model_dump(mode="json"), run)
+            refuse_difference(written_config(run / "config.yaml"), config.model_dump(mode="json"), run)
     if todo:
         data = prepare(grid[0].data, progress=not quiet)
         for config in grid:

@@ -66,6 +66,24 @@ def test_round_trip(**drawn: object) -> None:
         ({"objective": {"placement": "exit-weighted"}}, "set model.exit_gate: true"),
         ({"data": {"tokenizer": {"vocabulary": 9000}}}, "set model.vocabulary: 9000"),
         ({"data": {"corpus": "files"}}, "files is empty; name text files or globs"),
+        (
+            {"model": {"block": {"plcement": "pre"}}},
+            "unknown key model.block.plcement; did you mean placement?",
+        ),
+        ({"model": {"carry": "decay"}}, "carry 'decay' without an injection"),
+        (
+            {"objective": {"loop_weights": [1, 1, 1, 1]}, "training": {"depth": "uniform"}},
+            "objective.loop_weights has one number per loop, but training.depth varies",
+        ),
+        (
+            {"training": {"depth": {"distribution": "uniform", "per_sequence": True}}},
+            "set objective.placement: terminal",
+        ),
+        ({"objective": {"placement": "gate-improvement"}}, "set model.exit_gate: true"),
+        (
+            {"objective": {"placement": "gate-improvement"}, "model": {"exit_gate": True, "loops": 1}},
+            "set model.loops (and training.depth.low) to 2 or more",
+        ),
     ],
 )
 def test_refusals_name_the_key_the_value_and_what_to_do(values: dict[str, object], message: str) -> None:
@@ -96,6 +114,8 @@ def test_files_that_are_not_configs(tmp_path: Path, text: str, message: str) -> 
         ({"model": {"exit_gate": True}}, "never trains the gate"),
         ({"model": {"loops": 1, "carry": "rmsnorm"}}, "no effect with 1 loop"),
         ({"data": {"tokenizer": "bytes"}}, "256 would do"),
+        ({"training": {"depth": {"backprop": 4}}}, "backprop 4 has no effect"),
+        ({"objective": {"shortcut": {"weight": 1}}, "model": {"loops": 1}}, "there is no shorter way"),
     ],
 )
 def test_settings_without_effect_warn(values: dict[str, object], message: str) -> None:

@@ -21,10 +21,26 @@ ALLOWED = {
     "interop": {"recurrence", "model"},
     "report": {"results"},
     "config": {"model", "objectives", "data", "training"},
-    "recipes": {"config"},
+    "families": set(),
+    "recipes": {"config", "families"},
+    "catalogue": {"families", "model", "recipes", "static_audit"},
+    "recipes_command": {"arguments", "catalogue", "families"},
     "run": {"config", "model", "objectives", "data", "training", "results"},
     "arguments": {"config", "recipes"},
     "study": {"config", "recipes", "run", "data", "training", "results"},
+    "static_audit": {"config", "model", "objectives", "results"},
+    "subject": {"config", "data", "interop", "model", "objectives", "recurrence"},
+    "audit_command": {
+        "audit",
+        "config",
+        "objectives",
+        "recurrence",
+        "results",
+        "run",
+        "subject",
+        "training",
+    },
+    "audit_text": {"results"},
 }
 
 
@@ -77,6 +93,8 @@ def modules_after(code: str) -> set[str]:
         "import loopscope.cli",
         "import loopscope.results",
         "import loopscope.config, loopscope.recipes",
+        "import loopscope.catalogue, loopscope.recipes_command; loopscope.catalogue.catalogue()",
+        "import loopscope.static_audit, loopscope.audit_text",
         "import loopscope.report.page, loopscope.report.figures",
     ],
 )

@@ -90,6 +90,19 @@ def test_a_folder_belongs_to_one_config(tmp_path: Path) -> None:
         execute(tiny(), run / "config.yaml", quiet=True)
 
 
+def test_a_folder_from_before_a_setting_existed_goes_on(tmp_path: Path) -> None:
+    """Settings that came later have their defaults in it; any other value of one is another config."""
+    run = tmp_path / "run"
+    execute(tiny(), run, quiet=True)
+    values = yaml.safe_load((run / "config.yaml").read_text())
+    for name in ("prelude", "block", "attention", "injection"):
+        del values["model"][name]
+    (run / "config.yaml").write_text(yaml.safe_dump(values))
+    assert execute(tiny(), run, resume=True, quiet=True).status == "completed"
+    with pytest.raises(ValueError, match=r"model.prelude: 0 there, 1 now"):
+        execute(tiny(model={"prelude": 1}), run, resume=True, quiet=True)
+
+
 def test_bad_data_is_refused_before_a_folder_is_made(tmp_path: Path) -> None:
     (tmp_path / "short.txt").write_text("a few words only\n" * 3)
     (tmp_path / "empty.txt").write_text("")

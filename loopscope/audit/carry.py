@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import torch
 
-from loopscope.recurrence import LoopState, l2_norm, scale
+from loopscope.recurrence import LoopState, l2_norm, scale, wide
 from loopscope.results import Carry
 
 STEP = 1e-2
@@ -29,12 +29,12 @@ def _carry(state: LoopState) -> Carry:
         carried = model.carry(hidden * factor, loop, context)
         logs.append(scale(model.core(carried, loop + 1, context)).log().double())
     slope = (logs[0] - logs[1]) / math.log((1 + STEP) / (1 - STEP))
-    gain = l2_norm(model.carry(hidden, loop, context)) / l2_norm(hidden)
-    double = l2_norm(model.carry(2 * hidden, loop, context)) / l2_norm(2 * hidden)
+    once, twice = model.carry(hidden, loop, context), model.carry(2 * hidden, loop, context)
+    size = l2_norm(hidden).clamp(min=1e-30)
     return Carry(
         loop=loop,
         mean=float(slope.mean()),
         spread=float(slope.std(correction=0)),
-        gain=float(gain.mean()),
-        gain_of_double=float((double / gain).mean()),
+        gain=float((l2_norm(once) / size).mean()),
+        slope=float((l2_norm(wide(twice) - wide(once)) / size).mean()),
     )

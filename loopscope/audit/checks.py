@@ -1,26 +1,18 @@
 """What an audit refuses before it measures anything, and what it changes and says so."""
 
-import copy
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from loopscope.objectives.token_loss import IGNORE_INDEX
 from loopscope.recurrence import AbstractLoopedLM, check_input_ids
 
 
-@dataclass(frozen=True)
-class Checked:
-    """A model that can be audited, and what the reader should know."""
-
-    model: AbstractLoopedLM
-    notes: tuple[str, ...]
-
-
-def check_audit(model: Any, input_ids: Tensor, labels: Tensor) -> Checked:
-    """Refuse what cannot be audited; widen a half-precision model in a copy.
+def check_audit(model: Any, input_ids: Tensor, labels: Tensor) -> AbstractLoopedLM:
+    """The model, if it can be audited on these tokens.
 
     Raises:
         ValueError: says what is wrong, and what to do.
@@ -33,14 +25,39 @@ def check_audit(model: Any, input_ids: Tensor, labels: Tensor) -> Checked:
     check_input_ids(input_ids)
     check_labels(input_ids, labels)
     check_weights(model)
-    notes: tuple[str, ...] = ()
-    narrow = {p.dtype for p in model.parameters() if p.is_floating_point()} - {torch.float32, torch.float64}
-    if narrow:
-        names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in narrow))
-        model = copy.deepcopy(model).float()
-        notes = (f"The model's weights are {names}; it was audited in an fp32 copy of them.",)
     check_ids(model, input_ids, labels)
-    return Checked(model, notes)
+    return model
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and every part's own mode afterwards."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def widened(model: nn.Module) -> Iterator[tuple[str, ...]]:
+    """fp32 weights meanwhile, and a note where they were narrower. The narrow tensors come back as they were."""
+    narrow = [
+        tensor
+        for tensor in (*model.parameters(), *model.buffers())
+        if tensor.is_floating_point() and tensor.dtype not in (torch.float32, torch.float64)
+    ]
+    kept = [tensor.data for tensor in narrow]
+    names = ", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in kept}))
+    for tensor in narrow:
+        tensor.data = tensor.data.float()
+    try:
+        yield (f"The model's weights are {names}; they were widened to fp32 for the audit.",) if names else ()
+    finally:
+        for tensor, data in zip(narrow, kept, strict=True):
+            tensor.data = data
 
 
 def check_weights(model: AbstractLoopedLM) -> None:
@@ -64,12 +81,8 @@ def check_labels(input_ids: Tensor, labels: Tensor) -> None:
 
 def check_ids(model: AbstractLoopedLM, input_ids: Tensor, labels: Tensor) -> None:
     """Refuse ids that the model does not have."""
-    training = model.training
-    try:
-        with torch.no_grad():
-            vocabulary = model.eval().forward(torch.zeros_like(input_ids[:1, :1])).shape[-1]
-    finally:
-        model.train(training)
+    with evaluating(model), torch.no_grad():
+        vocabulary = model.forward(torch.zeros_like(input_ids[:1, :1])).shape[-1]
     for name, ids in (("labels", labels[labels != IGNORE_INDEX]), ("input_ids", input_ids)):
         low, high = int(ids.min()), int(ids.max())
         if low < 0 or high >= vocabulary:

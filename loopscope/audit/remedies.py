@@ -52,11 +52,16 @@ def try_remedies(
         return Remedy(change, verdict, cross_entropy=mean, cost=mean - before)
 
     penalised = Objective(
-        objective.placement, [*objective.penalties, NormPenalty(PENALTY)], objective.token_loss
+        objective.placement,
+        [*objective.penalties, NormPenalty(PENALTY)],
+        objective.token_loss,
+        objective.extras,
     )
     judged = judge(states, carried, penalised, labels)
     remedies = [remedy(f"add a norm penalty of weight {PENALTY}", judged, losses)]
-    for change, kind in READOUTS:
+    # A state of another width than the head's cannot be read raw.
+    readable = states[-1].features().shape == states[-1].hidden.shape
+    for change, kind in READOUTS if readable else ():
         changed = kind(model)
         read = [replace(state, model=changed) for state in states]
         judged = judge(read, carried, objective, labels)

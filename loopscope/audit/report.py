@@ -1,13 +1,12 @@
 """One audit: everything measured on one batch, as one record."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from loopscope.audit.carry import carries
-from loopscope.audit.checks import check_audit
+from loopscope.audit.checks import check_audit, evaluating, widened
 from loopscope.audit.dynamics import dynamics
 from loopscope.audit.expansion import expansion
 from loopscope.audit.interventions import final_scale_sweep, radial_clamp, rescaled
@@ -32,10 +31,10 @@ def audit(
     """Measure which loops carry a scale that no loss sees. Works in fp32, in evaluation mode.
 
     Costs about as much as a handful of training steps on the same batch, in time and in memory; memory does not
-    grow with the depth to which drift is followed. The model is left as it was.
+    grow with the depth to which drift is followed. The model is left as it was: mode, weights, gradients.
 
     Args:
-        model: any looped model; one in half precision is audited in an fp32 copy, and the report says so.
+        model: any looped model; one in half precision is widened meanwhile, and the report says so.
         input_ids: token ids [batch seq]; a few thousand tokens are enough.
         labels: the token that follows each input token [batch seq]; -100 is not counted.
         objective: what the model was trained on; None judges dense cross-entropy without penalties.
@@ -44,19 +43,14 @@ def audit(
         ValueError: not a looped model, weights that are not finite, ids or labels that do not fit, or a
             sequence that is too long.
     """
-    checked = check_audit(model, input_ids, labels)
-    training = [module for module in checked.model.modules() if module.training]
-    checked.model.eval()
-    try:
-        with torch.autocast(input_ids.device.type, enabled=False):
-            report = _measure(checked.model, input_ids, labels, objective or Objective(Dense()))
-    finally:
-        for module in training:
-            module.training = True
-    return replace(report, notes=(*checked.notes, *report.notes))
+    looped = check_audit(model, input_ids, labels)
+    with evaluating(looped), widened(looped) as notes, torch.autocast(input_ids.device.type, enabled=False):
+        return _measure(looped, input_ids, labels, objective or Objective(Dense()), notes)
 
 
-def _measure(model: AbstractLoopedLM, input_ids: Tensor, labels: Tensor, objective: Objective) -> AuditReport:
+def _measure(
+    model: AbstractLoopedLM, input_ids: Tensor, labels: Tensor, objective: Objective, notes: tuple[str, ...]
+) -> AuditReport:
     seen = visibility(model, objective, input_ids, labels)
     with torch.no_grad():
         states: Sequence[LoopState] = list(unroll(model, input_ids))
@@ -85,4 +79,5 @@ def _measure(model: AbstractLoopedLM, input_ids: Tensor, labels: Tensor, objecti
         remedies=tuple(try_remedies(states, carried, objective, labels, own.cross_entropy))
         if verdict in ("blind", "damped")
         else (),
+        notes=notes,
     )

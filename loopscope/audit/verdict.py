@@ -2,7 +2,7 @@
 
 removed  what is done between loops leaves nothing of the scale: carry below `REMOVED`.
 visible  a loss term sees it, here or at a loop to which it is carried: exposure of at least `SEEN`.
-damped   no term sees it, but the step between loops shrinks it every time: gain below `DAMPED`.
+damped   no term sees it, but the step between loops shrinks it every time: slope below `DAMPED`.
 blind    it is carried on and no term sees it.
 
 The last loop is carried nowhere in training; unless a term sees it itself, it takes the verdict of the loop
@@ -24,7 +24,7 @@ HIDES = 0.02
 A norm's eps lets eps / (mean square + eps) through, which fades as 1 / s²; unlooped layers after the loop show
 scale by their own residual, which fades as 1 / s and is counted."""
 DAMPED = 0.99
-"""Gain of the step between loops, where it is linear."""
+"""Slope of the step between loops: what it leaves of a change of the state, whatever it injects beside."""
 
 
 def loop_verdicts(seen: Sequence[LoopVisibility], carried: Sequence[Carry]) -> list[LoopVerdict]:
@@ -78,8 +78,7 @@ def _status(carry: Carry, sees: float) -> Verdict:
         return "removed"
     if sees >= SEEN:
         return "visible"
-    # A norm has a gain below 1 too, but halves it when the state doubles: linear steps do not.
-    return "damped" if carry.gain < DAMPED and carry.gain_of_double > 0.9 else "blind"
+    return "damped" if carry.slope < DAMPED else "blind"
 
 
 def model_verdict(loops: Sequence[LoopVerdict]) -> Verdict:

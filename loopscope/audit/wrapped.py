@@ -15,6 +15,7 @@ class Wrapped(AbstractLoopedLM):
         self.inner = model
         self.loops = model.loops
         self.readout_name = model.readout_name
+        self.depth_conditioned = model.depth_conditioned
 
     def embed(self, input_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq dim"]:
         return self.inner.embed(input_ids)

@@ -12,12 +12,14 @@ class TokenizerConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    kind: Literal["word", "bpe", "bytes"] = "word"
-    """word: the published word tokenizer. bpe: byte-level BPE, trained here. bytes: 256 ids."""
+    kind: Literal["word", "bpe", "bytes", "file"] = "word"
+    """word: the published word tokenizer. bpe: byte-level BPE, trained here. bytes: 256 ids. file: a tokenizer.json."""
     vocabulary: int = Field(4096, ge=5)
-    """Entries, special ones included. bytes ignores it."""
+    """Entries, special ones included. bytes and file ignore it."""
     min_count: int = Field(2, ge=1)
     """word: how often a word must occur to get an entry."""
+    path: str | None = None
+    """file: a tokenizer.json of the Hugging Face `tokenizers` format, or a folder that holds one."""
     count_validation: bool = False
     """word: count validation text too, as the published code does. It leaks: off by default."""
 
@@ -31,6 +33,10 @@ class TokenizerConfig(BaseModel):
         if self.kind != "word" and (self.count_validation or self.min_count != 2):
             raise ValueError(
                 f"min_count and count_validation belong to tokenizer 'word', not {self.kind!r}; remove them"
+            )
+        if (self.kind == "file") != (self.path is not None):
+            raise ValueError(
+                f"tokenizer kind is {self.kind!r} and path is {self.path!r}; kind: file and path go together"
             )
         if self.kind == "bpe" and self.vocabulary < 256:
             raise ValueError(f"vocabulary is {self.vocabulary}; byte-level bpe needs 256 or more")

@@ -12,6 +12,7 @@ import re
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,13 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from loopscope.data.config import DataConfig
 from loopscope.data.corpora import AbstractCorpus, build_corpus, capped
 from loopscope.data.tokenfile import TokenFile, open_tokens, write_tokens
-from loopscope.data.tokenizers import AbstractTokenizer, load_tokenizer, train_tokenizer
+from loopscope.data.tokenizers import (
+    AbstractTokenizer,
+    FileTokenizer,
+    file_hash,
+    load_tokenizer,
+    train_tokenizer,
+)
 
 TOKENIZER, TRAIN, VALIDATION = "tokenizer.json", "train.tokens", "validation.tokens"
 FORMAT = 1
@@ -81,6 +88,10 @@ def cache_folder(config: DataConfig) -> Path:
 
 def _folder_name(config: DataConfig, corpus: AbstractCorpus) -> str:
     settings = config.model_dump(mode="json", exclude={"cache", "stride"})
+    tokenizer = settings["tokenizer"]
+    path = tokenizer.pop("path")
+    if path is not None:  # what is in the file counts, not where it lies
+        settings["tokenizer"] = {"kind": "file", "sha256": file_hash(path)}
     key = json.dumps([FORMAT, settings, corpus.fingerprint()], sort_keys=True)
     short = re.sub(r"[^A-Za-z0-9.-]+", "_", config.corpus)[-40:]
     return f"{short}-{config.tokenizer.kind}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
@@ -129,13 +140,19 @@ def _build(config: DataConfig, corpus: AbstractCorpus, building: Path, progress:
             display.advance(task, len(piece.encode("utf-8", errors="replace")))
 
     with display:
-        if config.tokenizer.kind == "bytes":
+        if config.tokenizer.kind in ("bytes", "file"):  # nothing to count
             tokenizer = train_tokenizer(config.tokenizer, ())
         else:
             texts = shown(train(), "vocabulary", size)
             if config.tokenizer.count_validation:
                 texts = _both(texts, shown(validation(), "vocabulary, validation", None))
             tokenizer = train_tokenizer(config.tokenizer, texts)
+        if isinstance(tokenizer, FileTokenizer) and not tokenizer.streams:
+            warnings.warn(
+                f"tokenizer {config.tokenizer.path} sees a text as one piece, so the text cannot be cut: it is "
+                "encoded whole, in memory",
+                stacklevel=2,
+            )
         (building / TOKENIZER).write_text(tokenizer.to_text(), encoding="utf-8")
         for name, pieces, title, total in (
             (TRAIN, train(), "training tokens", size),

@@ -4,8 +4,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from loopscope.model.consistency import check_model
+from loopscope.model.sections import AdapterConfig, AttentionConfig, BlockConfig, InjectionConfig
+
 ReadoutKind = Literal["rmsnorm", "layernorm", "raw", "final-only", "alpha"]
-CarryKind = Literal["rmsnorm", "layernorm", "damping"]
+CarryKind = Literal["rmsnorm", "layernorm", "readout-norm", "damping", "decay"]
+LoopEmbedding = Literal["none", "learned", "sinusoidal", "modulation"]
 
 _ALPHA_ONLY = ("alpha", "learned", "per_loop", "s_ref", "s_ref_value", "ema_decay", "alpha_min", "alpha_max")
 
@@ -52,7 +56,7 @@ class ReadoutConfig(BaseModel):
 
 
 class ModelConfig(BaseModel):
-    """A looped pre-norm transformer: one stack of `layers`, applied `loops` times."""
+    """A looped transformer: unlooped prelude, one stack of `layers` applied `loops` times, unlooped coda."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -85,6 +89,30 @@ class ModelConfig(BaseModel):
     dropout: float = Field(0.0, ge=0, lt=1)
     """On the embedding, inside attention and after the SwiGLU, as published."""
     norm_eps: float = Field(1e-6, gt=0)
+    prelude: int = Field(0, ge=0)
+    """Layers of their own before the loops; what they give is the input that loops start from and inject."""
+    coda: int = Field(0, ge=0)
+    """Layers of their own between H_k and the readout, at every exit."""
+    coda_norm: bool = False
+    """Apply the readout's norm to H_k before the coda too (one norm, used twice): then the coda hides the scale."""
+    coda_matrix: bool = False
+    """A square matrix between H_k and the coda, the identity at first (the C of Parcae's linear system)."""
+    start: Literal["embedding", "zero", "random"] = "embedding"
+    """H_0: the input itself, zeros, or noise (drawn anew in training, the same for every call in evaluation)."""
+    injection: InjectionConfig = InjectionConfig()
+    loop_embedding: LoopEmbedding = "none"
+    """Tells the shared layers which loop it is: added (learned, sinusoidal), or as gains and gates (modulation)."""
+    looped: Literal["all", "attention"] = "all"
+    """attention: later loops repeat attention only; each layer's feed-forward runs once, in loop 1."""
+    block: BlockConfig = BlockConfig()
+    attention: AttentionConfig = AttentionConfig()
+    adapters: AdapterConfig = AdapterConfig()
+    decay: float = Field(0.9, ge=0.01, le=0.99)
+    """Start value of the decay carry, per channel. Bounded: near 0 or 1 it would have no gradient to leave by."""
+    embedding_gain: Literal["one", "sqrt-dim"] = "one"
+    """Factor on token embeddings as they enter the model (not in a tied head)."""
+    gate_reads: Literal["hidden", "readout"] = "hidden"
+    """What the exit gate reads: H_k itself, or the readout's features."""
 
     @field_validator("carry", mode="before")
     @classmethod
@@ -110,4 +138,28 @@ class ModelConfig(BaseModel):
             raise ValueError(f"carry {list(self.carry)} names a step twice; name each once")
         if "damping" in self.model_fields_set and "damping" not in self.carry and self.damping != 0.88:
             raise ValueError("damping is set but carry has no 'damping' step; add it or remove the value")
+        check_model(self)
         return self
+
+    @property
+    def head(self) -> int:
+        """Channels of one attention head."""
+        return self.dim // self.heads
+
+    @property
+    def key_value_heads(self) -> int:
+        return self.attention.key_value_heads or self.heads
+
+    @property
+    def width(self) -> int:
+        """Width of the feed-forward."""
+        return self.block.width or self.feed_forward * self.dim
+
+    @property
+    def depth(self) -> int:
+        """Layers of the trained model, unrolled: prelude, layers × loops, coda."""
+        return self.prelude + self.layers * self.loops + self.coda
+
+    def unchanged(self, name: str) -> bool:
+        """Whether a setting has its default value."""
+        return bool(getattr(self, name) == type(self).model_fields[name].default)

@@ -1,8 +1,10 @@
 """Initialisation of the weights. Which one is used decides how fast a blind scale grows (docs/results)."""
 
+import torch
 from torch import nn
 
 from loopscope.model.config import ModelConfig
+from loopscope.model.layers import Layer, initial_beta
 
 STANDARD_DEVIATION = 0.02
 
@@ -12,12 +14,25 @@ def initialise(model: nn.Module, config: ModelConfig) -> None:
 
     `published` leaves PyTorch's defaults: embeddings N(0, 1), matrices uniform within 1/sqrt(fan-in).
     `scaled` draws every matrix and embedding from N(0, 0.02) and divides what feeds the residual stream
-    (attention's `out`, the SwiGLU's `down`) by sqrt(2·layers·loops), the number of residual additions of
+    (attention's `out`, the feed-forward's `down`) by sqrt(2·depth), the number of residual additions of
     the unrolled model (Radford et al., "Language Models are Unsupervised Multitask Learners", 2019).
+
+    With either, DeepNorm and DeepLoop draw their layers as their papers say, and the gates of a modulated layer
+    start at zero.
     """
-    if config.initialisation == "published":
-        return
-    residual = STANDARD_DEVIATION / (2 * config.layers * config.loops) ** 0.5
+    if config.initialisation == "scaled":
+        _scaled(model, config)
+    for module in model.modules():
+        if isinstance(module, Layer):
+            if config.block.scaling in ("deepnorm", "deeploop"):
+                _deep_norm(module, initial_beta(config))
+            if module.modulation is not None:
+                nn.init.zeros_(module.modulation.weight)
+                nn.init.zeros_(module.modulation.bias)
+
+
+def _scaled(model: nn.Module, config: ModelConfig) -> None:
+    residual = STANDARD_DEVIATION / (2 * config.depth) ** 0.5
     for name, module in model.named_modules():
         if not isinstance(module, nn.Linear | nn.Embedding):
             continue
@@ -25,3 +40,21 @@ def initialise(model: nn.Module, config: ModelConfig) -> None:
         nn.init.normal_(module.weight, std=residual if ends_branch else STANDARD_DEVIATION)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+@torch.no_grad()
+def _deep_norm(layer: Layer, beta: float) -> None:
+    """Xavier's normal draw, times β for values, outputs and feed-forward (Wang et al., arXiv 2203.00555).
+
+    Queries, keys and values share a matrix here; each keeps the spread it would have in one of its own.
+    """
+    attention = layer.attention
+    inputs = attention.qkv.in_features
+    head = attention.out.in_features // attention.heads
+    shared = attention.key_value_heads * head
+    sizes = [attention.heads * head, shared, shared]
+    for part, gain in zip(attention.qkv.weight.split(sizes), (1.0, 1.0, beta), strict=True):
+        part.normal_(std=gain * (2 / (inputs + len(part))) ** 0.5)
+    for module in (attention.out, *layer.feed_forward.children()):
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_normal_(module.weight, gain=beta)

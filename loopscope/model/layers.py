@@ -1,39 +1,129 @@
-"""One layer of the shared stack: pre-norm attention, then pre-norm SwiGLU, each added to the residual."""
+"""One layer: attention, then feed-forward, each added to the residual as the block's placement says.
 
-import torch.nn.functional as F
+pre           h + g·f(norm h). What it adds does not shrink as h grows: the source of the drift.
+sandwich      h + g·norm f(norm h): what is added has a size of its own, and h still grows (Ouro, arXiv 2510.25741).
+sandwich-sum  norm(h + g·f(norm h)): nothing of the scale leaves the layer (Huginn, arXiv 2502.05171).
+post          norm(αh + g·f(h)): the same; α as in DeepNorm (arXiv 2203.00555) or DeepLoop (arXiv 2607.13491).
+"""
+
+from collections.abc import Callable
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from loopscope.model.attention import CausalSelfAttention
 from loopscope.model.config import ModelConfig
+from loopscope.model.feed_forward import build_feed_forward
+
+Branch = Callable[[Tensor, int], Tensor]
 
 
-class SwiGLU(nn.Module):
-    """down(silu(gate(x)) · up(x)), without biases."""
+def residual_alpha(config: ModelConfig) -> float:
+    """α: what the residual is multiplied by inside the norm that follows it. N is the unrolled depth."""
+    match config.block.scaling:
+        case "deepnorm":
+            return (2 * config.depth) ** 0.25
+        case "deeploop":
+            return (2 * config.depth) ** 0.5
+    return 1.0
 
-    def __init__(self, dim: int, width: int) -> None:
-        super().__init__()
-        self.gate = nn.Linear(dim, width, bias=False)
-        self.up = nn.Linear(dim, width, bias=False)
-        self.down = nn.Linear(width, dim, bias=False)
 
-    def forward(self, x: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq dim"]:
-        return self.down(F.silu(self.gate(x)) * self.up(x))
+def initial_beta(config: ModelConfig) -> float:
+    """β: what the start values of values, outputs and feed-forward are multiplied by."""
+    match config.block.scaling:
+        case "deepnorm":
+            return (8 * config.depth) ** -0.25
+        case "deeploop":
+            return (8 * config.depth) ** -0.5
+    return 1.0
+
+
+def residual_gain(config: ModelConfig) -> float:
+    """g: gain of the shared layers' branches, from the trained loops N and layers L (arXiv 2606.18524)."""
+    match config.block.scaling:
+        case "1/N":
+            return 1 / config.loops
+        case "1/sqrt(N)":
+            return config.loops**-0.5
+        case "1/(N*sqrt(L))":
+            return 1 / (config.loops * config.layers**0.5)
+    return 1.0
+
+
+def build_norm(config: ModelConfig, affine: bool = True) -> nn.RMSNorm | nn.LayerNorm:
+    """A norm over channels, of the block's kind."""
+    kind = nn.RMSNorm if config.block.norm == "rmsnorm" else nn.LayerNorm
+    return kind(config.dim, eps=config.norm_eps, elementwise_affine=affine)
 
 
 class Layer(nn.Module):
-    """A pre-norm layer. What it adds does not shrink as the residual grows: the source of the drift."""
+    """A layer of the shared stack (`shared`), or one of the prelude or coda, which run once.
 
-    def __init__(self, config: ModelConfig) -> None:
+    With `modulation` (LoopFormer, Jeddi et al., ICLR 2026) the loop's condition gives each branch a gain on
+    its normalised input and a gate on its output; the gates start at zero, so the layer starts as the identity.
+    """
+
+    def __init__(self, config: ModelConfig, shared: bool = True) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
-        self.attention = CausalSelfAttention(
-            config.dim, config.heads, config.dropout, rotary=config.positions == "rotary"
-        )
-        self.feed_forward_norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
-        self.feed_forward = SwiGLU(config.dim, config.feed_forward * config.dim)
+        block = config.block
+        modulated = shared and config.loop_embedding == "modulation"
+        self.placement = block.placement
+        self.alpha = residual_alpha(config)
+        self.gain = residual_gain(config) if shared else 1.0
+        self.feed_forward_once = shared and config.looped == "attention"
+        self.attention_norm = build_norm(config, affine=not modulated)
+        self.attention = CausalSelfAttention(config, adapted=shared)
+        self.feed_forward_norm = build_norm(config, affine=not modulated)
+        self.feed_forward = build_feed_forward(config, adapted=shared)
         self.dropout = nn.Dropout(config.dropout)
+        two = block.placement in ("sandwich", "sandwich-sum")
+        self.attention_norm_after = build_norm(config) if two else None
+        self.feed_forward_norm_after = build_norm(config) if two else None
+        self.modulation = nn.Linear(config.dim, 4 * config.dim) if modulated else None
 
-    def forward(self, hidden: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq dim"]:
-        hidden = hidden + self.attention(self.attention_norm(hidden))
-        return hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden)))
+    def forward(
+        self,
+        hidden: Float[Tensor, "batch seq dim"],
+        loop: int = 1,
+        condition: Float[Tensor, " dim"] | None = None,
+    ) -> Float[Tensor, "batch seq dim"]:
+        """Run the layer in loop `loop`.
+
+        Args:
+            condition: what `modulation` turns into gates and gains.
+        """
+        attention: Branch = self.attention
+        feed_forward: Branch = self.feed_forward
+        if self.modulation is not None and condition is not None:
+            gate_a, gate_f, scale_a, scale_f = self.modulation(condition).chunk(4)
+            attention = _modulated(self.attention, gate_a, scale_a)
+            feed_forward = _modulated(self.feed_forward, gate_f, scale_f)
+        hidden = self._add(hidden, attention, loop, self.attention_norm, self.attention_norm_after)
+        if self.feed_forward_once and loop > 1:
+            return hidden
+
+        def dropped(x: Tensor, loop: int) -> Tensor:
+            return self.dropout(feed_forward(x, loop))
+
+        return self._add(hidden, dropped, loop, self.feed_forward_norm, self.feed_forward_norm_after)
+
+    def _add(
+        self, hidden: Tensor, branch: Branch, loop: int, norm: nn.Module, after: nn.Module | None
+    ) -> Tensor:
+        added = branch(hidden if self.placement == "post" else norm(hidden), loop)
+        if self.placement == "sandwich" and after is not None:
+            added = after(added)
+        if self.gain != 1:
+            added = self.gain * added
+        match self.placement:
+            case "pre" | "sandwich":
+                return hidden + added
+            case "sandwich-sum":
+                assert after is not None
+                return after(hidden + added)
+            case _:
+                return norm((hidden if self.alpha == 1 else self.alpha * hidden) + added)
+
+
+def _modulated(branch: Branch, gate: Float[Tensor, " dim"], scale: Float[Tensor, " dim"]) -> Branch:
+    return lambda x, loop: gate * branch(x * (1 + scale), loop)

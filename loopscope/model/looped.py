@@ -1,4 +1,10 @@
-"""The looped transformer: the five parts of the waist, filled from a `ModelConfig`."""
+"""The looped transformer: the five parts of the waist, filled from a `ModelConfig`.
+
+embed    tokens, positions, prelude layers: the input e, which is also H_0 unless `start` says otherwise
+core     injection of e, loop embedding, the shared layers: H_k
+carry    the steps between H_k and the next loop
+readout  (the readout's norm, coda layers, in a model that has them) and the readout itself
+"""
 
 import torch
 import torch.nn.functional as F
@@ -6,16 +12,19 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from loopscope.model.carries import build_carries
+from loopscope.model.carries import DecayCarry, build_carries, share_norm
 from loopscope.model.config import ModelConfig
 from loopscope.model.init import initialise
+from loopscope.model.injections import build_injection
 from loopscope.model.layers import Layer
+from loopscope.model.loop_embedding import build_loop_embedding
 from loopscope.model.readouts import build_readout
+from loopscope.model.start import random_start
 from loopscope.recurrence import AbstractLoopedLM, LoopContext
 
 
 class LoopedTransformer(AbstractLoopedLM):
-    """One stack of pre-norm layers, applied `config.loops` times.
+    """One stack of layers, applied `config.loops` times, between layers of their own where the config has any.
 
     Attributes:
         config: the settings it was built from.
@@ -29,21 +38,32 @@ class LoopedTransformer(AbstractLoopedLM):
         self.config = config
         self.loops = config.loops
         self.readout_name = config.readout.kind
+        self.depth_conditioned = config.loop_embedding == "modulation"
         self.gradient_checkpointing = False
         self.token_embedding = nn.Embedding(config.vocabulary, config.dim)
         self.position_embedding = (
             nn.Embedding(config.sequence, config.dim) if config.positions == "learned" else None
         )
         self.input_dropout = nn.Dropout(config.dropout)
+        self.prelude = nn.ModuleList(Layer(config, shared=False) for _ in range(config.prelude))
+        self.entry_norm = nn.RMSNorm(config.dim, eps=config.norm_eps) if config.injection.norm else None
+        self.injection = build_injection(config)
+        self.loop_embedding = build_loop_embedding(config)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.carries = build_carries(config)
+        self.coda = nn.ModuleList(Layer(config, shared=False) for _ in range(config.coda))
+        self.coda_matrix = nn.Parameter(torch.eye(config.dim)) if config.coda_matrix else None
         self.reading = build_readout(config)
+        share_norm(self.carries, self.reading)
         self.unembedding = None if config.tied else nn.Linear(config.dim, config.vocabulary, bias=False)
         self.gate = nn.Linear(config.dim, 1) if config.exit_gate else None
         initialise(self, config)
 
     def embed(self, input_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq dim"]:
+        """The input e. Where `start` is not `embedding`, loop 1 replaces it by H_0 and injects it."""
         hidden = self.token_embedding(input_ids)
+        if self.config.embedding_gain == "sqrt-dim":
+            hidden = hidden * self.config.dim**0.5
         if self.position_embedding is not None:
             seq = input_ids.shape[1]
             if seq > self.config.sequence:
@@ -52,16 +72,28 @@ class LoopedTransformer(AbstractLoopedLM):
                     "Shorten the input, or train with positions: rotary, which have no such limit"
                 )
             hidden = hidden + self.position_embedding.weight[:seq]
-        return self.input_dropout(hidden)
+        hidden = self.input_dropout(hidden)
+        for layer in self.prelude:
+            hidden = self._run(layer, hidden, 1, None)
+        return hidden if self.entry_norm is None else self.entry_norm(hidden)
 
     def core(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
     ) -> Float[Tensor, "batch seq dim"]:
-        for layer in self.layers:
-            if self.gradient_checkpointing and torch.is_grad_enabled():
-                hidden = checkpoint(layer, hidden, use_reentrant=False)
+        if loop == 1:
+            hidden = self._start(hidden)
+        if self.injection is not None:
+            decay = self._decay()
+            hidden = self.injection(hidden, context.embedded, None if decay is None else decay.step())
+        condition = None
+        if self.loop_embedding is not None:
+            vector = self.loop_embedding(loop, context.loops)
+            if self.loop_embedding.added:
+                hidden = hidden + vector
             else:
-                hidden = layer(hidden)
+                condition = vector
+        for layer in self.layers:
+            hidden = self._run(layer, hidden, loop, condition)
         return hidden
 
     def carry(
@@ -74,6 +106,14 @@ class LoopedTransformer(AbstractLoopedLM):
     def readout(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
     ) -> Float[Tensor, "batch seq dim"]:
+        if self.config.coda_norm:
+            norm = self.reading.norm
+            assert isinstance(norm, nn.Module), "the config checks that the readout has a norm"
+            hidden = norm(hidden)
+        if self.coda_matrix is not None:
+            hidden = F.linear(hidden, self.coda_matrix)
+        for layer in self.coda:
+            hidden = self._run(layer, hidden, 1, None)
         return self.reading(hidden, loop, context.loops)
 
     def head(self, features: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
@@ -83,7 +123,30 @@ class LoopedTransformer(AbstractLoopedLM):
     def exit_gate(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
     ) -> Float[Tensor, "batch seq"] | None:
-        return None if self.gate is None else self.gate(hidden).squeeze(-1)
+        if self.gate is None:
+            return None
+        read = hidden if self.config.gate_reads == "hidden" else self.readout(hidden, loop, context)
+        return self.gate(read).squeeze(-1)
+
+    def _start(self, entry: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq dim"]:
+        """H_0 as loop 1 receives it: the decay applies to it as to every later state."""
+        match self.config.start:
+            case "embedding":
+                hidden = entry
+            case "zero":
+                hidden = torch.zeros_like(entry)
+            case "random":
+                hidden = random_start(entry, self.training)
+        decay = self._decay()
+        return hidden if decay is None else decay(hidden, 0)
+
+    def _decay(self) -> DecayCarry | None:
+        return next((step for step in self.carries.values() if isinstance(step, DecayCarry)), None)
+
+    def _run(self, layer: nn.Module, hidden: Tensor, loop: int, condition: Tensor | None) -> Tensor:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return checkpoint(layer, hidden, loop, condition, use_reentrant=False)
+        return layer(hidden, loop, condition)
 
     def parameter_count(self) -> int:
         """Trainable numbers; a tied head counts once."""

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Placement = Literal["terminal", "dense", "exit-weighted"]
+Placement = Literal["terminal", "dense", "exit-weighted", "gate-improvement"]
 
 
 def check_loop_weights(weights: tuple[float, ...] | None) -> None:
@@ -43,6 +43,29 @@ class AnchorConfig(PenaltyConfig):
     target: float = Field(1.0, gt=0)
 
 
+class ShortcutConfig(BaseModel):
+    """A shorter unroll is pulled towards the whole one (LoopFormer). Weight 0 leaves it out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    weight: float = Field(0.0, ge=0)
+    """On the mean squared distance of the two readouts."""
+    loss_weight: float = Field(0.1, ge=0)
+    """On the shorter unroll's own cross-entropy."""
+
+
+class JacobianConfig(BaseModel):
+    """A penalty on how far the loop map stretches (STARS). Weight 0 leaves it out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    weight: float = Field(0.0, ge=0)
+    iterations: int = Field(1, ge=1)
+    """Power iterations."""
+    through_state: bool = False
+    """Let its gradient reach the state too, which it then sees; STARS holds the state fixed."""
+
+
 class ObjectiveConfig(BaseModel):
     """Which loops' cross-entropies make the loss, and what else does."""
 
@@ -51,34 +74,51 @@ class ObjectiveConfig(BaseModel):
     placement: Placement = "dense"
     loop_weights: tuple[float, ...] | None = None
     """dense: how much every loop counts, divided by their sum; None weighs all alike."""
+    final_loop_weights: tuple[float, ...] | None = None
+    """dense: what loop_weights (None: all alike) become by the end of training, linearly, each as shares."""
     entropy_weight: float = Field(0.1, ge=0)
     """exit-weighted: reward for an undecided gate, which keeps it from collapsing onto one loop."""
     norm_penalty: PenaltyConfig = PenaltyConfig()
     """weight × mean square of H over loops, tokens and channels."""
     scale_anchor: AnchorConfig = AnchorConfig()
     """weight × (root of that mean − target)²."""
+    shortcut: ShortcutConfig = ShortcutConfig()
+    jacobian: JacobianConfig = JacobianConfig()
+    gate_slope: float = Field(50.0, gt=0)
+    """gate-improvement: how sharply an improvement counts as one."""
+    gate_threshold: float = Field(0.005, ge=0)
+    """gate-improvement: nats by which another loop must help."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "ObjectiveConfig":
-        if self.loop_weights is not None and self.placement != "dense":
-            raise ValueError(
-                f"loop_weights belong to placement 'dense'; placement is {self.placement!r}: remove them"
-            )
-        check_loop_weights(self.loop_weights)
-        if (
-            "entropy_weight" in self.model_fields_set
-            and self.placement != "exit-weighted"
-            and self.entropy_weight != type(self).model_fields["entropy_weight"].default
+        for name in ("loop_weights", "final_loop_weights"):
+            if getattr(self, name) is not None and self.placement != "dense":
+                raise ValueError(
+                    f"{name} belong to placement 'dense'; placement is {self.placement!r}: remove them"
+                )
+            check_loop_weights(getattr(self, name))
+        for name, owner in (
+            ("entropy_weight", "exit-weighted"),
+            ("gate_slope", "gate-improvement"),
+            ("gate_threshold", "gate-improvement"),
         ):
-            raise ValueError(
-                f"entropy_weight belongs to placement 'exit-weighted', not {self.placement!r}; remove it"
-            )
+            changed = getattr(self, name) != type(self).model_fields[name].default
+            if self.placement != owner and changed:
+                raise ValueError(f"{name} belongs to placement {owner!r}, not {self.placement!r}; remove it")
+        if self.placement == "gate-improvement":
+            added = ("norm_penalty", "scale_anchor", "shortcut", "jacobian")
+            if on := [name for name in added if getattr(self, name).weight > 0]:
+                raise ValueError(
+                    f"placement 'gate-improvement' trains the gate alone; {', '.join(on)} would train the rest: "
+                    "set their weight to 0"
+                )
         return self
 
     def check_loops(self, loops: int) -> None:
         """Raise ValueError where per-loop weights do not fit the trained depth."""
         for name, weights in (
             ("objective.loop_weights", self.loop_weights),
+            ("objective.final_loop_weights", self.final_loop_weights),
             ("objective.norm_penalty.loop_weights", self.norm_penalty.loop_weights),
             ("objective.scale_anchor.loop_weights", self.scale_anchor.loop_weights),
         ):

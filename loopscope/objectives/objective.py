@@ -4,7 +4,8 @@ States are consumed as the recurrence yields them, and each loop's logits are dr
 loop runs: memory holds one chunk of logits, not loops × batch × seq × vocab.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from loopscope.objectives.config import ObjectiveConfig
+from loopscope.objectives.extras import AbstractCollector, AbstractExtra, TokenLoss
+from loopscope.objectives.gate_stage import GateImprovement
+from loopscope.objectives.jacobian import JacobianPenalty
 from loopscope.objectives.penalties import AbstractPenalty, NormPenalty, ScaleAnchor
 from loopscope.objectives.placements import (
     AbstractPlacement,
@@ -21,10 +25,9 @@ from loopscope.objectives.placements import (
     Terminal,
     mean_over,
 )
-from loopscope.objectives.token_loss import IGNORE_INDEX, Head, chunked_cross_entropy
+from loopscope.objectives.shortcut import ShortcutConsistency
+from loopscope.objectives.token_loss import IGNORE_INDEX, chunked_cross_entropy
 from loopscope.recurrence import LoopState, l2_norm, wide
-
-TokenLoss = Callable[[Head, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -39,22 +42,29 @@ class Loss:
 
 
 class Objective:
-    """A placement and penalties, applied to the states of one unroll."""
+    """A placement, penalties and extra terms, applied to the states of one unroll."""
 
     def __init__(
         self,
         placement: AbstractPlacement,
         penalties: Sequence[AbstractPenalty] = (),
         token_loss: TokenLoss = chunked_cross_entropy,
+        extras: Sequence[AbstractExtra] = (),
     ) -> None:
         self.placement = placement
         self.penalties = penalties
         self.token_loss = token_loss
+        self.extras = extras
+
+    def advance(self, progress: float) -> None:
+        """Tell it how much of training is done, from 0 to 1. Untold, it is what it is at the end."""
+        self.placement.advance(progress)
 
     @property
     def name(self) -> str:
         """What reports call it: `dense + norm_penalty`."""
-        return " + ".join([self.placement.name, *(penalty.name for penalty in self.penalties)])
+        added = [part.name for parts in (self.penalties, self.extras) for part in parts]
+        return " + ".join([self.placement.name, *added])
 
     def __call__(self, states: Iterable[LoopState], labels: Int[Tensor, "batch seq"]) -> Loss:
         """The loss of an unroll: `objective(unroll(model, input_ids), labels)`.
@@ -65,7 +75,9 @@ class Objective:
         """
         counted = labels != IGNORE_INDEX
         readings, norms, squares, means = [], [], [], []
+        collectors: list[AbstractCollector] | None = None
         for state in states:
+            collectors = self._see(state, collectors)
             reading = self._read(state, labels)
             token_loss = reading.token_loss
             readings.append(reading)
@@ -79,6 +91,8 @@ class Objective:
         terms = dict(self.placement.terms(readings, counted))
         for penalty in self.penalties:
             terms[penalty.name] = penalty(mean_square)
+        for collector in collectors or ():
+            terms.update(collector.terms(labels, counted, self.token_loss))
         return Loss(
             total=torch.stack(list(terms.values())).sum(),
             terms=terms,
@@ -96,7 +110,9 @@ class Objective:
         """
         counted = labels != IGNORE_INDEX
         readings, squares = [], []
+        collectors: list[AbstractCollector] | None = None
         for state in states:
+            collectors = self._see(state, collectors)
             readings.append(self._read(state, labels))
             squares.append(wide(state.hidden).square().mean())
         terms = {
@@ -107,13 +123,31 @@ class Objective:
             for name, term in self.placement.terms(readings, counted).items()
             if name != "cross_entropy"
         }
-        return terms | {penalty.name: penalty(torch.stack(squares)) for penalty in self.penalties}
+        terms |= {penalty.name: penalty(torch.stack(squares)) for penalty in self.penalties}
+        for collector in collectors or ():
+            terms |= collector.terms(labels, counted, self.token_loss)
+        return terms
 
     def _read(self, state: LoopState, labels: Int[Tensor, "batch seq"]) -> Reading:
-        token_loss = None
+        gate_only, token_loss = self.placement.gate_only, None
         if self.placement.reads(state.loop, state.context.loops):
-            token_loss = self.token_loss(state.model.head, state.features(), labels)
-        return Reading(state.loop, token_loss, state.gate_logit())
+            with torch.no_grad() if gate_only else nullcontext():
+                token_loss = self.token_loss(state.model.head, state.features(), labels)
+        if gate_only:
+            # Asked of the model, not of the state: an audit's states would give the gate a leaf of its own.
+            gate_logit = state.model.exit_gate(state.hidden.detach(), state.loop, state.context)
+        else:
+            gate_logit = state.gate_logit()
+        return Reading(state.loop, token_loss, gate_logit)
+
+    def _see(self, state: LoopState, collectors: list[AbstractCollector] | None) -> list[AbstractCollector]:
+        """Show a state to the extra terms; the first one makes their collectors."""
+        if collectors is None:
+            loops, training = state.context.loops, state.model.training
+            collectors = [extra.collector(loops, training) for extra in self.extras]
+        for collector in collectors:
+            collector.see(state)
+        return collectors
 
 
 def build_objective(config: ObjectiveConfig) -> Objective:
@@ -126,7 +160,13 @@ def build_objective(config: ObjectiveConfig) -> Objective:
         penalties.append(
             ScaleAnchor(anchor.weight, anchor.target, anchor.over == "each", anchor.loop_weights)
         )
-    return Objective(_placement(config), penalties)
+    extras: list[AbstractExtra] = []
+    if config.shortcut.weight > 0:
+        extras.append(ShortcutConsistency(config.shortcut.weight, config.shortcut.loss_weight))
+    if config.jacobian.weight > 0:
+        jacobian = config.jacobian
+        extras.append(JacobianPenalty(jacobian.weight, jacobian.iterations, jacobian.through_state))
+    return Objective(_placement(config), penalties, extras=extras)
 
 
 def _placement(config: ObjectiveConfig) -> AbstractPlacement:
@@ -134,6 +174,8 @@ def _placement(config: ObjectiveConfig) -> AbstractPlacement:
         case "terminal":
             return Terminal()
         case "dense":
-            return Dense(config.loop_weights)
+            return Dense(config.loop_weights, config.final_loop_weights)
         case "exit-weighted":
             return ExitWeighted(config.entropy_weight)
+        case "gate-improvement":
+            return GateImprovement(config.gate_slope, config.gate_threshold)

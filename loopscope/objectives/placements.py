@@ -28,6 +28,12 @@ class AbstractPlacement(ABC):
 
     name: str
 
+    gate_only = False
+    """Whether only the gate is trained: its loop's state and cross-entropy are then read without gradient."""
+
+    def advance(self, progress: float) -> None:  # noqa: B027 (most placements do not change)
+        """How much of training is done, from 0 to 1, for placements that change over it."""
+
     @abstractmethod
     def reads(self, loop: int, loops: int) -> bool:
         """Whether this loop's logits enter the loss. Others are never computed in training."""
@@ -67,12 +73,27 @@ class Terminal(AbstractPlacement):
 
 
 class Dense(AbstractPlacement):
-    """Every loop: their mean, or a weighted one."""
+    """Every loop: their mean, or a weighted one; weights may move linearly to others over training."""
 
     name = "dense"
 
-    def __init__(self, weights: Sequence[float] | None = None) -> None:
-        self.weights = weights
+    def __init__(
+        self, weights: Sequence[float] | None = None, final_weights: Sequence[float] | None = None
+    ) -> None:
+        self.first = weights
+        self.final = final_weights
+        self.weights = weights if final_weights is None else final_weights
+
+    def advance(self, progress: float) -> None:
+        if self.final is None:
+            return
+        first = [1.0] * len(self.final) if self.first is None else self.first
+        # Shares are mixed, so that the sizes in which weights are written do not bend the line.
+        start, end = sum(first), sum(self.final)
+        self.weights = [
+            (1 - progress) * one / start + progress * other / end
+            for one, other in zip(first, self.final, strict=True)
+        ]
 
     def reads(self, loop: int, loops: int) -> bool:
         return self.weights is None or self.weights[loop - 1] > 0

@@ -52,7 +52,7 @@ class Carry:
     mean: float  # d log s_{k+1} / d log s_k
     spread: float  # standard deviation over tokens
     gain: float  # mean of ‖carry(H_k)‖ / ‖H_k‖: what the step between loops alone does to the size
-    gain_of_double: float  # the same for 2·H_k, over the gain: 1 for a linear step, 1/2 for a norm
+    slope: float  # mean of ‖carry(2·H_k) − carry(H_k)‖ / ‖H_k‖: 1 where nothing is done, 0 for a norm, a decay's own
 
 
 @dataclass(frozen=True)
@@ -227,3 +227,22 @@ def load_audits(path: str | Path) -> list[AuditedModel]:
         return audits_from_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+@dataclass(frozen=True)
+class StaticLoop:
+    """What a config alone says of one loop."""
+
+    loop: int
+    status: Verdict
+    reason: str
+
+
+@dataclass(frozen=True)
+class StaticAudit:
+    """What a config alone says of a model, before any training."""
+
+    name: str
+    verdict: Verdict
+    why: str
+    loops: tuple[StaticLoop, ...]

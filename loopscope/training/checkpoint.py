@@ -19,6 +19,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from loopscope.training.muon import MuonWithAdamW
+
+Optimizer = torch.optim.Optimizer | MuonWithAdamW
+
 STATE = "state.json"
 WEIGHTS = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
@@ -37,7 +41,7 @@ def save_checkpoint(
     run: Path,
     progress: Progress,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     files: Mapping[str, str],
 ) -> Path:
     """Write a checkpoint of a run folder and remove the one before.
@@ -80,9 +84,7 @@ def newest_checkpoint(run: Path) -> Path | None:
     return max((run / "checkpoints").glob("step-*"), default=None)
 
 
-def load_checkpoint(
-    checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None
-) -> Progress:
+def load_checkpoint(checkpoint: Path, model: nn.Module, optimizer: Optimizer | None = None) -> Progress:
     """Restore weights (and optimizer state) in place.
 
     Raises:
@@ -116,7 +118,7 @@ def verify(checkpoint: Path) -> dict[str, Any]:
     return state
 
 
-def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     """Optimizer state by parameter name: `layers.0.….weight/exp_avg`."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
@@ -126,9 +128,7 @@ def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> di
     }
 
 
-def _restore_optimizer(
-    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
-) -> None:
+def _restore_optimizer(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
     parameters = dict(model.named_parameters())
     optimizer.state.clear()
     for name, value in tensors.items():

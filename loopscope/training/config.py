@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from loopscope.objectives.schedules import DepthConfig
+
 
 class TrainingConfig(BaseModel):
     """How long, how fast, and what is written on the way."""
@@ -28,11 +30,17 @@ class TrainingConfig(BaseModel):
     decay: Literal["matrices", "published"] = "matrices"
     """What decays: matrices only (no norms, no embeddings, no scalars), or everything, as published."""
     betas: tuple[float, float] = (0.9, 0.999)
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon: Muon for the layers' matrices, AdamW for the rest, one learning rate for both."""
+    depth: DepthConfig = DepthConfig()
+    """How many loops each step runs, and how many of them the gradient goes through."""
     clip: float = Field(1.0, gt=0)
     """Largest L2 norm of the gradient."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16 autocasts products; weights, norms, losses and scales stay fp32. auto: where hardware has it."""
     gradient_checkpointing: bool = False
+    weights: str | None = None
+    """Start from the weights of this run or model folder (an exit gate may be new); None: from initialisation."""
     seed: int = Field(0, ge=0)
     device: str = "auto"
     threads: int | None = Field(None, ge=1)

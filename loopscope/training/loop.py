@@ -9,7 +9,7 @@ The host waits for the device only where something is logged, evaluated or saved
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,14 +18,15 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from loopscope.objectives.depth import draw_depths, unroll_to
 from loopscope.objectives.objective import Loss, Objective
-from loopscope.recurrence import AbstractLoopedLM, unroll
+from loopscope.recurrence import AbstractLoopedLM
 from loopscope.results import Failure, LoopMetrics
 from loopscope.training.checkpoint import Progress, load_checkpoint, newest_checkpoint, save_checkpoint
 from loopscope.training.config import TrainingConfig
 from loopscope.training.hardware import resolve_device, resolve_precision
 from loopscope.training.metrics import MetricsLog
-from loopscope.training.optim import build_optimizer, learning_rate, set_learning_rate
+from loopscope.training.optim import Optimizer, build_optimizer, learning_rate, set_learning_rate
 from loopscope.training.progress import ProgressDisplay
 from loopscope.training.validation import Batches, validate
 from loopscope.training.watch import FiniteWatch
@@ -93,9 +94,7 @@ def train(
         progress = load_checkpoint(checkpoint, model, optimizer)
     run.mkdir(parents=True, exist_ok=True)
     log = MetricsLog(run, progress.step, steps)
-    watch = FiniteWatch(
-        [objective.placement.reads(k, model.loops) for k in range(1, model.loops + 1)], device
-    )
+    watch = FiniteWatch(objective.placement.reads, device)
 
     display = ProgressDisplay(title, steps, progress.step, quiet)
 
@@ -115,7 +114,11 @@ def train(
             torch.manual_seed(step_seed(config.seed, step))
             set_learning_rate(optimizer, learning_rate(step - 1, steps, config))
             input_ids, labels = data.train.batch(config.seed, step - 1, 0, config.batch)
-            loss = _accumulate(model, objective, input_ids.to(device), labels.to(device), config, autocast)
+            depths = draw_depths(config.depth, model.loops, config.seed, step - 1, config.batch)
+            objective.advance((step - 1) / max(1, steps - 1))
+            loss = _accumulate(
+                model, objective, input_ids.to(device), labels.to(device), depths, config, autocast
+            )
             gradient_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
             optimizer.step()
             optimizer.zero_grad()
@@ -142,7 +145,7 @@ def train(
             if log_now:
                 speed = (progress.tokens - logged.tokens) / max(progress.seconds - logged.seconds, 1e-9)
                 logged = progress
-                _log_step(log, display, step, loss, gradient_norm, optimizer, progress, speed)
+                _log_step(log, display, step, loss, gradient_norm, optimizer, progress, speed, model.loops)
             if evaluate_now:
                 evaluate(step, config.evaluate_windows)
             if save_now:
@@ -170,16 +173,18 @@ def _accumulate(
     objective: Objective,
     input_ids: Tensor,
     labels: Tensor,
+    depths: Sequence[int],
     config: TrainingConfig,
     autocast: Callable[[], AbstractContextManager[None]],
 ) -> Loss:
     """Forward and backward over the parts of one batch; returns the mean over parts, detached."""
     parts = []
-    for ids, targets in zip(
-        input_ids.chunk(config.accumulation), labels.chunk(config.accumulation), strict=True
-    ):
+    size = config.batch // config.accumulation
+    for place, (ids, targets) in enumerate(zip(input_ids.split(size), labels.split(size), strict=True)):
+        own = depths if len(depths) == 1 else depths[place * size : (place + 1) * size]
         with autocast():
-            loss = objective(unroll(model, ids), targets)
+            states = unroll_to(model, ids, own, config.depth.backprop, max(depths))
+            loss = objective(states, targets)
         (loss.total / config.accumulation).backward()
         parts.append(loss)
 
@@ -201,22 +206,31 @@ def _log_step(
     step: int,
     loss: Loss,
     gradient_norm: Tensor,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     progress: Progress,
     speed: float,
+    loops: int,
 ) -> None:
-    total, norms = float(loss.total), loss.l2_norm.tolist()
+    """One record. Per-loop figures are those of the trained depth's loops: null where a step ran fewer."""
+    ran = len(loss.l2_norm)
+    total = float(loss.total)
+    norms, entropies = (
+        (figures.tolist() + [math.nan] * (loops - ran))[:loops]
+        for figures in (loss.l2_norm, loss.cross_entropy)
+    )
+    depth = {} if ran == loops else {"loops": ran}
     log.write(
         "train",
         step,
         loss=total,
         terms={name: float(term) for name, term in loss.terms.items()},
-        cross_entropy=loss.cross_entropy.tolist(),
+        cross_entropy=entropies,
         l2_norm=norms,
         gradient_norm=float(gradient_norm),
         learning_rate=optimizer.param_groups[0]["lr"],
         tokens=progress.tokens,
         tokens_per_second=speed,
         seconds=progress.seconds,
+        **depth,
     )
     display.figures(step, total, norms, speed)

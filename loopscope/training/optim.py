@@ -1,4 +1,4 @@
-"""AdamW, its parameter groups, and the learning rate as a pure function of the step."""
+"""AdamW (or Muon with AdamW), parameter groups, and the learning rate as a pure function of the step."""
 
 import math
 from collections.abc import Iterable
@@ -7,21 +7,34 @@ import torch
 from torch import nn
 
 from loopscope.training.config import TrainingConfig
+from loopscope.training.muon import MuonWithAdamW, layer_matrices
+
+Optimizer = torch.optim.AdamW | MuonWithAdamW
 
 
-def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    """Fused AdamW (one kernel for all parameters, on CPU and CUDA alike).
+def build_optimizer(model: nn.Module, config: TrainingConfig) -> Optimizer:
+    """Fused AdamW (one kernel for all parameters, on CPU and CUDA alike), for all or for what Muon leaves.
 
     `decay: matrices` leaves norms, biases, scalars and embeddings undecayed: decaying a gain or an
     embedding is a hidden penalty on scale, which is what a study of scale must not have. `published`
     decays everything, as the paper's code does.
     """
+    matrices = list(layer_matrices(model)) if config.optimizer == "muon" else []
+    if config.optimizer == "muon" and not matrices:
+        raise ValueError("optimizer 'muon' found no matrices inside module lists in this model; use adamw")
+    taken = {id(parameter) for parameter in matrices}
     groups = [
-        {"params": parameters, "weight_decay": decay}
+        {"params": kept, "weight_decay": decay}
         for parameters, decay in _groups(model, config)
-        if parameters
+        if (kept := [parameter for parameter in parameters if id(parameter) not in taken])
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+    adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+    if not matrices:
+        return adamw
+    muon = torch.optim.Muon(
+        matrices, lr=config.learning_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+    )
+    return MuonWithAdamW(muon, adamw)
 
 
 def _groups(model: nn.Module, config: TrainingConfig) -> Iterable[tuple[list[nn.Parameter], float]]:
@@ -51,7 +64,7 @@ def learning_rate(step: int, steps: int, config: TrainingConfig) -> float:
     return config.learning_rate * (low + (1 - low) * cosine)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
     """Set every group's rate without a host synchronisation."""
     for group in optimizer.param_groups:
         group["lr"] = rate

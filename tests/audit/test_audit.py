@@ -102,6 +102,21 @@ def test_carry_of_known_recurrences() -> None:
     assert max(abs(carry.mean) for carry in normed) < 1e-3
     damped = carried(make(carry=("damping",), damping=0.6))
     assert all(carry.gain == pytest.approx(0.6, rel=1e-4) for carry in damped)
+    assert all(carry.slope == pytest.approx(0.6, rel=1e-4) for carry in damped)
+    assert all(carry.slope == pytest.approx(0, abs=1e-3) for carry in normed)
+
+
+def test_a_decay_beside_an_injection_is_damped() -> None:
+    """The step is affine: what it injects says nothing of how much of the state it leaves."""
+
+    class Injected(LoopedTransformer):
+        def carry(self, hidden: Tensor, loop: int, context: Any) -> Tensor:
+            return 0.5 * hidden + 3 * context.embedded
+
+    report = loopscope.audit(Injected(make().config), IDS, LABELS)
+    assert report.carry[0].gain > 1
+    assert report.carry[0].slope == pytest.approx(0.5, rel=1e-4)
+    assert report.verdict == "damped"
 
 
 def test_a_large_state_is_carried_whole() -> None:
@@ -146,20 +161,24 @@ def test_the_report_is_a_record_that_json_can_hold() -> None:
 
 def test_an_audit_leaves_the_model_as_it_was() -> None:
     model = make(dropout=0.1).train()
+    model.layers[0].eval()  # a frozen part stays in its mode
     before = {name: value.clone() for name, value in model.state_dict().items()}
     audit(model)
     assert model.training
+    assert not model.layers[0].training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_a_model_in_half_precision_is_audited_in_an_fp32_copy() -> None:
+def test_a_model_in_half_precision_is_audited_in_fp32() -> None:
     model = make().bfloat16()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
     report = audit(model)
-    assert "bfloat16" in report.notes[0]
-    assert "fp32 copy" in report.notes[0]
+    assert report.notes == ("The model's weights are bfloat16; they were widened to fp32 for the audit.",)
     assert report.verdict == "blind"
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert report.cross_entropy == audit(make().bfloat16().float()).cross_entropy
     assert audit(make()).notes == ()
 
 

@@ -26,7 +26,7 @@ from loopscope.data.config import DataConfig, TokenizerConfig
         ({"max_validation_bytes": -1}, "max_validation_bytes"),
         ({"stride": 0}, "stride"),
         ({"corpse": "stdlib"}, "corpse"),
-        ({"tokenizer": "sentencepiece"}, "'word', 'bpe' or 'bytes'"),
+        ({"tokenizer": "sentencepiece"}, "'word', 'bpe', 'bytes' or 'file'"),
         ({"tokenizer": {"kind": "bpe", "vocabulary": 255}}, "vocabulary is 255; byte-level bpe needs 256"),
     ],
 )

@@ -256,7 +256,7 @@ def test_other_tokenizers_have_other_hashes() -> None:
             "is not",
         ),
         (json.dumps({"kind": "bpe", "tokenizer": {"version": "1.0"}}), "is not a tokenizer of Loopscope"),
-        (json.dumps({"version": "1.0", "model": {"type": "BPE"}}), "is not a tokenizer of Loopscope.*kind"),
+        (json.dumps({"version": "1.0", "model": {"type": "BPE"}}), "is not a tokenizer of Loopscope.*format"),
     ],
 )
 def test_files_that_are_no_tokenizer_are_refused_by_name(content: str, message: str, tmp_path: Path) -> None:

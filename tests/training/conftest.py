@@ -46,7 +46,12 @@ Trainer = Callable[..., tuple[Outcome, LoopedTransformer]]
 def trainer(tmp_path: Path) -> Trainer:
     """Train a tiny model in a folder; keyword arguments change the training config."""
 
-    def run(folder: str = "run", model: dict[str, Any] | None = None, **changes: Any) -> Any:
+    def run(
+        folder: str = "run",
+        model: dict[str, Any] | None = None,
+        objective: dict[str, Any] | None = None,
+        **changes: Any,
+    ) -> Any:
         settings = {"steps": 12, "batch": 4, "log_every": 3, "precision": "fp32", "device": "cpu", **changes}
         config = TrainingConfig(**settings)
         torch.manual_seed(config.seed)
@@ -65,8 +70,8 @@ def trainer(tmp_path: Path) -> Trainer:
             )
         )
         files = {"config.yaml": "model: {}\n"}
-        objective = build_objective(ObjectiveConfig())
-        outcome = train(looped, objective, DATA, config, tmp_path / folder, files, quiet=True)
+        built = build_objective(ObjectiveConfig(**(objective or {})))
+        outcome = train(looped, built, DATA, config, tmp_path / folder, files, quiet=True)
         return outcome, looped
 
     return run

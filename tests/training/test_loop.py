@@ -44,7 +44,9 @@ def test_it_learns_and_reports_every_loop(trainer: Trainer, tmp_path: Path) -> N
     assert [r["step"] for r in records if r["kind"] == "evaluation"] == [120]
 
 
-@pytest.mark.parametrize("changes", [{}, {"accumulation": 2}, {"schedule": "cosine", "warmup": 4}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"accumulation": 2}, {"schedule": "cosine", "warmup": 4}, {"optimizer": "muon"}]
+)
 def test_resuming_repeats_the_uninterrupted_run_bit_for_bit(
     trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
@@ -167,3 +169,79 @@ def test_bf16_trains(trainer: Trainer) -> None:
     outcome, model = trainer(precision="bf16", steps=60, learning_rate=1e-2)
     assert outcome.per_loop[-1].loss < math.log(17)
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+DEPTH = {
+    "distribution": "lognormal-poisson",
+    "mean": 3,
+    "high": 6,
+    "backprop": 2,
+}
+
+
+@pytest.mark.parametrize("per_sequence", [False, True])
+def test_steps_of_drawn_depth_resume_bit_for_bit(
+    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, per_sequence: bool
+) -> None:
+    """With sequences of a depth of their own, a batch in parts, and a start drawn at random."""
+    settings: dict[str, Any] = {
+        "checkpoint_every": 4,
+        "log_every": 1,
+        "accumulation": 2,
+        "depth": {**DEPTH, "per_sequence": per_sequence},
+        "model": {"start": "random", "injection": "concat"},
+        "objective": {"placement": "terminal", "shortcut": {"weight": 0.1}},
+    }
+    _, whole = trainer("whole", **settings)
+    real = loop_module._log_step
+
+    def killed(log: Any, display: Any, step: int, *rest: Any) -> None:
+        real(log, display, step, *rest)
+        if step == 7:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop_module, "_log_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        trainer("cut", **settings)
+    monkeypatch.setattr(loop_module, "_log_step", real)
+    _, resumed = trainer("cut", **settings)
+    assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(resumed), strict=True))
+    records = [r for r in read_metrics(tmp_path / "whole") if r["kind"] == "train"]
+    depths = [record.get("loops", 3) for record in records]
+    assert len(set(depths)) > 1
+    for record, depth in zip(
+        records, depths, strict=True
+    ):  # per-loop figures stay those of the trained depth
+        assert len(record["l2_norm"]) == 3
+        assert [norm is not None for norm in record["l2_norm"]] == [loop <= depth for loop in (1, 2, 3)]
+    assert {"shortcut_consistency", "shortcut_cross_entropy"} <= set(
+        records[depths.index(max(depths))]["terms"]
+    )
+
+
+def test_a_step_that_is_not_finite_is_found_at_any_depth(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from loopscope.model.looped import LoopedTransformer
+
+    real = LoopedTransformer.core
+
+    def exploding(self: Any, hidden: torch.Tensor, loop: int, context: Any) -> torch.Tensor:
+        hidden = real(self, hidden, loop, context)
+        return hidden * float("inf") if self.training and loop == 5 else hidden
+
+    monkeypatch.setattr(LoopedTransformer, "core", exploding)
+    outcome, _ = trainer(depth={"distribution": "uniform", "high": 6}, steps=40)
+    assert outcome.failure.loop == 5
+    assert len(outcome.failure.l2_norm) in (5, 6)
+
+
+def test_loop_weights_move_while_training(trainer: Trainer, tmp_path: Path) -> None:
+    objective = {"loop_weights": (1, 0, 0), "final_loop_weights": (0, 0, 1)}
+    trainer(objective=objective, steps=5, log_every=1)
+    records = [r for r in read_metrics(tmp_path / "run") if r["kind"] == "train"]
+    read = [[loss is not None for loss in record["cross_entropy"]] for record in records]
+    assert read == [[True, False, False], *[[True, False, True]] * 3, [False, False, True]]
+    for record, share in zip(records, (0, 0.25, 0.5, 0.75, 1), strict=True):
+        first, _, last = (loss or 0.0 for loss in record["cross_entropy"])
+        assert record["loss"] == pytest.approx((1 - share) * first + share * last, rel=1e-5)

@@ -1,6 +1,7 @@
 """Parameter groups and learning rates."""
 
 import pytest
+import torch
 
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
@@ -41,3 +42,46 @@ def test_schedules() -> None:
     assert rates[10:] == sorted(rates[10:], reverse=True)
     constant = TrainingConfig(learning_rate=3e-4)
     assert {learning_rate(step, 50, constant) for step in range(50)} == {3e-4}
+
+
+def test_muon_takes_the_layers_matrices_and_adamw_the_rest() -> None:
+    config = ModelConfig(
+        dim=16, heads=2, loops=2, vocabulary=20, sequence=8, prelude=1, coda=1, tied=False, exit_gate=True
+    )
+    model = LoopedTransformer(config)
+    optimizer = build_optimizer(model, TrainingConfig(optimizer="muon"))
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    muon, adamw = ({names[p] for g in part.param_groups for p in g["params"]} for part in optimizer.parts)
+    assert muon == {
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.ndim == 2 and name.split(".")[0] in ("layers", "prelude", "coda")
+    }
+    assert muon | adamw == set(names.values())
+    assert not muon & adamw
+
+
+def test_a_muon_step_is_orthogonal_with_the_size_of_an_adamw_step() -> None:
+    """Against the update written out: U Vᵀ of the first gradient, times 0.2·sqrt(longer side)."""
+    torch.manual_seed(0)
+    model = torch.nn.ModuleDict({"layers": torch.nn.ModuleList([torch.nn.Linear(24, 16, bias=False)])})
+    weight = model["layers"][0].weight
+    optimizer = build_optimizer(
+        torch.nn.ModuleDict({**model, "norm": torch.nn.RMSNorm(3)}),
+        TrainingConfig(optimizer="muon", learning_rate=0.1, weight_decay=0.0),
+    )
+    before = weight.detach().clone()
+    weight.grad = torch.randn_like(weight)
+    optimizer.step()
+    update = (before - weight.detach()) / 0.1
+    singular = torch.linalg.svdvals(update) / (0.2 * 24**0.5)
+    assert float(singular.min()) > 0.6  # Newton-Schulz lands between 0.7 and 1.2
+    assert float(singular.max()) < 1.3
+    left, _, right = torch.linalg.svd(weight.grad, full_matrices=False)
+    cosine = (update * (left @ right)).sum() / (update.norm() * (left @ right).norm())
+    assert float(cosine) > 0.95
+
+
+def test_muon_without_matrices_says_so() -> None:
+    with pytest.raises(ValueError, match="no matrices inside module lists"):
+        build_optimizer(torch.nn.Linear(3, 3), TrainingConfig(optimizer="muon"))

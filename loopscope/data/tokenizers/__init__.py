@@ -8,13 +8,16 @@ from loopscope.data.config import TokenizerConfig
 from loopscope.data.tokenizers.base import AbstractTokenizer
 from loopscope.data.tokenizers.bpe import BPETokenizer
 from loopscope.data.tokenizers.byte import ByteTokenizer
+from loopscope.data.tokenizers.file import FileTokenizer, file_hash, read_tokenizer_file
 from loopscope.data.tokenizers.word import WordTokenizer
 
 __all__ = [
     "AbstractTokenizer",
     "BPETokenizer",
     "ByteTokenizer",
+    "FileTokenizer",
     "WordTokenizer",
+    "file_hash",
     "load_tokenizer",
     "tokenizer_from_text",
     "train_tokenizer",
@@ -30,10 +33,13 @@ def train_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> AbstractTo
             return BPETokenizer.train(texts, config.vocabulary)
         case "bytes":
             return ByteTokenizer()
+        case "file":
+            assert config.path is not None, "the config checks that a file has a path"
+            return FileTokenizer(read_tokenizer_file(config.path))
 
 
 def load_tokenizer(path: Path) -> AbstractTokenizer:
-    """Read a `tokenizer.json` that Loopscope wrote.
+    """Read a `tokenizer.json`: one that Loopscope wrote, or any of the Hugging Face `tokenizers` format.
 
     Raises:
         ValueError: missing, damaged, or of a kind that is not known.
@@ -45,12 +51,16 @@ def load_tokenizer(path: Path) -> AbstractTokenizer:
     try:
         return tokenizer_from_text(path.read_text(encoding="utf-8"))
     except Exception as error:  # the `tokenizers` library raises bare Exceptions
-        raise ValueError(f"{path} is not a tokenizer of Loopscope: {error}") from error
+        raise ValueError(
+            f"{path} is not a tokenizer of Loopscope or the tokenizers library: {error}"
+        ) from error
 
 
 def tokenizer_from_text(text: str) -> AbstractTokenizer:
-    """Rebuild a tokenizer from `AbstractTokenizer.to_text`."""
+    """Rebuild a tokenizer from `AbstractTokenizer.to_text`, or from a Hugging Face tokenizer's JSON."""
     data = json.loads(text)
+    if "kind" not in data and "model" in data:
+        return FileTokenizer(text)
     match data["kind"]:
         case "word":
             return WordTokenizer(data["itos"], data["pattern"])
@@ -60,5 +70,7 @@ def tokenizer_from_text(text: str) -> AbstractTokenizer:
             return BPETokenizer(Tokenizer.from_str(json.dumps(data["tokenizer"])))
         case "bytes":
             return ByteTokenizer()
+        case "file":
+            return FileTokenizer(json.dumps(data["tokenizer"], ensure_ascii=False))
         case other:
-            raise ValueError(f"tokenizer kind {other!r} is not known; known: word, bpe, bytes")
+            raise ValueError(f"tokenizer kind {other!r} is not known; known: word, bpe, bytes, file")

@@ -1,0 +1,38 @@
+"""What every benchmark says of where it ran, and how it prints its results."""
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+
+def environment(device: str = "cpu", dtype: str = "fp32") -> dict[str, Any]:
+    """Threads, device, dtype, versions, date."""
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} CPU",
+        "dtype": dtype,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "bf16_in_hardware": bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()),
+    }
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print aligned columns: the first to the left, the rest to the right."""
+    widths = [max(len(row[place]) for row in [headings, *rows]) for place in range(len(headings))]
+    for row in [headings, *rows]:
+        cells = [
+            cell.ljust(width) if place == 0 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print("  ".join(cells), flush=True)
+
+
+def finish(figures: Mapping[str, Any], where: Mapping[str, Any]) -> None:
+    """The last line: figures and environment as JSON."""
+    print(json.dumps({**figures, **where}), flush=True)

@@ -1,0 +1,212 @@
+"""The families side by side at laptop size: norms, perplexity by loop, what holds past the trained depth.
+
+    python -m benchmarks.families --out runs/families --seeds 2 --steps 120
+
+Trains every family's architecture under dense/rmsnorm and dense/raw (a study: called again, it goes on where it
+stopped), measures every run to twice its trained depth in one unroll, audits the first seed of each, and writes
+`families.json`, the table as `families.md` and two figures. All runs see the same tokens; FLOPs are counted, in the
+table. `loopscope report OUT` has the curves over training.
+"""
+
+import argparse
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from benchmarks.environment import environment, table
+from loopscope.audit_command import audit_subject, keep_audit
+from loopscope.data.prepare import prepare
+from loopscope.families import FAMILIES
+from loopscope.interop.load import load
+from loopscope.model.cost import cost
+from loopscope.recipes import recipe
+from loopscope.results import RunResult, audit_values, to_json
+from loopscope.run import windows
+from loopscope.study import run_folder, run_study
+from loopscope.subject import open_subject
+from loopscope.training.validation import validate
+
+LOSSES = ("dense/rmsnorm", "dense/raw")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run, measured to twice its trained depth."""
+
+    family: str
+    loss: str
+    seed: int
+    status: str
+    parameters: int
+    training_flops_per_token: int
+    verdict: str | None  # first seed only
+    perplexity: tuple[float, ...]  # per loop, 1 to 2K
+    bits_per_byte: tuple[float, ...]
+    l2_norm: tuple[float, ...]
+
+
+def main() -> None:
+    """Train, measure, draw."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/families"))
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--windows", type=int, default=128, help="validation windows")
+    parser.add_argument("--families", nargs="*", default=list(FAMILIES))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    training = {
+        "steps": options.steps,
+        "batch": options.batch,
+        "threads": options.threads,
+        "evaluate_every": None,
+        "checkpoint_every": None,
+        "final_windows": options.windows,
+    }
+    names = [f"{family}:{loss}" for family in options.families for loss in LOSSES]
+    results = run_study("laptop", names, range(options.seeds), options.out, {"training": training})
+    rows = [_measure(run, options.out, options.windows) for run in results.runs]
+    where = {**environment(), "steps": options.steps, "batch": options.batch, "seeds": options.seeds}
+    values = {"rows": [row.__dict__ for row in rows], **where}
+    (options.out / "families.json").write_text(to_json(values), encoding="utf-8")
+    _draw(rows, options.out)
+    _print(rows, options.out)
+    print(json.dumps({"benchmark": "families", "runs": len(rows), **where}))
+
+
+def _measure(run: RunResult, out: Path, limit: int) -> Row:
+    family, _, loss = run.condition.partition(":")
+    config = recipe("laptop", run.condition)
+    flops = cost(config.model).training_flops
+    if run.status != "completed":
+        return Row(family, loss, run.seed, run.status, run.parameters, flops, None, (), (), ())
+    folder = run_folder(
+        out, config.model_copy(update={"training": config.training.model_copy(update={"seed": run.seed})})
+    )
+    data = windows(config, prepare(config.data, progress=False))
+    metrics = validate(
+        load(folder),
+        data.validation(limit),
+        data.bytes_per_token,
+        torch.device("cpu"),
+        2 * config.model.loops,
+    )
+    verdict = None
+    if run.seed == 0:
+        subject = open_subject(folder)
+        audited = audit_subject(subject, None, None, sequences=4, length=None)
+        keep_audit(subject.path, to_json(audit_values(audited)))
+        verdict = audited.report.verdict
+    return Row(
+        family=family,
+        loss=loss,
+        seed=run.seed,
+        status=run.status,
+        parameters=run.parameters,
+        training_flops_per_token=flops,
+        verdict=verdict,
+        perplexity=tuple(entry.perplexity for entry in metrics),
+        bits_per_byte=tuple(entry.bits_per_byte for entry in metrics),
+        l2_norm=tuple(entry.l2_norm for entry in metrics),
+    )
+
+
+def _mean(rows: list[Row], name: str) -> list[float]:
+    """Over seeds: geometric, because norms and perplexities differ by factors."""
+    columns = zip(*(getattr(row, name) for row in rows if row.status == "completed"), strict=True)
+    return [
+        math.exp(sum(math.log(max(value, 1e-30)) for value in column) / len(column)) for column in columns
+    ]
+
+
+def _groups(rows: list[Row]) -> dict[tuple[str, str], list[Row]]:
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        found.setdefault((row.family, row.loss), []).append(row)
+    return found
+
+
+def _print(rows: list[Row], out: Path) -> None:
+    headings = [
+        *("family", "loss", "verdict", "parameters", "training FLOPs/token"),
+        *("perplexity, loops 1 / K / 2K", "L2 norm, loops 1 / K / 2K"),
+    ]
+    lines = []
+    for (family, loss), group in _groups(rows).items():
+        perplexity, norm = _mean(group, "perplexity"), _mean(group, "l2_norm")
+        if not perplexity:
+            lines.append([family, loss, group[0].status, "", "", "", ""])
+            continue
+        places = (0, len(perplexity) // 2 - 1, -1)
+        lines.append(
+            [
+                family,
+                loss,
+                group[0].verdict or "",
+                f"{group[0].parameters:,}",
+                f"{group[0].training_flops_per_token:.3g}",
+                " / ".join(_short(perplexity[place]) for place in places),
+                " / ".join(_short(norm[place]) for place in places),
+            ]
+        )
+    table(headings, lines)
+    marks = [headings, ["---"] * len(headings), *lines]
+    (out / "families.md").write_text("".join(f"| {' | '.join(line)} |\n" for line in marks), encoding="utf-8")
+
+
+def _short(value: float) -> str:
+    return f"{value:.1e}" if value >= 1e6 else f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def _draw(rows: list[Row], out: Path) -> None:
+    """Perplexity and norm by loop, the trained depth marked, one panel per loss."""
+    folder = out / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    colors = dict(
+        zip(
+            FAMILIES,
+            ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c00"),
+            strict=False,
+        )
+    )
+    for name, label in (("perplexity", "validation perplexity"), ("l2_norm", "L2 norm of H")):
+        figure = Figure(figsize=(10, 4.2), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(1, len(LOSSES), sharey=True)
+        for ax, loss in zip(axes, LOSSES, strict=True):
+            _panel(ax, {f: g for (f, kind), g in _groups(rows).items() if kind == loss}, name, colors)
+            ax.set_title(loss, loc="left", fontsize=11, fontweight="bold")
+        axes[0].set_ylabel(label)
+        axes[-1].legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
+        for ending in ("png", "svg"):
+            figure.savefig(folder / f"families-{name.replace('_', '-')}.{ending}", dpi=150)
+
+
+def _panel(ax: Any, groups: dict[str, list[Row]], name: str, colors: dict[str, str]) -> None:
+    for family, group in groups.items():
+        mean = _mean(group, name)
+        if not mean:
+            continue
+        loops = range(1, len(mean) + 1)
+        ax.plot(loops, mean, color=colors[family], marker="o", ms=3.5, lw=1.8, label=family)
+        for row in group:
+            ax.plot(loops, getattr(row, name), color=colors[family], lw=0.6, alpha=0.4)
+        ax.axvline(len(mean) / 2, color="#888888", lw=0.8, ls=":")
+    ax.set_yscale("log")
+    ax.set_xlabel("loop (dotted: the trained depth)")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(True, color="#e4e4e4", lw=0.6)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""An audit on a terminal: the verdict first, then the figures it rests on."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from loopscope.results import AuditedModel, AuditReport, StaticAudit, Verdict
+
+STYLES: dict[Verdict, str] = {
+    "blind": "bold white on red",
+    "damped": "bold black on yellow",
+    "visible": "bold white on dark_green",
+    "removed": "bold white on blue",
+}
+MARKS: dict[Verdict, str] = {"blind": "✗", "damped": "~", "visible": "✓", "removed": "✓"}
+
+
+def print_audits(audits: Sequence[AuditedModel], console: Console | None = None) -> None:
+    """One card per model."""
+    console = console or Console()
+    for audited in audits:
+        _print_audit(audited, console)
+
+
+def print_static(audit: StaticAudit, console: Console | None = None) -> None:
+    """What a config says before training."""
+    console = console or Console()
+    console.print(_headline(audit.verdict, audit.name))
+    _say(console, f"{audit.why}.")
+    table = _table("loop", "verdict", "why")
+    for loop in audit.loops:
+        table.add_row(str(loop.loop), _word(loop.status), loop.reason)
+    console.print(table)
+    _say(console, "Read from the config. Measure it once a model is trained: loopscope audit RUN.")
+
+
+def _print_audit(audited: AuditedModel, console: Console) -> None:
+    report = audited.report
+    console.print(_headline(report.verdict, audited.name))
+    _say(console, report.why)
+    for note in report.notes:
+        _say(console, note)
+    origin = {
+        "model": f"Judged under its own objective, {report.objective}.",
+        "given": f"Judged under the objective given, {report.objective}.",
+        "assumed": "Nothing says what it was trained on, so the plausible objectives were judged: "
+        + ", ".join(f"{r.objective} {r.verdict}" for r in audited.reports)
+        + ". Name its own with --objective.",
+    }
+    _say(console, origin[audited.objective_from])
+    console.print(_loops(report))
+    expansion = report.expansion
+    drift = f"Scale goes from {_n(expansion.rms[0])} at loop 1 to {_n(expansion.rms[-1])} at loop {len(expansion.rms)}"
+    if expansion.growth:
+        drift += f"; a line fits with slope {_n(expansion.growth.slope)} a loop (r² {expansion.growth.r_squared:.3f})"
+    _say(console, drift + ".")
+    if report.remedies:
+        console.print(_remedies(report))
+    batch, length = audited.batch
+    _say(console, f"{audited.parameters:,} parameters; {batch} × {length} tokens: {audited.data}.")
+    console.print()
+
+
+def _loops(report: AuditReport) -> Table:
+    table = _table(
+        "loop", "verdict", "RMS", "carry", "direct visibility", "exposure", "cross-entropy", "radius"
+    )
+    for loop, entropy, dynamics in zip(report.loops, report.cross_entropy, report.dynamics, strict=True):
+        table.add_row(
+            str(loop.loop),
+            _word(loop.status),
+            _n(report.expansion.rms[loop.loop - 1]),
+            f"{abs(loop.carry):.0%}",
+            f"{loop.direct:.1e}",
+            f"{loop.exposure:.1e}",
+            f"{entropy:.3f}",
+            f"{dynamics.spectral_radius:.2f}",
+        )
+    table.caption = "visibility and exposure in nats for a scale e times as large"
+    table.caption_justify = "left"
+    return table
+
+
+def _remedies(report: AuditReport) -> Table:
+    table = _table("what would close it, tried without training", "verdict then", "cost now, mean over exits")
+    for remedy in report.remedies:
+        table.add_row(remedy.change, _word(remedy.verdict), f"{remedy.cost:+.3f} nats")
+    return table
+
+
+def _headline(verdict: Verdict, name: str) -> Text:
+    return Text.assemble((f" {MARKS[verdict]} {verdict.upper()} ", STYLES[verdict]), "  ", (name, "bold"))
+
+
+def _word(verdict: Verdict) -> Text:
+    return Text(f"{MARKS[verdict]} {verdict}", style="bold red" if verdict == "blind" else "")
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for place, heading in enumerate(headings):
+        left = place == 0 or heading in ("verdict", "why", "verdict then")
+        table.add_column(heading, justify="left" if left else "right")
+    return table
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False)
+
+
+def _n(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

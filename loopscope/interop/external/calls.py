@@ -1,0 +1,199 @@
+"""Calls of a module's parts: recorded while its own forward runs, and made again with another hidden state.
+
+What a block is called with besides the hidden state (rotary tables, masks, embeddings) is whatever the module's
+own forward passed. So an adapter names the parts and never rebuilds their arguments, and a version that passes
+something new still works.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from copy import copy
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Forward = Callable[..., Any]
+_ABSENT = object()
+
+
+class Reached(BaseException):
+    """Ends a run of a module's forward early, with what it was run for.
+
+    Not an Exception, so that an `except Exception` in the module's code lets it pass.
+    """
+
+    def __init__(self, value: Any) -> None:
+        super().__init__()
+        self.value = value
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of one part. `slot` is where its hidden state is: a position, or a keyword."""
+
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    slot: int | str | None = None
+    output: Any = None
+
+    @property
+    def hidden(self) -> Tensor:
+        """The hidden state that it was called with."""
+        assert self.slot is not None
+        value: Tensor = self.args[self.slot] if isinstance(self.slot, int) else self.kwargs[self.slot]
+        return value
+
+    def filled(self, hidden: Any, **changes: Any) -> "Call":
+        """The same call with another hidden state; keywords in `changes` replace those that were passed."""
+        assert self.slot is not None
+        args, kwargs = list(self.args), {**self.kwargs}
+        kwargs.update({name: value for name, value in changes.items() if name in kwargs})
+        if isinstance(self.slot, int):
+            args[self.slot] = hidden
+        else:
+            kwargs[self.slot] = hidden
+        return replace(self, args=tuple(args), kwargs=kwargs)
+
+    def again(self, hidden: Float[Tensor, "..."], **changes: Any) -> Float[Tensor, "..."]:
+        """Call the part with another hidden state; returns the hidden state that comes out."""
+        call = self.filled(hidden, **changes)
+        return state_of(call.module(*call.args, **call.kwargs))
+
+    def bare(self) -> "Call":
+        """The call without its states, so that keeping it keeps no activations alive."""
+        emptied = None if self.output is None else with_state(self.output, state_of(self.output).new_empty(0))
+        return replace(self.filled(None), output=emptied)
+
+
+def call_of(
+    module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], name: str | None = None
+) -> Call:
+    """Describe a call, and find its hidden state: the argument `name`, or else the first float tensor.
+
+    A tensor with three axes is preferred, so that a table or a mask before it is passed over.
+
+    Raises:
+        ValueError: no such argument, or no float tensor among the arguments.
+    """
+    values: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
+    if name is not None:
+        names = list(inspect.signature(module.forward).parameters)
+        places = {name, names.index(name)} if name in names else {name}
+        found = [place for place, _ in values if place in places]
+        if not found:
+            raise ValueError(
+                f"hidden is {name!r}, but {type(module).__name__} is called with {len(args)} positional arguments "
+                f"and the keywords {', '.join(kwargs) or 'none'}; its forward takes ({', '.join(names)})"
+            )
+        return Call(module, tuple(args), dict(kwargs), found[0])
+    floats = [place for place, value in values if is_float(value)]
+    states = [place for place, value in values if is_float(value) and value.ndim == 3]
+    if not floats:
+        raise ValueError(
+            f"{type(module).__name__} is called without a float tensor, so its hidden state is not known; "
+            "name the argument with hidden=..."
+        )
+    return Call(module, tuple(args), dict(kwargs), (states or floats)[0])
+
+
+def is_float(value: Any) -> bool:
+    """Whether it is a tensor of floats."""
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def state_of(output: Any) -> Tensor:
+    """The hidden state in what a part returned: the tensor, or the first float tensor of a tuple or mapping.
+
+    Raises:
+        ValueError: none there.
+    """
+    for value in [output] if isinstance(output, Tensor) else _items(output).values():
+        if is_float(value):
+            return value
+    raise ValueError(
+        f"a part returned {type(output).__name__} without a float tensor in it; it has no hidden state"
+    )
+
+
+def with_state(output: Any, hidden: Tensor) -> Any:
+    """The same structure as `output` with another hidden state in it."""
+    if isinstance(output, Tensor):
+        return hidden
+    items = _items(output)
+    key = next(key for key, value in items.items() if is_float(value))
+    if isinstance(output, Mapping):  # also transformers' output classes
+        changed: Any = copy(output)
+        changed[key] = hidden
+        return changed
+    items[key] = hidden
+    return type(output)(*items.values()) if hasattr(output, "_fields") else type(output)(items.values())
+
+
+def _items(output: Any) -> dict[Any, Any]:
+    if isinstance(output, Mapping):
+        return dict(output)
+    return dict(enumerate(output)) if isinstance(output, tuple | list) else {}
+
+
+@contextmanager
+def stand_in(module: nn.Module, answer: Callable[[Forward], Forward]) -> Iterator[None]:
+    """Let `answer(its own forward)` be the module's forward for a while; afterwards it is as it was."""
+    before = module.__dict__.get("forward", _ABSENT)
+    module.forward = answer(module.forward)
+    try:
+        yield
+    finally:
+        if before is _ABSENT:
+            del module.forward
+        else:
+            module.forward = before
+
+
+@contextmanager
+def recording(parts: Sequence[nn.Module]) -> Iterator[list[Call]]:
+    """Record every call of these parts, in order, while the block runs."""
+    calls: list[Call] = []
+
+    def watched(part: nn.Module) -> Callable[[Forward], Forward]:
+        def answer(own: Forward) -> Forward:
+            def forward(*args: Any, **kwargs: Any) -> Any:
+                output = own(*args, **kwargs)
+                stateless = not any(is_float(value) for value in (*args, *kwargs.values()))
+                call = Call(part, args, kwargs) if stateless else call_of(part, args, kwargs)
+                calls.append(replace(call, output=output))
+                return output
+
+            return forward
+
+        return answer
+
+    with ExitStack() as stack:
+        for part in dict.fromkeys(parts):
+            stack.enter_context(stand_in(part, watched(part)))
+        yield calls
+
+
+def first_call(run: Callable[[], Any], part: nn.Module) -> Call:
+    """Run until `part` is called, and no further; returns that call.
+
+    Raises:
+        ValueError: the run ended without it.
+    """
+
+    def answer(own: Forward) -> Forward:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            raise Reached(call_of(part, args, kwargs))
+
+        return forward
+
+    try:
+        with stand_in(part, answer):
+            run()
+    except Reached as end:
+        call: Call = end.value
+        return call
+    raise ValueError(f"the module's forward never called its {type(part).__name__}")

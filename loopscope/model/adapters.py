@@ -1,0 +1,41 @@
+"""Per-loop low-rank adapters: the shared matrix W, and in loop k the matrix W + (alpha / rank)·B_k·A_k.
+
+As in relaxed recursive transformers (Bae et al., arXiv 2410.20672; LoRA: Hu et al., arXiv 2106.09685). B starts
+at zero, so that an adapted model starts as the shared one; A draws from torch's generator.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from loopscope.model.config import ModelConfig
+
+
+class AdaptedLinear(nn.Linear):
+    """A shared matrix with one low-rank change per trained loop; later loops use the last one's."""
+
+    def __init__(self, inputs: int, outputs: int, loops: int, rank: int, gain: float) -> None:
+        super().__init__(inputs, outputs, bias=False)
+        self.gain = gain
+        self.down_by_loop = nn.Parameter(torch.randn(loops, rank, inputs) / inputs**0.5)
+        self.up_by_loop = nn.Parameter(torch.zeros(loops, outputs, rank))
+
+    def in_loop(self, x: Float[Tensor, "*batch inputs"], loop: int) -> Float[Tensor, "*batch outputs"]:
+        """W x + gain · B_k A_k x."""
+        index = min(loop, len(self.up_by_loop)) - 1
+        change = F.linear(F.linear(x, self.down_by_loop[index]), self.up_by_loop[index])
+        return self(x) + self.gain * change
+
+
+def linear(inputs: int, outputs: int, config: ModelConfig, adapted: bool) -> nn.Linear:
+    """A matrix without bias, with adapters where a shared layer has them."""
+    rank = config.adapters.rank
+    if not adapted or rank == 0:
+        return nn.Linear(inputs, outputs, bias=False)
+    return AdaptedLinear(inputs, outputs, config.loops, rank, config.adapters.alpha / rank)
+
+
+def apply(module: nn.Module, x: Float[Tensor, "*batch inputs"], loop: int) -> Float[Tensor, "*batch outputs"]:
+    """The matrix as loop `loop` has it."""
+    return module.in_loop(x, loop) if isinstance(module, AdaptedLinear) else module(x)

@@ -1,0 +1,96 @@
+"""Which settings of a model contradict each other (refused), and which have no effect (warned about)."""
+
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from loopscope.model.config import ModelConfig
+
+NORMED = ("rmsnorm", "layernorm")
+
+
+def check_model(config: "ModelConfig") -> None:
+    """Refuse what cannot work, warn of what does nothing.
+
+    Raises:
+        ValueError: the first contradiction, with its reason and what to set.
+    """
+    for problem in _contradictions(config):
+        raise ValueError(problem)
+    for note in _without_effect(config):
+        warnings.warn(note, stacklevel=2)
+
+
+def _contradictions(config: "ModelConfig") -> Iterator[str]:
+    attention, injection = config.attention, config.injection
+    if config.heads % config.key_value_heads:
+        yield (
+            f"attention.key_value_heads {config.key_value_heads} does not divide heads {config.heads}: query "
+            "heads share keys in equal groups; take a divisor"
+        )
+    turned = [name for name in ("rotary_base", "rotary_scaling", "rotary_fraction") if _set(attention, name)]
+    if turned and config.positions != "rotary":
+        yield f"attention.{turned[0]} is set, but positions are {config.positions!r}; set positions: rotary"
+    if config.positions == "rotary" and rotated_channels(config) < 2:
+        yield (
+            f"attention.rotary_fraction {attention.rotary_fraction} of {config.head} channels per head leaves "
+            "none to turn; raise it"
+        )
+    if config.start != "embedding" and injection.kind == "none":
+        yield (
+            f"start {config.start!r} without an injection: the input would never reach the loops. Set "
+            "injection.kind (add, gated, concat, write), or start: embedding"
+        )
+    if "decay" in config.carry and injection.kind == "none":
+        yield (
+            "carry 'decay' without an injection: the state would only fade. Set injection.kind: write (the "
+            "learned write of the same discretisation), or another kind"
+        )
+    if injection.kind == "write" and "decay" not in config.carry:
+        yield "injection 'write' takes its step from the decay; add decay to carry"
+    if not config.unchanged("decay") and "decay" not in config.carry:
+        yield "decay is set but carry has no 'decay' step; add it or remove the value"
+    if "readout-norm" in config.carry and config.readout.kind not in NORMED:
+        yield f"carry 'readout-norm' uses the readout's norm; readout {config.readout.kind!r} has none"
+    if config.coda_norm and (not config.coda or config.readout.kind not in NORMED):
+        yield (
+            f"coda_norm needs coda layers and a readout with a norm; coda is {config.coda}, readout "
+            f"{config.readout.kind!r}"
+        )
+    if config.coda_matrix and not config.coda:
+        yield "coda_matrix is on, but there is no coda; set coda, or turn it off"
+    if config.loop_embedding == "modulation" and config.block.placement != "pre":
+        yield (
+            f"loop_embedding 'modulation' gates pre-norm branches; placement is {config.block.placement!r}: "
+            "set block.placement: pre"
+        )
+    if config.loop_embedding == "sinusoidal" and config.dim % 2:
+        yield f"loop_embedding 'sinusoidal' pairs channels; dim {config.dim} is odd"
+    if config.gate_reads != "hidden" and not config.exit_gate:
+        yield "gate_reads is set, but there is no gate; set exit_gate: true, or remove it"
+
+
+def _without_effect(config: "ModelConfig") -> Iterator[str]:
+    window = config.attention.window
+    if window is not None and window >= config.sequence:
+        yield f"attention.window {window} has no effect on windows of {config.sequence} tokens"
+    if config.loops == 1:
+        for name, on in (
+            ("looped: attention", config.looped != "all"),
+            ("adapters", config.adapters.rank > 0),
+            ("loop_embedding: learned", config.loop_embedding == "learned"),
+        ):
+            if on:
+                yield f"model.{name} has no effect with 1 loop: nothing differs between loops"
+    if _set(config.adapters, "alpha") and not config.adapters.rank:
+        yield "adapters.alpha has no effect while adapters.rank is 0"
+
+
+def rotated_channels(config: "ModelConfig") -> int:
+    """Channels of a head that rotary positions turn: an even number."""
+    return 2 * int(config.head * config.attention.rotary_fraction / 2)
+
+
+def _set(section: object, name: str) -> bool:
+    return bool(getattr(section, name) != type(section).model_fields[name].default)  # type: ignore[attr-defined]

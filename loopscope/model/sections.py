@@ -1,0 +1,105 @@
+"""The parts of a model's config: attention, block, injection, adapters. Importable without torch.
+
+Every default is the plain pre-norm transformer of the published models, so that a config that names none of
+these sections builds what it always built.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Placement = Literal["pre", "sandwich", "sandwich-sum", "post"]
+Scaling = Literal["none", "1/N", "1/sqrt(N)", "1/(N*sqrt(L))", "deepnorm", "deeploop"]
+Activation = Literal["swiglu", "gelu", "relu2"]
+InjectionKind = Literal["none", "add", "gated", "concat", "write"]
+
+_FROZEN = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class AttentionConfig(BaseModel):
+    """What attention looks at, and how positions turn its queries and keys."""
+
+    model_config = _FROZEN
+
+    key_value_heads: int | None = Field(None, ge=1)
+    """Heads of keys and values, shared by groups of query heads; None: as many as heads."""
+    qk_norm: bool = False
+    """RMSNorm over the channels of every query and key head, before positions are applied."""
+    window: int | None = Field(None, ge=1)
+    """Tokens a token sees, itself included; None: all before it."""
+    rotary_base: float = Field(10_000.0, gt=1)
+    """Rotary: the longest wavelength is about 2π times this."""
+    rotary_scaling: float = Field(1.0, gt=0)
+    """Rotary: positions are divided by this (linear interpolation, to run beyond the trained length)."""
+    rotary_fraction: float = Field(1.0, gt=0, le=1)
+    """Rotary: share of each head's channels that turn; the rest carries no position."""
+
+
+class BlockConfig(BaseModel):
+    """One layer: where its norms are, how its branches are added, what its feed-forward is."""
+
+    model_config = _FROZEN
+
+    placement: Placement = "pre"
+    """pre: h + f(norm h). sandwich: h + norm f(norm h). sandwich-sum: norm(h + f(norm h)). post: norm(αh + f(h))."""
+    scaling: Scaling = "none"
+    """1/N, 1/sqrt(N), 1/(N*sqrt(L)): gain of the shared layers' branches (N loops, L layers). The others: α, β."""
+    norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
+    """Kind of every norm inside layers."""
+    activation: Activation = "swiglu"
+    """swiglu: three matrices. gelu, relu2 (squared ReLU): two."""
+    width: int | None = Field(None, ge=1)
+    """Exact width of the feed-forward; None: feed_forward × dim."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "BlockConfig":
+        if self.scaling in ("deepnorm", "deeploop") and self.placement != "post":
+            raise ValueError(
+                f"scaling {self.scaling!r} multiplies the residual by α inside a norm that follows it, so it "
+                f"needs placement 'post', not {self.placement!r}: without that norm α would multiply the "
+                "state in every layer. Set placement: post, or scaling: none"
+            )
+        return self
+
+    @property
+    def ends_in_norm(self) -> bool:
+        """Whether a layer's output is the output of a norm: then no scale leaves it."""
+        return self.placement in ("sandwich-sum", "post")
+
+
+class InjectionConfig(BaseModel):
+    """How the input (the prelude's output) enters every loop, the first included."""
+
+    model_config = _FROZEN
+
+    kind: InjectionKind = "none"
+    """add: h + e. gated: h + σ(W[h;e])·e. concat: W[h;e]. write: h + dt·Be, with the step dt of the decay carry."""
+    norm: bool = False
+    """RMSNorm on what is injected, once, so that its size cannot grow."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "InjectionConfig":
+        if self.norm and self.kind == "none":
+            raise ValueError("injection.norm is on, but kind is 'none': nothing is injected; set a kind")
+        return self
+
+
+class AdapterConfig(BaseModel):
+    """Low-rank changes of the shared weights, one per loop; loops past the trained depth use the last."""
+
+    model_config = _FROZEN
+
+    rank: int = Field(0, ge=0)
+    """0: none. Each matrix of the shared layers gets rank × (inputs + outputs) numbers per loop."""
+    alpha: float = Field(1.0, gt=0)
+    """The change is multiplied by alpha / rank."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_rank(cls, value: Any) -> Any:
+        return {"rank": value} if isinstance(value, int) else value

@@ -1,0 +1,59 @@
+"""The exit gate's second stage: trained on whether another loop measurably helped, all else held fixed.
+
+Zhu et al., "Scaling Latent Reasoning via Looped Language Models" (arXiv 2510.25741), stage II: with I_k = max(0,
+CE_{k-1} - CE_k) per token, going on was right with probability w_k = σ(slope·(I_k - threshold)); the gate's 1 - λ_k is
+fitted to w_k by binary cross-entropy, averaged over loops 2..K. No gradient leaves the gate.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from loopscope.objectives.placements import AbstractPlacement, Reading, mean_over
+from loopscope.recurrence import wide
+
+
+class GateImprovement(AbstractPlacement):
+    """Every loop's cross-entropy is read without gradient; the one term is the gate's."""
+
+    name = "gate-improvement"
+    gate_only = True
+
+    def __init__(self, slope: float = 50.0, threshold: float = 0.005) -> None:
+        self.slope = slope
+        self.threshold = threshold
+
+    def reads(self, loop: int, loops: int) -> bool:
+        return True
+
+    def terms(
+        self, readings: Sequence[Reading], counted: Bool[Tensor, "batch seq"]
+    ) -> Mapping[str, Float[Tensor, ""]]:
+        """Raises ValueError for a model without a gate, or a single loop."""
+        if len(readings) < 2:
+            raise ValueError("placement 'gate-improvement' compares loops; it needs 2 or more")
+        losses = []
+        for before, after in pairwise(readings):
+            assert before.token_loss is not None
+            assert after.token_loss is not None
+            if after.gate_logit is None:
+                raise ValueError(
+                    "placement 'gate-improvement' needs a model with an exit gate; set model.exit_gate: true"
+                )
+            improvement = (before.token_loss - after.token_loss).clamp(min=0)
+            going_on = torch.sigmoid(self.slope * (improvement - self.threshold))
+            losses.append(
+                F.binary_cross_entropy_with_logits(
+                    -wide(after.gate_logit), going_on.to(wide(after.gate_logit).dtype), reduction="none"
+                )
+            )
+        return {"gate_improvement": mean_over(torch.stack(losses).mean(dim=0), counted)}
+
+    def shares(
+        self, readings: Sequence[Reading], counted: Bool[Tensor, "batch seq"]
+    ) -> Mapping[int, Float[Tensor, ""]]:
+        return {}  # no exit's cross-entropy is trained

@@ -1,0 +1,86 @@
+"""Jacobian penalty: keeps the loop map from stretching any direction at the state it has come to.
+
+STARS (Yang et al., "Stabilizing Recurrent Dynamics …", arXiv 2605.26733): at the last state h the loop map g (one
+carry and core) has Jacobian J; power iteration with vector-Jacobian products estimates its largest stretch, and
+weight · ‖Jᵀv‖² joins the loss. Costs one loop forward and `iterations` backward passes, recorded for a second one.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from loopscope.objectives.extras import AbstractCollector, AbstractExtra, TokenLoss
+from loopscope.recurrence import LoopState, wide
+
+
+class JacobianPenalty(AbstractExtra):
+    """Settings of the penalty; its term is `jacobian`."""
+
+    name = "jacobian"
+
+    def __init__(self, weight: float, iterations: int = 1, through_state: bool = False) -> None:
+        self.weight = weight
+        self.iterations = iterations
+        self.through_state = through_state
+
+    def collector(self, loops: int, training: bool) -> AbstractCollector:
+        return _Jacobian(self, training)
+
+
+class _Jacobian(AbstractCollector):
+    def __init__(self, settings: JacobianPenalty, training: bool) -> None:
+        self.settings = settings
+        self.training = training
+        self.last: LoopState | None = None
+
+    def see(self, state: LoopState) -> None:
+        if state.is_last:
+            self.last = state
+
+    def terms(
+        self, labels: Int[Tensor, "batch seq"], counted: Bool[Tensor, "batch seq"], token_loss: TokenLoss
+    ) -> Mapping[str, Float[Tensor, ""]]:
+        assert self.last is not None, "an unroll has a last loop"
+        if (
+            not torch.is_grad_enabled()
+        ):  # a loss that is only looked at: the term cannot be had without gradients
+            return {}
+        stretch = squared_stretch(
+            self.last, self.settings.iterations, self.settings.through_state, self.training
+        )
+        return {"jacobian": self.settings.weight * stretch}
+
+
+def squared_stretch(
+    state: LoopState, iterations: int, through_state: bool = False, random: bool = True
+) -> Float[Tensor, ""]:
+    """‖Jᵀv‖² of the loop map at a state, mean over sequences, each with a unit vector of its own.
+
+    Args:
+        iterations: products with Jᵀ; more come closer to the largest stretch.
+        through_state: whether its gradient reaches the state too. STARS holds the state fixed.
+        random: draw v from torch's generator; otherwise the same v every time.
+    """
+    model, context = state.model, state.context
+    hidden = state.hidden
+    if not through_state or not hidden.requires_grad:
+        hidden = hidden.detach().requires_grad_()
+    generator = None if random else torch.Generator().manual_seed(0)
+    drawn = torch.randn(hidden.shape, generator=generator)
+    vector = _unit(drawn.to(hidden.device, hidden.dtype))
+    # Fused attention kernels have no second derivative.
+    with sdpa_kernel(SDPBackend.MATH):
+        reached = model.core(model.carry(hidden, state.loop, context), state.loop + 1, context)
+        for _ in range(iterations):
+            (product,) = torch.autograd.grad(reached, hidden, vector, create_graph=True)
+            vector = _unit(product)
+    return wide(product).square().sum(dim=(1, 2)).mean()
+
+
+def _unit(vector: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq dim"]:
+    """Length 1 per sequence, as a constant: only the last product is differentiated."""
+    fixed = vector.detach()
+    return fixed / torch.linalg.vector_norm(fixed, dim=(1, 2), keepdim=True).clamp(min=1e-12)

@@ -1,0 +1,57 @@
+"""How deep each training step unrolls, and how far its gradient goes back. Importable without torch."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class DepthConfig(BaseModel):
+    """The number of loops of a step: a pure function of (seed, step), as the batch is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    distribution: Literal["fixed", "uniform", "lognormal-poisson"] = "fixed"
+    """uniform: from low to high. lognormal-poisson: 1 + Poisson(e^τ), τ normal, as recurrent-depth pretraining."""
+    mean: float | None = Field(None, gt=0)
+    """fixed: the depth. lognormal-poisson: the mean of e^τ, so that the mean depth is one more. None: model.loops."""
+    spread: float = Field(0.5, ge=0)
+    """lognormal-poisson: standard deviation of τ."""
+    low: int = Field(1, ge=1)
+    """Fewest loops; where a curriculum starts."""
+    high: int | None = Field(None, ge=1)
+    """Most loops. None: model.loops for uniform, no limit for lognormal-poisson."""
+    per_sequence: bool = False
+    """One depth per sequence: one that is done keeps its state, and its loss is at its own depth."""
+    backprop: int | None = Field(None, ge=1)
+    """Gradient through this many last loops only; earlier loops keep nothing. None: through all."""
+    curriculum: int = Field(0, ge=0)
+    """Steps over which the mean (fixed, lognormal-poisson) or high (uniform) grows from low to its value."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"distribution": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "DepthConfig":
+        if self.high is not None and self.high < self.low:
+            raise ValueError(f"high {self.high} is below low {self.low}")
+        if self.distribution == "fixed":
+            if self.per_sequence:
+                raise ValueError(
+                    "per_sequence needs a distribution; distribution 'fixed' gives all sequences one depth"
+                )
+            if self.mean is not None and self.mean != int(self.mean):
+                raise ValueError(f"mean {self.mean} must be a whole number for distribution 'fixed'")
+        if self.distribution == "uniform" and self.mean is not None:
+            raise ValueError(
+                "mean does nothing for distribution 'uniform', which has low and high; remove it"
+            )
+        if self.distribution != "lognormal-poisson" and self.spread != 0.5:
+            raise ValueError(f"spread belongs to 'lognormal-poisson', not {self.distribution!r}; remove it")
+        return self
+
+    @property
+    def varies(self) -> bool:
+        """Whether steps may run at another depth than the model's."""
+        return self.distribution != "fixed" or self.mean is not None or self.curriculum > 0

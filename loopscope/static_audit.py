@@ -1,0 +1,130 @@
+"""The audit of a config: which loops will be blind, before any training. Importable without torch.
+
+The same four words as the measured verdict, by the same rule, from what the settings say: which loss terms read
+H_k at each loop, whether they can see its scale there, and what the step between loops leaves of it. A test holds
+this reading equal to the measured one on every shipped condition.
+"""
+
+from collections.abc import Callable
+
+from loopscope.config import RunConfig
+from loopscope.model.config import ModelConfig
+from loopscope.model.facts import gate_sees, readout_sees, step_does
+from loopscope.objectives.config import ObjectiveConfig
+from loopscope.results import WORST_FIRST, StaticAudit, StaticLoop, Verdict
+
+
+def static_audit(config: RunConfig) -> StaticAudit:
+    """Read a run's config: per loop and for the model, blind / damped / visible / removed, and why."""
+    model, objective = config.model, config.objective
+    loops: list[StaticLoop] = []
+    for loop in range(1, model.loops + 1):
+        status, reason = _loop(model, objective, loop)
+        if loop == model.loops > 1 and status not in ("removed", "visible"):
+            # Carried nowhere in training: what held or lost the state it comes from holds or loses it.
+            status, reason = loops[-1].status, f"it comes from loop {loop - 1}: {loops[-1].reason}"
+        loops.append(StaticLoop(loop, status, reason))
+    verdict = next(status for status in WORST_FIRST if any(loop.status == status for loop in loops))
+    concerned = [loop for loop in loops if loop.status == verdict]
+    where = "every loop" if len(concerned) == len(loops) else _names([loop.loop for loop in concerned])
+    return StaticAudit(
+        config.condition, verdict, f"{verdict} at {where}: {concerned[0].reason}", tuple(loops)
+    )
+
+
+def _loop(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> tuple[Verdict, str]:
+    step = step_does(model)
+    if step.effect == "removes":
+        return "removed", f"{step.why}: nothing of the scale reaches the next loop"
+    for later in range(loop, model.loops + 1):
+        for term, sees in TERMS.items():
+            if sees(model, objective, later):
+                here = "here" if later == loop else f"at loop {later}, to which the scale is carried"
+                return "visible", f"{term} sees it {here}"
+    unseen = f"{_hidden(model, objective)} and there is no penalty on scale"
+    if step.effect == "damps":
+        return "damped", f"{unseen}, but {step.why}"
+    return "blind", f"{unseen}, while the recurrence carries it on"
+
+
+def _cross_entropy(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> bool:
+    return _reads(model, objective, loop) and readout_sees(model, loop, model.loops).sight == "scale"
+
+
+def _coda(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> bool:
+    return _reads(model, objective, loop) and readout_sees(model, loop, model.loops).sight == "ratio"
+
+
+def _gate(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> bool:
+    # The last loop takes what the earlier gates leave: its own gate has no say.
+    seen = gate_sees(model, loop, model.loops)
+    return (
+        objective.placement == "exit-weighted"
+        and loop < model.loops
+        and seen is not None
+        and seen.sight != "nothing"
+    )
+
+
+def _norm_penalty(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> bool:
+    return objective.norm_penalty.weight > 0 and _weighed(objective.norm_penalty.loop_weights, loop)
+
+
+def _scale_anchor(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> bool:
+    return objective.scale_anchor.weight > 0 and _weighed(objective.scale_anchor.loop_weights, loop)
+
+
+def _shortcut(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> bool:
+    # Outside training the shorter unroll ends half way; there its readout is that of a last loop.
+    short = model.loops // 2
+    own = model.loop_embedding != "modulation"  # otherwise it is another unroll, whose states are not these
+    return (
+        objective.shortcut.weight > 0
+        and own
+        and loop == short
+        and readout_sees(model, short, short).sight != "nothing"
+    )
+
+
+def _jacobian(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> bool:
+    return objective.jacobian.weight > 0 and objective.jacobian.through_state and loop == model.loops
+
+
+TERMS: dict[str, Callable[[ModelConfig, ObjectiveConfig, int], bool]] = {
+    "the cross-entropy through its readout": _cross_entropy,
+    "the norm penalty": _norm_penalty,
+    "the scale anchor": _scale_anchor,
+    "the shortcut through its readout": _shortcut,
+    "the cross-entropy through the coda (fading as 1/s)": _coda,
+    "the Jacobian penalty (fading as 1/s)": _jacobian,
+    "the exit gate (which reads the raw state, and may saturate)": _gate,
+}
+"""Loss terms that can see scale, strongest first. A new term is a line here."""
+
+
+def _reads(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> bool:
+    match objective.placement:
+        case "terminal":
+            return loop == model.loops
+        case "gate-improvement":
+            return False  # read, but without gradient
+    weights = objective.loop_weights if objective.final_loop_weights is None else objective.final_loop_weights
+    return _weighed(weights, loop)
+
+
+def _hidden(model: ModelConfig, objective: ObjectiveConfig) -> str:
+    if objective.placement == "gate-improvement":
+        return "only the gate is trained"
+    if objective.placement == "terminal":
+        return f"only loop {model.loops} is read, by readout {model.readout.kind}, which is scale-invariant there"
+    if model.coda_norm:
+        return f"readout {model.readout.kind} normalises before the coda"
+    return f"readout {model.readout.kind} is scale-invariant"
+
+
+def _weighed(weights: tuple[float, ...] | None, loop: int) -> bool:
+    return weights is None or weights[loop - 1] > 0
+
+
+def _names(loops: list[int]) -> str:
+    return f"loop {loops[0]}" if len(loops) == 1 else f"loops {', '.join(map(str, loops))}"

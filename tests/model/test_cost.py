@@ -1,0 +1,132 @@
+"""Costs from the config against the modules themselves, torch's FLOP counter and what autograd keeps."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from loopscope.model.config import ModelConfig
+from loopscope.model.cost import cost
+from loopscope.model.looped import LoopedTransformer
+from loopscope.objectives.config import ObjectiveConfig
+from loopscope.objectives.objective import build_objective
+from loopscope.recipes import recipe
+from loopscope.recurrence import unroll
+from tests.model.families import VARIANTS, build
+
+SEQ, BATCH = 64, 4
+SIZES = {"dim": 64, "vocabulary": 200, "sequence": SEQ}
+
+
+@contextmanager
+def counted() -> Iterator[FlopCounterMode]:
+    """Counts; attention by plain products, because the counter does not know the CPU's fused kernel."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        yield counter
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("settings", [{}, SIZES])
+def test_parameters_are_the_modules(name: str, settings: dict[str, int]) -> None:
+    config = build(name, **settings)
+    assert cost(config).parameters == LoopedTransformer(config).parameter_count()
+
+
+@pytest.mark.parametrize(
+    "readout",
+    [
+        "layernorm",
+        "raw",
+        "final-only",
+        {"kind": "alpha", "learned": True, "per_loop": True, "s_ref": "learned"},
+    ],
+)
+@pytest.mark.parametrize("carry", [[], ["damping"], ["layernorm"]])
+def test_parameters_of_readouts_and_carries(readout: object, carry: list[str]) -> None:
+    config = build("plain", readout=readout, carry=carry)
+    assert cost(config).parameters == LoopedTransformer(config).parameter_count()
+
+
+def test_published_sizes() -> None:
+    counts = {
+        size: cost(recipe(size).model).parameters for size in ("laptop", "published-44m", "published-129m")
+    }
+    assert counts == {"laptop": 1_065_600, "published-44m": 43_934_208, "published-129m": 128_822_016}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("loops", [1, 3, 4])
+def test_inference_flops_within_one_percent(name: str, loops: int) -> None:
+    model = LoopedTransformer(build(name, **SIZES)).eval().requires_grad_(False)
+    ids = torch.randint(200, (BATCH, SEQ))
+    with counted() as counter:
+        for state in unroll(model, ids, loops):
+            state.gate_logit()
+            if state.is_last:
+                state.logits()
+    expected = counter.get_total_flops() / (BATCH * SEQ)
+    assert cost(model.config, loops=loops).inference_flops == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("placement", ["terminal", "dense"])
+def test_training_flops_within_one_percent(name: str, placement: str) -> None:
+    """The objective that training uses, chunked head and all."""
+    torch.manual_seed(0)
+    model = LoopedTransformer(build(name, **SIZES))
+    if model.gate is not None and placement != "exit-weighted":
+        model.gate.requires_grad_(False)  # no placement trains it here, so no backward pass reaches it
+    ids = torch.randint(200, (BATCH, SEQ))
+    with counted() as counter:
+        build_objective(ObjectiveConfig(placement=placement))(unroll(model, ids), ids).total.backward()
+    exits = 1 if placement == "terminal" else 3
+    expected = counter.get_total_flops() / (BATCH * SEQ)
+    assert cost(model.config, exits=exits).training_flops == pytest.approx(expected, rel=0.01)
+
+
+def test_cache_bytes_are_those_of_the_keys_and_values() -> None:
+    config = build("grouped queries", prelude=1)
+    found = cost(config, number_bytes=2)
+    assert (
+        found.cache_bytes_per_loop == 2 * (2 * 2 * 8) * 2
+    )  # layers · (keys, values) · heads · channels · bytes
+    assert found.cache_bytes_fixed == (2 * 2 * 8) * 2
+
+
+@pytest.mark.parametrize("name", ["plain", "ouro", "loopformer", "grouped queries", "deeploop"])
+def test_activation_bytes_are_near_what_autograd_keeps(name: str) -> None:
+    """Unique storages saved by one more loop, per token, parameters left out."""
+    torch.manual_seed(0)
+    model = LoopedTransformer(build(name, **SIZES))
+    ids = torch.randint(200, (BATCH, SEQ))
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+
+    def kept(loops: int) -> int:
+        sizes: dict[int, int] = {}
+        alive = []
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            alive.append(tensor)
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in weights:
+                sizes[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            states = list(unroll(model, ids, loops))
+        assert states
+        return sum(sizes.values())
+
+    per_loop = (kept(4) - kept(2)) / 2 / (BATCH * SEQ)
+    estimate = cost(model.config).activation_bytes_per_loop
+    assert 0.8 * estimate < per_loop < 2 * estimate
+
+
+def test_a_config_prices_depth_and_length() -> None:
+    config = ModelConfig(dim=64, heads=4, layers=2, loops=4)
+    assert cost(config, loops=8).inference_flops > 1.5 * cost(config).inference_flops
+    assert cost(config, sequence=4096).inference_flops > cost(config).inference_flops
+    assert cost(config, exits=1).training_flops < cost(config).training_flops
