@@ -156,14 +156,6 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain values of a config that was kept, with today's defaults for keys that did not exist when it was.
-
-    A new key's default must therefore mean what was done before there was one.
-    """
-    return merged(RunConfig().model_dump(mode="json"), values)
-
-
 def changes(base: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """The values of `now` that differ from `base`, nested like it."""
     result: dict[str, Any] = {}

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from loopscope.config import RunConfig, differences, read_yaml, with_defaults
+from loopscope.config import RunConfig, differences, parse_config, read_yaml
 from loopscope.data.prepare import PreparedData, prepare
 from loopscope.data.windows import Windows
 from loopscope.model.looped import LoopedTransformer
@@ -103,9 +103,18 @@ def check_folder(config: RunConfig, run: Path, resume: bool) -> None:
         if resume and not run.exists():
             raise ValueError(f"{run} does not exist, so there is nothing to resume; leave out --resume")
         return
-    refuse_difference(with_defaults(read_yaml(path)), config.model_dump(mode="json"), run)
+    refuse_difference(written_config(path), config.model_dump(mode="json"), run)
     if not resume:
         raise ValueError(f"{run} already holds this run; add --resume to go on, or name a new folder")
+
+
+def written_config(path: Path) -> dict[str, Any]:
+    """A run's `config.yaml`, completed: settings that came after it was written have their defaults."""
+    values = read_yaml(path)
+    try:
+        return parse_config(values, str(path)).model_dump(mode="json")
+    except ValueError:  # another version's, or changed by hand: compared as it is, key by key
+        return values
 
 
 def refuse_difference(there: dict[str, Any], now: dict[str, Any], folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from loopscope.config import RunConfig, merged, read_yaml, with_defaults
+from loopscope.config import RunConfig, merged, read_yaml
 from loopscope.data.prepare import prepare
 from loopscope.recipes import recipe
 from loopscope.results import RunResult, StudyResults, load_results, provenance, to_json
@@ -24,6 +24,7 @@ from loopscope.run import (
     refuse_difference,
     resolve,
     write_text,
+    written_config,
 )
 from loopscope.run import windows as run_windows
 from loopscope.training.checkpoint import newest_checkpoint, verify
@@ -61,8 +62,7 @@ def run_study(
                 verify(checkpoint)
             todo.append((run, config))
         else:
-            there = with_defaults(read_yaml(run / "config.yaml"))
-            refuse_difference(there, config.model_dump(mode="json"), run)
+            refuse_difference(written_config(run / "config.yaml"), config.model_dump(mode="json"), run)
     if todo:
         data = prepare(grid[0].data, progress=not quiet)
         for config in grid:

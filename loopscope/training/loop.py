@@ -21,14 +21,14 @@ from torch import Tensor
 from loopscope.objectives.depth import draw_depths, unroll_to
 from loopscope.objectives.objective import Loss, Objective
 from loopscope.recurrence import AbstractLoopedLM
-from loopscope.results import Failure, LoopMetrics, ScaleCheck, decode
+from loopscope.results import Failure, LoopMetrics
 from loopscope.training.checkpoint import Progress, load_checkpoint, newest_checkpoint, save_checkpoint
 from loopscope.training.config import TrainingConfig
 from loopscope.training.hardware import resolve_device, resolve_precision
-from loopscope.training.metrics import MetricsLog, read_metrics
-from loopscope.training.monitor import ScaleMonitor
+from loopscope.training.metrics import MetricsLog
 from loopscope.training.optim import Optimizer, build_optimizer, learning_rate, set_learning_rate
 from loopscope.training.progress import ProgressDisplay
+from loopscope.training.run_monitor import build_monitor
 from loopscope.training.validation import Batches, validate
 from loopscope.training.watch import FiniteWatch
 
@@ -204,26 +204,6 @@ def _accumulate(
         l2_norm=mean([part.l2_norm for part in parts]),
         mean_square=mean([part.mean_square for part in parts]),
     )
-
-
-def build_monitor(
-    model: AbstractLoopedLM,
-    objective: Objective,
-    config: TrainingConfig,
-    log: MetricsLog,
-    tell: Callable[[str], None],
-) -> ScaleMonitor | None:
-    """The scale monitor of a run, going on from the checks in its metrics; None where it is turned off."""
-    if not config.monitor_every:
-        return None
-
-    def keep(check: ScaleCheck) -> None:
-        log.write("monitor", **asdict(check))
-
-    monitor = ScaleMonitor(model, objective, every=config.monitor_every, log=keep, tell=tell)
-    records = [record for record in read_metrics(log.path.parent) if record["kind"] == "monitor"]
-    monitor.resume([decode(ScaleCheck, record) for record in records])
-    return monitor
 
 
 def _log_step(

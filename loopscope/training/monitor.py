@@ -156,13 +156,12 @@ class ScaleMonitor:
         self.budget.tick()
         before = self.budget.spent
         loops, reason = list[LoopVerdict](), ""
-        with self.budget.spending(), undisturbed(self.model, device):
-            model = in_fp32(self.model)
+        with self.budget.spending(), undisturbed(self.model, device), in_fp32(self.model):
             ids, targets = (part.to(device) for part in slice_of(input_ids, labels, self.tokens))
             counts = bool((targets != IGNORE_INDEX).any())
-            check_ids(model, ids, targets if counts else ids)
+            check_ids(self.model, ids, targets if counts else ids)
             with torch.no_grad():
-                states = list(unroll(model, ids))
+                states = list(unroll(self.model, ids))
                 rms = tuple(torch.stack([scale(state.hidden).mean() for state in states]).tolist())
             if judge and counts and all(map(isfinite, rms)):
                 loops, reason = self._judge(states, targets)

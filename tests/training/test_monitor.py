@@ -15,7 +15,7 @@ from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.objective import Objective, build_objective
-from loopscope.objectives.placements import Dense
+from loopscope.objectives.placements import Dense, Terminal
 from loopscope.recurrence import AbstractLoopedLM, unroll
 from loopscope.training.monitor import (
     GROWN,
@@ -187,6 +187,61 @@ def test_all_generators_go_on_as_before() -> None:
     assert draw() == expected
 
 
+class Block(nn.Module):
+    """A residual block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.RMSNorm(16), nn.Linear(16, 32), nn.SiLU(), nn.Linear(32, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.inner(x)
+
+
+class Theirs(nn.Module):
+    """Somebody's looped model, trained by its own forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(VOCABULARY, 16)
+        self.block = Block()
+        self.norm = nn.RMSNorm(16)
+        self.head = nn.Linear(16, VOCABULARY)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.tokens(ids)
+        for _ in range(3):
+            x = self.block(x)
+        return self.head(self.norm(x))
+
+
+def test_a_stranger_that_is_wrapped() -> None:
+    """Trained by its own forward and loss, watched through `loopscope.wrap`."""
+    found, said = [], list[str]()
+    for watched in (False, True):
+        torch.manual_seed(0)
+        module = Theirs()
+        monitor = None
+        if watched:
+            view = loopscope.wrap(module, block="block", readout="norm", head="head", embed="tokens")
+            monitor = ScaleMonitor(view, Objective(Terminal()), every=10, budget=None, tell=said.append)
+        optimizer = torch.optim.AdamW(module.parameters(), lr=3e-2)
+        losses = []
+        for step in range(1, 41):
+            input_ids, labels = batch(step)
+            loss = nn.functional.cross_entropy(module(input_ids).flatten(0, 1), labels.flatten())
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(float(loss.detach()))
+            if monitor:
+                monitor.step(step, input_ids, labels)
+        found.append(losses)
+    assert found[0] == found[1]
+    assert len(said) == 1
+    assert "no loss term sees it: the readout" in said[0]
+
+
 class Clock:
     """Seconds that pass where the test says so."""
 
@@ -305,13 +360,21 @@ def test_without_labels_that_count_only_scales_are_measured() -> None:
 
 
 def test_half_precision_weights_are_measured_in_fp32_and_stay() -> None:
-    model = make()
-    wide = copy.deepcopy(model.bfloat16()).float()
+    """Also their gradients and the hooks on them, through which DDP exchanges: they hang on the parameter itself."""
+    model = make().bfloat16()
+    wide = copy.deepcopy(model).float()
+    kept, accumulated = list(model.parameters()), list[str]()
+    accumulators = [parameter.expand_as(parameter).grad_fn.next_functions[0][0] for parameter in kept]
+    for accumulator in accumulators:
+        accumulator.register_hook(lambda *_: accumulated.append("seen"))
     check, same = (ScaleMonitor(m, budget=None).step(1, *batch(1)) for m in (model, wide))
     assert check is not None
     assert same is not None
-    assert (check.rms, check.carry) == (same.rms, same.carry)
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert (check.rms, check.carry, check.exposure) == (same.rms, same.carry, same.exposure)
+    assert all(after is before for after, before in zip(model.parameters(), kept, strict=True))
+    assert {parameter.dtype for parameter in kept} == {torch.bfloat16}
+    Objective(Dense())(unroll(model, batch(1)[0]), batch(1)[1]).total.backward()
+    assert len(accumulated) == len(kept)
 
 
 def test_a_state_that_is_not_finite_gets_no_verdict() -> None:

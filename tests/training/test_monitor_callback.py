@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import HrmTextConfig, HrmTextForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
+import loopscope
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.objective import Objective
-from loopscope.objectives.placements import Dense
+from loopscope.objectives.placements import Dense, Terminal
 from loopscope.recurrence import unroll
 from loopscope.training.monitor import ScaleMonitor
 from loopscope.training.monitor_callback import ScaleMonitorCallback
@@ -43,7 +44,9 @@ class Reports(TrainerCallback):
         self.seen.append(dict(logs))
 
 
-def make(folder: Path, dataset: Any = None, steps: int = 30, **settings: Any) -> tuple[Trainer, ScaleMonitor]:
+def make(
+    folder: Path, dataset: Any = None, steps: int = 30, model: nn.Module | None = None, **settings: Any
+) -> tuple[Trainer, ScaleMonitor]:
     torch.manual_seed(0)
     looped = LoopedTransformer(
         ModelConfig(
@@ -71,7 +74,7 @@ def make(folder: Path, dataset: Any = None, steps: int = 30, **settings: Any) ->
         dataloader_pin_memory=False,
     )
     items = [{"input_ids": tokens, "labels": tokens} for tokens in DATA]
-    trainer = Trainer(model=ForTrainer(looped), args=arguments, train_dataset=dataset or items)
+    trainer = Trainer(model=model or ForTrainer(looped), args=arguments, train_dataset=dataset or items)
     return trainer, ScaleMonitor(looped, every=5, budget=None)
 
 
@@ -140,6 +143,40 @@ def test_a_probe_of_ones_own(tmp_path: Path) -> None:
     looped = monitor.model.eval()
     expected = [s.hidden.detach().square().mean(-1).sqrt().mean() for s in unroll(looped, probe[:, :-1])]
     assert monitor.history[0].rms == pytest.approx([float(size) for size in expected], rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_of_transformers_through_adapt(tmp_path: Path, dtype: torch.dtype) -> None:
+    """HRM-Text as it is, trained by its own loss, also with weights in half precision; a norm ends its stack."""
+
+    def train(watched: bool) -> tuple[Trainer, ScaleMonitor | None]:
+        torch.manual_seed(0)
+        model = HrmTextForCausalLM(
+            HrmTextConfig(
+                vocab_size=VOCABULARY,
+                hidden_size=32,
+                intermediate_size=48,
+                num_hidden_layers=2,
+                head_dim=16,
+                num_attention_heads=2,
+                H_cycles=3,
+                L_cycles=2,
+            )
+        ).to(dtype)
+        trainer, _ = make(tmp_path, steps=6, model=model)
+        if not watched:
+            trainer.train()
+            return trainer, None
+        monitor = ScaleMonitor(loopscope.adapt(model), Objective(Terminal()), every=3, budget=None)
+        trainer.add_callback(ScaleMonitorCallback(trainer, monitor))
+        trainer.train()
+        return trainer, monitor
+
+    alone, _ = train(watched=False)
+    trainer, monitor = train(watched=True)
+    assert losses(trainer) == losses(alone)
+    assert monitor is not None
+    assert [check.verdict for check in monitor.history] == ["removed"] * 3
 
 
 class Stream(torch.utils.data.IterableDataset[dict[str, Tensor]]):

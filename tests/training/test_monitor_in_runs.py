@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from loopscope.training import loop as loop_module
+from loopscope.training import run_monitor
 from loopscope.training.config import TrainingConfig
 from loopscope.training.metrics import read_metrics
 from loopscope.training.monitor import ScaleMonitor
@@ -28,7 +29,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every line that stays on the display. The runs here check everything at every turn: a step takes 10 ms."""
     lines: list[str] = []
     monkeypatch.setattr(ProgressDisplay, "say", lambda self, text: lines.append(text))
-    monkeypatch.setattr(loop_module, "ScaleMonitor", partial(ScaleMonitor, budget=None))
+    monkeypatch.setattr(run_monitor, "ScaleMonitor", partial(ScaleMonitor, budget=None))
     return lines
 
 
