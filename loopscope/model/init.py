@@ -36,8 +36,14 @@ def _scaled(model: nn.Module, config: ModelConfig) -> None:
     for name, module in model.named_modules():
         if not isinstance(module, nn.Linear | nn.Embedding):
             continue
-        ends_branch = name.endswith(("attention.out", "feed_forward.down"))
-        nn.init.normal_(module.weight, std=residual if ends_branch else STANDARD_DEVIATION)
+        deviation = STANDARD_DEVIATION
+        if name.endswith(("attention.out", "feed_forward.down")):
+            deviation = residual
+        elif name == "injection.mix":
+            # The state goes through this matrix at every loop: at 0.02 next to nothing of it would arrive.
+            # Huginn's start (arXiv 2502.05171), after Takase et al. (arXiv 2312.16903).
+            deviation = (2 / (5 * config.dim)) ** 0.5
+        nn.init.normal_(module.weight, std=deviation)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
 

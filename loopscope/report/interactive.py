@@ -6,78 +6,87 @@ from typing import Any
 import plotly.graph_objects as go
 
 from loopscope.report.figures import Figure, Series
+from loopscope.report.interactive_axes import (
+    add_mark,
+    area_shape,
+    axis_layout,
+    panel_heading,
+    plain,
+    transparent,
+)
+
+_LEGEND = 30
+"""Pixels that a figure's height leaves to a legend of one row."""
+_LONG = 30
+"""Points from which a line is drawn without markers."""
 
 
 def to_plotly(figure: Figure) -> dict[str, Any]:
     """Plain data and layout; colours of text and grid are the page's, set where it is drawn."""
     drawn = go.Figure(data=[trace for series in figure.series for trace in _traces(figure, series)])
     count = len(figure.panels)
-    multiple = count > 1
+    named = any(mark.text for mark in figure.marks)
     layout: dict[str, Any] = {
-        "margin": {"l": 62, "r": 16, "t": 34 if multiple else 12, "b": 56},
-        "hovermode": "closest" if figure.corner else "x unified",
-        "showlegend": True,
-        "legend": {"orientation": "h", "y": -0.2, "x": 0, "font": {"size": 12}},
-        "height": 420,
+        "margin": {"l": 62, "r": 16, "t": 34 if count > 1 else 28 if named else 12, "b": 56},
+        "hovermode": "closest" if any(series.points_only for series in figure.series) else "x unified",
+        "showlegend": sum(_in_legend(series) for series in figure.series) > 1,
+        # At the bottom of the whole drawing; the page makes room there for as many rows as it takes.
+        "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
+        "height": figure.height - _LEGEND,
+        "annotations": [],
+        "shapes": [],
     }
-    gap = 0.025 if multiple else 0.0
+    gap = 0.025 if count > 1 else 0.0
     width = (1 - gap * (count - 1)) / count
     for panel, name in enumerate(figure.panels):
         suffix = "" if panel == 0 else str(panel + 1)
         left = panel * (width + gap)
         layout[f"xaxis{suffix}"] = {
-            "title": {"text": figure.x_label, "font": {"size": 12}},
-            "type": "log" if figure.log_x else "linear",
+            "title": {"text": plain(figure.x_label), "font": {"size": 12}},
             "domain": [left, left + width],
             "anchor": f"y{suffix}",
-            **({"dtick": 1} if figure.whole_x else {}),
-            **(_log_ticks([v for s in figure.series for v in s.x]) if figure.log_x else {}),
+            **axis_layout(figure, "x"),
         }
         layout[f"yaxis{suffix}"] = {
-            "type": "log" if figure.log_y else "linear",
             "anchor": f"x{suffix}",
-            **(_log_ticks([v for s in figure.series for v in s.y]) if figure.log_y else {}),
+            **axis_layout(figure, "y"),
             **(
-                {"title": {"text": figure.y_label}}
+                {"title": {"text": plain(figure.y_label), "font": {"size": 12}}, "automargin": True}
                 if panel == 0
                 else {"matches": "y", "showticklabels": False}
             ),
         }
-        if multiple:
-            layout.setdefault("annotations", []).append(
-                {
-                    "text": _plain(name),
-                    "x": left,
-                    "y": 1.02,
-                    "xref": "paper",
-                    "yref": "paper",
-                    "showarrow": False,
-                    "xanchor": "left",
-                    "yanchor": "bottom",
-                    "font": {"size": 12},
-                }
-            )
-    if figure.corner:
-        _mark_corner(figure, layout)
+        if count > 1:
+            layout["annotations"].append(panel_heading(name, left))
+        for mark in figure.marks:
+            add_mark(figure, mark, suffix, layout, named=count == 1)
+    layout["shapes"] += [area_shape(figure, area) for area in figure.areas]
     drawn.update_layout(layout)
-    plain: dict[str, Any] = json.loads(drawn.to_json(engine="json"))
+    values: dict[str, Any] = json.loads(drawn.to_json(engine="json"), parse_float=_short)
     # Plotly's default template is 7 kB a figure and not used.
-    plain["layout"].pop("template", None)
-    return plain
+    values["layout"].pop("template", None)
+    return values
+
+
+def _short(written: str) -> float:
+    """Six digits: more cannot be read off a figure, and a page holds tens of thousands of numbers."""
+    number = float(f"{float(written):.6g}")
+    return int(number) if number.is_integer() and abs(number) < 1e6 else number
 
 
 def _traces(figure: Figure, series: Series) -> list[go.Scatter]:
     suffix = "" if series.panel == 0 else str(series.panel + 1)
     axes = {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}"}
-    name = _plain(series.name)
+    name = plain(series.name)
     traces = []
     if series.low:
         traces.append(
             go.Scatter(
                 x=[*series.x, *reversed(series.x)],
                 y=[*series.high, *reversed(series.low)],
+                mode="lines",
                 fill="toself",
-                fillcolor=_transparent(series.color),
+                fillcolor=transparent(series.color),
                 line={"width": 0},
                 hoverinfo="skip",
                 showlegend=False,
@@ -85,58 +94,57 @@ def _traces(figure: Figure, series: Series) -> list[go.Scatter]:
                 **axes,
             )
         )
+    marker: dict[str, Any] = {"color": series.color, "size": 6}
+    if series.points_only and not series.faint:
+        marker["size"] = series.dot
+    if series.symbol != "circle" or series.hollow:
+        marker["symbol"] = [series.symbol + ("-open" if hollow else "") for hollow in _hollow(series)]
+        marker["line"] = {"width": 2 if series.points_only else 1.5, "color": series.color}
+    words = (
+        {"text": list(map(plain, series.labels)), "textposition": list(series.places)}
+        if series.labels
+        else {}
+    )
     traces.append(
         go.Scatter(
             x=list(series.x),
             y=list(series.y),
             name=name,
-            mode="markers" if series.points_only else "lines+markers" if len(series.x) < 30 else "lines",
-            line={"color": series.color, "dash": series.dash, "width": 2},
-            marker={"color": series.color, "size": 6 if series.faint or not series.points_only else 13},
+            mode=_mode(series),
+            line={"color": series.color, "dash": series.dash, "width": 1.3 if series.guide else 2},
+            marker=marker,
             opacity=0.35 if series.faint else 1.0,
             legendgroup=name,
-            showlegend=not series.faint and series.panel == 0,
-            hovertemplate=f"%{{y:.4~g}}<extra>{name}</extra>"
-            if not series.points_only
-            else f"{name}<br>{figure.x_label} %{{x:.4~g}}<br>{figure.y_label} %{{y:.4~g}}<extra></extra>",
+            showlegend=_in_legend(series),
+            **words,
+            **_hover(figure, series, name),
             **axes,
         )
     )
     return traces
 
 
-def _mark_corner(figure: Figure, layout: dict[str, Any]) -> None:
-    assert figure.corner is not None
-    x, y, text = figure.corner
-    shown = figure.series
-    low_x = min(value for series in shown for value in series.x) / 1.6
-    low_y = min(value for series in shown for value in series.y) * 0.97
-    layout["shapes"] = [
-        {
-            "type": "rect",
-            "x0": low_x,
-            "x1": x,
-            "y0": low_y,
-            "y1": y,
-            "fillcolor": "rgba(0,158,115,0.13)",
-            "line": {"width": 0},
-            "layer": "below",
-            "label": {"text": text, "textposition": "top left", "font": {"size": 12, "color": "#009e73"}},
-        }
-    ]
+def _in_legend(series: Series) -> bool:
+    return series.in_legend and not series.faint and series.panel == 0
 
 
-def _log_ticks(values: list[float]) -> dict[str, Any]:
-    """Whole decades where there are several (1k, 10k), plotly's own choice within one or two."""
-    wide = max(values) > 30 * min(values)
-    return {"tickformat": "~s", "dtick": 1} if wide else {"tickformat": "~r"}
+def _mode(series: Series) -> str:
+    if series.guide:
+        return "lines"
+    mode = "markers" if series.points_only else "lines+markers" if len(series.x) < _LONG else "lines"
+    return mode + ("+text" if series.labels else "")
 
 
-def _transparent(color: str) -> str:
-    red, green, blue = (int(color[place : place + 2], 16) for place in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.15)"
+def _hollow(series: Series) -> tuple[bool, ...]:
+    return series.hollow or (False,) * len(series.x)
 
 
-def _plain(text: str) -> str:
-    """Plotly reads some HTML in names: what could be a tag is shown as it is."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+def _hover(figure: Figure, series: Series, name: str) -> dict[str, Any]:
+    if series.guide:
+        return {"hoverinfo": "skip"}
+    if not series.points_only:
+        return {"hovertemplate": f"%{{y:.4~g}}<extra>{name}</extra>"}
+    note = "<br>%{customdata}" if series.notes else ""
+    place = f"<br>{plain(figure.x_label)} %{{x:.4~g}}<br>{plain(figure.y_label)} %{{y:.4~g}}"
+    notes = {"customdata": list(map(plain, series.notes))} if series.notes else {}
+    return {"hovertemplate": f"{name}{note}{place}<extra></extra>", **notes}

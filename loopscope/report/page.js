@@ -1,5 +1,5 @@
 "use strict";
-// Sorting of the table by a heading's column: numbers as numbers, the first column as text.
+// Sorting of a table by a heading's column: numbers as numbers, names as text.
 for (const button of document.querySelectorAll("table.headline thead button")) {
   button.addEventListener("click", () => {
     const heading = button.parentElement, row = heading.parentElement;
@@ -10,14 +10,15 @@ for (const button of document.querySelectorAll("table.headline thead button")) {
     const body = heading.closest("table").tBodies[0];
     const value = (line) => {
       const text = line.children[column].dataset.sort;
-      return column === 0 ? text : text === "inf" || text === "" ? Infinity : Number(text);
+      const number = text === "inf" || text === "" ? Infinity : Number(text);
+      return column === 0 || Number.isNaN(number) ? text : number;
     };
     const order = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
     [...body.rows].sort((a, b) => (up ? 1 : -1) * order(value(a), value(b))).forEach((line) => body.append(line));
   });
 }
 
-// Plotly travels compressed; unpacked once, it replaces the static pictures. Without it they stay.
+// Plotly travels compressed; unpacked once, it replaces the static pictures. Without it, and on paper, they stay.
 (async () => {
   const packed = document.getElementById("plotly-gz").textContent;
   if (!packed || typeof DecompressionStream === "undefined") return;
@@ -37,6 +38,8 @@ for (const button of document.querySelectorAll("table.headline thead button")) {
     const result = { ...layout, paper_bgcolor: colors.paper, plot_bgcolor: colors.paper,
       font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colors.ink },
       hoverlabel: { bgcolor: colors.paper, bordercolor: colors.line, font: { color: colors.ink } } };
+    result.shapes = (layout.shapes || []).map((shape) =>
+      shape.label ? { ...shape, label: { ...shape.label, font: { ...shape.label.font, color: colors.ink } } } : shape);
     for (const key of Object.keys(layout)) {
       if (/^[xy]axis/.test(key)) {
         result[key] = { ...layout[key], gridcolor: colors.line, linecolor: colors.line, zeroline: false,
@@ -45,14 +48,24 @@ for (const button of document.querySelectorAll("table.headline thead button")) {
     }
     return result;
   };
-  const draw = () => {
+  const draw = async () => {
     for (const plot of document.querySelectorAll("[data-figure]")) {
       const figure = figures[plot.dataset.figure];
-      if (!plot.classList.contains("js-plotly-plot")) plot.replaceChildren();
-      Plotly.react(plot, figure.data, themed(figure.layout), { responsive: true, displaylogo: false, displayModeBar: "hover",
+      plot.parentElement.classList.add("drawn"); // before drawing: what is hidden has no size
+      plot.style.height = `${figure.layout.height}px`;
+      await Plotly.react(plot, figure.data, themed(figure.layout), { responsive: true, displaylogo: false,
+        displayModeBar: matchMedia("(hover: hover)").matches ? "hover" : false,
         modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] });
+      // Room for the legend below the axes, as much as its rows turned out to take at this width.
+      const legend = Number(plot.querySelector(".legend .bg")?.getAttribute("height") ?? 0);
+      if (!legend) continue;
+      const height = figure.layout.height + legend;
+      plot.style.height = `${height}px`;
+      await Plotly.relayout(plot, { height, "margin.b": figure.layout.margin.b + legend });
     }
   };
   draw();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  let waiting;
+  window.addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(draw, 150); });
 })().catch((error) => console.error("interactive figures:", error));

@@ -1,6 +1,8 @@
 """Figure descriptions to PNG and SVG with matplotlib: no browser needed, ready for a paper."""
 
 import io
+import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,16 +10,20 @@ from typing import Any
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from loopscope.report.figures import Figure, Series
+from loopscope.report.static_series import draw_area, draw_mark, draw_series, label_ends, shortened
+from loopscope.report.tables import power_of_ten
 
 STYLE: Any = {
     "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # an SVG repeats the whole list at every text
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#e4e4e4",
     "grid.linewidth": 0.6,
     "legend.frameon": False,
@@ -25,7 +31,8 @@ STYLE: Any = {
     "svg.hashsalt": "loopscope",  # the same figure gives the same bytes
     "text.parse_math": False,  # a condition's name is not a formula
 }
-_DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
+MOST_ROWS = 12
+"""Entries of a legend; beyond, colours could not be told apart."""
 
 
 def save(figure: Figure, directory: Path) -> list[Path]:
@@ -42,16 +49,36 @@ def svg(figure: Figure) -> str:
     """A figure as SVG text, without a title: the page has its own."""
     with matplotlib.rc_context(STYLE):
         buffer = io.StringIO()
-        draw([figure], None).savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()
+        draw([figure], "").savefig(buffer, format="svg", metadata={"Date": None})
+    return _compact(buffer.getvalue())
+
+
+def _compact(text: str) -> str:
+    """Half the size: places to a tenth of a point, no comments, no names of parts. What is written stays as it is."""
+    text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"\s*\n\s*", " ", text)
+    text = re.sub(
+        r' transform="rotate\(-0 [^"]*"| id="[a-zA-Z0-9.]+_\d+"', "", text
+    )  # neither is referred to
+    family = "font-family: 'DejaVu Sans', sans-serif"
+    text = text.replace(f"; {family}", "").replace("</style>", f" text{{{family}}}</style>", 1)
+    # Points that look the same say so once: what a group has, its members inherit.
+    alike = r'<g([^>]*)>((?: <use [^>]*style="([^"]*)"/>)(?: <use [^>]*style="\3"/>)*) </g>'
+    text = re.sub(
+        alike, lambda g: f'<g{g[1]} style="{g[3]}">' + g[2].replace(f' style="{g[3]}"', "") + "</g>", text
+    )
+    return re.sub(r"<[^>]+>", lambda tag: re.sub(r"-?\d+\.\d{2,}", _tenths, tag[0]), text)
+
+
+def _tenths(number: re.Match[str]) -> str:
+    return f"{float(number[0]):.1f}".removesuffix(".0")
 
 
 def draw(figures: Sequence[Figure], title: str | None) -> Canvas:
-    """Figures side by side, each with its panels."""
+    """Figures side by side, each with its panels. `title` heads them all; None heads each with its own."""
     panels = [(figure, panel) for figure in figures for panel in range(len(figure.panels))]
     with matplotlib.rc_context(STYLE):
-        width = 6.4 if len(panels) == 1 else max(6.4, (5.6 if len(figures) > 1 else 2.6) * len(panels))
-        canvas = Canvas(figsize=(width, 4.0), layout="constrained")
+        canvas = Canvas(figsize=(_width(figures, len(panels)), 4.0), layout="constrained")
         FigureCanvasAgg(canvas)
         shared = len(figures) == 1 and len(panels) > 1
         axes = canvas.subplots(1, len(panels), squeeze=False, sharey=shared)[0]
@@ -62,99 +89,88 @@ def draw(figures: Sequence[Figure], title: str | None) -> Canvas:
     return canvas
 
 
+def _width(figures: Sequence[Figure], panels: int) -> float:
+    if len(figures) > 1:
+        return 5.6 * panels
+    if panels == 1:
+        return 9.6 if figures[0].wide else 6.4
+    return max(6.4, 2.6 * panels)
+
+
 def _draw_panel(ax: Any, figure: Figure, panel: int, first: bool, alone: bool) -> None:
     members = [series for series in figure.series if series.panel == panel]
     for series in members:
-        _draw_series(ax, series)
+        draw_series(ax, series)
+    _scale_axes(ax, figure)
+    ax.set_xlabel(figure.x_label)
+    if first:
+        ax.set_ylabel(figure.y_label)
+    if figure.panels[panel]:
+        length = 24 if len(figure.panels) > 3 else 40
+        ax.set_title(shortened(figure.panels[panel], length), loc="left", fontsize=10)
+    elif alone:
+        ax.set_title(figure.title, loc="left", fontsize=11, fontweight="bold")
+    for area in figure.areas:
+        draw_area(ax, area)
+    for mark in figure.marks:
+        draw_mark(ax, mark, named=not figure.panels[panel] and not alone)
+    ends = [series for series in members if series.label_end]
+    if ends and len(ends) <= 8:
+        label_ends(ax, ends)
+    elif panel == 0:
+        _legend(ax, members, outside=len(figure.panels) > 1 or bool(figure.areas))
+
+
+def _scale_axes(ax: Any, figure: Figure) -> None:
     if figure.log_x:
         ax.set_xscale("log")
     if figure.log_y:
         ax.set_yscale("log")
     for axis, log in ((ax.xaxis, figure.log_x), (ax.yaxis, figure.log_y)):
         if log:
-            axis.set_major_formatter(
-                FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
-            )
+            axis.set_major_formatter(FuncFormatter(_decade))
             low, high = axis.get_view_interval()
             if high < 20 * low:
-                axis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+                axis.set_minor_formatter(FuncFormatter(_two_and_five))
             else:
                 axis.set_minor_formatter(NullFormatter())
     if figure.whole_x:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_xlabel(figure.x_label)
-    if first:
-        ax.set_ylabel(figure.y_label)
-    if figure.panels[panel]:
-        ax.set_title(_shortened(figure.panels[panel], 24), loc="left", fontsize=10)
-    elif alone:
-        ax.set_title(figure.title, loc="left", fontsize=11, fontweight="bold")
-    if figure.corner:
-        x, y, text = figure.corner
-        ax.axvspan(ax.get_xlim()[0], x, ymax=_axis_share(ax, y), color="#009e73", alpha=0.13, lw=0)
-        ax.annotate(text, (0.02, 0.02), xycoords="axes fraction", color="#00704f", fontsize=9)
-    ends = [series for series in members if series.label_end]
-    if ends and len(ends) <= 8:
-        _label_ends(ax, ends)
-    elif panel == 0 and members:
-        rows = [series for series in members if not series.faint]
-        if len(rows) <= 12:
-            ax.legend(fontsize=8.5)
+    if figure.x_range:
+        ax.set_xlim(*figure.x_range)
+    if figure.y_range:
+        ax.set_ylim(*figure.y_range)
+    for axis, ticks in ((ax.xaxis, figure.x_ticks), (ax.yaxis, figure.y_ticks)):
+        if ticks:
+            axis.set_major_locator(FixedLocator([at for at, _ in ticks]))
+            axis.set_minor_locator(NullLocator())
+            names = dict(ticks)
+            axis.set_major_formatter(FuncFormatter(lambda value, _, names=names: names.get(value, "")))
 
 
-def _draw_series(ax: Any, series: Series) -> None:
-    if series.low:
-        ax.fill_between(series.x, series.low, series.high, color=series.color, alpha=0.15, lw=0)
-    if series.points_only:
-        size, alpha = (18, 0.35) if series.faint else (70, 1.0)
-        ax.scatter(series.x, series.y, s=size, color=series.color, alpha=alpha, lw=0)
+def _decade(value: float, _: int) -> str:
+    if value >= 1:
+        return f"{value:,.0f}"
+    return power_of_ten(round(math.log10(value))) if 0 < value < 1e-3 else f"{value:g}"
+
+
+def _two_and_five(value: float, _: int) -> str:
+    return f"{value:.3g}" if f"{value:e}"[0] in "25" else ""
+
+
+def _legend(ax: Any, members: Sequence[Series], outside: bool) -> None:
+    rows = [series for series in members if not series.faint and series.in_legend]
+    if not 1 < len(rows) <= MOST_ROWS:
         return
-    marker = "o" if len(series.x) < 30 else None
-    name = _shortened(series.name, 40)
-    ax.plot(
-        series.x, series.y, _DASHES[series.dash], color=series.color, marker=marker, ms=4, lw=1.8, label=name
-    )
-
-
-def _label_ends(ax: Any, ends: Sequence[Series]) -> None:
-    """Names beside the last points, in room made on the right, pushed apart where they would overlap."""
-    if not ends[0].points_only:
-        low, high = ax.get_xlim()
-        ax.set_xticks([tick for tick in ax.get_xticks() if low <= tick <= high])
-        longest = max(len(series.label_end) for series in ends)
-        ax.set_xlim(low, high + (high - low) * min(0.9, 0.021 * longest))
-    to_pixels = ax.transData.transform
-    placed: list[float] = []
-    for series in sorted(ends, key=lambda entry: entry.y[-1]):
-        x, y = to_pixels((series.x[-1], series.y[-1]))
-        height = y
-        while any(abs(height - other) < 15 for other in placed):
-            height += 3
-        placed.append(height)
-        before = series.points_only and _right_half(ax, x)
-        ax.annotate(
-            _shortened(series.label_end, 42),
-            (series.x[-1], series.y[-1]),
-            xytext=(-8 if before else 8, (height - y) * 72 / ax.figure.dpi),
-            textcoords="offset points",
-            ha="right" if before else "left",
-            va="center",
-            color=series.color,
-            fontsize=9,
-            fontweight="bold",
+    if outside or len(rows) > 4:
+        longest = max(len(shortened(series.name, 48)) for series in rows)
+        points = ax.figure.get_figwidth() * 72
+        columns = max(1, min(len(rows), int(points / (5.3 * longest + 50))))
+        ax.figure.legend(
+            *ax.get_legend_handles_labels(), fontsize=8.5, ncols=columns, loc="outside lower left"
         )
-
-
-def _right_half(ax: Any, x: float) -> bool:
-    return bool(ax.transAxes.inverted().transform((x, 0))[0] > 0.5)
-
-
-def _axis_share(ax: Any, y: float) -> float:
-    return float(ax.transAxes.inverted().transform(ax.transData.transform((ax.get_xlim()[0], y)))[1])
-
-
-def _shortened(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
+    else:
+        ax.legend(fontsize=8.5)
 
 
 def _save(canvas: Canvas, directory: Path, key: str) -> list[Path]:
@@ -162,5 +178,6 @@ def _save(canvas: Canvas, directory: Path, key: str) -> list[Path]:
     paths = [directory / f"{key}.png", directory / f"{key}.svg"]
     with matplotlib.rc_context(STYLE):
         canvas.savefig(paths[0], dpi=160)
+        canvas.set_layout_engine("none")  # what fits one format fits the other
         canvas.savefig(paths[1], metadata={"Date": None})
     return paths

@@ -3,8 +3,10 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from loopscope.report.statistics import Condition, Estimate, labels, runaways
+from loopscope.results import Verdict
 
 MOST_LOOPS = 6
 """Loops shown per quantity; deeper studies show the first, the last and some between."""
@@ -18,6 +20,7 @@ class Cell:
     sort: float | int | str = ""
     mark: str = ""  # "best", "runaway" or nothing
     interval: str = ""  # "± 0.12", under the number
+    badge: Verdict | Literal[""] = ""  # shown as a verdict, with its shape and colour
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class HeadlineTable:
 def headline(conditions: Sequence[Condition]) -> HeadlineTable:
     """Perplexity, bits per byte and L2 norm per loop, drift, and how the runs ended."""
     deepest = max((condition.loops for condition in conditions), default=0)
-    loops = _chosen(deepest)
+    loops = chosen(deepest)
     headings = tuple(f"loop {loop}" for loop in loops)
     quantities = (
         ("perplexity", "perplexity"),
@@ -67,10 +70,15 @@ def number(value: float) -> str:
         return "not finite"
     if value and (abs(value) >= 1e7 or abs(value) < 1e-3):
         mantissa, exponent = f"{value:.1e}".split("e")
-        return f"{mantissa}·10^{int(exponent)}"
+        return f"{mantissa}·{power_of_ten(int(exponent))}"
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def power_of_ten(exponent: int) -> str:
+    """`10⁻⁴`."""
+    return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def _cell(value: Estimate, mark: str = "") -> Cell:
@@ -95,7 +103,8 @@ def _lowest(conditions: Sequence[Condition], field: str, loop: int) -> float:
     return min((value for value in values if math.isfinite(value)), default=math.nan)
 
 
-def _chosen(deepest: int) -> list[int]:
-    if deepest <= MOST_LOOPS:
+def chosen(deepest: int, most: int = MOST_LOOPS) -> list[int]:
+    """At most `most` of the loops 1..deepest, evenly spread, with the first and the last."""
+    if deepest <= most:
         return list(range(1, deepest + 1))
-    return sorted({1 + round(share * (deepest - 1) / (MOST_LOOPS - 1)) for share in range(MOST_LOOPS)})
+    return sorted({1 + round(share * (deepest - 1) / (most - 1)) for share in range(most)})

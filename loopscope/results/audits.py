@@ -139,7 +139,7 @@ class Remedy:
 
     change: str
     verdict: Verdict
-    cross_entropy: float  # of the last exit with the change
+    cross_entropy: float  # with the change, mean over exits
     cost: float  # that less the model's own
 
 

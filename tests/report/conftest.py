@@ -78,3 +78,9 @@ def failed_maker() -> Maker:
 @pytest.fixture
 def study_maker() -> Callable[..., StudyResults]:
     return make_study
+
+
+@pytest.fixture
+def page_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the files in `figures/`: every figure is drawn once, for the page."""
+    monkeypatch.setattr("loopscope.report.sheet.save", lambda figure, directory: [])

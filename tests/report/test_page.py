@@ -2,23 +2,21 @@
 
 import base64
 import gzip
-import json
 import re
 import shutil
-import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from made_audits import make_audit
+from pages import EVIL, assert_nothing_breaks_out, assert_offline, drawn_by_browser, figure_data
 
-from loopscope.report.figures import build_figures
+from loopscope.report.audits.found import find_audits
 from loopscope.report.interactive import to_plotly
 from loopscope.report.page import write_report
 from loopscope.report.statistics import group
-from loopscope.results import StudyResults, to_json
-
-EVIL = '</script><img src=x onerror="boom()">{{ 7*7 }}'
+from loopscope.report.study_figures import build_figures
+from loopscope.results import StudyResults, audit_values, to_json
 
 
 def write(folder: Path, study: StudyResults) -> str:
@@ -30,18 +28,6 @@ def write(folder: Path, study: StudyResults) -> str:
     return page.read_text()
 
 
-class Tags(HTMLParser):
-    """All start tags with their attributes."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attributes)))
-
-
 def test_one_self_contained_file_with_figures_beside_it(
     tmp_path: Path, run_maker: Any, study_maker: Any
 ) -> None:
@@ -49,11 +35,7 @@ def test_one_self_contained_file_with_figures_beside_it(
         run_maker(name, seed, scale=scale) for name, scale in (("a", 1.0), ("b", 90.0)) for seed in range(3)
     ]
     text = write(tmp_path, study_maker(*runs))
-    for tag, attributes in Tags(text).tags:
-        for name in ("src", "href"):
-            address = attributes.get(name)
-            assert address is None or address.startswith("data:"), (tag, address)
-    assert "@import" not in text
+    assert_offline(text)
     assert "± " in text
     keys = set(re.findall(r'data-figure="([^"]+)"', text))
     assert keys == {
@@ -74,9 +56,7 @@ def test_plotly_is_inside_whole(tmp_path: Path, run_maker: Any, study_maker: Any
     packed = re.search(r'id="plotly-gz">([^<]+)</script>', text)
     assert packed is not None
     assert b"plotly.js v" in gzip.decompress(base64.b64decode(packed[1]))[:200]
-    data = re.search(r'id="figure-data">(.*?)</script>', text, re.S)
-    assert data is not None
-    assert "scale-by-loop" in json.loads(data[1])
+    assert "scale-by-loop" in figure_data(text)
 
 
 def test_untrusted_text_cannot_break_out(
@@ -89,11 +69,7 @@ def test_untrusted_text_cannot_break_out(
         failed_maker(EVIL).__class__(**{**vars(failed_maker(EVIL)), "failure": failure}),
     )
     text = write(tmp_path, study)
-    tags = Tags(text).tags
-    assert all(attributes.get("src") != "x" and "onerror" not in attributes for _, attributes in tags)
-    assert text.count("<script") == 3
-    assert text.count("</script>") == 3
-    assert "{{ 7*7 }}" in text  # shown, not computed
+    assert_nothing_breaks_out(text)
 
 
 @pytest.mark.parametrize("kind", ["none", "only failed", "one loop", "mixed depths", "many", "not finite"])
@@ -137,7 +113,7 @@ def test_figures_say_what_they_were_given(run_maker: Any) -> None:
     assert curve.low[3] < curve.y[3] < curve.high[3]
     assert figures["scale-by-loop"].series[1].low == ()  # one seed: no band
     assert {series.name for series in figures["exits-against-scale"].series} == {"a", "b"}
-    assert figures["exits-against-scale"].corner is not None
+    assert figures["exits-against-scale"].areas
     drawn = to_plotly(figures["scale-last-loop"])
     assert drawn["layout"]["yaxis"]["type"] == "log"
     assert len(drawn["data"]) == 2
@@ -147,25 +123,56 @@ def test_figures_say_what_they_were_given(run_maker: Any) -> None:
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium to draw the page")
 def test_a_browser_draws_every_figure(tmp_path: Path, run_maker: Any, study_maker: Any) -> None:
     write(tmp_path, study_maker(run_maker("a", scale=1.0), run_maker("b", scale=50.0)))
-    done = subprocess.run(
-        [
-            "chromium",
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--virtual-time-budget=20000",
-            "--dump-dom",
-            (tmp_path / "report.html").as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-    dom = done.stdout
+    dom = drawn_by_browser(tmp_path / "report.html", tmp_path / "profile")
     drawn = re.findall(r'class="plot js-plotly-plot" data-figure="([^"]+)"', dom)
-    assert len(drawn) == 6, done.stderr[-2000:]
+    assert len(drawn) == 6
     assert dom.count('class="main-svg"') >= 6
+
+
+def test_audits_beside_the_runs_become_a_section(tmp_path: Path, run_maker: Any, study_maker: Any) -> None:
+    study = study_maker(run_maker("a/b", 0), run_maker("a/b", 1))
+    before = write(tmp_path, study)
+    assert not any(key.startswith("audit-") for key in figure_data(before))
+    assert 'class="card' not in before
+    for seed in (0, 1):
+        folder = tmp_path / "a_b" / f"seed-{seed}"
+        folder.mkdir(parents=True)
+        (folder / "audit.json").write_text(to_json(audit_values(make_audit("a/b"))))
+    text = write(tmp_path, study)
+    assert re.findall(r'class="model" title="([^"]+)"', text) == [
+        "a/b, seed-0",
+        "a/b, seed-1",
+    ]
+    assert {"audit-drift", "scale-by-loop"} <= set(figure_data(text))
+    assert (tmp_path / "figures" / "audit-drift.png").exists()
+    assert_offline(text)
+
+
+@pytest.mark.usefixtures("page_only")
+def test_an_audit_of_a_run_folder_and_one_that_cannot_be_read(tmp_path: Path, run_maker: Any) -> None:
+    (tmp_path / "result.json").write_text(to_json(run_maker("alone")))
+    (tmp_path / "audit.json").write_text(to_json(audit_values(make_audit("alone", "visible"))))
+    assert "The loss sees the scale of alone at every loop" in write_report(tmp_path).read_text()
+    (tmp_path / "audit.json").write_text('{"schema": 0')
+    text = write_report(tmp_path).read_text()
+    assert "Not shown: audit.json" in text
+    assert 'class="card' not in text
+
+
+def test_first_seeds_come_first(tmp_path: Path) -> None:
+    for place in ("b/seed-0", "a/seed-10", "a/seed-2", "a/seed-x", "a/seed-0"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "audit.json").write_text(to_json(audit_values(make_audit(place))))
+    names = [audited.name for audited in find_audits(tmp_path).audits]
+    assert names == ["a/seed-0", "b/seed-0", "a/seed-2", "a/seed-10", "a/seed-x"]
+
+
+def test_intervals_have_no_points_of_their_own(run_maker: Any) -> None:
+    drawn = to_plotly(
+        next(
+            f
+            for f in build_figures(group([run_maker("a", 0), run_maker("a", 1)]))
+            if f.key == "scale-by-loop"
+        )
+    )
+    assert [trace["mode"] for trace in drawn["data"]] == ["lines", "lines+markers"]

@@ -1,0 +1,1 @@
+"""What a page says about audits: cards, tables and figures, one idea a file, made from records alone."""

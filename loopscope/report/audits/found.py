@@ -1,0 +1,49 @@
+"""The audits that lie beside the runs of a study."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from loopscope.results import AuditedModel, load_audits
+
+AUDIT = "audit.json"
+
+
+@dataclass(frozen=True)
+class FoundAudits:
+    """Audits in the order in which a page shows them, and the files that could not be read, each with why."""
+
+    audits: tuple[AuditedModel, ...]
+    unread: tuple[str, ...]
+
+
+def find_audits(folder: Path) -> FoundAudits:
+    """`audit.json` in a run's folder, or `*/seed-*/audit.json` of a study's, first seeds first.
+
+    Figures show the first few models: in this order those are of different conditions. A file that is not an
+    audit is named on the page and costs nobody the report.
+    """
+    paths = sorted(folder.glob(f"*/seed-*/{AUDIT}"), key=lambda path: (_seed(path), path))
+    audits: list[tuple[AuditedModel, str]] = []
+    unread = []
+    for path in [folder / AUDIT, *paths]:
+        if not path.is_file():
+            continue
+        try:
+            audits += [(audited, path.parent.name) for audited in load_audits(path)]
+        except ValueError as error:
+            unread.append(str(error).replace(f"{folder}/", ""))
+    return FoundAudits(tuple(_with_seeds(audits)), tuple(unread))
+
+
+def _with_seeds(audits: list[tuple[AuditedModel, str]]) -> list[AuditedModel]:
+    """Names with the seed (`dense/raw, seed-1`) where one name stands for several."""
+    names = [audited.name for audited, _ in audits]
+    return [
+        replace(audited, name=f"{audited.name}, {folder}") if names.count(audited.name) > 1 else audited
+        for audited, folder in audits
+    ]
+
+
+def _seed(path: Path) -> tuple[int, str]:
+    seed = path.parent.name.removeprefix("seed-")
+    return (int(seed), "") if seed.isdecimal() else (10**9, seed)

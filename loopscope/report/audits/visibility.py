@@ -1,0 +1,164 @@
+"""Visibility per loop, as a table whose cells are tinted by how much is seen: direct by path, total per term."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from loopscope.report.audits.shown import Shown
+from loopscope.report.audits.words import GROWN, SEEN
+from loopscope.report.audits.words import share as share_named
+from loopscope.report.tables import chosen, number
+from loopscope.results import AuditReport, LoopVisibility, Radial
+
+MOST_LOOPS = 8
+"""Loops across; deeper models show the first, the last and some between."""
+_TOP = 10.0
+"""Nats per e-fold at which a cell has its full tint."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One cell: nats per e-fold, the radial share of the gradient, and how strongly it is tinted, 0 to 1."""
+
+    text: str
+    share: str
+    tint: float
+
+
+@dataclass(frozen=True)
+class SeenGroup:
+    """Rows of one kind, under a heading."""
+
+    heading: str
+    judged: bool  # whether the verdict rests on it
+    rows: tuple[tuple[str, tuple[Seen, ...]], ...]
+
+
+@dataclass(frozen=True)
+class SeenTable:
+    """One model's table."""
+
+    name: str
+    loops: tuple[int, ...]
+    left_out: bool  # whether there are loops that are not shown
+    groups: tuple[SeenGroup, ...]
+
+
+def seen_table(model: Shown) -> SeenTable:
+    """Direct visibility by path, exposure, total by term, and what each readout could see by itself."""
+    report = model.report
+    picked = chosen(len(report.loops), MOST_LOOPS)
+    groups = [
+        SeenGroup("direct: the terms that read this loop's own state", True, _direct(report, picked)),
+        SeenGroup("what the scale meets, here or where it is carried", True, _exposure(report, picked)),
+        SeenGroup("total: through the rest of the unroll too", False, _total(report, picked)),
+        SeenGroup("by itself, whatever the objective", False, _own(report, picked)),
+    ]
+    filled = tuple(group for group in groups if group.rows)
+    return SeenTable(model.name, tuple(picked), len(picked) < len(report.loops), filled)
+
+
+def _direct(report: AuditReport, picked: Sequence[int]) -> tuple[tuple[str, tuple[Seen, ...]], ...]:
+    """`cross_entropy@2/readout` stands in the row `cross_entropy, through the readout`, at loop 2."""
+    loops = _by_loop(report.visibility)
+    rows = dict.fromkeys(_without_loop(name) for entry in report.visibility for name in entry.direct)
+    return tuple((_path_named(row), _cells([_sum(loops.get(k), row) for k in picked])) for row in rows)
+
+
+def _sum(entry: LoopVisibility | None, row: str) -> Radial | None:
+    members = [radial for name, radial in entry.direct.items() if _without_loop(name) == row] if entry else []
+    if not members:
+        return None
+    return Radial(
+        math.fsum(radial.d_log_scale for radial in members if math.isfinite(radial.d_log_scale)),
+        sum(radial.absolute for radial in members),
+        max(radial.share for radial in members),
+    )
+
+
+def _exposure(report: AuditReport, picked: Sequence[int]) -> tuple[tuple[str, tuple[Seen, ...]], ...]:
+    if not report.loops:
+        return ()
+    return (
+        ("exposure", tuple(_seen(report.loops[k - 1].exposure) for k in picked)),
+        (
+            f"exposure of a state {GROWN} times as large",
+            tuple(_seen(report.loops[k - 1].exposure_grown) for k in picked),
+        ),
+    )
+
+
+def _total(report: AuditReport, picked: Sequence[int]) -> tuple[tuple[str, tuple[Seen, ...]], ...]:
+    """The whole loss first; of deep models the terms of the loops that are shown."""
+    loops = _by_loop(report.visibility)
+    terms = dict.fromkeys(name for entry in report.visibility for name in entry.total)
+    ordered = [term for term in terms if term == "loss"] + [term for term in terms if term != "loss"]
+    kept = [term for term in ordered if _loop_of(term) is None or _loop_of(term) in picked]
+    return tuple(
+        (
+            "the whole loss" if term == "loss" else _term_named(term),
+            _cells([loops[k].total.get(term) if k in loops else None for k in picked]),
+        )
+        for term in kept
+    )
+
+
+def _own(report: AuditReport, picked: Sequence[int]) -> tuple[tuple[str, tuple[Seen, ...]], ...]:
+    loops = _by_loop(report.visibility)
+    rows: list[tuple[str, tuple[Seen, ...]]] = []
+    if report.readout:
+        own = report.readout
+        rows.append(
+            ("each exit's own cross-entropy", _cells([own[k - 1] if k <= len(own) else None for k in picked]))
+        )
+    if loops:
+        responses = [loops[k].readout_response if k in loops else math.nan for k in picked]
+        rows.append(
+            (
+                "readout's response to scale (0 hides it, 1 raw)",
+                tuple(
+                    Seen(number(round(value, 4)) if math.isfinite(value) else "", "", 0.0)
+                    for value in responses
+                ),
+            )
+        )
+    return tuple(rows)
+
+
+def _cells(radials: Sequence[Radial | None]) -> tuple[Seen, ...]:
+    return tuple(
+        Seen("", "", 0.0) if radial is None else _seen(radial.absolute, radial.share) for radial in radials
+    )
+
+
+def _seen(value: float, share: float | None = None) -> Seen:
+    said = "" if share is None or not math.isfinite(share) or value < SEEN else f"{share_named(share)} radial"
+    if not math.isfinite(value):
+        return Seen("not finite", "", 0.0)
+    tint = 0.0 if value < SEEN else min(1.0, 0.2 + 0.8 * math.log10(value / SEEN) / math.log10(_TOP / SEEN))
+    return Seen("nil" if value == 0 else number(value), said, round(tint, 2))
+
+
+def _by_loop(entries: Sequence[LoopVisibility]) -> Mapping[int, LoopVisibility]:
+    return {entry.loop: entry for entry in entries}
+
+
+def _without_loop(name: str) -> str:
+    term, _, path = name.partition("/")
+    return f"{term.partition('@')[0]}/{path}"
+
+
+def _loop_of(term: str) -> int | None:
+    loop = term.partition("@")[2]
+    return int(loop) if loop.isdecimal() else None
+
+
+def _path_named(row: str) -> str:
+    term, _, path = row.partition("/")
+    how = {"state": "reading the state", "": ""}.get(path, f"through the {path}")
+    return f"{term.replace('_', ' ')}, {how}" if how else term.replace("_", " ")
+
+
+def _term_named(term: str) -> str:
+    name, _, loop = term.partition("@")
+    return name.replace("_", " ") + (f" of loop {loop}" if loop else "")

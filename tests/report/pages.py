@@ -1,0 +1,82 @@
+"""Reading a page back: its tags, its figures, and text that tries to break out of it."""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+EVIL = '</script><img src=x onerror="boom()">{{ 7*7 }}'
+
+
+class Tags(HTMLParser):
+    """All start tags with their attributes, and the text between them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def assert_offline(text: str) -> None:
+    """Nothing is fetched: every address is data inside the page, or a place on it."""
+    for tag, attributes in Tags(text).tags:
+        for name in ("src", "href", "srcset", "action", "xlink:href"):
+            address = attributes.get(name)
+            assert address is None or address.startswith(("data:", "#")), (tag, address)
+    style = "".join(re.findall(r"<style>(.*?)</style>", text, re.DOTALL))
+    assert style
+    assert "@import" not in style
+    assert "url(" not in style
+
+
+def assert_nothing_breaks_out(text: str) -> None:
+    """What `EVIL` would add is not there, and it is shown as it is written, not computed."""
+    tags = Tags(text).tags
+    assert all(attributes.get("src") != "x" and "onerror" not in attributes for _, attributes in tags)
+    assert text.count("<script") == 3
+    assert text.count("</script>") == 3
+    assert "{{ 7*7 }}" in text
+
+
+def figure_data(text: str) -> dict[str, Any]:
+    """What the page hands to plotly, by figure."""
+    data = re.search(r'id="figure-data">(.*?)</script>', text, re.DOTALL)
+    assert data is not None
+    found: dict[str, Any] = json.loads(data[1])
+    return found
+
+
+def drawn_by_browser(page: Path, profile: Path) -> str:
+    """The page's document after its scripts have run."""
+    chromium = shutil.which("chromium")
+    assert chromium is not None
+    done = subprocess.run(
+        [
+            chromium,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            f"--user-data-dir={profile}",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--virtual-time-budget=20000",
+            "--dump-dom",
+            page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.stdout, done.stderr[-2000:]
+    return done.stdout
