@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from loopscope.objectives.token_loss import IGNORE_INDEX
 from loopscope.recurrence import AbstractLoopedLM, check_input_ids
 
+WIDE = (torch.float32, torch.float64)
+
 
 def check_audit(model: Any, input_ids: Tensor, labels: Tensor) -> AbstractLoopedLM:
     """The model, if it can be audited on these tokens.
@@ -42,22 +44,31 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def widened(model: nn.Module) -> Iterator[tuple[str, ...]]:
-    """fp32 weights meanwhile, and a note where they were narrower. The narrow tensors come back as they were."""
-    narrow = [
-        tensor
-        for tensor in (*model.parameters(), *model.buffers())
-        if tensor.is_floating_point() and tensor.dtype not in (torch.float32, torch.float64)
-    ]
-    kept = [tensor.data for tensor in narrow]
-    names = ", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in kept}))
-    for tensor in narrow:
-        tensor.data = tensor.data.float()
+def in_fp32(model: nn.Module) -> Iterator[tuple[str, ...]]:
+    """Weights and buffers in half precision give way to fp32 copies meanwhile; yields a note where any do.
+
+    They themselves are not touched: widening a parameter's own data would make autograd forget its gradient
+    accumulator, and with it the hooks through which DDP exchanges gradients.
+    """
+    copies: dict[int, Tensor] = {}  # one per tensor, so that tied weights stay tied
+    replaced: list[tuple[dict[str, Any], str, Tensor]] = []
     try:
-        yield (f"The model's weights are {names}; they were widened to fp32 for the audit.",) if names else ()
+        for module in model.modules():
+            tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+            for table in tables:
+                for name, tensor in list(table.items()):
+                    if tensor is None or not tensor.is_floating_point() or tensor.dtype in WIDE:
+                        continue
+                    if id(tensor) not in copies:
+                        wide = tensor.detach().float()
+                        copies[id(tensor)] = nn.Parameter(wide) if table is module._parameters else wide
+                    replaced.append((table, name, tensor))
+                    table[name] = copies[id(tensor)]
+        names = ", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for _, _, tensor in replaced}))
+        yield (f"The model's weights are {names}; fp32 copies of them were audited.",) if names else ()
     finally:
-        for tensor, data in zip(narrow, kept, strict=True):
-            tensor.data = data
+        for table, name, tensor in replaced:
+            table[name] = tensor
 
 
 def check_weights(model: AbstractLoopedLM) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from loopscope.audit.carry import carries
-from loopscope.audit.checks import check_audit, evaluating, widened
+from loopscope.audit.checks import check_audit, evaluating, in_fp32
 from loopscope.audit.dynamics import dynamics
 from loopscope.audit.expansion import expansion
 from loopscope.audit.interventions import final_scale_sweep, radial_clamp, rescaled
@@ -34,7 +34,7 @@ def audit(
     grow with the depth to which drift is followed. The model is left as it was: mode, weights, gradients.
 
     Args:
-        model: any looped model; one in half precision is widened meanwhile, and the report says so.
+        model: any looped model; one in half precision is audited in fp32 copies of its weights, and the report says so.
         input_ids: token ids [batch seq]; a few thousand tokens are enough.
         labels: the token that follows each input token [batch seq]; -100 is not counted.
         objective: what the model was trained on; None judges dense cross-entropy without penalties.
@@ -44,7 +44,7 @@ def audit(
             sequence that is too long.
     """
     looped = check_audit(model, input_ids, labels)
-    with evaluating(looped), widened(looped) as notes, torch.autocast(input_ids.device.type, enabled=False):
+    with evaluating(looped), in_fp32(looped) as notes, torch.autocast(input_ids.device.type, enabled=False):
         return _measure(looped, input_ids, labels, objective or Objective(Dense()), notes)
 
 

@@ -27,6 +27,8 @@ and a norm's eps shows at small scale only: what a state thirty times as large w
 runaways reach a hundred times)."""
 PATHS = ("readout", "gate", "state")
 """How a term reads H_k: decoded, through the exit gate, or as it is (penalties)."""
+LIFT = 2.0**40
+"""What terms are multiplied by on their way back. A check at laptop size from the published start: 4 times faster."""
 STEP = 1e-2
 """Relative change of scale in the two-sided difference of a readout's response."""
 
@@ -164,7 +166,11 @@ def _totals(states: Sequence[LoopState], objective: Objective, labels: Tensor) -
 
 
 def _gradients(term: Tensor, inputs: Sequence[Tensor]) -> Sequence[Tensor | None]:
-    """Gradients of one term, its graph kept; None for what it does not reach."""
+    """Gradients of one term, its graph kept, in float64; None for what it does not reach."""
     if not term.requires_grad:
         return [None] * len(inputs)
-    return torch.autograd.grad(term, list(inputs), retain_graph=True, allow_unused=True)
+    # A power of two, exact both ways: it lifts what would be denormal numbers, which CPUs multiply many times slower.
+    gradients = torch.autograd.grad(
+        term, list(inputs), torch.full_like(term, LIFT), retain_graph=True, allow_unused=True
+    )
+    return [None if gradient is None else gradient.double() / LIFT for gradient in gradients]

@@ -20,7 +20,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from loopscope.audit.carry import carries
-from loopscope.audit.checks import check_ids
+from loopscope.audit.checks import check_ids, in_fp32
 from loopscope.audit.expansion import fit
 from loopscope.audit.verdict import loop_verdicts, model_verdict, why
 from loopscope.audit.visibility import direct_visibility, grown_visibility, loop_visibility
@@ -30,7 +30,7 @@ from loopscope.objectives.token_loss import IGNORE_INDEX
 from loopscope.recurrence import AbstractLoopedLM, LoopState, scale, unroll
 from loopscope.results import LoopVerdict, ScaleCheck
 from loopscope.training.budget import TimeBudget
-from loopscope.training.probe import SEQUENCES, check_batch, in_fp32, slice_of
+from loopscope.training.probe import SEQUENCES, check_batch, slice_of
 from loopscope.training.undisturbed import undisturbed
 
 GROWN = 0.5

@@ -1,19 +1,14 @@
-"""What a check of the monitor looks at: a slice of the batch, and the model in full precision."""
-
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+"""What a check of the monitor looks at: a slice of the batch."""
 
 import torch
 from jaxtyping import Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from loopscope.objectives.token_loss import IGNORE_INDEX
 from loopscope.recurrence import check_input_ids
 
 SEQUENCES = 2
 """Sequences of a slice; together they have at most the tokens asked for."""
-WIDE = (torch.float32, torch.float64)
 
 
 def slice_of(
@@ -30,33 +25,6 @@ def slice_of(
     start = int((sums[width:] - sums[:-width]).argmax())
     window = slice(start, start + width)
     return input_ids[rows, window], labels[rows, window]
-
-
-@contextmanager
-def in_fp32(model: nn.Module) -> Iterator[None]:
-    """Weights and buffers in half precision give way to fp32 copies meanwhile; they themselves are not touched.
-
-    A carry is a small difference, which 8 bits of mantissa do not hold. Widening a parameter's own data would make
-    autograd forget its gradient accumulator, and with it the hooks through which DDP exchanges gradients.
-    """
-    copies: dict[int, Tensor] = {}  # one per tensor, so that tied weights stay tied
-    replaced: list[tuple[dict[str, Any], str, Tensor]] = []
-    try:
-        for module in model.modules():
-            tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
-            for table in tables:
-                for name, tensor in list(table.items()):
-                    if tensor is None or not tensor.is_floating_point() or tensor.dtype in WIDE:
-                        continue
-                    if id(tensor) not in copies:
-                        wide = tensor.detach().float()
-                        copies[id(tensor)] = nn.Parameter(wide) if table is module._parameters else wide
-                    replaced.append((table, name, tensor))
-                    table[name] = copies[id(tensor)]
-        yield
-    finally:
-        for table, name, tensor in replaced:
-            table[name] = tensor
 
 
 def check_batch(input_ids: Tensor, labels: Tensor) -> None:

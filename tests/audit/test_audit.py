@@ -174,7 +174,7 @@ def test_a_model_in_half_precision_is_audited_in_fp32() -> None:
     model = make().bfloat16()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     report = audit(model)
-    assert report.notes == ("The model's weights are bfloat16; they were widened to fp32 for the audit.",)
+    assert report.notes == ("The model's weights are bfloat16; fp32 copies of them were audited.",)
     assert report.verdict == "blind"
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
