@@ -1,6 +1,7 @@
 """The families side by side at laptop size: norms, perplexity by loop, what holds past the trained depth.
 
     python -m benchmarks.families --out runs/families --seeds 2 --steps 120
+    python -m benchmarks.families --out runs/families-scaled --seeds 2 --steps 120 --initialisation scaled
 
 Trains every family's architecture under dense/rmsnorm and dense/raw (a study: called again, it goes on where it
 stopped), measures every run to twice its trained depth in one unroll, audits the first seed of each, and writes
@@ -30,6 +31,7 @@ from loopscope.results import RunResult, audit_values, to_json
 from loopscope.run import windows
 from loopscope.study import run_folder, run_study
 from loopscope.subject import open_subject
+from loopscope.training.hardware import resolve_precision
 from loopscope.training.validation import validate
 
 LOSSES = ("dense/rmsnorm", "dense/raw")
@@ -62,6 +64,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--windows", type=int, default=128, help="validation windows")
+    parser.add_argument("--initialisation", choices=("published", "scaled"), default="published")
     parser.add_argument("--families", nargs="*", default=list(FAMILIES))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -73,10 +76,16 @@ def main() -> None:
         "checkpoint_every": None,
         "final_windows": options.windows,
     }
+    # The published one is the recipe's own: not a change.
+    start = options.initialisation
+    over = {"training": training, **({} if start == "published" else {"model": {"initialisation": start}})}
     names = [f"{family}:{loss}" for family in options.families for loss in LOSSES]
-    results = run_study("laptop", names, range(options.seeds), options.out, {"training": training})
+    results = run_study("laptop", names, range(options.seeds), options.out, over)
     rows = [_measure(run, options.out, options.windows) for run in results.runs]
-    where = {**environment(), "steps": options.steps, "batch": options.batch, "seeds": options.seeds}
+    where = {
+        **environment(dtype=resolve_precision("auto", torch.device("cpu"))),
+        **{name: getattr(options, name) for name in ("initialisation", "steps", "batch", "seeds")},
+    }
     values = {"rows": [row.__dict__ for row in rows], **where}
     (options.out / "families.json").write_text(to_json(values), encoding="utf-8")
     _draw(rows, options.out)
@@ -143,6 +152,7 @@ def _print(rows: list[Row], out: Path) -> None:
     ]
     lines = []
     for (family, loss), group in _groups(rows).items():
+        verdict = next((row.verdict for row in group if row.verdict), "")
         perplexity, norm = _mean(group, "perplexity"), _mean(group, "l2_norm")
         if not perplexity:
             lines.append([family, loss, group[0].status, "", "", "", ""])
@@ -152,7 +162,7 @@ def _print(rows: list[Row], out: Path) -> None:
             [
                 family,
                 loss,
-                group[0].verdict or "",
+                verdict,
                 f"{group[0].parameters:,}",
                 f"{group[0].training_flops_per_token:.3g}",
                 " / ".join(_short(perplexity[place]) for place in places),
