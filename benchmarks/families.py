@@ -21,7 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from benchmarks.environment import environment, table
-from loopscope.audit_command import audit_subject, keep_audit
+from loopscope.auditing import audit_subject, keep_audit
 from loopscope.data.prepare import prepare
 from loopscope.families import FAMILIES
 from loopscope.interop.load import load

@@ -1,117 +1,115 @@
-"""`loopscope audit`: from paths to audited models, shown on a terminal."""
+"""`loopscope audit`: measure models, or read a config. Heavy imports are inside: `--help` never waits for torch."""
 
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-import torch
-from pydantic import ValidationError
+import tyro
 
-from loopscope.audit.report import audit
-from loopscope.config import problems, read_yaml
-from loopscope.objectives.config import ObjectiveConfig, Placement
-from loopscope.objectives.objective import build_objective
-from loopscope.recurrence import unroll
-from loopscope.results import WORST_FIRST, AuditedModel, provenance
-from loopscope.run import CONFIG, write_text
-from loopscope.subject import Probe, Subject, open_subject, parameter_count, probe, token_texts
-from loopscope.training.checkpoint import newest_checkpoint
-
-AUDIT = "audit.json"
-"""Where a run folder keeps its audit; reports show it."""
+from loopscope.arguments import parse
 
 
-def audit_subject(
-    subject: Subject, objective: str | None, data: str | None, sequences: int, length: int | None
-) -> AuditedModel:
-    """Audit one model under its own objective, a given one, or the plausible ones."""
-    tokens = probe(subject, data, sequences, length)
-    origin: Literal["given", "model", "assumed"]
-    if objective is not None:
-        judged, origin = [parse_objective(objective)], "given"
-    elif subject.objective is not None:
-        judged, origin = [subject.objective], "model"
-    else:
-        judged, origin = plausible(subject, tokens), "assumed"
-    reports = [
-        audit(subject.model, tokens.input_ids, tokens.labels, build_objective(config)) for config in judged
-    ]
-    reports.sort(key=lambda report: WORST_FIRST.index(report.verdict))
-    largest = [token for report in reports[:1] for loop in report.tokens for _, _, token, _ in loop.largest]
-    return AuditedModel(
-        name=subject.name,
-        report=reports[0],
-        objective_from=origin,
-        others=tuple(reports[1:]),
-        data=tokens.text,
-        batch=(tokens.input_ids.shape[0], tokens.input_ids.shape[1]),
-        parameters=parameter_count(subject.model),
-        token_texts=token_texts(subject, largest),
-        provenance=provenance("cpu", torch.get_num_threads()),
-    )
+@dataclass(frozen=True)
+class Audit:
+    """Which loops carry a scale that no loss sees, and what would close it.
 
+    A run and a published checkpoint are judged under their own objective; without one the plausible ones are
+    (terminal, dense). Tokens are the run's validation tokens, else the embedded corpus in the model's own tokens.
 
-def plausible(subject: Subject, tokens: Probe) -> list[ObjectiveConfig]:
-    """Objectives to assume where nothing says: terminal and dense, and exit-weighted for a model with a gate."""
-    with torch.no_grad():
-        gated = next(iter(unroll(subject.model, tokens.input_ids[:1], 1))).gate_logit() is not None
-    names: list[Placement] = ["terminal", "dense"]
-    if gated:
-        names.append("exit-weighted")
-    return [ObjectiveConfig(placement=name) for name in names]
-
-
-def parse_objective(text: str) -> ObjectiveConfig:
-    """`dense`, `terminal+norm_penalty=0.01`, `dense+scale_anchor=0.1@2.0`, or a YAML file with an objective.
-
-    Raises:
-        ValueError: says which word is not known, and shows the form.
+    Example:
+        loopscope audit runs/raw
+        loopscope audit runs/demo --out runs/demo/audit.html
+        loopscope audit last.pt --objective dense+norm_penalty=0.01 --data 'text/*.txt' --json
+        loopscope audit --config run.yaml
     """
-    if text.endswith((".yaml", ".yml")):
-        values = read_yaml(Path(text))
-        return _checked(values.get("objective", values), text)
-    placement, *penalties = text.split("+")
-    section: dict[str, object] = {"placement": placement}
-    for penalty in penalties:
-        name, _, value = penalty.partition("=")
-        weight, _, target = value.partition("@")
-        try:
-            numbers = {"weight": float(weight), **({"target": float(target)} if target else {})}
-        except ValueError:
-            numbers = {}
-        if name not in ("norm_penalty", "scale_anchor") or not numbers or (target and name == "norm_penalty"):
-            raise ValueError(
-                f"objective {text!r}: {penalty!r} is not a penalty; write norm_penalty=WEIGHT or "
-                "scale_anchor=WEIGHT@TARGET, as in dense+norm_penalty=0.01"
-            )
-        section[name] = numbers
-    return _checked(section, text)
+
+    paths: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Run folders, study folders, model folders, published last.pt files."""
+    config: Path | None = None
+    """YAML file of a run: read its verdict before any training, instead of measuring."""
+    objective: str | None = None
+    """What it was trained on: dense, terminal, exit-weighted, with +norm_penalty=W, or a YAML file."""
+    data: str | None = None
+    """Text files (a path or a glob), stdlib, a Hugging Face dataset, or tokens.safetensors with input_ids."""
+    sequences: int = 8
+    """Windows to measure on."""
+    length: int | None = None
+    """Tokens of a window; the trained length by default, at most 256."""
+    threads: int | None = None
+    """CPU threads; torch's choice by default."""
+    json: bool = False
+    """Print the whole audit as JSON, and nothing else."""
+    out: Path | None = None
+    """Write a page with the verdicts and figures."""
+    keep: bool = True
+    """Keep audit.json in each run's folder, where `loopscope report` finds it."""
+    strict: bool = False
+    """Exit with status 1 where a verdict is blind: for CI."""
 
 
-def _checked(values: object, text: str) -> ObjectiveConfig:
-    try:
-        return ObjectiveConfig.model_validate(values)
-    except ValidationError as error:
+def audit(arguments: Sequence[str]) -> None:
+    """`loopscope audit`."""
+    command = parse(Audit, "audit", arguments)
+    if (command.config is None) == (not command.paths):
         raise ValueError(
-            f"objective {text!r}: {'; '.join(problems(error, ObjectiveConfig))}. Write dense, terminal or "
-            "exit-weighted, with +norm_penalty=0.01 or +scale_anchor=0.1@1.0 behind, or name a YAML file"
-        ) from None
+            "give a path to measure (a run, a study, a model folder, a last.pt) or --config run.yaml to read, "
+            "and not both"
+        )
+    verdicts = _static_audit(command) if command.config else _measured_audit(command)
+    if command.strict and "blind" in verdicts:
+        raise SystemExit(1)
 
 
-def keep_audit(path: Path, text: str) -> Path | None:
-    """Keep an audit beside the run it is of, for reports; None where the path is no run or cannot be written."""
-    if not (path.is_dir() and (path / CONFIG).is_file() and newest_checkpoint(path)):
-        return None
-    try:
-        write_text(path / AUDIT, text)
-    except OSError:
-        return None
-    return path / AUDIT
+def _static_audit(command: Audit) -> list[str]:
+    from loopscope.audit_text import print_static
+    from loopscope.config import read_yaml
+    from loopscope.recipes import recipe
+    from loopscope.results import to_json
+    from loopscope.static_audit import static_audit
+
+    assert command.config is not None
+    values = read_yaml(command.config)
+    size, condition = values.pop("size", "laptop"), values.pop("condition", "dense/rmsnorm")
+    found = static_audit(recipe(size, condition, values))
+    if command.json:
+        print(to_json(found))
+    else:
+        print_static(found)
+    return [found.verdict]
 
 
-def audit_paths(
-    paths: Sequence[Path], objective: str | None, data: str | None, sequences: int, length: int | None
-) -> list[AuditedModel]:
-    """Audit every path; nothing is measured before all of them have been opened."""
-    subjects = [open_subject(path) for path in paths]
-    return [audit_subject(subject, objective, data, sequences, length) for subject in subjects]
+def _measured_audit(command: Audit) -> list[str]:
+    for name in ("sequences", "length", "threads"):
+        value = getattr(command, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}; it must be a whole number from 1 up")
+    import torch
+
+    from loopscope.audit_text import print_audits
+    from loopscope.auditing import audit_subject, keep_audit, parse_objective
+    from loopscope.results import audit_values, to_json
+    from loopscope.subject import find_subjects, open_subject
+
+    if command.threads:
+        torch.set_num_threads(command.threads)
+    if command.objective is not None:
+        parse_objective(command.objective)
+    subjects = [open_subject(path) for given in command.paths for path in find_subjects(given)]
+    audits = []
+    for subject in subjects:
+        audited = audit_subject(subject, command.objective, command.data, command.sequences, command.length)
+        audits.append(audited)
+        if not command.json:
+            print_audits([audited])
+        if command.keep:
+            keep_audit(subject.path, to_json(audit_values(audited)))
+    if command.json:
+        values = [audit_values(audited) for audited in audits]
+        print(to_json(values[0] if len(values) == 1 else {"models": values}))
+    if command.out:
+        from loopscope.report.audit_page import write_audit_page
+
+        page = write_audit_page(audits, command.out)
+        print(page, file=sys.stderr if command.json else sys.stdout)
+    return [audited.report.verdict for audited in audits]

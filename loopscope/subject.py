@@ -79,7 +79,7 @@ def open_subject(path: Path) -> Subject:
     if path.is_file():
         published = read_published(path)
         tokenizer = WordTokenizer(published.itos, published.pattern) if published.itos else None
-        objective = _objective(dict(published.objective), path)
+        objective = read_objective(dict(published.objective), path)
         return Subject(path.parent.name or path.name, path, published.model, objective, tokenizer, None)
     model = load(path)
     folder = model_folder(path)
@@ -89,7 +89,9 @@ def open_subject(path: Path) -> Subject:
         name=_name(path, sections),
         path=path,
         model=model,
-        objective=_objective(sections["objective"], path) if sections.get("objective") else None,
+        objective=read_objective(sections["objective"], f"objective of {path}")
+        if sections.get("objective")
+        else None,
         tokenizer=load_tokenizer(known) if known.is_file() else None,
         data=DataConfig.model_validate(sections["data"]) if sections.get("data") else None,
     )
@@ -177,13 +179,16 @@ def _token_file(path: Path, sequences: int) -> Probe:
     return Probe(ids[:, :-1], ids[:, 1:], f"tokens of {path.name}")
 
 
-def _objective(values: Any, path: Path) -> ObjectiveConfig:
+def read_objective(values: Any, source: Path | str) -> ObjectiveConfig:
+    """An objective from plain values.
+
+    Raises:
+        ValueError: names the source, and each key that does not fit.
+    """
     try:
         return ObjectiveConfig.model_validate(values)
     except ValidationError as error:
-        raise ValueError(
-            f"{path}: its objective cannot be read: {'; '.join(problems(error, ObjectiveConfig))}"
-        ) from error
+        raise ValueError(f"{source}: {'; '.join(problems(error, ObjectiveConfig))}") from None
 
 
 def _name(path: Path, sections: dict[str, Any]) -> str:

@@ -10,27 +10,12 @@ import torch
 from safetensors.torch import save_file
 
 from loopscope import cli
-from loopscope.audit_command import parse_objective
+from loopscope.auditing import parse_objective
 from loopscope.interop.native import save_model
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
 from loopscope.results import load_audits
-
-TINY = [
-    "--model.dim=16",
-    "--model.heads=2",
-    "--model.layers=1",
-    "--model.loops=2",
-    "--model.vocabulary=64",
-    "--model.sequence=16",
-    "--data.max-bytes=40000",
-    "--data.max-validation-bytes=3000",
-    "--data.tokenizer.vocabulary=64",
-    "--training.steps=3",
-    "--training.batch=4",
-    "--training.threads=1",
-    "--quiet",
-]
+from tests.shared import TINY
 
 
 @pytest.fixture
@@ -50,7 +35,7 @@ def call(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Any:
 def study(call: Any, tmp_path: Path) -> Path:
     out = tmp_path / "study"
     conditions = "dense/rmsnorm,dense/rmsnorm+penalty"
-    assert call("study", "--conditions", conditions, "--seeds", "2", "--out", str(out), *TINY) == 0
+    assert call("study", "--conditions", conditions, "--seeds", "2", "--out", str(out), *TINY, "--quiet") == 0
     return out
 
 
@@ -145,7 +130,7 @@ def test_objectives_in_words(tmp_path: Path) -> None:
     [
         ([], "give a path to measure"),
         (["nowhere"], "nowhere does not exist"),
-        (["MODEL", "--objective", "desne"], "Write dense, terminal or exit-weighted"),
+        (["MODEL", "--objective", "desne"], "placement is 'desne'"),
         (["MODEL", "--objective", "dense+penalty=1"], "'penalty=1' is not a penalty"),
         (["MODEL", "--objective", "dense+norm_penalty=x"], "norm_penalty=WEIGHT"),
         (["MODEL", "--sequences", "0"], "sequences is 0"),

@@ -13,22 +13,7 @@ import loopscope
 from loopscope import cli
 from loopscope.data.tokenizers import load_tokenizer
 from loopscope.results import load_results
-
-TINY = [
-    "--model.dim=16",
-    "--model.heads=2",
-    "--model.layers=1",
-    "--model.loops=2",
-    "--model.vocabulary=64",
-    "--model.sequence=16",
-    "--data.max-bytes=40000",
-    "--data.max-validation-bytes=3000",
-    "--data.tokenizer.vocabulary=64",
-    "--training.steps=3",
-    "--training.batch=4",
-    "--training.log-every=1",
-    "--training.threads=1",
-]
+from tests.shared import TINY
 
 
 def run(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:

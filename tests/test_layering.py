@@ -31,6 +31,17 @@ ALLOWED = {
     "static_audit": {"config", "model", "objectives", "results"},
     "subject": {"config", "data", "interop", "model", "objectives", "recurrence"},
     "audit_command": {
+        "arguments",
+        "auditing",
+        "audit_text",
+        "config",
+        "recipes",
+        "report",
+        "results",
+        "static_audit",
+        "subject",
+    },
+    "auditing": {
         "audit",
         "config",
         "objectives",
@@ -94,7 +105,7 @@ def modules_after(code: str) -> set[str]:
         "import loopscope.results",
         "import loopscope.config, loopscope.recipes",
         "import loopscope.catalogue, loopscope.recipes_command; loopscope.catalogue.catalogue()",
-        "import loopscope.static_audit, loopscope.audit_text",
+        "import loopscope.static_audit, loopscope.audit_text, loopscope.audit_command",
         "import loopscope.report.page, loopscope.report.figures",
     ],
 )

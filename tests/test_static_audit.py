@@ -8,25 +8,13 @@ from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.objective import build_objective
 from loopscope.recipes import CONDITIONS, recipe
 from loopscope.static_audit import static_audit
+from tests.shared import VERDICTS
 
 IDS = torch.arange(64).view(2, 32) * 3 % 96
 LABELS = (IDS * 5 + 1) % 96
 SMALL = {
     "model": {"dim": 32, "heads": 4, "vocabulary": 96, "sequence": 32},
     "data": {"tokenizer": {"vocabulary": 96}},
-}
-
-EXPECTED = {
-    "terminal/rmsnorm": "blind",
-    "terminal/raw": "visible",
-    "dense/rmsnorm": "blind",
-    "dense/layernorm": "blind",
-    "dense/raw": "visible",
-    "dense/final-only": "visible",
-    "dense/alpha": "visible",
-    "terminal/rmsnorm+penalty": "visible",
-    "dense/rmsnorm+penalty": "visible",
-    "dense/rmsnorm+interloop": "removed",
 }
 
 
@@ -39,7 +27,7 @@ def test_shipped_conditions(condition: str, initialisation: str) -> None:
     model = LoopedTransformer(config.model)
     measured = loopscope.audit(model, IDS, LABELS, build_objective(config.objective))
     read = static_audit(config)
-    assert read.verdict == measured.verdict == EXPECTED[condition]
+    assert read.verdict == measured.verdict == VERDICTS[condition]
     assert [loop.status for loop in read.loops] == [loop.status for loop in measured.loops]
 
 

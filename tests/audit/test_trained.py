@@ -5,24 +5,12 @@ from typing import Any
 
 import pytest
 
-from loopscope.audit_command import audit_subject
+from loopscope.auditing import audit_subject
 from loopscope.recipes import CONDITIONS, recipe
 from loopscope.results import AuditedModel, RunResult
 from loopscope.run import execute
 from loopscope.subject import open_subject
-
-VERDICTS = {
-    "terminal/rmsnorm": "blind",
-    "terminal/raw": "visible",
-    "dense/rmsnorm": "blind",
-    "dense/layernorm": "blind",
-    "dense/raw": "visible",
-    "dense/final-only": "visible",
-    "dense/alpha": "visible",
-    "terminal/rmsnorm+penalty": "visible",
-    "dense/rmsnorm+penalty": "visible",
-    "dense/rmsnorm+interloop": "removed",
-}
+from tests.shared import VERDICTS
 
 
 def trained(condition: str, run: Path, **training: Any) -> tuple[RunResult, AuditedModel]:
