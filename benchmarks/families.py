@@ -148,16 +148,16 @@ def _groups(rows: list[Row]) -> dict[tuple[str, str], list[Row]]:
 def _print(rows: list[Row], out: Path) -> None:
     headings = [
         *("family", "loss", "verdict", "parameters", "training FLOPs/token"),
-        *("perplexity, loops 1 / K / 2K", "L2 norm, loops 1 / K / 2K"),
+        *("perplexity, loops 1 / K / 2K", "bits per byte", "L2 norm"),
     ]
     lines = []
     for (family, loss), group in _groups(rows).items():
         verdict = next((row.verdict for row in group if row.verdict), "")
-        perplexity, norm = _mean(group, "perplexity"), _mean(group, "l2_norm")
-        if not perplexity:
-            lines.append([family, loss, group[0].status, "", "", "", ""])
+        columns = [_mean(group, name) for name in ("perplexity", "bits_per_byte", "l2_norm")]
+        if not columns[0]:
+            lines.append([family, loss, group[0].status, "", "", "", "", ""])
             continue
-        places = (0, len(perplexity) // 2 - 1, -1)
+        places = (0, len(columns[0]) // 2 - 1, -1)
         lines.append(
             [
                 family,
@@ -165,8 +165,7 @@ def _print(rows: list[Row], out: Path) -> None:
                 verdict,
                 f"{group[0].parameters:,}",
                 f"{group[0].training_flops_per_token:.3g}",
-                " / ".join(_short(perplexity[place]) for place in places),
-                " / ".join(_short(norm[place]) for place in places),
+                *(" / ".join(_short(column[place]) for place in places) for column in columns),
             ]
         )
     table(headings, lines)

@@ -32,6 +32,7 @@ class Growth:
     initialisation: str
     seed: int
     perplexity: float  # last loop
+    bits_per_byte: float
     norm_at: dict[str, float]  # L2 norm at the last loop, by step
     power: float  # p
     r_squared: float  # of log norm against log step
@@ -80,10 +81,23 @@ def main() -> None:
     _draw(runs, options.out / "figures")
     steps = list(growths[0].norm_at)
     table(
-        ["start", "seed", "perplexity", *(f"L2 at {step}" for step in steps), "power p", "r²"],
+        [
+            "start",
+            "seed",
+            "perplexity",
+            "bits per byte",
+            *(f"L2 at {step}" for step in steps),
+            "power p",
+            "r²",
+        ],
         [
             [
-                *(growth.initialisation, str(growth.seed), f"{growth.perplexity:.1f}"),
+                *(
+                    growth.initialisation,
+                    str(growth.seed),
+                    f"{growth.perplexity:.1f}",
+                    f"{growth.bits_per_byte:.3f}",
+                ),
                 *(f"{growth.norm_at[step]:.1f}" for step in steps),
                 *(f"{growth.power:.2f}", f"{growth.r_squared:.2f}"),
             ]
@@ -104,7 +118,15 @@ def _growth(start: str, run: RunResult, after: int) -> Growth:
     nearest = {
         str(step): min(run.training, key=lambda point: abs(point.step - step)).l2_norm[-1] for step in wanted
     }
-    return Growth(start, run.seed, run.per_loop[-1].perplexity, nearest, line.slope, line.r_squared)
+    return Growth(
+        start,
+        run.seed,
+        run.per_loop[-1].perplexity,
+        run.per_loop[-1].bits_per_byte,
+        nearest,
+        line.slope,
+        line.r_squared,
+    )
 
 
 def _draw(runs: list[tuple[str, RunResult]], folder: Path) -> None:
