@@ -8,10 +8,13 @@ import math
 from collections.abc import Iterable
 
 import torch
+from torch import Tensor
 
 from loopscope.recurrence import LoopState, l2_norm, scale, wide
 from loopscope.results import Carry
 
+LARGE = 1000.0
+"""Size at which a loop's slope is measured: what it adds of its own, injections and normed branches, is small there."""
 STEP = 1e-2
 """Relative change of scale: in fp32 the difference of logarithms then keeps about five digits."""
 
@@ -24,17 +27,22 @@ def carries(states: Iterable[LoopState]) -> list[Carry]:
 
 def _carry(state: LoopState) -> Carry:
     model, hidden, loop, context = state.model, state.hidden, state.loop, state.context
-    logs = []
-    for factor in (1 + STEP, 1 - STEP):
+
+    def following(factor: float) -> Tensor:
         carried = model.carry(hidden * factor, loop, context)
-        logs.append(scale(model.core(carried, loop + 1, context)).log().double())
-    slope = (logs[0] - logs[1]) / math.log((1 + STEP) / (1 - STEP))
-    once, twice = model.carry(hidden, loop, context), model.carry(2 * hidden, loop, context)
-    size = l2_norm(hidden).clamp(min=1e-30)
+        return wide(model.core(carried, loop + 1, context))
+
+    logs = [scale(following(factor)).log().double() for factor in (1 + STEP, 1 - STEP)]
+    change = (logs[0] - logs[1]) / math.log((1 + STEP) / (1 - STEP))
+    # A state of zeros (a padding token) has no scale to change.
+    counted = (scale(hidden) > 0) & torch.isfinite(change)
+    change, size = change[counted], l2_norm(hidden)[counted]
+    gain = l2_norm(model.carry(hidden, loop, context))[counted] / size
+    slope = l2_norm(following(2 * LARGE) - following(LARGE))[counted] / (LARGE * size)
     return Carry(
         loop=loop,
-        mean=float(slope.mean()),
-        spread=float(slope.std(correction=0)),
-        gain=float((l2_norm(once) / size).mean()),
-        slope=float((l2_norm(wide(twice) - wide(once)) / size).mean()),
+        mean=float(change.mean()),
+        spread=float(change.std(correction=0)),
+        gain=float(gain.mean()),
+        slope=float(slope.mean()),
     )

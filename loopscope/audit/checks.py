@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from loopscope.objectives.objective import Objective
 from loopscope.objectives.token_loss import IGNORE_INDEX
-from loopscope.recurrence import AbstractLoopedLM, check_input_ids
+from loopscope.recurrence import AbstractLoopedLM, check_input_ids, scale, unroll
 
 WIDE = (torch.float32, torch.float64)
 
 
-def check_audit(model: Any, input_ids: Tensor, labels: Tensor) -> AbstractLoopedLM:
+def check_audit(model: Any, input_ids: Any, labels: Any, objective: Any = None) -> AbstractLoopedLM:
     """The model, if it can be audited on these tokens.
 
     Raises:
@@ -24,11 +25,37 @@ def check_audit(model: Any, input_ids: Tensor, labels: Tensor) -> AbstractLooped
             f"model is a {type(model).__name__}, not a looped model of Loopscope: pass loopscope.adapt(model) "
             "(families that are known) or loopscope.wrap(model, block=..., readout=..., head=...)"
         )
+    if objective is not None and not isinstance(objective, Objective):
+        raise ValueError(
+            f"objective is {objective!r}; pass an Objective, such as build_objective(ObjectiveConfig(placement="
+            '"dense")) of loopscope.objectives, or None for dense cross-entropy'
+        )
+    for name, tensor in (("input_ids", input_ids), ("labels", labels)):
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"{name} is a {type(tensor).__name__}; give a tensor of token ids [batch, seq]")
     check_input_ids(input_ids)
     check_labels(input_ids, labels)
     check_weights(model)
     check_ids(model, input_ids, labels)
     return model
+
+
+@torch.no_grad()
+def notes_on(model: AbstractLoopedLM, input_ids: Tensor, labels: Tensor) -> tuple[str, ...]:
+    """What the reader should know of these tokens."""
+    notes = []
+    if torch.equal(labels, input_ids):
+        notes.append(
+            "The labels are the input ids themselves, so every cross-entropy is of the token that was read: give the "
+            "token that follows each (labels = ids[:, 1:], input_ids = ids[:, :-1])."
+        )
+    empty = torch.stack([scale(state.hidden) == 0 for state in unroll(model, input_ids)]).any(dim=0)
+    if bool(empty.any()):
+        notes.append(
+            f"{int(empty.sum())} of {empty.numel()} tokens have a state of zeros (padding, perhaps): they have no "
+            "scale, and are left out of the carries."
+        )
+    return tuple(notes)
 
 
 @contextmanager

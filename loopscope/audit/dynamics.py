@@ -72,7 +72,7 @@ def power_iteration(
         mapped = product(vector)
         size = float(mapped.norm())
         if size == 0 or not math.isfinite(size):
-            return size, True
+            return size, size == 0
         growth.append(size)
         vector = mapped / size
     last = growth[-max(2, iterations // 4) :]

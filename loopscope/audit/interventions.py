@@ -39,10 +39,10 @@ def radial_clamp(states: Sequence[LoopState], labels: Int[Tensor, "batch seq"]) 
     before = [states[0].hidden]
 
     def freeze(hidden: Tensor, loop: int) -> Tensor:
-        return hidden * (first / scale(hidden)[..., None])
+        return hidden * (first / scale(hidden)[..., None].clamp(min=1e-30))
 
     def remove(hidden: Tensor, loop: int) -> Tensor:
-        unit = before[-1] / l2_norm(before[-1])[..., None]
+        unit = before[-1] / l2_norm(before[-1])[..., None].clamp(min=1e-30)
         hidden = hidden - ((hidden - before[-1]) * unit).sum(dim=-1, keepdim=True) * unit
         before[:] = [hidden]
         return hidden

@@ -1,12 +1,13 @@
 """One audit: everything measured on one batch, as one record."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from loopscope.audit.carry import carries
-from loopscope.audit.checks import check_audit, evaluating, in_fp32
+from loopscope.audit.checks import check_audit, evaluating, in_fp32, notes_on
 from loopscope.audit.dynamics import dynamics
 from loopscope.audit.expansion import expansion
 from loopscope.audit.interventions import final_scale_sweep, radial_clamp, rescaled
@@ -25,27 +26,34 @@ RESCALED = 2.0
 """Factor by which each loop's state is multiplied to follow the effect on later exits."""
 
 
-def audit(
-    model: nn.Module, input_ids: Tensor, labels: Tensor, objective: Objective | None = None
-) -> AuditReport:
+def audit(model: Any, input_ids: Any, labels: Any, objective: Any = None) -> AuditReport:
     """Measure which loops carry a scale that no loss sees. Works in fp32, in evaluation mode.
 
     Costs about as much as a handful of training steps on the same batch, in time and in memory; memory does not
     grow with the depth to which drift is followed. The model is left as it was: mode, weights, gradients.
 
     Args:
-        model: any looped model; one in half precision is audited in fp32 copies of its weights, and the report says so.
+        model: any looped model (`AbstractLoopedLM`); one in half precision is audited in fp32 copies of its
+            weights, and the report says so.
         input_ids: token ids [batch seq]; a few thousand tokens are enough.
         labels: the token that follows each input token [batch seq]; -100 is not counted.
-        objective: what the model was trained on; None judges dense cross-entropy without penalties.
+        objective: the `Objective` that the model was trained on; None judges dense cross-entropy without penalties.
 
     Raises:
         ValueError: not a looped model, weights that are not finite, ids or labels that do not fit, or a
             sequence that is too long.
     """
-    looped = check_audit(model, input_ids, labels)
-    with evaluating(looped), in_fp32(looped) as notes, torch.autocast(input_ids.device.type, enabled=False):
-        return _measure(looped, input_ids, labels, objective or Objective(Dense()), notes)
+    with torch.inference_mode(False):
+        looped = check_audit(model, input_ids, labels, objective)
+        # Slices of a batch are not contiguous, and some forwards view them; tensors of inference mode have no gradient.
+        input_ids, labels = input_ids.clone(), labels.clone()
+        with (
+            evaluating(looped),
+            in_fp32(looped) as notes,
+            torch.autocast(input_ids.device.type, enabled=False),
+        ):
+            notes = (*notes, *notes_on(looped, input_ids, labels))
+            return _measure(looped, input_ids, labels, objective or Objective(Dense()), notes)
 
 
 def _measure(

@@ -2,7 +2,7 @@
 
 removed  what is done between loops leaves nothing of the scale: carry below `REMOVED`.
 visible  a loss term sees it, here or at a loop to which it is carried: exposure of at least `SEEN`.
-damped   no term sees it, but the step between loops shrinks it every time: slope below `DAMPED`.
+damped   no term sees it, but every loop shrinks a large state: slope below `DAMPED`.
 blind    it is carried on and no term sees it.
 
 The last loop is carried nowhere in training; unless a term sees it itself, it takes the verdict of the loop
@@ -24,11 +24,21 @@ HIDES = 0.02
 A norm's eps lets eps / (mean square + eps) through, which fades as 1 / s²; unlooped layers after the loop show
 scale by their own residual, which fades as 1 / s and is counted."""
 DAMPED = 0.99
-"""Slope of the step between loops: what it leaves of a change of the state, whatever it injects beside."""
+"""Slope: what one step between loops and one loop leave of a large state, whatever they add beside."""
 
 
 def loop_verdicts(seen: Sequence[LoopVisibility], carried: Sequence[Carry]) -> list[LoopVerdict]:
-    """Combine visibility and carry of loops 1..K."""
+    """Combine visibility and carry of loops 1..K.
+
+    Raises:
+        ValueError: a carry that is not a number: no verdict can rest on it.
+    """
+    for carry in carried:
+        if not math.isfinite(carry.mean):
+            raise ValueError(
+                f"the carry of loop {carry.loop} is not a number: every state there is zero or not finite, so no "
+                "verdict can be given. Audit tokens that the model does not map to zero"
+            )
     direct = [math.fsum(entry.absolute for entry in loop.direct.values()) for loop in seen]
     # What a norm's eps lets through is not counted: it fades as the state grows.
     counted = [
@@ -107,16 +117,17 @@ def why(
     names = _names([loop.loop for loop in concerned])
     carry = "carries" if len(concerned) == 1 else "carry"
     most = max(concerned, key=lambda loop: loop.exposure)
+    unseen = _unseen(seen, terms, readout_name, concerned[0].loop)
     match verdict:
         case "blind":
             return (
                 f"{_capital(names)} {carry} {share} of a change of scale to the next loop and no loss term sees it: "
-                f"{_unseen(seen, terms, readout_name)}."
+                f"{unseen}."
             )
         case "damped":
             return (
-                f"No loss term sees the scale of {names} ({_unseen(seen, terms, readout_name)}), but the step between "
-                f"loops shrinks the state every time: {share} of a change of scale arrives."
+                f"No loss term sees the scale of {names} ({unseen}), but every "
+                f"loop shrinks a large state: {share} of a change of scale arrives at the next."
             )
         case "visible":
             if most.exposure < SEEN:
@@ -134,8 +145,10 @@ def why(
             )
 
 
-def _unseen(seen: Sequence[LoopVisibility], terms: Sequence[str], readout_name: str | None) -> str:
-    """Why nothing sees the scale: what each way of seeing lacks."""
+def _unseen(
+    seen: Sequence[LoopVisibility], terms: Sequence[str], readout_name: str | None, first: int
+) -> str:
+    """Why nothing sees the scale of loop `first` and later ones: what each way of seeing lacks."""
     named = f"readout {readout_name}" if readout_name else "the readout"
     reads = [loop for loop in seen if any(name.endswith("/readout") for name in loop.direct)]
     parts = []
@@ -150,7 +163,13 @@ def _unseen(seen: Sequence[LoopVisibility], terms: Sequence[str], readout_name: 
         parts.append(f"{named}{where} is scale-invariant")
     elif reads:
         parts.append(f"{named} shows next to nothing of it")
-    gate = [entry.absolute for loop in seen for name, entry in loop.direct.items() if name.endswith("/gate")]
+    gate = [
+        entry.absolute
+        for loop in seen
+        if loop.loop >= first
+        for name, entry in loop.direct.items()
+        if name.endswith("/gate")
+    ]
     if any(gate):
         parts.append(f"the exit gate sees at most {max(gate):.1e} nats per e-fold")
     penalties = [term for term in terms if not term.startswith("cross_entropy") and term != "entropy"]

@@ -55,7 +55,7 @@ def visibility(
 ) -> list[LoopVisibility]:
     """Direct visibility per loop, term and path, and the total per loop and term, at the trained depth."""
     with torch.enable_grad():
-        states = list(unroll(model, input_ids))
+        states = _from_first(model, input_ids)
         totals = _totals(states, objective, labels)
     states = [replace(state, hidden=state.hidden.detach()) for state in states]
     directs = direct_visibility(states, objective, labels)
@@ -136,6 +136,16 @@ def radial(gradient: Float[Tensor, "batch seq dim"] | None, hidden: Float[Tensor
     lengths = slope.norm(dim=-1) * state.norm(dim=-1)
     cosines = torch.where(lengths > 0, inner.abs() / lengths.clamp(min=1e-300), 0.0)
     return Radial(float(inner.sum()), float(inner.abs().sum()), float(cosines.mean()))
+
+
+def _from_first(model: AbstractLoopedLM, input_ids: Tensor) -> list[LoopState]:
+    """An unroll whose graph begins at H_1, so that frozen weights do not cut it, and nothing before is kept."""
+    unrolling = unroll(model, input_ids)
+    first = next(unrolling)
+    states = [replace(first, hidden=first.hidden.detach().requires_grad_())]
+    while not states[-1].is_last:
+        states.append(unrolling.send(states[0].hidden) if len(states) == 1 else next(unrolling))
+    return states
 
 
 def _probe(

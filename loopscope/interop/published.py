@@ -83,15 +83,20 @@ def _read(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} was not loaded: it holds something other than tensors and plain values, or is damaged. "
-            f"Loopscope never executes a pickle ({str(error).splitlines()[0]})"
+            f"Loopscope never executes a pickle ({_cause(error)})"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:
         raise ValueError(
-            f"{path} cannot be read: cut short, or not a torch checkpoint ({str(error).splitlines()[0]})"
+            f"{path} cannot be read: cut short, or not a torch checkpoint ({_cause(error)})"
         ) from error
     if not isinstance(data, dict):
         raise ValueError(f"{path} holds a {type(data).__name__}; a published last.pt holds a dict")
     return data
+
+
+def _cause(error: Exception) -> str:
+    """The first sentence of torch's message: what follows it advises to load unsafely."""
+    return str(error).splitlines()[0].split("Re-running")[0].split(" In PyTorch")[0].strip()
 
 
 def _model_config(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> ModelConfig:

@@ -52,7 +52,7 @@ class Carry:
     mean: float  # d log s_{k+1} / d log s_k
     spread: float  # standard deviation over tokens
     gain: float  # mean of ‖carry(H_k)‖ / ‖H_k‖: what the step between loops alone does to the size
-    slope: float  # mean of ‖carry(2·H_k) − carry(H_k)‖ / ‖H_k‖: 1 where nothing is done, 0 for a norm, a decay's own
+    slope: float  # what one carry and core leave of a large state: 1 pre-norm, 0 for a norm, a decay's own number
 
 
 @dataclass(frozen=True)

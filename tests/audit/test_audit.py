@@ -1,6 +1,7 @@
 """The audit against finite differences, closed forms and refusals."""
 
 import json
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -281,6 +282,81 @@ def test_remedies_are_measured() -> None:
     assert dense["readout raw)"].cross_entropy == pytest.approx(sum(audit(raw).cross_entropy) / LOOPS)
 
 
+def test_a_padding_token_of_zeros_changes_no_verdict() -> None:
+    """It has no scale: left out of the carry, noted, and nothing measured becomes NaN."""
+
+    class Padded(LoopedTransformer):
+        def embed(self, input_ids: Tensor) -> Tensor:
+            return super().embed(input_ids) * (input_ids > 0)[..., None]
+
+        def core(self, hidden: Tensor, loop: int, context: Any) -> Tensor:
+            return super().core(hidden, loop, context) * (context.input_ids > 0)[..., None]
+
+    torch.manual_seed(0)
+    padded = Padded(make().config).eval()
+    ids, labels = IDS.clone(), LABELS.clone()
+    ids[0, :3], labels[0, :3] = 0, -100
+    report = loopscope.audit(padded, ids, labels)
+    assert report.verdict == "blind"
+    assert report.notes[0].startswith("3 of 24 tokens have a state of zeros")
+    assert all(math.isfinite(value) for loop in report.carry for value in (loop.mean, loop.gain, loop.slope))
+    assert all(
+        math.isfinite(value) for clamp in report.radial_clamp.values() for value in clamp.cross_entropy
+    )
+    with torch.no_grad():
+        padded.token_embedding.weight.zero_()
+        padded.position_embedding.weight.zero_()
+    with pytest.raises(ValueError, match="the carry of loop 1 is not a number"):
+        loopscope.audit(padded, ids, labels)
+
+
+def test_frozen_weights_hide_nothing() -> None:
+    model = make(readout="raw")
+    before = audit(model, placement="terminal")
+    model.requires_grad_(False)
+    after = audit(model, placement="terminal")
+    for mine, other in zip(after.visibility, before.visibility, strict=True):
+        assert mine.total["loss"].d_log_scale == pytest.approx(other.total["loss"].d_log_scale, rel=1e-5)
+        assert mine.total["loss"].absolute > 0.1
+    with torch.inference_mode():
+        assert audit(model, placement="terminal").verdict == "visible"
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_decay_is_seen_wherever_it_stands(inside: bool) -> None:
+    """Where a stranger's module ends is no part of the mathematics."""
+
+    class Decaying(LoopedTransformer):
+        def core(self, hidden: Tensor, loop: int, context: Any) -> Tensor:
+            start = 0.9 * hidden if inside and loop > 1 else hidden
+            return super().core(start, loop, context)
+
+        def carry(self, hidden: Tensor, loop: int, context: Any) -> Tensor:
+            return hidden if inside else 0.9 * hidden
+
+    report = loopscope.audit(Decaying(make().config), IDS, LABELS)
+    assert report.verdict == "damped"
+    assert report.carry[0].slope == pytest.approx(0.9, rel=1e-3)
+    assert audit(make()).carry[0].slope == pytest.approx(1.0, rel=1e-3)
+
+
+def test_the_sentence_speaks_of_the_loops_concerned() -> None:
+    """A gate that sees loop 1 well is no reason to say that it sees the others so much."""
+    model = make(exit_gate=True)
+    with torch.no_grad():
+        model.gate.weight.mul_(0.05)
+        model.gate.bias.fill_(9.0)  # everything leaves at loop 1
+    report = audit(model, placement="exit-weighted", entropy_weight=0)
+    blind = [loop for loop in report.loops if loop.status == "blind"]
+    assert [loop.loop for loop in blind] == [2, 3]
+    named = float(report.why.split("sees at most ")[1].split(" nats")[0])
+    assert named <= max(loop.direct for loop in blind) * 1.05 < report.loops[0].direct
+
+
+def test_labels_that_are_the_inputs_are_noted() -> None:
+    assert "every cross-entropy is of the token that was read" in loopscope.audit(make(), IDS, IDS).notes[0]
+
+
 def test_lines_are_fitted_by_least_squares() -> None:
     line = fit([1.0, 2.0, 3.0, 4.0], [3.0, 5.0, 7.0, 9.0])
     assert (line.slope, line.intercept, line.r_squared) == pytest.approx((2, 1, 1))
@@ -301,6 +377,10 @@ def test_bad_input_is_refused() -> None:
         loopscope.audit(model, IDS.view(1, 24), LABELS.view(1, 24))
     with pytest.raises(ValueError, match=r"loopscope.adapt\(model\)"):
         loopscope.audit(torch.nn.Linear(2, 2), IDS, LABELS)
+    with pytest.raises(ValueError, match="objective is 'dense'; pass an Objective"):
+        loopscope.audit(model, IDS, LABELS, "dense")
+    with pytest.raises(ValueError, match="input_ids is a list; give a tensor"):
+        loopscope.audit(model, IDS.tolist(), LABELS)
     with pytest.raises(ValueError, match="dtype torch.float32"):
         loopscope.audit(model, IDS, LABELS.float())
     with torch.no_grad():
