@@ -12,6 +12,7 @@ table. `loopscope report OUT` has the curves over training.
 import argparse
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from loopscope.families import FAMILIES
 from loopscope.interop.load import load
 from loopscope.model.cost import cost
 from loopscope.recipes import recipe
-from loopscope.results import RunResult, audit_values, to_json
+from loopscope.results import LoopMetrics, RunResult, audit_values, to_json
 from loopscope.run import windows
 from loopscope.study import run_folder, run_study
 from loopscope.subject import open_subject
@@ -103,13 +104,17 @@ def _measure(run: RunResult, out: Path, limit: int) -> Row:
         out, config.model_copy(update={"training": config.training.model_copy(update={"seed": run.seed})})
     )
     data = windows(config, prepare(config.data, progress=False))
-    metrics = validate(
-        load(folder),
-        data.validation(limit),
-        data.bytes_per_token,
-        torch.device("cpu"),
-        2 * config.model.loops,
-    )
+    model = load(folder)
+
+    def measured(loops: int) -> Sequence[LoopMetrics]:
+        batches = data.validation(limit)
+        return validate(model, batches, data.bytes_per_token, torch.device("cpu"), loops)
+
+    metrics = measured(2 * model.loops)
+    if (
+        model.depth_conditioned
+    ):  # told how deep it runs: its trained loops are those of an unroll of that depth
+        metrics = [*measured(model.loops), *metrics[model.loops :]]
     verdict = None
     if run.seed == 0:
         subject = open_subject(folder)
