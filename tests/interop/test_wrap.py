@@ -439,6 +439,31 @@ class NoGradPrefix(Injected):
         return self.lm_head(self.norm(x))
 
 
+class PlainDetached(Plain):
+    """The state is passed on as it is: the values are those of a forward without the detach."""
+
+    def forward(self, ids: Tensor) -> Any:
+        x = self.tokens(ids)
+        for _ in range(self.config.loops):
+            x = self.stack(x.detach())
+        return self.lm_head(self.norm(x))
+
+
+class PlainNoGradPrefix(Plain):
+    without = 2
+
+    def forward(self, ids: Tensor) -> Any:
+        x = self.tokens(ids)
+        for loop in range(self.config.loops):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and loop >= self.without):
+                x = self.stack(x)
+        return self.lm_head(self.norm(x))
+
+
+class PlainNoGradFirst(PlainNoGradPrefix):
+    without = 1
+
+
 class TwoReadouts(Plain):
     """Raw at every loop but the last: no single readout is the module's."""
 
@@ -503,6 +528,14 @@ class Zigzag(Plain):
         (OnlyLoss, {}, "returns no logits"),
         (Detached, {}, "the gradient from loop 1 to the next loop misses the finite difference by 100%"),
         (NoGradPrefix, {}, "a no_grad prefix, a detach, truncated backpropagation"),
+        (PlainDetached, {}, "the gradient from loop 1 to the next loop misses the finite difference by 100%"),
+        (PlainDetached, {"readout": "norm"}, "the gradient from loop 1 to the next loop misses"),
+        (
+            PlainNoGradPrefix,
+            {},
+            "the gradient from loop 1 to the next loop misses the finite difference by 100%",
+        ),
+        (PlainNoGradFirst, {}, "the gradient from the first loop's input to the block's output misses"),
         (TwoReadouts, {}, "at loop 1 the logits differ.*reads this loop otherwise than its last"),
         (SequenceFirst, {}, r"a hidden state is \[batch, seq, dim\]"),
         (Zigzag, {}, "are not called once each, in their order, per loop"),

@@ -54,9 +54,22 @@ def choose_ways(model: Followed, trace: Trace, start: Tensor) -> None:
 
 
 def check_gradients(model: Followed, trace: Trace, start: Tensor) -> None:
-    """Raise ValueError where the module cuts the gradient between loops, or before the head."""
+    """Raise ValueError where the module cuts the gradient into a loop, between two, or before the head.
+
+    The module's own forward is followed for it: a detach changes no value, so the quick ways of a block that is
+    passed on as it is would agree with the forward, and have the gradient that it has not.
+    """
     if dtype_of(model.module) not in TOLERANCE:
         return  # finite differences say nothing in half precision
+    quick = model.replays, model.passes_on
+    model.replays = model.passes_on = False
+    try:
+        _check_each_gradient(model, trace, start)
+    finally:
+        model.replays, model.passes_on = quick
+
+
+def _check_each_gradient(model: Followed, trace: Trace, start: Tensor) -> None:
     for loop, probe in probes(trace).items():
         context = LoopContext(trace.input_ids, start, model.loops)
 
@@ -66,15 +79,24 @@ def check_gradients(model: Followed, trace: Trace, start: Tensor) -> None:
         def read(hidden: Tensor, loop: int = loop, context: LoopContext = context) -> Tensor:
             return model.readout(hidden, loop, context)
 
-        for what, function in (("the next loop", step), ("its head", read)):
-            gap = gradient_gap(function, probe)
-            if gap > GRADIENT_GAP:
-                raise ValueError(
-                    f"the gradient from loop {loop} to {what} misses the finite difference by {gap:.0%}: the module's "
-                    "forward cuts it (a no_grad prefix, a detach, truncated backpropagation as by bptt_k), so what a "
-                    "loss sees of earlier loops would be wrong. Switch that off in the module or through "
-                    "forward_kwargs, e.g. num_steps=(0, K) or detach_between_steps=False"
-                )
+        _refuse_a_cut(step, probe, f"loop {loop} to the next loop")
+        _refuse_a_cut(read, probe, f"loop {loop} to its head")
+
+    def enter(hidden: Tensor) -> Tensor:
+        return model.core(hidden, 1, LoopContext(trace.input_ids, start, model.loops))
+
+    _refuse_a_cut(enter, start, "the first loop's input to the block's output")
+
+
+def _refuse_a_cut(function: Callable[[Tensor], Tensor], hidden: Tensor, between: str) -> None:
+    gap = gradient_gap(function, hidden)
+    if gap > GRADIENT_GAP:
+        raise ValueError(
+            f"the gradient from {between} misses the finite difference by {gap:.0%}: the module's forward cuts it "
+            "(a no_grad prefix, a detach, truncated backpropagation as by bptt_k), so what a loss sees of earlier "
+            "loops would be wrong. Switch that off in the module or through forward_kwargs, e.g. num_steps=(0, K) "
+            "or detach_between_steps=False"
+        )
 
 
 def gradient_gap(function: Callable[[Tensor], Tensor], hidden: Float[Tensor, "batch seq dim"]) -> float:

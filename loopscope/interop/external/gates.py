@@ -139,7 +139,7 @@ def _unstacked(given: Tensor, trace: Trace) -> Sequence[Tensor]:
 
 
 def _reason(model: Followed, trace: Trace, part: nn.Module, call: _Heard) -> str:
-    """What the forward gives the gate, where it can be told: parts between the block and it, or another loop's state."""
+    """What the forward gives the gate, where it can be told: parts in between, or another loop's state."""
     name = _path(model, part)
     for loop, state in trace.states.items():
         if loop != call.loop and torch.equal(state, call.given):
