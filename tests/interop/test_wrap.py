@@ -549,6 +549,14 @@ def test_bad_input_is_refused(kind: type[Plain], settings: dict[str, Any], messa
     assert module.config.loops == 3
 
 
+def test_a_token_that_is_embedded_as_zero_is_no_cut_gradient() -> None:
+    """A norm bends sharply at zero, where a finite difference is not its derivative."""
+    module = build(Plain)
+    with torch.no_grad():
+        module.tokens.weight[::2] = 0
+    assert torch.allclose(loopscope.wrap(module, "layers")(IDS), module(IDS), atol=1e-5)
+
+
 def test_a_wrapped_model_is_a_looped_model() -> None:
     model = loopscope.wrap(build(Plain), "layers")
     assert isinstance(model, AbstractLoopedLM)
