@@ -152,3 +152,11 @@ def test_known_families_give_the_same_when_wrapped() -> None:
         },
     )
     assert torch.allclose(wrapped(IDS), loopscope.adapt(huginn)(IDS), atol=1e-5)
+    told = loopscope.wrap(
+        huginn,
+        "transformer.core_block",
+        set_loops=lambda loops: {"num_steps": torch.tensor([0, loops])},
+        forward_kwargs=lambda ids: {"input_states": torch.zeros(*ids.shape, lookalikes.DIM)},
+    )
+    for mine, other in zip(unroll(told, IDS, 6), unroll(loopscope.adapt(huginn), IDS, 6), strict=True):
+        assert torch.allclose(mine.logits(), other.logits(), atol=1e-5)

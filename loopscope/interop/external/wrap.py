@@ -12,7 +12,6 @@ from loopscope.interop.external.agreement import (
     check_logits,
     choose_ways,
     depends_on_depth,
-    warn_of_side_paths,
 )
 from loopscope.interop.external.follow import Arguments, Follower, Trace
 from loopscope.interop.external.followed import Followed, Step
@@ -20,6 +19,7 @@ from loopscope.interop.external.gates import check_gate
 from loopscope.interop.external.loop_count import LoopCount, SetLoops
 from loopscope.interop.external.paths import find_callable, find_module, readings
 from loopscope.interop.external.runs import evaluating, example
+from loopscope.interop.external.side_paths import check_reads_one_loop, warn_of_side_paths
 from loopscope.recurrence import AbstractLoopedLM, check_loops
 
 FOLLOW = "forward"
@@ -62,7 +62,7 @@ def wrap(
         loops: the trained depth; left out, the number of times the forward calls the block.
         set_loops: how to run the forward at another depth: a keyword of it, the attributes that hold the
             number (`["config.total_ut_steps", "model.total_ut_steps"]`), or a function from the number to
-            forward arguments. Left out, loops beyond the trained depth repeat the last one.
+            forward arguments. The trained depth is run this way too. Left out, loops beyond the trained depth repeat the last one.
         forward_kwargs: further arguments of the forward, or a function from ids to them.
         hidden: name of the block's argument that is the state; left out, its first float tensor.
 
@@ -122,6 +122,7 @@ def _fit(model: Followed, block: str, ways: Sequence[Sequence[nn.Module]], loops
                 "[batch, seq, dim]. Name another block, or the argument that is the state with hidden=..."
             )
     choose_ways(model, trace, start)
+    check_reads_one_loop(model, trace)
     check_logits(model, trace, output)
     check_gate(model, trace)
     check_gradients(model, trace, start)
@@ -146,6 +147,10 @@ def _first_run(model: Followed, name: str, ways: Sequence[Sequence[nn.Module]]) 
         trace, output = model.record(ids, model.loops, states=True)
         if trace.depth:
             break
+    if trace.depth and model.told is None and model.follower.count:
+        # Told nothing, a forward may take another path to the same depth: Huginn's default has no gradient.
+        model.told = model.follower.count.trained = trace.depth
+        trace, output = model.record(ids, trace.depth, states=True)
     return ids, trace, output
 
 
