@@ -6,6 +6,7 @@ HRM-Text and x-transformers are the real packages; Huginn, Ouro and Parcae are l
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import lookalikes
@@ -304,6 +305,18 @@ def test_unknown_modules_are_told_of_wrap() -> None:
         loopscope.adapt(plain)
     with pytest.raises(ValueError, match="OuroForCausalLM.*loopscope.adapt.*loopscope.wrap"):
         loopscope.audit(lookalikes.OuroForCausalLM(), IDS, LABELS)
+
+
+@pytest.mark.parametrize("config", [SimpleNamespace(), None])
+def test_a_module_without_its_trained_depth_is_refused(config: Any) -> None:
+    torch.manual_seed(0)
+    module = lookalikes.RavenForCausalLM()
+    module.config = config
+    with pytest.raises(ValueError, match=r"the parts of Huginn, but no config\.mean_recurrence"):
+        loopscope.adapt(module)
+    del module.config
+    with pytest.raises(ValueError, match=r"no config\.mean_recurrence"):
+        loopscope.adapt(module)
 
 
 def test_what_cannot_be_reproduced_is_refused_by_name() -> None:

@@ -115,6 +115,20 @@ class Remembering(Plain):
         return self.lm_head(self.norm(x))
 
 
+class Skipped(Plain):
+    """The block is one branch: the stream beside it reaches the next loop, and the head."""
+
+    def forward(self, ids: Tensor) -> Any:
+        x = self.tokens(ids)
+        for _ in range(self.config.loops):
+            x = x + self.stack(x)
+        return self.lm_head(self.norm(x))
+
+
+class SkippedPair(Skipped):
+    loops = 2
+
+
 class Tupled(Plain):
     """A block that returns a tuple and takes its state by name, behind a table of floats."""
 
@@ -306,7 +320,7 @@ def test_a_function_that_sets_the_depth_itself_is_called_to_set_it_back() -> Non
 
     model = loopscope.wrap(module, "layers", set_loops=set_depth)
     list(unroll(model, IDS, 7))
-    assert module.config.loops == 3
+    assert module.config.loops == kind.loops
 
 
 def test_a_state_beside_the_blocks_output_is_followed_and_warned_of() -> None:
@@ -334,6 +348,36 @@ def test_a_state_beside_the_blocks_output_is_followed_and_warned_of() -> None:
     handle.remove()
     (own_gradient,) = torch.autograd.grad(kept[-1].square().sum(), kept[0])
     assert torch.allclose(gradient, own_gradient, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [Skipped, SkippedPair])
+def test_a_stream_beside_the_block_is_followed_to_the_head(kind: type[Plain]) -> None:
+    """Not the refusal of a head that reads several loops: here the next loop reads the stream as well."""
+    module = build(kind)
+    with pytest.warns(UserWarning, match="part of the state goes from loop to loop beside H_k"):
+        model = loopscope.wrap(module, "layers")
+    assert torch.allclose(model(IDS), module(IDS), atol=1e-5)
+
+
+class Sampled(Injected):
+    """Told nothing, it runs all loops without gradient, as Huginn does in evaluation."""
+
+    def forward(self, ids: Tensor, loops: int | None = None) -> Any:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and loops is not None):
+            return super().forward(ids, loops)
+
+
+def test_the_trained_depth_is_run_as_set_loops_says() -> None:
+    module = build(Sampled)
+    with pytest.raises(ValueError, match="the gradient from loop 1 to the next loop"):
+        loopscope.wrap(module, "layers")
+    model = loopscope.wrap(module, "layers", set_loops="loops")
+    assert model.loops == 3
+    states = list(unroll(model, IDS))
+    value = states[-1].logits().square().mean()
+    mine = torch.autograd.grad(value, [module.tokens.weight])[0]
+    own = torch.autograd.grad(module(IDS, 3)["logits"].square().mean(), [module.tokens.weight])[0]
+    assert torch.allclose(mine, own, atol=1e-6, rtol=1e-4)
 
 
 def test_readouts_heads_and_embeddings_can_be_named() -> None:
@@ -439,6 +483,31 @@ class NoGradPrefix(Injected):
         return self.lm_head(self.norm(x))
 
 
+class PlainDetached(Plain):
+    """The state is passed on as it is: the values are those of a forward without the detach."""
+
+    def forward(self, ids: Tensor) -> Any:
+        x = self.tokens(ids)
+        for _ in range(self.config.loops):
+            x = self.stack(x.detach())
+        return self.lm_head(self.norm(x))
+
+
+class PlainNoGradPrefix(Plain):
+    without = 2
+
+    def forward(self, ids: Tensor) -> Any:
+        x = self.tokens(ids)
+        for loop in range(self.config.loops):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and loop >= self.without):
+                x = self.stack(x)
+        return self.lm_head(self.norm(x))
+
+
+class PlainNoGradFirst(PlainNoGradPrefix):
+    without = 1
+
+
 class TwoReadouts(Plain):
     """Raw at every loop but the last: no single readout is the module's."""
 
@@ -448,6 +517,33 @@ class TwoReadouts(Plain):
             x = self.stack(x)
             found.append(self.lm_head(self.norm(x) if loop == self.config.loops - 1 else x))
         return SimpleNamespace(logits=found)
+
+
+class Averaged(Plain):
+    """The head reads the mean of all loops' states."""
+
+    def forward(self, ids: Tensor) -> Any:
+        x, found = self.tokens(ids), []
+        for _ in range(self.config.loops):
+            x = self.stack(x)
+            found.append(x)
+        return self.lm_head(self.norm(torch.stack(found).mean(dim=0)))
+
+
+class AveragedPair(Averaged):
+    loops = 2
+
+
+class AveragedInjected(Plain):
+    """The same where a carry is followed, so that the history gives the last loop's logits all the same."""
+
+    def forward(self, ids: Tensor) -> Any:
+        embedded = x = self.tokens(ids)
+        found: Any = 0.0
+        for _ in range(self.config.loops):
+            x = self.stack(self.inject(torch.cat([x, embedded], dim=-1)))
+            found = found + x
+        return self.lm_head(self.norm(found))
 
 
 class OnlyLoss(Plain):
@@ -500,9 +596,21 @@ class Zigzag(Plain):
         (Plain, {"hidden": "state"}, "hidden is 'state', but Block is called with"),
         (Plain, {"forward_kwargs": {"steps": 3}}, "pass what else it needs in forward_kwargs"),
         (NeedsMore, {}, "pass what else it needs in forward_kwargs"),
+        (Averaged, {}, "the head reads the states of earlier loops too"),
+        (Averaged, {"readout": "norm"}, "the head reads the states of earlier loops too"),
+        (AveragedPair, {}, "there is no readout of one loop's state"),
+        (AveragedInjected, {}, "the head reads the states of earlier loops too"),
         (OnlyLoss, {}, "returns no logits"),
         (Detached, {}, "the gradient from loop 1 to the next loop misses the finite difference by 100%"),
         (NoGradPrefix, {}, "a no_grad prefix, a detach, truncated backpropagation"),
+        (PlainDetached, {}, "the gradient from loop 1 to the next loop misses the finite difference by 100%"),
+        (PlainDetached, {"readout": "norm"}, "the gradient from loop 1 to the next loop misses"),
+        (
+            PlainNoGradPrefix,
+            {},
+            "the gradient from loop 1 to the next loop misses the finite difference by 100%",
+        ),
+        (PlainNoGradFirst, {}, "the gradient from the first loop's input to the block's output misses"),
         (TwoReadouts, {}, "at loop 1 the logits differ.*reads this loop otherwise than its last"),
         (SequenceFirst, {}, r"a hidden state is \[batch, seq, dim\]"),
         (Zigzag, {}, "are not called once each, in their order, per loop"),
@@ -513,7 +621,15 @@ def test_bad_input_is_refused(kind: type[Plain], settings: dict[str, Any], messa
     with pytest.raises(ValueError, match=message):
         loopscope.wrap(module, **{"block": "layers", **settings})
     assert all("forward" not in part.__dict__ for part in module.modules())
-    assert module.config.loops == 3
+    assert module.config.loops == kind.loops
+
+
+def test_a_token_that_is_embedded_as_zero_is_no_cut_gradient() -> None:
+    """A norm bends sharply at zero, where a finite difference is not its derivative."""
+    module = build(Plain)
+    with torch.no_grad():
+        module.tokens.weight[::2] = 0
+    assert torch.allclose(loopscope.wrap(module, "layers")(IDS), module(IDS), atol=1e-5)
 
 
 def test_a_wrapped_model_is_a_looped_model() -> None:

@@ -1,6 +1,5 @@
 """What `wrap` finds out and checks before it hands a model over, on a small random batch."""
 
-import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 
 from loopscope.interop.external.follow import Trace
 from loopscope.interop.external.followed import Followed
+from loopscope.interop.external.probes import probes, turned
 from loopscope.interop.external.runs import (
     HALF_TOLERANCE,
     TOLERANCE,
@@ -17,24 +17,13 @@ from loopscope.interop.external.runs import (
     every_logits_of,
     logits_of,
 )
+from loopscope.interop.external.side_paths import SEVERAL, reads_earlier_loops
 from loopscope.recurrence import LoopContext, LoopState, unroll
 
 STEP = 1e-2
 """Step of the finite differences, relative to the state."""
 GRADIENT_GAP = 0.05
 """Largest share by which autograd may miss a finite difference; what fp32 leaves is a hundredth of it."""
-
-
-def probes(trace: Trace) -> dict[int, Tensor]:
-    """States to try at the first, a middle and the last but one loop: larger than the real ones, and turned."""
-    loops = sorted({1, (trace.depth + 1) // 2, trace.depth - 1})
-    draws = torch.Generator().manual_seed(1)
-    found = {}
-    for loop in loops:
-        state = trace.states[loop].detach()
-        noise = torch.randn(state.shape, generator=draws).to(state)
-        found[loop] = 1.3 * state + 0.3 * state.square().mean().sqrt() * noise
-    return found
 
 
 @torch.no_grad()
@@ -54,9 +43,22 @@ def choose_ways(model: Followed, trace: Trace, start: Tensor) -> None:
 
 
 def check_gradients(model: Followed, trace: Trace, start: Tensor) -> None:
-    """Raise ValueError where the module cuts the gradient between loops, or before the head."""
+    """Raise ValueError where the module cuts the gradient into a loop, between two, or before the head.
+
+    The module's own forward is followed for it: a detach changes no value, so the quick ways of a block that is
+    passed on as it is would agree with the forward, and have the gradient that it has not.
+    """
     if dtype_of(model.module) not in TOLERANCE:
         return  # finite differences say nothing in half precision
+    quick = model.replays, model.passes_on
+    model.replays = model.passes_on = False
+    try:
+        _check_each_gradient(model, trace, start)
+    finally:
+        model.replays, model.passes_on = quick
+
+
+def _check_each_gradient(model: Followed, trace: Trace, start: Tensor) -> None:
     for loop, probe in probes(trace).items():
         context = LoopContext(trace.input_ids, start, model.loops)
 
@@ -66,15 +68,29 @@ def check_gradients(model: Followed, trace: Trace, start: Tensor) -> None:
         def read(hidden: Tensor, loop: int = loop, context: LoopContext = context) -> Tensor:
             return model.readout(hidden, loop, context)
 
-        for what, function in (("the next loop", step), ("its head", read)):
-            gap = gradient_gap(function, probe)
-            if gap > GRADIENT_GAP:
-                raise ValueError(
-                    f"the gradient from loop {loop} to {what} misses the finite difference by {gap:.0%}: the module's "
-                    "forward cuts it (a no_grad prefix, a detach, truncated backpropagation as by bptt_k), so what a "
-                    "loss sees of earlier loops would be wrong. Switch that off in the module or through "
-                    "forward_kwargs, e.g. num_steps=(0, K) or detach_between_steps=False"
-                )
+        _refuse_a_cut(step, probe, f"loop {loop} to the next loop")
+        _refuse_a_cut(read, probe, f"loop {loop} to its head")
+
+    def enter(hidden: Tensor) -> Tensor:
+        return model.core(hidden, 1, LoopContext(trace.input_ids, start, model.loops))
+
+    # Not at the start itself: a token that is embedded as zero is where a norm bends most.
+    _refuse_a_cut(
+        enter,
+        turned(start, torch.Generator().manual_seed(1)),
+        "the first loop's input to the block's output",
+    )
+
+
+def _refuse_a_cut(function: Callable[[Tensor], Tensor], hidden: Tensor, between: str) -> None:
+    gap = gradient_gap(function, hidden)
+    if gap > GRADIENT_GAP:
+        raise ValueError(
+            f"the gradient from {between} misses the finite difference by {gap:.0%}: the module's forward cuts it "
+            "(a no_grad prefix, a detach, truncated backpropagation as by bptt_k), so what a loss sees of earlier "
+            "loops would be wrong. Switch that off in the module or through forward_kwargs, e.g. num_steps=(0, K) "
+            "or detach_between_steps=False"
+        )
 
 
 def gradient_gap(function: Callable[[Tensor], Tensor], hidden: Float[Tensor, "batch seq dim"]) -> float:
@@ -168,30 +184,6 @@ def follows_head(model: Followed, trace: Trace, features: Tensor, own: Tensor) -
 
 
 @torch.no_grad()
-def warn_of_side_paths(model: Followed, trace: Trace) -> None:
-    """Warn where something else than the block's output goes from loop to loop: audits see only the former."""
-    follower, own, head = model.follower, trace.states, model.reader
-
-    def after(first: Tensor) -> Tensor:
-        if trace.depth > 2:
-            return follower.carry(trace, {**own, 1: first}, own[2], 2)
-        assert isinstance(head, nn.Module)
-        return follower.features(trace, {**own, 1: first}, own[2], 2, head)
-
-    if trace.depth == 2 and (model.reading is not None or not isinstance(head, nn.Module)):
-        return
-    with model.quietly():
-        beside = not torch.equal(after(own[1]), after(probes(trace)[1]))
-    if beside:
-        warnings.warn(
-            "what follows loop 2 depends on loop 1 also past the block's output: part of the state goes from loop to "
-            "loop beside H_k. It is followed, but scale and verdict are those of H_k alone; name the block whose "
-            "output is the whole state, if there is one",
-            stacklevel=5,  # the caller of wrap: this function is decorated
-        )
-
-
-@torch.no_grad()
 def depends_on_depth(model: Followed, trace: Trace) -> bool:
     """Whether the forward, told to run twice as deep, has other states on the way."""
     if not model.follower.count:
@@ -215,6 +207,8 @@ def _readout_reason(
     own_part = features[:, features.shape[1] - own.shape[1] :]
     if _close(own_part, own, TOLERANCE.get(dtype_of(model.module), HALF_TOLERANCE)):
         return None
+    if reads_earlier_loops(model, trace):
+        return SEVERAL
     gap = float((own_part - own).abs().max())
     return (
         f"the readout is not what the module uses: what reaches its head differs by {gap:.3g}. "

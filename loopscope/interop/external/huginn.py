@@ -19,7 +19,7 @@ class Huginn(RecurrentDepth):
     family = "Huginn"
 
     def __init__(self, module: Any) -> None:
-        noise = getattr(module.config, "test_time_noise", 0)
+        noise = getattr(getattr(module, "config", None), "test_time_noise", 0)
         if noise:
             raise ValueError(
                 f"config.test_time_noise is {noise}: every loop adds random noise, so no two runs agree. "

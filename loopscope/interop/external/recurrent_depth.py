@@ -40,7 +40,14 @@ class RecurrentDepth(Foreign):
     """A model with `transformer.{prelude, adapter, core_block, coda, ln_f}` and `lm_head`."""
 
     def __init__(self, module: Any) -> None:
-        super().__init__(module, module.config.mean_recurrence)
+        loops = getattr(getattr(module, "config", None), "mean_recurrence", None)
+        if loops is None:
+            raise ValueError(
+                f"{type(module).__name__} has the parts of {self.family}, but no config.mean_recurrence, which holds "
+                "its trained depth. Set it, or name the parts: loopscope.wrap(module, "
+                'block="transformer.core_block", loops=K, set_loops=lambda n: {"num_steps": (0, n)})'
+            )
+        super().__init__(module, loops)
 
     @staticmethod
     def has_parts(module: nn.Module) -> bool:

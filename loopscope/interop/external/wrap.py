@@ -12,13 +12,14 @@ from loopscope.interop.external.agreement import (
     check_logits,
     choose_ways,
     depends_on_depth,
-    warn_of_side_paths,
 )
 from loopscope.interop.external.follow import Arguments, Follower, Trace
-from loopscope.interop.external.followed import Followed, Step, run_steps
+from loopscope.interop.external.followed import Followed, Step
+from loopscope.interop.external.gates import check_gate
 from loopscope.interop.external.loop_count import LoopCount, SetLoops
 from loopscope.interop.external.paths import find_callable, find_module, readings
 from loopscope.interop.external.runs import evaluating, example
+from loopscope.interop.external.side_paths import check_reads_one_loop, warn_of_side_paths
 from loopscope.recurrence import AbstractLoopedLM, check_loops
 
 FOLLOW = "forward"
@@ -55,17 +56,20 @@ def wrap(
         head: dotted path or function, from features to logits, for any leading shape.
         embed: dotted path or function from ids to the first loop's input. Left out, the forward is followed; so
             it is, with a warning, where something comes between the two (positions, a scale, layers).
-        gate: what gives the exit gate's logit from H_k: dotted paths or functions applied in order.
+        gate: what gives the exit gate's logit from H_k: dotted paths or functions applied in order. Compared
+            with the calls that the forward makes of the last part that is a module; a warning says where it
+            makes none.
         loops: the trained depth; left out, the number of times the forward calls the block.
         set_loops: how to run the forward at another depth: a keyword of it, the attributes that hold the
             number (`["config.total_ut_steps", "model.total_ut_steps"]`), or a function from the number to
-            forward arguments. Left out, loops beyond the trained depth repeat the last one.
+            forward arguments. The trained depth is run this way too. Left out, loops beyond the trained depth repeat the last one.
         forward_kwargs: further arguments of the forward, or a function from ids to them.
         hidden: name of the block's argument that is the state; left out, its first float tensor.
 
     Raises:
         ValueError: a path that does not exist, a block that is not looped, logits that are not the module's
-            own, gradients that the module cuts. Says what to change.
+            own, a gate that reads another tensor or gives a probability, gradients that the module cuts. Says
+            what to change.
     """
     if not isinstance(module, nn.Module):
         raise ValueError(
@@ -118,8 +122,9 @@ def _fit(model: Followed, block: str, ways: Sequence[Sequence[nn.Module]], loops
                 "[batch, seq, dim]. Name another block, or the argument that is the state with hidden=..."
             )
     choose_ways(model, trace, start)
+    check_reads_one_loop(model, trace)
     check_logits(model, trace, output)
-    _check_gate(model, trace)
+    check_gate(model, trace)
     check_gradients(model, trace, start)
     warn_of_side_paths(model, trace)
     model.depth_conditioned = depends_on_depth(model, trace)
@@ -142,6 +147,10 @@ def _first_run(model: Followed, name: str, ways: Sequence[Sequence[nn.Module]]) 
         trace, output = model.record(ids, model.loops, states=True)
         if trace.depth:
             break
+    if trace.depth and model.told is None and model.follower.count:
+        # Told nothing, a forward may take another path to the same depth: Huginn's default has no gradient.
+        model.told = model.follower.count.trained = trace.depth
+        trace, output = model.record(ids, trace.depth, states=True)
     return ids, trace, output
 
 
@@ -159,23 +168,6 @@ def _start(model: Followed, ids: Tensor) -> Tensor:
             )
             model.embedding = None
     return own
-
-
-@torch.no_grad()
-def _check_gate(model: Followed, trace: Trace) -> None:
-    if model.gating is None:
-        return
-    try:
-        logit = run_steps(model.gating, trace.states[model.loops], trace)
-    except RuntimeError as error:
-        raise ValueError(f"gate cannot read the state ({error}); it is given H_k itself") from error
-    if logit.ndim == 3 and logit.shape[-1] == 1:
-        logit = logit.squeeze(-1)
-    if logit.shape != trace.input_ids.shape:
-        raise ValueError(
-            f"gate gives {tuple(logit.shape)} for ids of shape {tuple(trace.input_ids.shape)}; an exit gate "
-            "gives one logit per token, [batch, seq] or [batch, seq, 1]"
-        )
 
 
 def _part(module: nn.Module, part: Part, argument: str) -> Step:
