@@ -2,8 +2,10 @@
 
 A check takes a slice of the batch (two sequences, 128 tokens by default) through the model as it is. The
 scale of every loop is measured at every turn: one forward pass of the slice, without gradients. Carry,
-exposure and the verdict take about ten times that and come where the budget allows. Memory: the slice's states
-and one chunk of its logits, plus a copy of the weights in fp32 where they are in half precision.
+exposure and the verdict take about ten times that and come where the budget allows. The first three checks and one
+verdict come whatever they cost, so that a short training has them too; later checks wait until that is paid back.
+Memory: the slice's states and one chunk of its logits, plus a copy of the weights in fp32 where they are in half
+precision.
 
 The losses of the training are the same bits with and without it.
 """
@@ -37,15 +39,11 @@ GROWN = 0.5
 """Fitted growth of the last loop's scale, relative to the start, from which it counts as growing. A slice's
 scale varies by a few percent from batch to batch; a runaway one doubles within tens of steps."""
 FEWEST = 3
-"""Checks before a growth is fitted."""
+"""Checks before a growth is fitted. As many come whatever they cost, and a verdict with the last of them."""
 KEPT = 1000
 """Checks kept in memory; beyond that, every other one is."""
-SCALE_PART = 0.25
-"""Part of the budget that measuring scales may use up: the rest is left for the verdict."""
-VERDICT_TIMES = 20
-"""What a verdict is expected to cost before the first one, in measurements of scale. Measured on one CPU core: 7 at
-laptop size and 10 at 44M, and up to 50 in the first steps from the published initialisation, whose gradients are
-full of denormal numbers."""
+SCALE_PART = 0.4
+"""Part of the training's income that measuring scales may use up: the rest is left for the verdict."""
 ADVICE = (
     "Add a penalty on the state's size to the loss (0.01 × mean square of H, say), read the raw state at every loop "
     "but the last, or put a norm between loops; loopscope.audit(model, input_ids, labels, objective) measures each."
@@ -101,8 +99,9 @@ class ScaleMonitor:
         self.warned = False
         self.stopped = False  # a check failed: the training goes on without
         self._turn: int | None = None
-        self._scale_seconds: float | None = None
-        self._verdict_seconds: float | None = None
+        self._checks = 0  # in this process
+        self._scale_seconds = inf  # what a check is expected to cost
+        self._verdict_seconds = inf  # and one with a verdict: unknown before the first
 
     def resume(self, checks: Iterable[ScaleCheck]) -> None:
         """Go on from the checks of an interrupted run: its history counts, and its warning is not repeated."""
@@ -130,8 +129,9 @@ class ScaleMonitor:
         if self.stopped or turn == self._turn:
             return None
         self._turn = turn
-        judge = self.budget.affords(self._expected_verdict_seconds())
-        if not judge and not self.budget.affords(self._scale_seconds or 0.0, SCALE_PART) and self.history:
+        judge = self.budget.affords(self._verdict_seconds)
+        early = self._checks < FEWEST
+        if not judge and not early and not self.budget.earned(self._scale_seconds, SCALE_PART):
             return None
         try:
             check, reason = self._check(step, input_ids, labels, judge)
@@ -142,11 +142,6 @@ class ScaleMonitor:
             self.tell(f"the scale monitor stops at step {step}, the training goes on: {error}")
             return None
         return self._keep(check, reason)
-
-    def _expected_verdict_seconds(self) -> float:
-        if self._verdict_seconds is not None:
-            return self._verdict_seconds
-        return inf if self._scale_seconds is None else VERDICT_TIMES * self._scale_seconds
 
     def _check(self, step: int, input_ids: Tensor, labels: Tensor, judge: bool) -> tuple[ScaleCheck, str]:
         check_batch(input_ids, labels)
@@ -163,13 +158,15 @@ class ScaleMonitor:
             with torch.no_grad():
                 states = list(unroll(self.model, ids))
                 rms = tuple(torch.stack([scale(state.hidden).mean() for state in states]).tolist())
+            judge = judge or self._checks + 1 >= FEWEST and self._verdict_seconds == inf
             if judge and counts and all(map(isfinite, rms)):
                 loops, reason = self._judge(states, targets)
         seconds = self.budget.spent - before
         if loops:
             self._verdict_seconds = seconds
         else:  # the fastest: the first one also pays for whatever is set up once
-            self._scale_seconds = min(seconds, self._scale_seconds or inf)
+            self._scale_seconds = min(seconds, self._scale_seconds)
+        self._checks += 1
         return ScaleCheck(
             step=step,
             rms=rms,
