@@ -8,8 +8,9 @@ from contextlib import contextmanager
 class TimeBudget:
     """Counts training time and the time spent watching, and says what can still be afforded.
 
-    The share holds at every moment, not on average over a run that nobody knows the length of: nothing is
-    spent before enough training has passed to pay for it.
+    What is asked for is granted when enough training has passed to pay for it. What is spent without asking is a
+    debt, which training pays back before the next grant. A part of the income may be spent from hand to mouth in
+    the meantime (`earned`): the debt then shrinks by the rest, and no debt is ever made that way.
 
     Args:
         share: most of the time spent watching per training time, 0.02 for 2 %; None never refuses.
@@ -26,6 +27,7 @@ class TimeBudget:
         self.clock = clock
         self.training = 0.0  # seconds, without what was spent
         self.spent = 0.0
+        self._since = 0.0  # training at the last spending
         self._mark: float | None = None
 
     def tick(self) -> None:
@@ -39,9 +41,13 @@ class TimeBudget:
         """What passed since the last mark was no training (an evaluation, a checkpoint): leave it out."""
         self._mark = self.clock()
 
-    def affords(self, seconds: float, part: float = 1.0) -> bool:
-        """Whether `seconds` more fit into that part of the budget."""
-        return self.share is None or self.spent + seconds <= self.share * part * self.training
+    def affords(self, seconds: float) -> bool:
+        """Whether the training so far pays for all that was spent and for `seconds` more."""
+        return self.share is None or self.spent + seconds <= self.share * self.training
+
+    def earned(self, seconds: float, part: float) -> bool:
+        """Whether that part of what training earned since the last spending pays for `seconds`, debts aside."""
+        return self.share is None or seconds <= self.share * part * (self.training - self._since)
 
     @contextmanager
     def spending(self) -> Iterator[None]:
@@ -52,3 +58,4 @@ class TimeBudget:
         finally:
             self._mark = self.clock()
             self.spent += self._mark - began
+            self._since = self.training

@@ -2,8 +2,10 @@
 
 A check takes a slice of the batch (two sequences, 128 tokens by default) through the model as it is. The
 scale of every loop is measured at every turn: one forward pass of the slice, without gradients. Carry,
-exposure and the verdict take about ten times that and come where the budget allows. Memory: the slice's states
-and one chunk of its logits, plus a copy of the weights in fp32 where they are in half precision.
+exposure and the verdict take about ten times that and come where the budget allows. The first three checks and one
+verdict come whatever they cost, so that a short training has them too; later checks wait until that is paid back.
+Memory: the slice's states and one chunk of its logits, plus a copy of the weights in fp32 where they are in half
+precision.
 
 The losses of the training are the same bits with and without it.
 """
@@ -13,7 +15,6 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from math import inf, isfinite
-from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -30,22 +31,25 @@ from loopscope.objectives.token_loss import IGNORE_INDEX
 from loopscope.recurrence import AbstractLoopedLM, LoopState, scale, unroll
 from loopscope.results import LoopVerdict, ScaleCheck
 from loopscope.training.budget import TimeBudget
-from loopscope.training.probe import SEQUENCES, check_batch, slice_of
+from loopscope.training.probe import check_arguments, check_batch, slice_of
 from loopscope.training.undisturbed import undisturbed
 
 GROWN = 0.5
 """Fitted growth of the last loop's scale, relative to the start, from which it counts as growing. A slice's
 scale varies by a few percent from batch to batch; a runaway one doubles within tens of steps."""
 FEWEST = 3
-"""Checks before a growth is fitted."""
+"""Checks before a growth is fitted. As many come whatever they cost, and a verdict with the last of them."""
+STILL = 0.1
+"""Fitted growth of the later half of the checks, relative to that half's start, below which a scale has settled: the
+first steps take many models from their initialisation to a scale that they keep, and that is no runaway."""
+AGAIN = 2.0
+"""Times the scale of the last warning from which a scale that had settled since is warned of again."""
+WARNINGS = 2
+"""Most warnings."""
 KEPT = 1000
 """Checks kept in memory; beyond that, every other one is."""
-SCALE_PART = 0.25
-"""Part of the budget that measuring scales may use up: the rest is left for the verdict."""
-VERDICT_TIMES = 20
-"""What a verdict is expected to cost before the first one, in measurements of scale. Measured on one CPU core: 7 at
-laptop size and 10 at 44M, and up to 50 in the first steps from the published initialisation, whose gradients are
-full of denormal numbers."""
+SCALE_PART = 0.4
+"""Part of the training's income that measuring scales may use up: the rest is left for the verdict."""
 ADVICE = (
     "Add a penalty on the state's size to the loss (0.01 × mean square of H, say), read the raw state at every loop "
     "but the last, or put a norm between loops; loopscope.audit(model, input_ids, labels, objective) measures each."
@@ -67,11 +71,12 @@ class ScaleMonitor:
             for runs whose processes must agree on when they check.
         tokens: most tokens of the batch that a check looks at.
         log: called with the `ScaleCheck` of every check.
-        tell: called with the warning, once; None issues a `ScaleWarning`.
+        tell: called with the warning, once for a runaway; None issues a `ScaleWarning`.
         clock: seconds that only go forward.
 
     Attributes:
         history: the checks so far, oldest first.
+        warned: the checks that warned. A second one does where the scale settled after the first and then doubled.
 
     Raises:
         ValueError: an argument that does not fit.
@@ -98,16 +103,19 @@ class ScaleMonitor:
         self.log = log
         self.tell = tell or _warn
         self.history: list[ScaleCheck] = []
-        self.warned = False
+        self.warned: list[ScaleCheck] = []
         self.stopped = False  # a check failed: the training goes on without
+        self._settled = False  # since the last warning
         self._turn: int | None = None
-        self._scale_seconds: float | None = None
-        self._verdict_seconds: float | None = None
+        self._checks = 0  # in this process
+        self._scale_seconds = inf  # what a check is expected to cost
+        self._verdict_seconds = inf  # and one with a verdict: unknown before the first
 
     def resume(self, checks: Iterable[ScaleCheck]) -> None:
         """Go on from the checks of an interrupted run: its history counts, and its warning is not repeated."""
-        self.history = list(checks)
-        self.warned = any(check.warning is not None for check in self.history)
+        self.history, self.warned, self._settled = [], [], False
+        for check in checks:
+            self._remember(check)
         if self.history:
             self._turn = self.history[-1].step // self.every
 
@@ -130,8 +138,9 @@ class ScaleMonitor:
         if self.stopped or turn == self._turn:
             return None
         self._turn = turn
-        judge = self.budget.affords(self._expected_verdict_seconds())
-        if not judge and not self.budget.affords(self._scale_seconds or 0.0, SCALE_PART) and self.history:
+        judge = self.budget.affords(self._verdict_seconds)
+        early = self._checks < FEWEST
+        if not judge and not early and not self.budget.earned(self._scale_seconds, SCALE_PART):
             return None
         try:
             check, reason = self._check(step, input_ids, labels, judge)
@@ -142,11 +151,6 @@ class ScaleMonitor:
             self.tell(f"the scale monitor stops at step {step}, the training goes on: {error}")
             return None
         return self._keep(check, reason)
-
-    def _expected_verdict_seconds(self) -> float:
-        if self._verdict_seconds is not None:
-            return self._verdict_seconds
-        return inf if self._scale_seconds is None else VERDICT_TIMES * self._scale_seconds
 
     def _check(self, step: int, input_ids: Tensor, labels: Tensor, judge: bool) -> tuple[ScaleCheck, str]:
         check_batch(input_ids, labels)
@@ -163,17 +167,19 @@ class ScaleMonitor:
             with torch.no_grad():
                 states = list(unroll(self.model, ids))
                 rms = tuple(torch.stack([scale(state.hidden).mean() for state in states]).tolist())
+            judge = judge or self._owes_verdict((step, rms[-1]))
             if judge and counts and all(map(isfinite, rms)):
                 loops, reason = self._judge(states, targets)
         seconds = self.budget.spent - before
         if loops:
             self._verdict_seconds = seconds
         else:  # the fastest: the first one also pays for whatever is set up once
-            self._scale_seconds = min(seconds, self._scale_seconds or inf)
+            self._scale_seconds = min(seconds, self._scale_seconds)
+        self._checks += 1
         return ScaleCheck(
             step=step,
             rms=rms,
-            growth=growth([*((c.step, c.rms[-1]) for c in self.history), (step, rms[-1])]),
+            growth=growth(self._sizes((step, rms[-1]))),
             seconds=seconds,
             verdict=model_verdict(loops) if loops else None,
             carry=tuple(loop.carry for loop in loops),
@@ -194,23 +200,53 @@ class ScaleMonitor:
         terms = list(dict.fromkeys(path.split("/")[0] for loop in seen for path in loop.direct))
         return loops, why(loops, seen, terms, states[0].model.readout_name)
 
+    def _sizes(self, *more: tuple[int, float]) -> list[tuple[int, float]]:
+        return [*((check.step, check.rms[-1]) for check in self.history), *more]
+
+    def _owes_verdict(self, now: tuple[int, float]) -> bool:
+        """Whether a verdict is due whatever it costs: none is known, or a warning hangs on it.
+
+        Those for a warning are few: each one warns, or finds that the model is not blind (any more).
+        """
+        if self._checks + 1 >= FEWEST and self._verdict_seconds == inf:
+            return True
+        known = next((check.verdict for check in reversed(self.history) if check.verdict), "blind")
+        return known == "blind" and self._runs_away(self._sizes(now))
+
+    def _runs_away(self, sizes: list[tuple[int, float]]) -> bool:
+        """Whether the scale has grown, still grows, and that is news."""
+        if growth(sizes) < GROWN or not rising(sizes):
+            return False
+        if not self.warned:
+            return True
+        news = self._settled and sizes[-1][1] >= AGAIN * self.warned[-1].rms[-1]
+        return news and len(self.warned) < WARNINGS
+
     def _keep(self, check: ScaleCheck, reason: str) -> ScaleCheck:
-        if check.verdict == "blind" and check.growth >= GROWN and not self.warned:
-            first = self.history[0]
+        if check.verdict == "blind" and self._runs_away(self._sizes((check.step, check.rms[-1]))):
+            first, again = (self.warned[-1], " again") if self.warned else (self.history[0], "")
             check = replace(
                 check,
-                warning=f"step {check.step}: the scale of the last loop has grown and the loss does not see it (RMS "
-                f"{first.rms[-1]:.4g} at step {first.step}, {check.rms[-1]:.4g} now). {reason} {ADVICE}",
+                warning=f"step {check.step}: the scale of the last loop has grown{again} and the loss does not see it "
+                f"(RMS {first.rms[-1]:.4g} at step {first.step}, {check.rms[-1]:.4g} now). {reason} {ADVICE}",
             )
-        self.history.append(check)
-        if len(self.history) > KEPT:
-            self.history = [*self.history[:-1:2], self.history[-1]]
+        self._remember(check)
         if self.log:
             self.log(check)
         if check.warning:
-            self.warned = True
             self.tell(check.warning)
         return check
+
+    def _remember(self, check: ScaleCheck) -> None:
+        self.history.append(check)
+        if len(self.history) > KEPT:
+            self.history = [*self.history[:-1:2], self.history[-1]]
+        if check.warning is not None:
+            self.warned.append(check)
+            self._settled = False
+        elif self.warned and not self._settled:
+            since = sum(kept.step >= self.warned[-1].step for kept in self.history)
+            self._settled = since >= FEWEST and not rising(self._sizes())
 
 
 def growth(sizes: list[tuple[int, float]]) -> float:
@@ -229,24 +265,15 @@ def growth(sizes: list[tuple[int, float]]) -> float:
     return max(found, default=0.0)
 
 
-def check_arguments(model: Any, objective: Any, every: Any, tokens: Any) -> None:
-    """Raise ValueError for what a monitor cannot work with."""
-    if not isinstance(model, AbstractLoopedLM):
-        raise ValueError(
-            f"model is a {type(model).__name__}; give an AbstractLoopedLM: loopscope.adapt(model) makes one of a "
-            "known family, loopscope.wrap(module, ...) of any other, and docs/extending.md shows its five methods"
-        )
-    if objective is not None and not isinstance(objective, Objective):
-        raise ValueError(
-            f"objective is a {type(objective).__name__}; give an Objective (build_objective makes one of a "
-            "config), or None for dense cross-entropy"
-        )
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-        raise ValueError(f"every is {every!r}; give the steps between checks, a whole number from 1 up")
-    if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < SEQUENCES:
-        raise ValueError(
-            f"tokens is {tokens!r}; a check looks at up to {SEQUENCES} sequences: give {SEQUENCES} or more"
-        )
+def rising(sizes: list[tuple[int, float]]) -> bool:
+    """Whether the later half of these (step, scale) still grows, by `STILL` of its own start. Two are enough."""
+    later = [(step, size) for step, size in sizes if isfinite(size)]
+    later = later[len(later) // 2 :]
+    if len(later) < 2:
+        return False
+    (first, start), (last, end) = later[0], later[-1]
+    line = fit([float(step) for step, _ in later], [size for _, size in later])
+    return (end - start if line is None else line.slope * (last - first)) >= STILL * start > 0
 
 
 def _warn(message: str) -> None:

@@ -1,11 +1,14 @@
-"""What a check of the monitor looks at: a slice of the batch."""
+"""What a check of the monitor looks at: a slice of the batch. And what a monitor refuses to look at."""
+
+from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from loopscope.objectives.objective import Objective
 from loopscope.objectives.token_loss import IGNORE_INDEX
-from loopscope.recurrence import check_input_ids
+from loopscope.recurrence import AbstractLoopedLM, check_input_ids
 
 SEQUENCES = 2
 """Sequences of a slice; together they have at most the tokens asked for."""
@@ -33,4 +36,24 @@ def check_batch(input_ids: Tensor, labels: Tensor) -> None:
     if labels.shape != input_ids.shape:
         raise ValueError(
             f"labels have shape {tuple(labels.shape)}, input_ids {tuple(input_ids.shape)}; give one label per token"
+        )
+
+
+def check_arguments(model: Any, objective: Any, every: Any, tokens: Any) -> None:
+    """Raise ValueError for what a monitor cannot work with."""
+    if not isinstance(model, AbstractLoopedLM):
+        raise ValueError(
+            f"model is a {type(model).__name__}; give an AbstractLoopedLM: loopscope.adapt(model) makes one of a "
+            "known family, loopscope.wrap(module, ...) of any other, and docs/extending.md shows its five methods"
+        )
+    if objective is not None and not isinstance(objective, Objective):
+        raise ValueError(
+            f"objective is a {type(objective).__name__}; give an Objective (build_objective makes one of a "
+            "config), or None for dense cross-entropy"
+        )
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        raise ValueError(f"every is {every!r}; give the steps between checks, a whole number from 1 up")
+    if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < SEQUENCES:
+        raise ValueError(
+            f"tokens is {tokens!r}; a check looks at up to {SEQUENCES} sequences: give {SEQUENCES} or more"
         )

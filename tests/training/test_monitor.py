@@ -2,7 +2,8 @@
 
 import copy
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,16 @@ from loopscope.objectives.objective import Objective, build_objective
 from loopscope.objectives.placements import Dense, Terminal
 from loopscope.recurrence import AbstractLoopedLM, unroll
 from loopscope.training.monitor import (
+    FEWEST,
     GROWN,
     KEPT,
+    SCALE_PART,
     ScaleMonitor,
     ScaleWarning,
-    check_arguments,
     growth,
+    rising,
 )
-from loopscope.training.probe import check_batch, slice_of
+from loopscope.training.probe import check_arguments, check_batch, slice_of
 from loopscope.training.undisturbed import same_random_numbers
 
 VOCABULARY, SEQUENCE, LOOPS = 17, 12, 4
@@ -252,12 +255,15 @@ class Clock:
         return self.now
 
 
-def slow(clock: Clock, per_core: float) -> LoopedTransformer:
-    """A model that takes `per_core` seconds of the clock for every application of its stack."""
+def slow(clock: Clock, per_core: float, warm_up: float = 0.0) -> LoopedTransformer:
+    """A model that takes `per_core` seconds of the clock for every application of its stack, the first one more."""
 
     class Slow(LoopedTransformer):
+        warm = False
+
         def core(self, hidden: Tensor, loop: int, context: Any) -> Tensor:
-            clock.now += per_core
+            clock.now += per_core + (0.0 if self.warm else warm_up)
+            self.warm = True
             return super().core(hidden, loop, context)
 
     return Slow(make().config)
@@ -268,24 +274,78 @@ def test_the_budget_holds_by_stretching(per_core: float, steps: int) -> None:
     """Steps of one second. A scale takes 8 cores (the ids' check, then 4 loops), a verdict 16 (two more per carry)."""
     clock = Clock()
     monitor = ScaleMonitor(slow(clock, per_core), every=10, budget=0.02, tell=lambda text: None, clock=clock)
-    shares, checked, judged, tokens = [], list[int](), list[int](), batch(1)
+    checked, judged, tokens = list[int](), list[int](), batch(1)
+    shares, checking = list[float](), 0.0
+    early = (8 + 8 + 16) * per_core
     for step in range(1, steps + 1):
         clock.now += 1.0
+        before = clock.now
         check = monitor.step(step, *tokens)
+        checking += clock.now - before
         if check is not None:
             checked.append(step)
             if check.verdict:
                 judged.append(step)
-        if step > 8 * per_core / 0.02 + 1:  # the first check comes before it is paid for
-            shares.append(monitor.budget.spent / monitor.budget.training)
+        if (
+            step > early / (0.02 * (1 - SCALE_PART)) + 1
+        ):  # three checks and a verdict come before they are paid for
+            shares.append(checking / step)
+    assert shares
     assert max(shares) <= 0.02
     assert monitor.budget.training == pytest.approx(steps - 1)
+    assert monitor.budget.spent == pytest.approx(checking)
     assert all(step % 10 == 0 for step in checked[1:])
     affordable = steps * 0.02 / (16 * per_core)
     assert 0.5 * min(affordable, steps / 10) <= len(judged) <= affordable
-    if per_core == 1e-4:  # cheap: everything at every turn
+    apart = max(10.0, 8 * per_core / (0.02 * SCALE_PART))
+    longest = max(later - sooner for sooner, later in pairwise(checked))
+    assert longest <= apart + 10  # scales go on while debts are paid back
+    if per_core == 1e-4:  # cheap: everything at every turn, from the first verdict on
         assert checked == [1, *range(10, steps + 1, 10)]
-        assert judged == checked[1:]
+        assert judged == checked[2:]
+
+
+def test_a_short_training_has_three_checks_and_a_verdict() -> None:
+    """The laptop run of the review: steps of 16 ms, a check takes half of one and a verdict three, and it ends soon."""
+    clock = Clock()
+    monitor = ScaleMonitor(slow(clock, 0.001), tell=lambda text: None, clock=clock)
+    for step in range(1, 601):
+        clock.now += 0.016
+        monitor.step(step, *batch(1))
+    verdicts = {check.step: check.verdict for check in monitor.history}
+    assert list(verdicts)[:3] == [1, 20, 40]
+    assert (verdicts[1], verdicts[20], verdicts[40]) == (None, None, "blind")
+    assert list(verdicts.values()).count("blind") > 3
+    assert monitor.budget.spent <= 0.02 * 600 * 0.016
+
+
+def test_a_slow_first_call_sets_no_expectation() -> None:
+    """Steps of one second, a first call of ten: alone it takes 500 s of training to pay, and checks go on."""
+    clock = Clock()
+    monitor = ScaleMonitor(slow(clock, 0.001, warm_up=10.0), every=10, tell=lambda text: None, clock=clock)
+    for step in range(1, 1001):
+        clock.now += 1.0
+        monitor.step(step, *batch(1))
+    assert [check.step for check in monitor.history] == [1, *range(10, 1001, 10)]
+    assert monitor.history[0].seconds > 10
+    judged = [check.step for check in monitor.history if check.verdict]
+    assert judged[0] == 20
+    assert judged[1] > 500  # the debt is paid back by verdicts that wait
+    assert monitor.budget.spent <= 0.02 * 1000
+
+
+def test_a_resumed_training_is_judged_early_again() -> None:
+    """What a verdict costs is not kept: the third check of the process finds out."""
+    clock = Clock()
+    first = ScaleMonitor(slow(clock, 0.001), tell=lambda text: None, clock=clock)
+    again = ScaleMonitor(slow(clock, 0.001), tell=lambda text: None, clock=clock)
+    for monitor, steps in ((first, range(1, 61)), (again, range(61, 121))):
+        monitor.resume(first.history)
+        for step in steps:
+            clock.now += 0.016
+            monitor.step(step, *batch(1))
+    assert [check.step for check in first.history if check.verdict] == [40]
+    assert [check.step for check in again.history if check.verdict] == [40, 100]  # 61, 80, 100
 
 
 def test_what_is_no_training_pays_for_nothing() -> None:
@@ -316,6 +376,115 @@ def test_a_resumed_monitor_goes_on_from_its_history() -> None:
     unwarned.step(40, *batch(40))
     assert len(said) == 2
     assert "at step 1," in said[1]
+
+
+class Sized(AbstractLoopedLM):
+    """A model whose state has the scale that the test says, unseen by its loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loops = 2
+        self.size = 1.0
+        self.table = nn.Embedding(VOCABULARY, 16)
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        return self.size * nn.functional.rms_norm(self.table(input_ids), (16,))
+
+    def core(self, hidden: Tensor, loop: int, context: Any) -> Tensor:
+        return hidden
+
+    def carry(self, hidden: Tensor, loop: int, context: Any) -> Tensor:
+        return hidden
+
+    def readout(self, hidden: Tensor, loop: int, context: Any) -> Tensor:
+        return nn.functional.rms_norm(hidden, (16,))
+
+    def head(self, features: Tensor) -> Tensor:
+        return features @ self.table.weight.T
+
+
+def watch(sizes: Sequence[float], budget: float | None = None) -> tuple[ScaleMonitor, list[str]]:
+    """A monitor every 20 steps of a model with these scales, and what it said."""
+    model, said = Sized(), list[str]()
+    monitor = ScaleMonitor(model, budget=budget, tell=said.append, clock=Clock())
+    for check, size in enumerate(sizes):
+        model.size = size
+        monitor.step(max(20 * check, 1), *batch(1))
+    assert [check.rms[-1] for check in monitor.history] == pytest.approx(sizes, rel=1e-3)
+    assert {check.verdict for check in monitor.history[FEWEST - 1 :]} <= {"blind", None}
+    return monitor, said
+
+
+WARM_UP = [7.06, 11.1, 11.5, 11.5, 11.7, 11.4, 11.2]
+"""What the review measured from the first step on: a jump from the initialisation, then flat."""
+
+
+def test_the_jump_from_the_initialisation_is_no_trend() -> None:
+    monitor, said = watch(WARM_UP)
+    assert said == []
+    assert monitor.history[2].growth > GROWN  # by the fit alone it would have warned
+    monitor, said = watch([*WARM_UP, *(11.2 + 2.0 * check for check in range(1, 12))])
+    assert len(said) == 1  # and the runaway that follows is warned of
+    assert monitor.warned[0].rms[-1] < 25
+
+
+def test_a_second_runaway_is_warned_of_again_and_no_third() -> None:
+    runaway, flat = [2.0, 4.0, 8.0, 10.0, 12.0], [12.0] * 12
+    monitor, said = watch([*runaway, *flat])
+    assert [check.step for check in monitor.warned] == [40]
+    monitor, said = watch([*runaway, *flat, *(12.0 + check for check in range(1, 10))])
+    assert len(said) == 2
+    assert "has grown again and the loss does not see it (RMS 8 at step 40, 16 now)" in said[1]
+    again = ScaleMonitor(monitor.model, budget=None, tell=said.append)
+    again.resume(monitor.history)
+    assert again.warned == monitor.warned
+    first = ScaleMonitor(monitor.model, budget=None, tell=said.append)
+    first.resume(monitor.history[:-8])  # settled before it was interrupted: that is known again
+    monitor.model.size = 30.0  # type: ignore[assignment]
+    first.step(1000, *batch(1))
+    assert len(said) == 3
+    _, said = watch([*runaway, *flat, *[12.0 + 4 * check for check in range(10)], *[48.0] * 40, *[200.0] * 3])
+    assert len(said) == 2
+
+
+def test_one_runaway_is_one_warning_however_far_it_goes() -> None:
+    for sizes in ([1.5**check for check in range(40)], [2.0 + 5 * check for check in range(200)]):
+        monitor, said = watch(sizes)
+        assert [check.step for check in monitor.warned] == [40]
+        assert len(said) == 1
+
+
+def test_a_warning_does_not_wait_for_the_budget() -> None:
+    """The early verdict is spent while the scale is flat, and so dear that no later one is paid for."""
+    clock, said = Clock(), list[str]()
+
+    class Costly(Sized):
+        def readout(self, hidden: Tensor, loop: int, context: Any) -> Tensor:
+            clock.now += 100.0 if torch.is_grad_enabled() else 0.0
+            return super().readout(hidden, loop, context)
+
+    model = Costly()
+    monitor = ScaleMonitor(model, tell=said.append, clock=clock)
+    for step in range(1, 801):
+        clock.now += 1.0
+        model.size = 5.0 if step <= 400 else 5.0 + (step - 400) / 20
+        monitor.step(step, *batch(1))
+    assert [check.step for check in monitor.history] == [1, *range(20, 801, 20)]
+    (warned,) = monitor.warned
+    assert said == [warned.warning]
+    assert 420 < warned.step < 600
+    assert [check.step for check in monitor.history if check.verdict] == [40, warned.step]
+
+
+def test_rising_looks_at_the_later_half() -> None:
+    assert not rising([(1, 1.0), (20, 9.0)])
+    assert rising([(1, 1.0), (20, 9.0), (40, 10.0)])
+    assert not rising([(1, 1.0), (20, 9.5), (40, 10.0)])
+    assert not rising([(step, 10.0 * (1 + 0.02 * (-1) ** step)) for step in range(9)])
+    assert rising([(step, 10.0 + step) for step in range(9)])
+    assert not rising([(step, 10.0 - step) for step in range(9)])
+    assert rising([(1, 1.0), (20, 9.0), (40, 10.0), (60, float("inf"))])
+    assert not rising([(step, 0.0) for step in range(9)])
 
 
 def test_growth_is_fitted_and_robust() -> None:
