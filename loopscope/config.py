@@ -41,6 +41,11 @@ class RunConfig(BaseModel):
             raise ValueError(
                 f"objective.placement {placement!r} needs a learned gate; set model.exit_gate: true"
             )
+        if placement == "gate-improvement" and self.model.readout.s_ref == "ema":
+            raise ValueError(
+                "objective.placement 'gate-improvement' trains the gate alone, but the reference of model.readout "
+                "moves with every step; set model.readout.s_ref: fixed, which keeps the value it has come to"
+            )
         self._check_depth()
         if self.model.exit_gate and placement not in gated:
             warnings.warn(

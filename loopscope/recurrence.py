@@ -73,6 +73,15 @@ class AbstractLoopedLM(nn.Module, ABC):
         """Logit of stopping at this loop, or None for a model without a learned gate."""
         return None
 
+    def gate_alone(
+        self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
+    ) -> Float[Tensor, "batch seq"] | None:
+        """The same logit where only the gate is trained: its gradient reaches the gate's own parameters.
+
+        Override it in a model whose gate reads through parts that have parameters of their own.
+        """
+        return self.exit_gate(hidden.detach(), loop, context)
+
     def forward(self, input_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq vocab"]:
         """Logits of the last trained loop: what a plain language model returns."""
         last = deque(unroll(self, input_ids), maxlen=1)  # one state alive at a time

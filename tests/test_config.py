@@ -84,6 +84,13 @@ def test_round_trip(**drawn: object) -> None:
             {"objective": {"placement": "gate-improvement"}, "model": {"exit_gate": True, "loops": 1}},
             "set model.loops (and training.depth.low) to 2 or more",
         ),
+        (
+            {
+                "objective": {"placement": "gate-improvement"},
+                "model": {"exit_gate": True, "readout": {"kind": "alpha", "s_ref": "ema"}},
+            },
+            "set model.readout.s_ref: fixed",
+        ),
     ],
 )
 def test_refusals_name_the_key_the_value_and_what_to_do(values: dict[str, object], message: str) -> None:

@@ -43,6 +43,11 @@ class Wrapped(AbstractLoopedLM):
     ) -> Float[Tensor, "batch seq"] | None:
         return self.inner.exit_gate(hidden, loop, context)
 
+    def gate_alone(
+        self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
+    ) -> Float[Tensor, "batch seq"] | None:
+        return self.inner.gate_alone(hidden, loop, context)
+
 
 class NormBetweenLoops(Wrapped):
     """With an RMSNorm (no gain) after whatever is done between loops."""

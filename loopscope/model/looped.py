@@ -123,10 +123,22 @@ class LoopedTransformer(AbstractLoopedLM):
     def exit_gate(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
     ) -> Float[Tensor, "batch seq"] | None:
+        return None if self.gate is None else self.gate(self._gate_input(hidden, loop, context)).squeeze(-1)
+
+    def gate_alone(
+        self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
+    ) -> Float[Tensor, "batch seq"] | None:
         if self.gate is None:
             return None
-        read = hidden if self.config.gate_reads == "hidden" else self.readout(hidden, loop, context)
+        # The readout's norm (which the carry may share) and the coda belong to the language model.
+        with torch.no_grad():
+            read = self._gate_input(hidden.detach(), loop, context)
         return self.gate(read).squeeze(-1)
+
+    def _gate_input(
+        self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
+    ) -> Float[Tensor, "batch seq dim"]:
+        return hidden if self.config.gate_reads == "hidden" else self.readout(hidden, loop, context)
 
     def _start(self, entry: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq dim"]:
         """H_0 as loop 1 receives it: the decay applies to it as to every later state."""

@@ -135,7 +135,7 @@ class Objective:
                 token_loss = self.token_loss(state.model.head, state.features(), labels)
         if gate_only:
             # Asked of the model, not of the state: an audit's states would give the gate a leaf of its own.
-            gate_logit = state.model.exit_gate(state.hidden.detach(), state.loop, state.context)
+            gate_logit = state.model.gate_alone(state.hidden, state.loop, state.context)
         else:
             gate_logit = state.gate_logit()
         return Reading(state.loop, token_loss, gate_logit)

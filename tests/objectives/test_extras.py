@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 
 from loopscope.audit.visibility import visibility
+from loopscope.families import FAMILIES
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.config import ObjectiveConfig
@@ -140,6 +141,23 @@ def test_the_gate_stage_fits_measured_improvement_and_trains_nothing_else() -> N
     assert trained == {"gate.weight", "gate.bias"}
     with pytest.raises(ValueError, match="set model.exit_gate: true"):
         evaluate(made(), placement="gate-improvement")
+
+
+@pytest.mark.parametrize("reads", ["readout", "hidden"])
+def test_a_step_of_the_gate_stage_moves_the_gate_and_not_one_bit_else(reads: str) -> None:
+    """On Ouro's architecture, whose gate reads through the carry's norm, with a coda before it."""
+    model = made(**FAMILIES["ouro"].model, coda=1, prelude=1).train()
+    if reads == "hidden":
+        model.config = model.config.model_copy(update={"gate_reads": "hidden"})
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    logit = next(iter(unroll(model, IDS))).gate_logit()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
+    states = list(unroll(model, IDS))
+    assert torch.equal(model.gate_alone(states[0].hidden, 1, states[0].context), logit)
+    build_objective(ObjectiveConfig(placement="gate-improvement"))(states, LABELS).total.backward()
+    optimizer.step()
+    moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert moved == {"gate.weight", "gate.bias"}
 
 
 def test_loop_weights_move_linearly_as_shares() -> None:

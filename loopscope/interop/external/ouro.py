@@ -8,6 +8,7 @@ loop's index where the layer takes one (it only picks a cache slot).
 from dataclasses import replace
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -81,6 +82,14 @@ class Ouro(Foreign):
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
     ) -> Float[Tensor, "batch seq"] | None:
         logit: Tensor = self._inner.early_exit_gate(self._inner.norm(hidden))
+        return logit.squeeze(-1)
+
+    def gate_alone(
+        self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
+    ) -> Float[Tensor, "batch seq"] | None:
+        with torch.no_grad():  # the norm is the language model's
+            read = self._inner.norm(hidden)
+        logit: Tensor = self._inner.early_exit_gate(read)
         return logit.squeeze(-1)
 
     def own_logits(self, input_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq vocab"]:
