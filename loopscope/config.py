@@ -75,19 +75,30 @@ class RunConfig(BaseModel):
     def _check_depth(self) -> None:
         """What a varying depth asks of the objective, and of the gradient's reach."""
         depth, objective, loops = self.training.depth, self.objective, self.model.loops
+        if depth.distribution != "lognormal-poisson":
+            top = depth.most(loops)
+            if depth.low > top:
+                raise ValueError(
+                    f"training.depth.low {depth.low} is above {top}, the most loops of distribution "
+                    f"{depth.distribution!r} here; lower it, or raise "
+                    f"training.depth.{'high' if depth.distribution == 'uniform' else 'mean'} (None: model.loops)"
+                )
         if depth.varies:
-            for name in ("loop_weights", "final_loop_weights"):
-                if getattr(objective, name) is not None:
+            weighted = {
+                "loop_weights": objective.loop_weights,
+                "final_loop_weights": objective.final_loop_weights,
+                "norm_penalty.loop_weights": objective.norm_penalty.loop_weights,
+                "scale_anchor.loop_weights": objective.scale_anchor.loop_weights,
+            }
+            for name, weights in weighted.items():
+                if weights is not None:
                     raise ValueError(
                         f"objective.{name} has one number per loop, but training.depth varies the loops per step; "
                         "remove one of the two"
                     )
-        if depth.per_sequence and objective.placement != "terminal":
-            raise ValueError(
-                "training.depth.per_sequence gives each sequence a loss at its own depth, which is placement "
-                f"'terminal', not {objective.placement!r}; set objective.placement: terminal"
-            )
-        if objective.placement == "gate-improvement" and (loops < 2 or (depth.low < 2 and depth.varies)):
+        if depth.per_sequence:
+            self._check_sequences()
+        if objective.placement == "gate-improvement" and (loops < 2 or depth.fewest(loops) < 2):
             raise ValueError(
                 "objective.placement 'gate-improvement' compares loops; set model.loops (and training.depth.low) "
                 "to 2 or more"
@@ -100,6 +111,28 @@ class RunConfig(BaseModel):
         if objective.shortcut.weight > 0 and loops == 1 and not depth.varies:
             warnings.warn(
                 "objective.shortcut has no effect with 1 loop: there is no shorter way", stacklevel=2
+            )
+
+    def _check_sequences(self) -> None:
+        """What sequences with a depth of their own ask of the objective and of the model."""
+        objective = self.objective
+        if objective.placement != "terminal":
+            raise ValueError(
+                "training.depth.per_sequence gives each sequence a loss at its own depth, which is placement "
+                f"'terminal', not {objective.placement!r}; set objective.placement: terminal"
+            )
+        for name in ("norm_penalty", "scale_anchor"):
+            if getattr(objective, name).weight > 0:
+                raise ValueError(
+                    f"objective.{name} is a mean over loops, and with training.depth.per_sequence a sequence that "
+                    "is done keeps its state, which would count again at every later loop; set "
+                    "training.depth.per_sequence: false, or remove the penalty"
+                )
+        if self.model.loop_embedding == "modulation":
+            raise ValueError(
+                "model.loop_embedding 'modulation' tells the layers how many loops an unroll runs, and with "
+                "training.depth.per_sequence all sequences would be told the deepest one's; set "
+                "training.depth.per_sequence: false, or another loop_embedding"
             )
 
     def to_yaml(self) -> str:

@@ -91,12 +91,53 @@ def test_round_trip(**drawn: object) -> None:
             },
             "set model.readout.s_ref: fixed",
         ),
+        (
+            {"training": {"depth": {"distribution": "uniform", "low": 6}}},
+            "training.depth.low 6 is above 4, the most loops",
+        ),
+        (
+            {"training": {"depth": {"low": 6, "curriculum": 10}}},
+            "or raise training.depth.mean (None: model.loops)",
+        ),
+        (
+            {
+                "objective": {"norm_penalty": {"weight": 0.1, "over": "each", "loop_weights": [1, 1, 1, 1]}},
+                "training": {"depth": {"distribution": "uniform", "high": 6}},
+            },
+            "objective.norm_penalty.loop_weights has one number per loop, but training.depth varies",
+        ),
+        (
+            {
+                "objective": {"placement": "terminal", "scale_anchor": 0.1},
+                "training": {"depth": {"distribution": "uniform", "per_sequence": True}},
+            },
+            "objective.scale_anchor is a mean over loops",
+        ),
+        (
+            {
+                "model": {"loop_embedding": "modulation"},
+                "objective": {"placement": "terminal"},
+                "training": {"depth": {"distribution": "uniform", "per_sequence": True}},
+            },
+            "all sequences would be told the deepest one's",
+        ),
     ],
 )
 def test_refusals_name_the_key_the_value_and_what_to_do(values: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match="^here: ") as caught:
         parse_config(values, "here")
     assert message in str(caught.value)
+
+
+def test_the_gate_stage_accepts_one_depth_of_its_own() -> None:
+    values = {
+        "model": {"exit_gate": True},
+        "objective": {"placement": "gate-improvement"},
+        "training": {"depth": {"mean": 3}},
+    }
+    assert parse_config(values, "here").training.depth.fewest(4) == 3
+    with pytest.raises(ValueError, match="to 2 or more"):
+        parse_config({**values, "training": {"depth": {"mean": 1}}}, "here")
 
 
 def test_yaml_numbers_that_pyyaml_reads_as_text_are_numbers(tmp_path: Path) -> None:

@@ -2,14 +2,16 @@
 
 STARS (Yang et al., "Stabilizing Recurrent Dynamics …", arXiv 2605.26733): at the last state h the loop map g (one
 carry and core) has Jacobian J; power iteration with vector-Jacobian products estimates its largest stretch, and
-weight · ‖Jᵀv‖² joins the loss. Costs one loop forward and `iterations` backward passes, recorded for a second one.
+weight · ‖Jᵀv‖² joins the loss. Costs one loop forward and `iterations` backward passes, recorded for a second one;
+that loop keeps its activations, also under gradient checkpointing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from loopscope.objectives.extras import AbstractCollector, AbstractExtra, TokenLoss
@@ -71,13 +73,26 @@ def squared_stretch(
     generator = None if random else torch.Generator().manual_seed(0)
     drawn = torch.randn(hidden.shape, generator=generator)
     vector = _unit(drawn.to(hidden.device, hidden.dtype))
-    # Fused attention kernels have no second derivative.
-    with sdpa_kernel(SDPBackend.MATH):
+    # Fused attention kernels have no second derivative; a checkpoint would recompute outside and find them.
+    with sdpa_kernel(SDPBackend.MATH), _kept_activations(model):
         reached = model.core(model.carry(hidden, state.loop, context), state.loop + 1, context)
         for _ in range(iterations):
             (product,) = torch.autograd.grad(reached, hidden, vector, create_graph=True)
             vector = _unit(product)
     return wide(product).square().sum(dim=(1, 2)).mean()
+
+
+@contextmanager
+def _kept_activations(model: nn.Module) -> Iterator[None]:
+    """Gradient checkpointing off inside, in every module that has the flag (transformers' layers have it too)."""
+    on = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False) is True]
+    for module in on:
+        module.gradient_checkpointing = False
+    try:
+        yield
+    finally:
+        for module in on:
+            module.gradient_checkpointing = True
 
 
 def _unit(vector: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq dim"]:

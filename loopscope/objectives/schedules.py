@@ -5,6 +5,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
+MOST = 10_000
+"""Largest mean depth: far beyond what is trained, and far below where drawing a Poisson number fails."""
+WIDEST = 2.0
+"""Largest spread. The mean is kept, so the median falls as mean·e^(-spread²/2): at 2 it is an eighth of the mean."""
+
+
 class DepthConfig(BaseModel):
     """The number of loops of a step: a pure function of (seed, step), as the batch is."""
 
@@ -12,14 +18,14 @@ class DepthConfig(BaseModel):
 
     distribution: Literal["fixed", "uniform", "lognormal-poisson"] = "fixed"
     """uniform: from low to high. lognormal-poisson: 1 + Poisson(e^τ), τ normal, as recurrent-depth pretraining."""
-    mean: float | None = Field(None, gt=0)
+    mean: float | None = Field(None, gt=0, le=MOST)
     """fixed: the depth. lognormal-poisson: the mean of e^τ, so that the mean depth is one more. None: model.loops."""
     spread: float = Field(0.5, ge=0)
     """lognormal-poisson: standard deviation of τ."""
     low: int = Field(1, ge=1)
-    """Fewest loops; where a curriculum starts."""
+    """Fewest loops; where a curriculum starts. fixed: only that."""
     high: int | None = Field(None, ge=1)
-    """Most loops. None: model.loops for uniform, no limit for lognormal-poisson."""
+    """Most loops, not for fixed. None: model.loops for uniform, no limit for lognormal-poisson."""
     per_sequence: bool = False
     """One depth per sequence: one that is done keeps its state, and its loss is at its own depth."""
     backprop: int | None = Field(None, ge=1)
@@ -36,6 +42,11 @@ class DepthConfig(BaseModel):
     def _consistent(self) -> "DepthConfig":
         if self.high is not None and self.high < self.low:
             raise ValueError(f"high {self.high} is below low {self.low}")
+        if self.spread > WIDEST:
+            raise ValueError(
+                f"spread {self.spread} is above {WIDEST}: the mean depth would come from a few very deep steps, "
+                "and nearly all the others would run 1 or 2 loops; give 2 or less (0.5 is usual)"
+            )
         if self.distribution == "fixed":
             if self.per_sequence:
                 raise ValueError(
@@ -43,6 +54,7 @@ class DepthConfig(BaseModel):
                 )
             if self.mean is not None and self.mean != int(self.mean):
                 raise ValueError(f"mean {self.mean} must be a whole number for distribution 'fixed'")
+            self._check_limits_of_fixed()
         if self.distribution == "uniform" and self.mean is not None:
             raise ValueError(
                 "mean does nothing for distribution 'uniform', which has low and high; remove it"
@@ -50,6 +62,29 @@ class DepthConfig(BaseModel):
         if self.distribution != "lognormal-poisson" and self.spread != 0.5:
             raise ValueError(f"spread belongs to 'lognormal-poisson', not {self.distribution!r}; remove it")
         return self
+
+    def _check_limits_of_fixed(self) -> None:
+        """Limits would move a depth that is given; only a curriculum has a use for one of them."""
+        if self.high is not None:
+            raise ValueError(
+                f"high {self.high} limits a distribution, and distribution 'fixed' has one depth; set mean to that "
+                "depth, or distribution: uniform"
+            )
+        if self.low != 1 and not self.curriculum:
+            raise ValueError(
+                f"low {self.low} limits a distribution or starts a curriculum, and distribution 'fixed' has one "
+                "depth; set mean to that depth, distribution: uniform, or a curriculum"
+            )
+
+    def fewest(self, loops: int) -> int:
+        """The least depth a step may have, for a model of `loops`."""
+        if self.distribution == "fixed" and not self.curriculum:
+            return int(self.mean or loops)
+        return self.low
+
+    def most(self, loops: int) -> int:
+        """The most loops of a step, for a model of `loops`; not for lognormal-poisson, which need not have one."""
+        return int((self.high if self.distribution == "uniform" else self.mean) or loops)
 
     @property
     def varies(self) -> bool:

@@ -64,9 +64,17 @@ def test_limits_and_repetition() -> None:
 def test_a_curriculum_grows_linearly() -> None:
     fixed = DepthConfig(mean=9, curriculum=8)
     assert [draw_depths(fixed, 4, 0, step, 1)[0] for step in range(10)] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 9]
+    shallow = DepthConfig(mean=9, low=3, curriculum=3)
+    assert [draw_depths(shallow, 4, 0, step, 1)[0] for step in range(5)] == [3, 5, 7, 9, 9]
     uniform = DepthConfig(distribution="uniform", high=8, curriculum=100)
     assert max(draw_depths(uniform, 4, 0, step, 1)[0] for step in range(15)) <= 2
     assert max(draw_depths(uniform, 4, 0, step, 1)[0] for step in range(100, 200)) == 8
+
+
+def test_the_widest_and_deepest_settings_can_be_drawn() -> None:
+    """Half the depths are at most 1 + the median that the docstring of the bound names."""
+    found = draws(DepthConfig(distribution="lognormal-poisson", mean=10_000, spread=2.0))
+    assert np.median(found) == pytest.approx(10_000 * np.exp(-2), rel=0.1)
 
 
 @pytest.mark.parametrize("last", [1, 2, 5])
@@ -144,6 +152,10 @@ def test_a_sequence_that_is_done_keeps_its_state() -> None:
         ({"mean": 2.5}, "must be a whole number"),
         ({"distribution": "uniform", "mean": 3}, "mean does nothing for distribution 'uniform'"),
         ({"distribution": "uniform", "spread": 0.1}, "spread belongs to 'lognormal-poisson'"),
+        ({"high": 8}, "high 8 limits a distribution"),
+        ({"low": 8}, "low 8 limits a distribution or starts a curriculum"),
+        ({"distribution": "lognormal-poisson", "spread": 8}, "spread 8.0 is above 2.0"),
+        ({"distribution": "lognormal-poisson", "mean": 1e30}, "less than or equal to 10000"),
         ({"distribution": "poisson"}, "Input should be 'fixed'"),
     ],
 )

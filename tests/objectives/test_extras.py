@@ -108,6 +108,23 @@ def test_power_iteration_finds_the_largest_stretch_of_the_loop_map() -> None:
     assert float(torch.stack(lengths[100:]).log().mean().exp()) == pytest.approx(float(radius), rel=0.01)
 
 
+@pytest.mark.parametrize("through_state", [False, True])
+def test_the_jacobian_penalty_is_the_same_under_gradient_checkpointing(through_state: bool) -> None:
+    """Loss and gradients; the model goes on checkpointing afterwards."""
+    model = made(prelude=1, injection="add").train()
+    found = []
+    for checkpointing in (False, True):
+        model.zero_grad()
+        model.gradient_checkpointing = checkpointing
+        torch.manual_seed(0)
+        loss = evaluate(model, jacobian={"weight": 0.5, "iterations": 2, "through_state": through_state})
+        loss.total.backward()
+        assert model.gradient_checkpointing is checkpointing
+        found.append([loss.terms["jacobian"].detach(), *(p.grad for p in model.parameters())])
+    for plain, recomputed in zip(*found, strict=True):
+        assert torch.allclose(plain, recomputed, rtol=1e-5, atol=1e-7)
+
+
 def test_the_jacobian_penalty_makes_the_loop_map_contract() -> None:
     model = made().train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
