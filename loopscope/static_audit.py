@@ -2,14 +2,15 @@
 
 The same four words as the measured verdict, by the same rule, from what the settings say: which loss terms read
 H_k at each loop, whether they can see its scale there, and what the step between loops leaves of it. A test holds
-this reading equal to the measured one on every shipped condition.
+this reading equal to the measured one on every shipped condition. Two things a config cannot know: how much a sight
+that fades as 1/s shows at the start, and what a learned matrix on the state leaves of it. Reasons then say so.
 """
 
 from collections.abc import Callable
 
 from loopscope.config import RunConfig
 from loopscope.model.config import ModelConfig
-from loopscope.model.facts import gate_sees, readout_sees, step_does
+from loopscope.model.facts import Sight, gate_sees, readout_sees, step_does
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.results import WORST_FIRST, StaticAudit, StaticLoop, Verdict
 
@@ -36,15 +37,30 @@ def _loop(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> tuple[Ve
     step = step_does(model)
     if step.effect == "removes":
         return "removed", f"{step.why}: nothing of the scale reaches the next loop"
-    for later in range(loop, model.loops + 1):
-        for term, sees in TERMS.items():
-            if sees(model, objective, later):
-                here = "here" if later == loop else f"at loop {later}, to which the scale is carried"
-                return "visible", f"{term} sees it {here}"
+    unknown = f"; {UNKNOWN}" if model.injection.kind == "concat" else ""
+    if found := _seen_by(model, objective, loop, fading=False):
+        return "visible", f"{found[0]} sees it {found[1]}"
+    faded = _seen_by(model, objective, loop, fading=True)
+    if faded and step.effect != "damps":
+        return "visible", f"{faded[0]} sees it {faded[1]}, how much a config cannot know{unknown}"
+    if faded:
+        # What shrinks anyway may be too small to count where only something of fixed size shows it.
+        return "damped", f"{step.why}{unknown}; {faded[0]} may show it {faded[1]}"
     unseen = f"{_hidden(model, objective)} and there is no penalty on scale"
     if step.effect == "damps":
-        return "damped", f"{unseen}, but {step.why}"
-    return "blind", f"{unseen}, while the recurrence carries it on"
+        return "damped", f"{unseen}, but {step.why}{unknown}"
+    return "blind", f"{unseen}, while the recurrence carries it on{unknown}"
+
+
+def _seen_by(
+    model: ModelConfig, objective: ObjectiveConfig, loop: int, fading: bool
+) -> tuple[str, str] | None:
+    """The first term that sees the scale of `loop`, and at which loop; those that fade with it, or the others."""
+    for later in range(loop, model.loops + 1):
+        for term, sees in TERMS.items():
+            if (term in FADING_TERMS) == fading and sees(model, objective, later):
+                return term, "here" if later == loop else f"at loop {later}, to which the scale is carried"
+    return None
 
 
 def _cross_entropy(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> bool:
@@ -56,14 +72,18 @@ def _coda(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> bool:
 
 
 def _gate(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> bool:
+    return _gate_sight(model, objective, loop) == "scale"
+
+
+def _gate_coda(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> bool:
+    return _gate_sight(model, objective, loop) == "ratio"
+
+
+def _gate_sight(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> Sight:
     # The last loop takes what the earlier gates leave: its own gate has no say.
     seen = gate_sees(model, loop, model.loops)
-    return (
-        objective.placement == "exit-weighted"
-        and loop < model.loops
-        and seen is not None
-        and seen.sight != "nothing"
-    )
+    trained = objective.placement == "exit-weighted" and loop < model.loops
+    return seen.sight if trained and seen is not None else "nothing"
 
 
 def _norm_penalty(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> bool:
@@ -75,15 +95,19 @@ def _scale_anchor(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> 
 
 
 def _shortcut(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> bool:
+    return _shortcut_sight(model, objective, loop) == "scale"
+
+
+def _shortcut_coda(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> bool:
+    return _shortcut_sight(model, objective, loop) == "ratio"
+
+
+def _shortcut_sight(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> Sight:
     # Outside training the shorter unroll ends half way; there its readout is that of a last loop.
     short = model.loops // 2
     own = model.loop_embedding != "modulation"  # otherwise it is another unroll, whose states are not these
-    return (
-        objective.shortcut.weight > 0
-        and own
-        and loop == short
-        and readout_sees(model, short, short).sight != "nothing"
-    )
+    on = objective.shortcut.weight > 0 and own and loop == short
+    return readout_sees(model, short, short).sight if on else "nothing"
 
 
 def _jacobian(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> bool:
@@ -95,11 +119,18 @@ TERMS: dict[str, Callable[[ModelConfig, ObjectiveConfig, int], bool]] = {
     "the norm penalty": _norm_penalty,
     "the scale anchor": _scale_anchor,
     "the shortcut through its readout": _shortcut,
+    "the exit gate (which may saturate)": _gate,
     "the cross-entropy through the coda (fading as 1/s)": _coda,
+    "the shortcut through the coda (fading as 1/s)": _shortcut_coda,
+    "the exit gate through the coda (fading as 1/s)": _gate_coda,
     "the Jacobian penalty (fading as 1/s)": _jacobian,
-    "the exit gate (which reads the raw state, and may saturate)": _gate,
 }
 """Loss terms that can see scale, strongest first. A new term is a line here."""
+
+FADING_TERMS = frozenset(term for term in TERMS if "fading" in term)
+"""Those that see scale only against something of fixed size: at the start it may be too little to count."""
+
+UNKNOWN = "what the injection's learned matrix leaves of the state a config cannot know"
 
 
 def _reads(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> bool:

@@ -1,5 +1,10 @@
 """Values that several tests share."""
 
+from loopscope.config import RunConfig
+from loopscope.model.facts import step_does
+from loopscope.results import StaticLoop, Verdict
+from loopscope.static_audit import UNKNOWN
+
 TINY = [
     "--model.dim=16",
     "--model.heads=2",
@@ -30,3 +35,17 @@ VERDICTS = {
     "dense/rmsnorm+interloop": "removed",
 }
 """What every shipped condition is, trained or not."""
+
+
+def open_verdicts(config: RunConfig, said: StaticLoop) -> set[Verdict]:
+    """What an audit may measure where a config says `said`: that, but for the two things that no config knows.
+
+    A sight that fades as 1/s (a coda, a Jacobian) may be too small to count at the start, and larger once weights
+    have grown: the loop is then what its step makes of it. And a learned matrix on the state (injection concat) may
+    shrink it or not. Each is said in the reason.
+    """
+    learned: set[Verdict] = {"damped", "blind"} if UNKNOWN in said.reason else set()
+    if "fading" in said.reason:
+        damps = step_does(config.model).effect == "damps"
+        return {"visible", "damped" if damps else "blind"} | learned
+    return {said.status} | (learned if said.status in learned else set())

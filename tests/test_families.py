@@ -22,6 +22,7 @@ from loopscope.objectives.objective import build_objective
 from loopscope.recipes import CONDITIONS, condition_change, is_condition, recipe
 from loopscope.run import execute
 from loopscope.static_audit import static_audit
+from tests.shared import open_verdicts
 
 IDS = torch.arange(64).view(2, 32) * 3 % 96
 LABELS = (IDS * 5 + 1) % 96
@@ -35,7 +36,7 @@ VERDICTS = {
     "universal": "blind",
     "ouro": "removed",
     "huginn": "removed",
-    "parcae": "visible",  # its coda adds to the state before the last norm
+    "parcae": "damped",  # its coda adds to the state before the last norm: that may show it, or not yet
     "loopformer": "blind",
     "deeploop": "removed",
     "hybrid": "blind",
@@ -63,7 +64,8 @@ def test_a_family_trains_a_step_and_audits_as_it_reads(family: str, condition: s
     objective(unroll_to(model, IDS, draw_depths(config.training.depth, 4, 0, 0, 2)), LABELS).total.backward()
     measured = loopscope.audit(model, IDS, LABELS, objective)
     read = static_audit(config)
-    assert [loop.status for loop in read.loops] == [loop.status for loop in measured.loops], read.why
+    for said, found in zip(read.loops, measured.loops, strict=True):
+        assert found.status in open_verdicts(config, said), (said, found)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -80,7 +82,29 @@ def test_a_family_as_published_trains_a_step_and_has_its_verdict(family: str) ->
     loss.total.backward()
     assert torch.isfinite(loss.total)
     measured = loopscope.audit(model, IDS, LABELS, objective)
-    assert measured.verdict == static_audit(config).verdict == VERDICTS[family]
+    read = static_audit(config)
+    assert read.verdict == VERDICTS[family]
+    # Weights that were moved make parcae's coda show what it hides at its start: either is right for a fading sight.
+    assert {loop.status for loop in measured.loops} <= set.union(
+        *(open_verdicts(config, loop) for loop in read.loops)
+    )
+
+
+def test_a_coda_that_shows_too_little_is_not_called_scale_invariant() -> None:
+    """Parcae as it starts: damped, and the sentence says that its coda shows a little of the scale."""
+    config = recipe("laptop", "parcae", SMALL)
+    torch.manual_seed(0)
+    measured = loopscope.audit(
+        LoopedTransformer(config.model), IDS, LABELS, build_objective(config.objective)
+    )
+    read = static_audit(config)
+    assert measured.verdict == read.verdict == "damped"
+    assert "shows too little of it to count, and less as it grows" in measured.why
+    assert "scale-invariant" not in measured.why
+    assert "the coda (fading as 1/s) may show it at loop 4" in read.why
+    blind = recipe("laptop", "universal", SMALL)
+    found = loopscope.audit(LoopedTransformer(blind.model), IDS, LABELS, build_objective(blind.objective))
+    assert "is scale-invariant" in found.why
 
 
 def test_shapes_are_the_published_ones() -> None:

@@ -21,6 +21,7 @@ from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.objective import build_objective
 from loopscope.recurrence import LoopState, unroll
 from loopscope.static_audit import TERMS, static_audit
+from tests.shared import open_verdicts
 
 IDS = torch.randint(24, (2, 6), generator=torch.Generator().manual_seed(5))
 LABELS = (IDS * 5 + 2) % 24
@@ -143,14 +144,13 @@ def check_a_config(config: RunConfig) -> None:
     seen_kinds.add(read.verdict)
     # At a scale where a norm's branches are small beside the state, the measured verdict is the read one.
     verdicts = loop_verdicts(measured, whole)
-    fading = any(
-        TERMS[name](config.model, config.objective, loop)
-        for name in TERMS
-        if "fading" in name or "gate" in name
+    saturating = any(
+        TERMS["the exit gate (which may saturate)"](config.model, config.objective, loop)
         for loop in range(1, config.model.loops + 1)
     )
-    if not fading:
-        assert [loop.status for loop in verdicts] == [loop.status for loop in read.loops]
+    if not saturating:
+        for said, found in zip(read.loops, verdicts, strict=True):
+            assert found.status in open_verdicts(config, said), (said, found)
 
 
 @pytest.mark.slow

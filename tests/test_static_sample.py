@@ -16,6 +16,7 @@ from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.objective import build_objective
 from loopscope.recurrence import unroll
 from loopscope.static_audit import static_audit
+from tests.shared import open_verdicts
 
 IDS = torch.arange(48).view(3, 16) * 7 % 60
 LABELS = (IDS * 11 + 5) % 60
@@ -109,7 +110,8 @@ def test_the_reading_is_the_measurement(values: dict[str, Any], seed: int) -> No
         measured = loop_verdicts(seen, carries(states))
     read = static_audit(config)
     event(f"{read.verdict}, {len({loop.status for loop in read.loops})} kinds of loop")
-    assert [loop.status for loop in read.loops] == [loop.status for loop in measured], (
-        read.why,
-        [(loop.exposure, loop.exposure_grown, loop.carry) for loop in measured],
-    )
+    for said, found in zip(read.loops, measured, strict=True):
+        assert found.status in open_verdicts(config, said), (
+            said,
+            [(loop.status, loop.exposure, loop.exposure_grown, loop.carry) for loop in measured],
+        )

@@ -23,6 +23,8 @@ HIDES = 0.02
 """A readout is scale-invariant where its response to scale, at `GROWN` times the size, is below this over `GROWN`.
 A norm's eps lets eps / (mean square + eps) through, which fades as 1 / s²; unlooped layers after the loop show
 scale by their own residual, which fades as 1 / s and is counted."""
+ROUNDING = 2e-5
+"""A readout's response to scale that is rounding: fp32 leaves about 1e-7 over the step of the difference, 1e-2."""
 DAMPED = 0.99
 """Slope: what one step between loops and one loop leave of a large state, whatever they add beside."""
 
@@ -72,6 +74,12 @@ def loop_verdicts(seen: Sequence[LoopVisibility], carried: Sequence[Carry]) -> l
 def hides_scale(loop: LoopVisibility) -> bool:
     """Whether this loop's readout is scale-invariant, but for its norm's eps."""
     return loop.readout_response_grown * GROWN < HIDES
+
+
+def shows_little(loop: LoopVisibility) -> bool:
+    """Whether a readout that counts as hiding the scale shows some, fading as 1/s (a coda) and not as 1/s² (an eps)."""
+    grown = loop.readout_response_grown
+    return hides_scale(loop) and grown > ROUNDING and grown * GROWN**1.5 > loop.readout_response
 
 
 def _exposure(direct: Sequence[float], carried: Sequence[Carry], index: int) -> float:
@@ -160,7 +168,10 @@ def _unseen(
         )
         if len(reads) > 1 and where:
             where = f" at {_names([loop.loop for loop in reads])}, those that are read,"
-        parts.append(f"{named}{where} is scale-invariant")
+        if any(shows_little(loop) for loop in reads):
+            parts.append(f"{named}{where} shows too little of it to count, and less as it grows")
+        else:
+            parts.append(f"{named}{where} is scale-invariant")
     elif reads:
         parts.append(f"{named} shows next to nothing of it")
     gate = [

@@ -95,9 +95,34 @@ def forward_flops(config: ModelConfig, seq: int, loops: int, exits: int) -> int:
     return _body(config, seq, loops, exits) + exits * _head(config)
 
 
-def training_flops(config: ModelConfig, seq: int, loops: int, exits: int) -> int:
-    """FLOPs per token of forward and backward, twice the forward; the chunked head once more, to recompute logits."""
-    return 3 * _body(config, seq, loops, exits) + 4 * exits * _head(config)
+def training_flops(config: ModelConfig, seq: int, loops: int, exits: int, backprop: int | None = None) -> int:
+    """FLOPs per token of forward and backward, twice the forward; the chunked head once more, to recompute logits.
+
+    Args:
+        backprop: loops that the gradient goes through, the last ones; earlier loops cost their forward pass only.
+    """
+    whole = 3 * _body(config, seq, loops, exits) + 4 * exits * _head(config)
+    cut = loops if backprop is None else min(backprop, loops)
+    before = _body(config, seq, loops - cut, exits=0) if cut < loops else 0
+    if (
+        config.injection.kind != "none"
+    ):  # the input still gets its gradient, through the later loops' injections
+        before = max(0, before - config.prelude * _layer_flops(config, seq, shared=False))
+    return whole - 2 * before
+
+
+def shortcut_flops(config: ModelConfig, seq: int, loops: int, heads: int = 1) -> int:
+    """What shortcut consistency adds to a training step, per token: a second exit, at half the depth on average.
+
+    A model whose states know their depth (`loop_embedding` modulation) runs a second unroll for it.
+
+    Args:
+        heads: 1 where the shorter way has a cross-entropy of its own, else 0.
+    """
+    short = max(1, loops // 2)
+    coda = _coda(config, seq)  # of the exit that is read, and once more, without gradient, of the target
+    again = _body(config, seq, short, exits=1) if config.loop_embedding == "modulation" else coda
+    return 3 * again + coda + 4 * heads * _head(config)
 
 
 def _body(config: ModelConfig, seq: int, loops: int, exits: int) -> int:
@@ -109,11 +134,15 @@ def _body(config: ModelConfig, seq: int, loops: int, exits: int) -> int:
     attention = _attention_flops(config, seq, shared=True)
     shared = config.layers * (attention + _feed_forward_flops(config, shared=True))
     later = config.layers * attention if config.looped == "attention" else shared
-    coda = config.coda * layer + 2 * dim * dim * config.coda_matrix
+    coda = _coda(config, seq)
     gate = 2 * dim * config.exit_gate
     if config.exit_gate and config.gate_reads == "readout":
         gate += coda
     return config.prelude * layer + shared + (loops - 1) * later + loops * (mixed + gate) + exits * coda
+
+
+def _coda(config: ModelConfig, seq: int) -> int:
+    return config.coda * _layer_flops(config, seq, shared=False) + 2 * config.dim**2 * config.coda_matrix
 
 
 def _head(config: ModelConfig) -> int:

@@ -85,6 +85,11 @@ def core_does(config: ModelConfig) -> Does:
     branches = "pre-norm branches" if placement == "pre" else "branches with norms on both sides"
     if config.injection.kind == "none":
         return Does("keeps", f"the residual passes the state on; {branches} only add to it")
+    if config.injection.kind == "concat":
+        return Does(
+            "keeps",
+            f"injection concat passes the state on through a learned matrix; {branches} only add to it",
+        )
     return Does(
         "keeps",
         f"the residual passes the state on; injection {config.injection.kind} and {branches} only add",

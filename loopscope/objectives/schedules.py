@@ -90,3 +90,17 @@ class DepthConfig(BaseModel):
     def varies(self) -> bool:
         """Whether steps may run at another depth than the model's."""
         return self.distribution != "fixed" or self.mean is not None or self.curriculum > 0
+
+    def average(self, loops: int) -> float:
+        """The mean depth of a step, once a curriculum is over; limits of a log-normal's tail are not counted.
+
+        Args:
+            loops: the model's trained depth.
+        """
+        mean = float(loops if self.mean is None else self.mean)
+        match self.distribution:
+            case "uniform":
+                return (self.low + (self.high or loops)) / 2
+            case "lognormal-poisson":
+                return 1 + mean
+        return mean

@@ -8,10 +8,14 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from loopscope.catalogue import training_cost
+from loopscope.config import merged
+from loopscope.families import family_change
 from loopscope.model.config import ModelConfig
 from loopscope.model.cost import cost
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.config import ObjectiveConfig
+from loopscope.objectives.depth import unroll_to
 from loopscope.objectives.objective import build_objective
 from loopscope.recipes import recipe
 from loopscope.recurrence import unroll
@@ -85,6 +89,28 @@ def test_training_flops_within_one_percent(name: str, placement: str) -> None:
     exits = 1 if placement == "terminal" else 3
     expected = counter.get_total_flops() / (BATCH * SEQ)
     assert cost(model.config, exits=exits).training_flops == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize("family", ["loopformer", "huginn", "universal"])
+def test_the_catalogues_training_flops_are_those_of_a_step(family: str) -> None:
+    """Second unroll of the shortcut, gradient through the last loops only: counted as a step runs them."""
+    over = {
+        "model": {**SIZES, "heads": 4, "layers": 1, "loops": 5},
+        "data": {"tokenizer": {"vocabulary": 200}},
+        "training": {"depth": {"backprop": 2}} if family == "huginn" else {},
+    }
+    config = recipe("laptop", "mine", {**merged(family_change(family, "laptop"), over)})
+    depth = round(config.training.depth.average(5))
+    assert depth == (6 if family == "huginn" else 5)
+    torch.manual_seed(0)
+    model = LoopedTransformer(config.model).eval()
+    ids = torch.randint(200, (BATCH, SEQ))
+    objective = build_objective(config.objective)  # in evaluation, its shorter way is half the depth
+    with counted() as counter:
+        states = unroll_to(model, ids, (depth,), config.training.depth.backprop)
+        objective(states, ids).total.backward()
+    expected = counter.get_total_flops() / (BATCH * SEQ)
+    assert training_cost(config) == pytest.approx(expected, rel=0.015)
 
 
 def test_cache_bytes_are_those_of_the_keys_and_values() -> None:
