@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from loopscope.data.config import DataConfig
+from loopscope.effects import cuts, without_effect
 from loopscope.model.config import ModelConfig
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.training.config import TrainingConfig
@@ -57,6 +58,8 @@ class RunConfig(BaseModel):
                 f"model.carry {list(self.model.carry)} has no effect with 1 loop: there is no next one",
                 stacklevel=2,
             )
+        for note in without_effect(self):
+            warnings.warn(note, stacklevel=2)
         tokenizer = self.data.tokenizer
         # A file's size is known once it is read: checked again before training.
         entries = {"bytes": 256, "file": 0}.get(tokenizer.kind, tokenizer.vocabulary)
@@ -107,6 +110,13 @@ class RunConfig(BaseModel):
             warnings.warn(
                 f"training.depth.backprop {depth.backprop} has no effect: all steps run {loops} loops",
                 stacklevel=2,
+            )
+        if cuts(self) and self.model.injection.kind == "none" and (self.model.prelude or not self.model.tied):
+            starved = "the prelude and the embedding" if self.model.prelude else "the embedding (tied: false)"
+            raise ValueError(
+                f"training.depth.backprop {depth.backprop} is below the depth and nothing is injected into later "
+                f"loops: {starved} would get no gradient. Set model.injection.kind (add, gated, concat), or raise "
+                "backprop"
             )
         if objective.shortcut.weight > 0 and loops == 1 and not depth.varies:
             warnings.warn(

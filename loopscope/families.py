@@ -82,11 +82,12 @@ FAMILIES: Mapping[str, Family] = {
         objective={"placement": "terminal"},
         depth={"distribution": "lognormal-poisson", "per_sequence": True, "backprop": 4},
         parts={"prelude": 1, "coda": 1, "coda_matrix": True},
-        sizes=("parcae-140m",),
+        sizes=("parcae-140m-core",),
     ),
     "loopformer": Family(
         source="Jeddi et al., LoopFormer: Elastic-Depth Looped Transformers (ICLR 2026)",
-        departs="steps are of equal size; its code also draws unequal ones for the short way",
+        departs="steps are of equal size; its code also draws unequal ones for the short way. Its code divides the "
+        "start of residual outputs by sqrt(2·layers), initialisation scaled by sqrt(2·layers·loops)",
         model={
             "readout": {"kind": "rmsnorm"},
             "loop_embedding": "modulation",
@@ -190,7 +191,8 @@ FAMILY_SIZES: Mapping[str, Callable[[], Change]] = {
     "huginn-3.5b": _size(
         5280, 4, 55, 32, 65_536, 4096, 17_920, {"positions": "rotary", "prelude": 2, "coda": 2}
     ),
-    "parcae-140m": _size(
+    # The 140M model of its paper without its value embeddings (75M): 69M parameters are left.
+    "parcae-140m-core": _size(
         768,
         2,
         6,

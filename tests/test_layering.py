@@ -20,10 +20,11 @@ ALLOWED = {
     "audit": {"recurrence", "objectives", "results"},
     "interop": {"recurrence", "model"},
     "report": {"results"},
-    "config": {"model", "objectives", "data", "training"},
+    "config": {"model", "objectives", "data", "training", "effects"},
+    "effects": {"config"},  # for its type alone, never at run time
     "families": set(),
     "recipes": {"config", "families"},
-    "catalogue": {"families", "model", "recipes", "static_audit"},
+    "catalogue": {"config", "families", "model", "recipes", "static_audit"},
     "recipes_command": {"arguments", "catalogue", "families"},
     "run": {"config", "model", "objectives", "data", "training", "results"},
     "arguments": {"config", "recipes"},

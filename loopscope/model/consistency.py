@@ -85,6 +85,8 @@ def _without_effect(config: "ModelConfig") -> Iterator[str]:
                 yield f"model.{name} has no effect with 1 loop: nothing differs between loops"
     if _set(config.adapters, "alpha") and not config.adapters.rank:
         yield "adapters.alpha has no effect while adapters.rank is 0"
+    if config.block.width is not None and not config.unchanged("feed_forward"):
+        yield f"feed_forward {config.feed_forward} has no effect: block.width {config.block.width} says the width"
 
 
 def rotated_channels(config: "ModelConfig") -> int:
