@@ -62,7 +62,8 @@ def wrap(
         loops: the trained depth; left out, the number of times the forward calls the block.
         set_loops: how to run the forward at another depth: a keyword of it, the attributes that hold the
             number (`["config.total_ut_steps", "model.total_ut_steps"]`), or a function from the number to
-            forward arguments. The trained depth is run this way too. Left out, loops beyond the trained depth repeat the last one.
+            forward arguments. The trained depth is run this way too. Left out, loops beyond the trained depth
+            repeat the last one.
         forward_kwargs: further arguments of the forward, or a function from ids to them.
         hidden: name of the block's argument that is the state; left out, its first float tensor.
 
