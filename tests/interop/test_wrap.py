@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import loopscope
 from loopscope.model.config import ModelConfig
@@ -320,7 +321,7 @@ def test_a_function_that_sets_the_depth_itself_is_called_to_set_it_back() -> Non
 
     model = loopscope.wrap(module, "layers", set_loops=set_depth)
     list(unroll(model, IDS, 7))
-    assert module.config.loops == kind.loops
+    assert module.config.loops == 3
 
 
 def test_a_state_beside_the_blocks_output_is_followed_and_warned_of() -> None:
@@ -461,6 +462,8 @@ def test_half_precision_is_followed_and_audited_in_fp32() -> None:
     bound = loopscope.wrap(module, "layers", readout=["between", "norm"], head=lambda x: module.lm_head(x))
     assert loopscope.audit(bound, IDS, LABELS).verdict == "removed"  # the function meets the fp32 weights too
     assert module.lm_head.weight.dtype == torch.bfloat16
+    with pytest.raises(ValueError, match="a function that refers to a module"):
+        copy.deepcopy(bound)
 
 
 # ---------------------------------------------------------------------------------------------- refusals
@@ -544,6 +547,54 @@ class AveragedInjected(Plain):
             x = self.stack(self.inject(torch.cat([x, embedded], dim=-1)))
             found = found + x
         return self.lm_head(self.norm(found))
+
+
+class HeadsAtTheEnd(Plain):
+    """Every loop's state reaches the head, one by one, after the last loop."""
+
+    def forward(self, ids: Tensor) -> Any:
+        x, found = self.tokens(ids), []
+        for _ in range(self.config.loops):
+            x = self.stack(x)
+            found.append(x)
+        return SimpleNamespace(logits=[self.lm_head(self.norm(state)) for state in found])
+
+
+class InjectedHeadsAtTheEnd(Plain):
+    def forward(self, ids: Tensor) -> Any:
+        embedded = x = self.tokens(ids)
+        found = []
+        for _ in range(self.config.loops):
+            x = self.stack(self.inject(torch.cat([x, embedded], dim=-1)))
+            found.append(x)
+        return SimpleNamespace(logits=[self.lm_head(self.norm(state)) for state in found])
+
+
+@pytest.mark.parametrize("kind", [HeadsAtTheEnd, InjectedHeadsAtTheEnd])
+def test_heads_that_are_called_after_the_loops_read_one_loop_each(kind: type[Plain]) -> None:
+    module = build(kind)
+    model = loopscope.wrap(module, "layers", set_loops="config.loops")
+    with torch.no_grad():
+        for state, own in zip(unroll(model, IDS), module(IDS).logits, strict=True):
+            assert torch.allclose(state.logits(), own, atol=1e-5)
+        deeper = copy.deepcopy(module)
+        deeper.config.loops = 5
+        for state, own in zip(unroll(model, IDS, 5), deeper(IDS).logits, strict=True):
+            assert torch.allclose(state.logits(), own, atol=1e-5)
+
+
+class Checkpointed(Plain):
+    """Layers that are computed again in the backward pass."""
+
+    def stack(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = checkpoint(layer, x, use_reentrant=False)
+        return x
+
+
+def test_a_checkpointed_block_is_no_cut_gradient() -> None:
+    module = build(Checkpointed)
+    assert torch.allclose(loopscope.wrap(module, "layers")(IDS), module(IDS), atol=1e-5)
 
 
 class OnlyLoss(Plain):

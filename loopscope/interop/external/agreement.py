@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from loopscope.interop.external.calls import recording
 from loopscope.interop.external.follow import Trace
 from loopscope.interop.external.followed import Followed
-from loopscope.interop.external.probes import probes, turned
+from loopscope.interop.external.probes import probes
 from loopscope.interop.external.runs import (
     HALF_TOLERANCE,
     TOLERANCE,
@@ -30,6 +31,7 @@ GRADIENT_GAP = 0.05
 def choose_ways(model: Followed, trace: Trace, start: Tensor) -> None:
     """Set `replays` and `passes_on` where the quick way gives what following the forward gives."""
     follower, past = model.follower, trace.states
+    follower.heads_at_end = _calls_after_the_loops(model, trace) == trace.depth
     tolerance = TOLERANCE.get(dtype_of(model.module), HALF_TOLERANCE)
     with model.quietly():
         replays = [_close(follower.replay(trace, start, 1), follower.core(trace, past, start, 1), tolerance)]
@@ -40,6 +42,17 @@ def choose_ways(model: Followed, trace: Trace, start: Tensor) -> None:
             replays.append(_close(follower.replay(trace, carried, loop + 1), followed, tolerance))
             passes_on.append(torch.equal(carried, probe))
     model.replays, model.passes_on = all(replays), all(passes_on)
+
+
+def _calls_after_the_loops(model: Followed, trace: Trace) -> int:
+    """How often the forward calls its head after its last loop."""
+    head, last = model.reader, model.follower.layers[-1]
+    if not isinstance(head, nn.Module):
+        return 0
+    with recording([head, last]) as calls:
+        model.record(trace.input_ids, model.loops)
+    order = [call.module for call in calls]
+    return 0 if head is last else order[::-1].index(last)
 
 
 def check_gradients(model: Followed, trace: Trace, start: Tensor) -> None:
@@ -71,26 +84,28 @@ def _check_each_gradient(model: Followed, trace: Trace, start: Tensor) -> None:
         _refuse_a_cut(step, probe, f"loop {loop} to the next loop")
         _refuse_a_cut(read, probe, f"loop {loop} to its head")
 
-    def enter(hidden: Tensor) -> Tensor:
-        return model.core(hidden, 1, LoopContext(trace.input_ids, start, model.loops))
-
-    # Not at the start itself: a token that is embedded as zero is where a norm bends most.
-    _refuse_a_cut(
-        enter,
-        turned(start, torch.Generator().manual_seed(1)),
-        "the first loop's input to the block's output",
-    )
+    # Into the first loop only whether there is one: a checkpointed block's finite difference is not its derivative
+    # there, nor is that of a norm at a token that is embedded as zero.
+    with torch.enable_grad():
+        leaf = start.detach().clone().requires_grad_()
+        entered = model.core(leaf, 1, LoopContext(trace.input_ids, start, model.loops))
+        if not entered.requires_grad:
+            raise ValueError(_cut("the first loop's input to the block's output", 1.0))
 
 
 def _refuse_a_cut(function: Callable[[Tensor], Tensor], hidden: Tensor, between: str) -> None:
     gap = gradient_gap(function, hidden)
     if gap > GRADIENT_GAP:
-        raise ValueError(
-            f"the gradient from {between} misses the finite difference by {gap:.0%}: the module's forward cuts it "
-            "(a no_grad prefix, a detach, truncated backpropagation as by bptt_k), so what a loss sees of earlier "
-            "loops would be wrong. Switch that off in the module or through forward_kwargs, e.g. num_steps=(0, K) "
-            "or detach_between_steps=False"
-        )
+        raise ValueError(_cut(between, gap))
+
+
+def _cut(between: str, gap: float) -> str:
+    return (
+        f"the gradient from {between} misses the finite difference by {gap:.0%}: the module's forward cuts it "
+        "(a no_grad prefix, a detach, truncated backpropagation as by bptt_k, reentrant checkpointing), so what a loss "
+        "sees of earlier loops would be wrong. Switch that off in the module or through forward_kwargs, e.g. "
+        "num_steps=(0, K) or detach_between_steps=False"
+    )
 
 
 def gradient_gap(function: Callable[[Tensor], Tensor], hidden: Float[Tensor, "batch seq dim"]) -> float:

@@ -61,6 +61,9 @@ class Follower:
     ) -> None:
         self.module, self.layers, self.count, self.hidden = module, layers, count, hidden
         self.arguments = arguments
+        self.heads_at_end = (
+            False  # all loops' states reach the head after the last loop, in order, one by one
+        )
 
     @property
     def last(self) -> int:
@@ -172,7 +175,13 @@ class Follower:
             state = past.get(place.loop, hidden) if place.loop < here else hidden
             return self._skip(trace, place, call, state)
 
+        before = trace.depth - 1 if self.heads_at_end else 0  # calls for earlier loops
+
         def at_head(args: Any, kwargs: Any, own: Forward) -> Any:
+            nonlocal before
+            before -= 1
+            if before >= 0:
+                return own(*args, **kwargs)
             raise Reached(call_of(head, args, kwargs).hidden)
 
         return self._reach(trace, plan, head, at_head)
