@@ -31,7 +31,7 @@ from loopscope.objectives.token_loss import IGNORE_INDEX
 from loopscope.recurrence import AbstractLoopedLM, LoopState, scale, unroll
 from loopscope.results import LoopVerdict, ScaleCheck
 from loopscope.training.budget import TimeBudget
-from loopscope.training.probe import check_arguments, check_batch, slice_of
+from loopscope.training.probe import check_arguments, check_batch, repeats_inputs, slice_of
 from loopscope.training.undisturbed import undisturbed
 
 GROWN = 0.5
@@ -54,10 +54,15 @@ ADVICE = (
     "Add a penalty on the state's size to the loss (0.01 × mean square of H, say), read the raw state at every loop "
     "but the last, or put a norm between loops; loopscope.audit(model, input_ids, labels, objective) measures each."
 )
+UNSHIFTED = (
+    "the scale monitor's labels are the input tokens themselves, as transformers has them before its models shift "
+    "them: every cross-entropy here is of a token that the model was just given, and the verdict's exposures with it. "
+    "Call monitor.step(step, input_ids[:, :-1], labels[:, 1:])"
+)
 
 
 class ScaleWarning(UserWarning):
-    """A scale that the loss does not see is growing."""
+    """A scale that the loss does not see is growing, or the monitor cannot do its work as it is called."""
 
 
 class ScaleMonitor:
@@ -71,7 +76,8 @@ class ScaleMonitor:
             for runs whose processes must agree on when they check.
         tokens: most tokens of the batch that a check looks at.
         log: called with the `ScaleCheck` of every check.
-        tell: called with the warning, once for a runaway; None issues a `ScaleWarning`.
+        tell: called with the warning, once for a runaway, and with what else the user should know (labels that are
+            not shifted, a check that failed); None issues a `ScaleWarning`.
         clock: seconds that only go forward.
 
     Attributes:
@@ -106,6 +112,7 @@ class ScaleMonitor:
         self.warned: list[ScaleCheck] = []
         self.stopped = False  # a check failed: the training goes on without
         self._settled = False  # since the last warning
+        self._unshifted: bool | None = False  # None once it was told
         self._turn: int | None = None
         self._checks = 0  # in this process
         self._scale_seconds = inf  # what a check is expected to cost
@@ -127,7 +134,8 @@ class ScaleMonitor:
         Args:
             step: number of the step; a check is due at the first call and whenever a multiple of `every`
                 is reached or passed.
-            labels: the token that follows each input token; -100 is not counted.
+            labels: the token that follows each input token; -100 is not counted. Labels that are the input tokens
+                themselves are told of, once.
 
         Raises:
             ValueError: tokens that do not fit the model, at the first check. A later check that fails warns
@@ -150,6 +158,9 @@ class ScaleMonitor:
             self.stopped = True
             self.tell(f"the scale monitor stops at step {step}, the training goes on: {error}")
             return None
+        if self._unshifted:
+            self._unshifted = None
+            self.tell(UNSHIFTED)
         return self._keep(check, reason)
 
     def _check(self, step: int, input_ids: Tensor, labels: Tensor, judge: bool) -> tuple[ScaleCheck, str]:
@@ -164,6 +175,8 @@ class ScaleMonitor:
             ids, targets = (part.to(device) for part in slice_of(input_ids, labels, self.tokens))
             counts = bool((targets != IGNORE_INDEX).any())
             check_ids(self.model, ids, targets if counts else ids)
+            if self._unshifted is False:
+                self._unshifted = repeats_inputs(ids, targets)
             with torch.no_grad():
                 states = list(unroll(self.model, ids))
                 rms = tuple(torch.stack([scale(state.hidden).mean() for state in states]).tolist())

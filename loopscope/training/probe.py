@@ -19,7 +19,8 @@ def slice_of(
 ) -> tuple[Int[Tensor, "part width"], Int[Tensor, "part width"]]:
     """Up to `SEQUENCES` sequences and one window of them, together at most `tokens`, where most labels count.
 
-    Instruction data ignore the labels of long prompts: a slice of those alone would have no loss.
+    Instruction data ignore the labels of long prompts: a slice of those alone would have no loss. Both are
+    contiguous, as batches are: forwards call `targets.view(-1)`.
     """
     counted = labels != IGNORE_INDEX
     rows = counted.sum(dim=1).argsort(descending=True, stable=True)[:SEQUENCES]
@@ -27,7 +28,14 @@ def slice_of(
     sums = torch.nn.functional.pad(counted[rows].sum(dim=0).cumsum(dim=0), (1, 0))
     start = int((sums[width:] - sums[:-width]).argmax())
     window = slice(start, start + width)
-    return input_ids[rows, window], labels[rows, window]
+    return input_ids[rows, window].contiguous(), labels[rows, window].contiguous()
+
+
+def repeats_inputs(input_ids: Int[Tensor, "part width"], labels: Int[Tensor, "part width"]) -> bool:
+    """Whether every label that counts is its own input token, in text that does not itself repeat one token."""
+    counted = labels != IGNORE_INDEX
+    same = bool(((labels == input_ids) | ~counted).all())
+    return same and len(input_ids[counted].unique()) > 1
 
 
 def check_batch(input_ids: Tensor, labels: Tensor) -> None:

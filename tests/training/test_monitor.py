@@ -520,6 +520,46 @@ def test_a_slice_holds_labels_that_count() -> None:
     assert slice_of(input_ids[:1], labels[:1], 100)[0].shape == (1, 10)
 
 
+class Viewing(Sized):
+    """As nanoGPT's forward does: it flattens tokens by `view`, which refuses a slice that is not contiguous."""
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        return super().embed(input_ids.view(-1)).view(*input_ids.shape, -1)
+
+
+def test_a_slice_is_contiguous_however_the_batch_lies() -> None:
+    tokens = torch.randint(VOCABULARY, (SEQUENCE + 1, 8), generator=torch.Generator().manual_seed(0)).T
+    input_ids, labels = tokens[:, :-1], tokens[:, 1:]
+    assert not input_ids.is_contiguous()
+    for width in (4, 6, 100):
+        ids, targets = slice_of(input_ids, labels, width)
+        assert ids.is_contiguous()
+        assert targets.is_contiguous()
+        assert torch.equal(ids, input_ids[:2, : width // 2])
+        assert torch.equal(targets, labels[:2, : width // 2])
+    assert ScaleMonitor(Viewing(), budget=None, tokens=8).step(1, input_ids, labels) is not None
+
+
+def test_labels_that_are_not_shifted_are_told_of_once() -> None:
+    said: list[str] = []
+    tokens, labels = batch(1)
+    monitor = ScaleMonitor(make(), budget=None, every=1, tell=said.append)
+    monitor.step(1, tokens, labels)
+    same = torch.full_like(tokens, 3)  # the token that follows is the token
+    monitor.step(2, same, same)
+    assert said == []
+    prompt = tokens.masked_fill(torch.arange(SEQUENCE) < 4, -100)
+    for step in (3, 4):
+        check = monitor.step(step, tokens, prompt)
+        assert check is not None
+        assert check.step == step
+    (note,) = [text for text in said if "labels are the input tokens" in text]
+    assert "Call monitor.step(step, input_ids[:, :-1], labels[:, 1:])" in note
+    monitor = ScaleMonitor(make(), tell=said.append)
+    monitor.step(1, tokens, torch.full_like(tokens, -100))
+    assert said.count(note) == 1
+
+
 def test_without_labels_that_count_only_scales_are_measured() -> None:
     monitor = ScaleMonitor(make(), budget=None)
     check = monitor.step(1, batch(1)[0], torch.full((8, SEQUENCE), -100))

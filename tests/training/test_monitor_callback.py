@@ -145,6 +145,22 @@ def test_a_probe_of_ones_own(tmp_path: Path) -> None:
     assert monitor.history[0].rms == pytest.approx([float(size) for size in expected], rel=1e-5)
 
 
+def test_labels_beside_their_own_tokens_are_shifted(tmp_path: Path) -> None:
+    """As transformers has them; without the shift every label would be its own input, and the monitor would say so."""
+    trainer, monitor = make(tmp_path, steps=1)
+    said: list[str] = []
+    monitor.tell = said.append
+    callback = ScaleMonitorCallback(trainer, monitor)
+    trainer.add_callback(callback)
+    trainer.train()
+    assert callback.tokens is not None
+    input_ids, labels = callback.tokens
+    assert torch.equal(input_ids, torch.stack(DATA[:2])[:, :-1])
+    assert torch.equal(labels, torch.stack(DATA[:2])[:, 1:])
+    assert len(monitor.history) == 1
+    assert said == []
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_model_of_transformers_through_adapt(tmp_path: Path, dtype: torch.dtype) -> None:
     """HRM-Text as it is, trained by its own loss, also with weights in half precision; a norm ends its stack."""
