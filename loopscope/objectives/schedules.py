@@ -4,7 +4,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-
 MOST = 10_000
 """Largest mean depth: far beyond what is trained, and far below where drawing a Poisson number fails."""
 WIDEST = 2.0
