@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from loopscope.objectives.extras import AbstractCollector, AbstractExtra, TokenLoss
+from loopscope.objectives.random_state import RandomState
 from loopscope.recurrence import LoopState, wide
 
 
@@ -28,7 +29,7 @@ class JacobianPenalty(AbstractExtra):
         self.iterations = iterations
         self.through_state = through_state
 
-    def collector(self, loops: int, training: bool) -> AbstractCollector:
+    def collector(self, loops: int, training: bool, before: RandomState) -> AbstractCollector:
         return _Jacobian(self, training)
 
 
