@@ -8,6 +8,7 @@ that loop keeps its activations, also under gradient checkpointing.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -86,7 +87,9 @@ def squared_stretch(
 @contextmanager
 def _kept_activations(model: nn.Module) -> Iterator[None]:
     """Gradient checkpointing off inside, in every module that has the flag (transformers' layers have it too)."""
-    on = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False) is True]
+    on: list[Any] = [
+        module for module in model.modules() if getattr(module, "gradient_checkpointing", False) is True
+    ]
     for module in on:
         module.gradient_checkpointing = False
     try:
