@@ -57,13 +57,14 @@ def execute(config: RunConfig, run: Path, resume: bool = False, quiet: bool = Fa
     training_data = windows(config, data)
     torch.manual_seed(config.training.seed)
     model = LoopedTransformer(config.model)
-    if config.training.weights is not None:
-        load_weights(model, config.training.weights)
+    tokenizer = (data.directory / "tokenizer.json").read_text(encoding="utf-8")
+    # A run that has a checkpoint has its own weights, and goes on where the source is gone.
+    if config.training.weights is not None and newest_checkpoint(run) is None:
+        load_weights(model, config.training.weights, tokenizer)
     model.gradient_checkpointing = config.training.gradient_checkpointing
 
     run.mkdir(parents=True, exist_ok=True)
     write_text(run / CONFIG, config.to_yaml())
-    tokenizer = (data.directory / "tokenizer.json").read_text(encoding="utf-8")
     outcome = train(
         model,
         build_objective(config.objective),

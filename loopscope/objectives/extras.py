@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from loopscope.objectives.random_state import RandomState
 from loopscope.objectives.token_loss import Head
 from loopscope.recurrence import LoopState
 
@@ -34,5 +35,9 @@ class AbstractExtra(ABC):
     """What reports call it."""
 
     @abstractmethod
-    def collector(self, loops: int, training: bool) -> AbstractCollector:
-        """An empty collector for an unroll of `loops`. Outside training nothing may be drawn at random."""
+    def collector(self, loops: int, training: bool, before: RandomState) -> AbstractCollector:
+        """An empty collector for an unroll of `loops`. Outside training nothing may be drawn at random.
+
+        Args:
+            before: random numbers as they stood before the unroll began.
+        """

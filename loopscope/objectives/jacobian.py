@@ -8,6 +8,7 @@ that loop keeps its activations, also under gradient checkpointing.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from loopscope.objectives.extras import AbstractCollector, AbstractExtra, TokenLoss
+from loopscope.objectives.random_state import RandomState
 from loopscope.recurrence import LoopState, wide
 
 
@@ -28,7 +30,7 @@ class JacobianPenalty(AbstractExtra):
         self.iterations = iterations
         self.through_state = through_state
 
-    def collector(self, loops: int, training: bool) -> AbstractCollector:
+    def collector(self, loops: int, training: bool, before: RandomState) -> AbstractCollector:
         return _Jacobian(self, training)
 
 
@@ -85,7 +87,9 @@ def squared_stretch(
 @contextmanager
 def _kept_activations(model: nn.Module) -> Iterator[None]:
     """Gradient checkpointing off inside, in every module that has the flag (transformers' layers have it too)."""
-    on = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False) is True]
+    on: list[Any] = [
+        module for module in model.modules() if getattr(module, "gradient_checkpointing", False) is True
+    ]
     for module in on:
         setattr(module, "gradient_checkpointing", False)  # noqa: B010 (not every module declares it)
     try:

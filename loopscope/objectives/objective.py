@@ -25,6 +25,7 @@ from loopscope.objectives.placements import (
     Terminal,
     mean_over,
 )
+from loopscope.objectives.random_state import RandomState
 from loopscope.objectives.shortcut import ShortcutConsistency
 from loopscope.objectives.token_loss import IGNORE_INDEX, chunked_cross_entropy
 from loopscope.recurrence import LoopState, l2_norm, wide
@@ -76,8 +77,9 @@ class Objective:
         counted = labels != IGNORE_INDEX
         readings, norms, squares, means = [], [], [], []
         collectors: list[AbstractCollector] | None = None
+        before = RandomState(labels.device)  # an unroll draws nothing until its first state is asked for
         for state in states:
-            collectors = self._see(state, collectors)
+            collectors = self._see(state, collectors, before)
             reading = self._read(state, labels)
             token_loss = reading.token_loss
             readings.append(reading)
@@ -111,8 +113,9 @@ class Objective:
         counted = labels != IGNORE_INDEX
         readings, squares = [], []
         collectors: list[AbstractCollector] | None = None
+        before = RandomState(labels.device)  # an unroll draws nothing until its first state is asked for
         for state in states:
-            collectors = self._see(state, collectors)
+            collectors = self._see(state, collectors, before)
             readings.append(self._read(state, labels))
             squares.append(wide(state.hidden).square().mean())
         terms = {
@@ -140,11 +143,13 @@ class Objective:
             gate_logit = state.gate_logit()
         return Reading(state.loop, token_loss, gate_logit)
 
-    def _see(self, state: LoopState, collectors: list[AbstractCollector] | None) -> list[AbstractCollector]:
+    def _see(
+        self, state: LoopState, collectors: list[AbstractCollector] | None, before: RandomState
+    ) -> list[AbstractCollector]:
         """Show a state to the extra terms; the first one makes their collectors."""
         if collectors is None:
             loops, training = state.context.loops, state.model.training
-            collectors = [extra.collector(loops, training) for extra in self.extras]
+            collectors = [extra.collector(loops, training, before) for extra in self.extras]
         for collector in collectors:
             collector.see(state)
         return collectors

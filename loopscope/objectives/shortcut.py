@@ -16,6 +16,7 @@ from torch import Tensor
 
 from loopscope.objectives.extras import AbstractCollector, AbstractExtra, TokenLoss
 from loopscope.objectives.placements import mean_over
+from loopscope.objectives.random_state import RandomState
 from loopscope.recurrence import LoopState, unroll, wide
 
 
@@ -28,16 +29,17 @@ class ShortcutConsistency(AbstractExtra):
         self.weight = weight
         self.loss_weight = loss_weight
 
-    def collector(self, loops: int, training: bool) -> AbstractCollector:
+    def collector(self, loops: int, training: bool, before: RandomState) -> AbstractCollector:
         # The CPU's generator, which the training loop seeds in every step: no waiting for a device.
         short = int(torch.randint(1, loops, ())) if training and loops > 1 else max(1, loops // 2)
-        return _Shortcut(self, short if loops > 1 else None)
+        return _Shortcut(self, short if loops > 1 else None, before)
 
 
 class _Shortcut(AbstractCollector):
-    def __init__(self, settings: ShortcutConsistency, short: int | None) -> None:
+    def __init__(self, settings: ShortcutConsistency, short: int | None, before: RandomState) -> None:
         self.settings = settings
         self.short = short
+        self.before = before
         self.short_state: LoopState | None = None
         self.last: LoopState | None = None
 
@@ -57,7 +59,9 @@ class _Shortcut(AbstractCollector):
         state = self.short_state
         if state is None:
             states = unroll(self.last.model, self.last.context.input_ids, self.short)
-            state = deque(states, maxlen=1)[0]
+            # The same H_0 where it is noise, and the same dropout of the input: only the depth differs.
+            with self.before.again():
+                state = deque(states, maxlen=1)[0]
         features = state.features()
         with torch.no_grad():
             target = wide(self.last.features())

@@ -1,22 +1,28 @@
 """Starting a run from weights of another: fine-tuning, or a gate's second stage on a trained model."""
 
+import json
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from loopscope.training.checkpoint import WEIGHTS, newest_checkpoint
+from loopscope.training.checkpoint import STATE, WEIGHTS, newest_checkpoint, verify
 
+TOKENIZER = "tokenizer.json"
 NEW = ("gate.",)
 """Parameters that may be missing there and keep their own start: a gate can be added to a trained model."""
 
 
-def load_weights(model: nn.Module, source: str) -> None:
+def load_weights(model: nn.Module, source: str, tokenizer: str | None = None) -> None:
     """Copy weights from a run folder (its newest checkpoint), a checkpoint or a model folder.
 
+    Args:
+        tokenizer: contents of this run's `tokenizer.json`; a folder that has another one is refused.
+
     Raises:
-        ValueError: nothing to load there, or tensors that do not fit, named with both shapes.
+        ValueError: nothing to load there, a checkpoint that was changed after it was written, ids that mean
+            other words, or tensors that do not fit, named with both shapes.
     """
     folder = Path(source).expanduser()
     if not (folder / WEIGHTS).is_file():
@@ -26,6 +32,11 @@ def load_weights(model: nn.Module, source: str) -> None:
                 f"training.weights {source!r} holds neither {WEIGHTS} nor checkpoints; give a run or model folder"
             )
         folder = checkpoint
+        verify(folder)
+    elif (folder / STATE).is_file():
+        verify(folder)
+    if tokenizer is not None and (folder / TOKENIZER).is_file():
+        _check_tokenizer(folder / TOKENIZER, tokenizer)
     try:
         there = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
@@ -47,3 +58,15 @@ def load_weights(model: nn.Module, source: str) -> None:
             + "; ".join(problems[:5])
         )
     model.load_state_dict(there, strict=False)
+
+
+def _check_tokenizer(path: Path, here: str) -> None:
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error}); restore it") from error
+    if there != json.loads(here):
+        raise ValueError(
+            f"{path} differs from this run's tokenizer, so the weights would take its ids for other words; set data "
+            "as the run of those weights had it (its config.yaml says how), or data.tokenizer to the file it used"
+        )

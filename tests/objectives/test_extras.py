@@ -53,6 +53,25 @@ def test_the_shortcut_is_a_shorter_unroll(embedding: str, readout: str) -> None:
     assert torch.allclose(loss.total, sum(loss.terms.values()))
 
 
+def test_a_second_unroll_starts_from_the_same_noise() -> None:
+    """In training, where states know their depth: its own run from the same seed, and nothing drawn after moves."""
+    model = made(loop_embedding="modulation", start="random", injection="add").train()
+    objective = build_objective(ObjectiveConfig(shortcut={"weight": 1.0, "loss_weight": 0.0}))
+    for seed in range(4):
+        torch.manual_seed(seed)
+        found = objective(unroll(model, IDS), LABELS).terms["shortcut_consistency"]
+        after = torch.rand(())
+        torch.manual_seed(seed)
+        states = unroll(model, IDS)
+        next(states)
+        short = int(torch.randint(1, LOOPS, ()))
+        *_, whole = states
+        assert torch.equal(torch.rand(()), after)
+        torch.manual_seed(seed)
+        *_, fewer = unroll(model, IDS, short)
+        assert torch.allclose(found, F.mse_loss(fewer.features(), whole.features()), rtol=1e-5)
+
+
 def test_the_longer_unroll_is_held_fixed() -> None:
     """A state past the shortcut gets no gradient from it."""
     model = made()
