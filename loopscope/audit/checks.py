@@ -1,6 +1,6 @@
 """What an audit refuses before it measures anything, and what it changes and says so."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from loopscope.objectives.objective import Objective
 from loopscope.objectives.token_loss import IGNORE_INDEX
-from loopscope.recurrence import AbstractLoopedLM, check_input_ids, scale, unroll
+from loopscope.recurrence import AbstractLoopedLM, LoopState, check_input_ids, scale
 
 WIDE = (torch.float32, torch.float64)
 
@@ -40,16 +40,15 @@ def check_audit(model: Any, input_ids: Any, labels: Any, objective: Any = None) 
     return model
 
 
-@torch.no_grad()
-def notes_on(model: AbstractLoopedLM, input_ids: Tensor, labels: Tensor) -> tuple[str, ...]:
-    """What the reader should know of these tokens."""
+def notes_on(states: Sequence[LoopState], labels: Tensor) -> tuple[str, ...]:
+    """What the reader should know of the tokens behind these states."""
     notes = []
-    if torch.equal(labels, input_ids):
+    if torch.equal(labels, states[0].context.input_ids):
         notes.append(
             "The labels are the input ids themselves, so every cross-entropy is of the token that was read: give the "
             "token that follows each (labels = ids[:, 1:], input_ids = ids[:, :-1])."
         )
-    empty = torch.stack([scale(state.hidden) == 0 for state in unroll(model, input_ids)]).any(dim=0)
+    empty = torch.stack([scale(state.hidden) == 0 for state in states]).any(dim=0)
     if bool(empty.any()):
         notes.append(
             f"{int(empty.sum())} of {empty.numel()} tokens have a state of zeros (padding, perhaps): they have no "
@@ -105,12 +104,17 @@ def check_weights(model: AbstractLoopedLM) -> None:
             raise ValueError(f"the weights of {name} are not all finite; audit an earlier checkpoint")
 
 
-def check_labels(input_ids: Tensor, labels: Tensor) -> None:
-    """Refuse labels that are not one integer per token, or of which none counts."""
+def check_one_label_each(input_ids: Tensor, labels: Tensor) -> None:
+    """Refuse labels of another shape than the tokens."""
     if labels.shape != input_ids.shape:
         raise ValueError(
             f"labels have shape {tuple(labels.shape)}, input_ids {tuple(input_ids.shape)}; give one label per token"
         )
+
+
+def check_labels(input_ids: Tensor, labels: Tensor) -> None:
+    """Refuse labels that are not one integer per token, or of which none counts."""
+    check_one_label_each(input_ids, labels)
     if labels.dtype not in (torch.int64, torch.int32):
         raise ValueError(f"labels have dtype {labels.dtype}; they are token ids, int64 or int32")
     if not bool((labels != IGNORE_INDEX).any()):

@@ -52,7 +52,6 @@ def audit(model: Any, input_ids: Any, labels: Any, objective: Any = None) -> Aud
             in_fp32(looped) as notes,
             torch.autocast(input_ids.device.type, enabled=False),
         ):
-            notes = (*notes, *notes_on(looped, input_ids, labels))
             return _measure(looped, input_ids, labels, objective or Objective(Dense()), notes)
 
 
@@ -87,5 +86,5 @@ def _measure(
         remedies=tuple(try_remedies(states, carried, objective, labels, own.cross_entropy))
         if verdict in ("blind", "damped")
         else (),
-        notes=notes,
+        notes=(*notes, *notes_on(states, labels)),
     )

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from loopscope.audit.checks import check_one_label_each
 from loopscope.objectives.objective import Objective
 from loopscope.objectives.token_loss import IGNORE_INDEX
 from loopscope.recurrence import AbstractLoopedLM, check_input_ids
@@ -41,10 +42,7 @@ def repeats_inputs(input_ids: Int[Tensor, "part width"], labels: Int[Tensor, "pa
 def check_batch(input_ids: Tensor, labels: Tensor) -> None:
     """Raise ValueError unless both are [batch seq] tensors of one shape."""
     check_input_ids(input_ids)
-    if labels.shape != input_ids.shape:
-        raise ValueError(
-            f"labels have shape {tuple(labels.shape)}, input_ids {tuple(input_ids.shape)}; give one label per token"
-        )
+    check_one_label_each(input_ids, labels)
 
 
 def check_arguments(model: Any, objective: Any, every: Any, tokens: Any) -> None:
