@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from loopscope.arguments import parse, with_config
-from loopscope.audit_command import audit
+from loopscope.commands.audit import audit
+from loopscope.commands.recipes import recipes
 from loopscope.recipes import CONDITIONS, known
-from loopscope.recipes_command import recipes
 
 if TYPE_CHECKING:
     from loopscope.results import RunResult

@@ -62,7 +62,7 @@ def audit(arguments: Sequence[str]) -> None:
 
 
 def _static_audit(command: Audit) -> list[str]:
-    from loopscope.audit_text import print_static
+    from loopscope.commands.audit_text import print_static
     from loopscope.config import read_yaml
     from loopscope.recipes import recipe
     from loopscope.results import to_json
@@ -86,8 +86,8 @@ def _measured_audit(command: Audit) -> list[str]:
             raise ValueError(f"{name} is {value}; it must be a whole number from 1 up")
     import torch
 
-    from loopscope.audit_text import print_audits
     from loopscope.auditing import audit_subject, keep_audit, parse_objective
+    from loopscope.commands.audit_text import print_audits
     from loopscope.results import audit_values, to_json
     from loopscope.subject import find_subjects, open_subject
 

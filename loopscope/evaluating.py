@@ -1,0 +1,91 @@
+"""From a path to its evaluation record, and back into its folder: what the parts of `loopscope evaluate` share."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from loopscope.config import read_yaml
+from loopscope.held_out import HeldOut
+from loopscope.interop.load import model_folder
+from loopscope.model.cost import forward_flops, training_flops
+from loopscope.model.looped import LoopedTransformer
+from loopscope.results import EVALUATION, ModelEvaluation, load_evaluation, load_results, provenance, to_json
+from loopscope.run import write_text
+from loopscope.subject import Subject, parameter_count
+
+
+def evaluation_of(subject: Subject, held: HeldOut, deepest: int) -> ModelEvaluation:
+    """The model's evaluation so far where it was made on the same text, else a new one.
+
+    Args:
+        deepest: FLOPs are counted for every depth up to it.
+    """
+    sections = _sections(subject.path)
+    model, training = subject.model, sections.get("training") or {}
+    sequence = held.input_ids.shape[1]
+    flops: tuple[float, ...] = ()
+    trained: float | None = None
+    if isinstance(model, LoopedTransformer):
+        flops = tuple(float(forward_flops(model.config, sequence, k, exits=1)) for k in range(1, deepest + 1))
+        placement = (sections.get("objective") or {}).get("placement", "dense")
+        exits = 1 if placement == "terminal" else model.loops
+        trained = float(training_flops(model.config, sequence, model.loops, exits))
+    begun = ModelEvaluation(
+        name=subject.name,
+        condition=sections.get("condition"),
+        size=sections.get("size"),
+        seed=training.get("seed"),
+        trained_loops=model.loops,
+        parameters=parameter_count(model),
+        data=held.text,
+        bytes_per_token=held.bytes_per_token,
+        windows=len(held),
+        sequence=sequence,
+        flops_per_token=flops,
+        training_flops_per_token=trained,
+        tokens_trained=_tokens_trained(subject.path),
+        provenance=provenance("cpu", torch.get_num_threads()),
+    )
+    kept = load_evaluation(subject.path) if subject.path.is_dir() else None
+    if kept is None or any(getattr(kept, key) != getattr(begun, key) for key in _SAME):
+        return begun
+    longer = max(kept.flops_per_token, begun.flops_per_token, key=len)
+    return replace(begun, flops_per_token=longer, depth=kept.depth, exits=kept.exits)
+
+
+_SAME = ("data", "windows", "sequence", "trained_loops", "parameters", "tokens_trained")
+"""An evaluation with another of these is of another text or another model: it is begun anew."""
+
+
+def keep_evaluation(subject: Subject, evaluation: ModelEvaluation) -> Path | None:
+    """Keep an evaluation beside its model, for reports; None where the path is no folder."""
+    if not subject.path.is_dir():
+        return None
+    write_text(subject.path / EVALUATION, to_json(evaluation))
+    return subject.path / EVALUATION
+
+
+def find_runs(path: Path) -> list[Path]:
+    """The path itself, or every run of a study folder that has weights, seeds in order.
+
+    Raises:
+        ValueError: a study without a single checkpoint.
+    """
+    if not (path / "study.yaml").is_file():
+        return [path]
+    runs = [found.parent for found in path.glob("*/seed-*/checkpoints") if any(found.glob("step-*"))]
+    if not runs:
+        raise ValueError(f"{path} is a study without a single checkpoint; train it first, or name a run")
+    return sorted(runs, key=lambda run: (run.parent.name, int(run.name.removeprefix("seed-"))))
+
+
+def _sections(path: Path) -> dict[str, Any]:
+    return read_yaml(model_folder(path) / "config.yaml") if path.is_dir() else {}
+
+
+def _tokens_trained(path: Path) -> int | None:
+    if not (path / "result.json").is_file():
+        return None
+    return load_results(path).runs[0].tokens_trained

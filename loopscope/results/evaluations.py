@@ -1,0 +1,246 @@
+"""Records of evaluation: what every depth is worth, what early exits save, and how conditions compare.
+
+One `ModelEvaluation` per model lies beside its run (`evaluation.json`); each command fills its own part and keeps
+the others. A study's `comparison.json` holds one `Comparison`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from loopscope.results.codec import decode, json_object
+from loopscope.results.origin import Provenance
+from loopscope.results.runs import LoopMetrics
+
+EVALUATION, COMPARISON = "evaluation.json", "comparison.json"
+"""Where a run folder keeps its evaluation, and a study folder its comparison."""
+
+Unit = Literal["sequence", "token"]
+Reading = Literal["as trained", "at depth"]
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True)
+class LoopQuality(LoopMetrics):
+    """What one depth is worth on held-out text."""
+
+    accuracy: float  # share of labels that are the likeliest token
+    exact_match: float | None = (
+        None  # share of windows with every label right; None where text has no answers
+    )
+
+
+@dataclass(frozen=True)
+class DepthCurve:
+    """Quality at every loop, in one reading.
+
+    Attributes:
+        reading: `as trained`: loop k is read as exit k of an unroll to the deepest loop. `at depth`: loop k is read
+            as the last loop of an unroll of k loops. They differ where a readout or the states know the depth.
+        window_loss: per loop, mean cross-entropy of every window, in nats per token: what comparisons pair.
+    """
+
+    reading: Reading
+    per_loop: tuple[LoopQuality, ...]
+    window_loss: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class ExitPoint:
+    """One setting of an exit rule, on one part of the data."""
+
+    threshold: float | None  # None: the rule has none
+    mean_loops: float  # over sequences, or over tokens
+    loss: float  # nats per token, of the exits taken
+    perplexity: float
+    bits_per_byte: float
+    left_at: tuple[float, ...]  # share that leaves at loop 1, 2, ... K; sums to 1
+
+
+@dataclass(frozen=True)
+class ExitCurve:
+    """What a rule trades: quality against loops, over its thresholds."""
+
+    rule: str
+    unit: Unit
+    needs: tuple[str, ...]  # what it reads at every loop: "logits", "hidden", "gate"; () reads nothing
+    bound: bool  # an oracle, which knows the labels: no rule that can be run
+    points: tuple[ExitPoint, ...]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A threshold chosen on one part of the data, and what it gives on another."""
+
+    rule: str
+    unit: Unit
+    target: Literal["perplexity", "mean loops"]
+    allowed: float  # perplexity: at most so many times full depth's (1.01); mean loops: at most so many
+    met: bool  # on the calibration part
+    held: bool | None  # on the test part; None where it was not met
+    threshold: float | None
+    chosen_on: ExitPoint | None
+    tested_on: ExitPoint | None
+    full_depth: ExitPoint  # on the test part
+    windows: tuple[int, int]  # of the calibration part, of the test part
+    why: str  # one sentence
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds of early exit beside fixed depth, measured alternately in one process."""
+
+    rule: str
+    unit: Unit
+    threshold: float | None
+    batch: int
+    sequence: int
+    mean_loops: float
+    fixed_seconds: tuple[float, ...]  # per pair
+    exit_seconds: tuple[float, ...]
+    realised: float  # median over pairs of fixed / exit
+    ideal: float  # K / mean loops
+    allowed: float | None  # by counted FLOPs, with the readouts that the rule asks for; None: not counted
+    threads: int
+    device: str
+
+
+@dataclass(frozen=True)
+class ExitEvaluation:
+    """Early exits of one model: curves per rule, calibrated thresholds, measured speed."""
+
+    fixed: tuple[ExitPoint, ...]  # fixed depth 1, 2, ... K
+    curves: tuple[ExitCurve, ...]
+    calibrations: tuple[Calibration, ...] = ()
+    speeds: tuple[Speed, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelEvaluation:
+    """What was evaluated of one model. A command that fills one part keeps the others."""
+
+    name: str
+    condition: str | None  # of a run
+    size: str | None
+    seed: int | None
+    trained_loops: int
+    parameters: int
+    data: str  # the held-out text, in words
+    bytes_per_token: float
+    windows: int
+    sequence: int
+    flops_per_token: tuple[float, ...] = ()  # forward to loop k and one readout there; () where not counted
+    training_flops_per_token: float | None = None
+    tokens_trained: int | None = None
+    depth: tuple[DepthCurve, ...] = ()
+    exits: ExitEvaluation | None = None
+    provenance: Provenance | None = None
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its interval. Without enough seeds there is none: low and high are None."""
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class DepthVerdict:
+    """How far one condition's depth reaches, over its seeds."""
+
+    condition: str
+    trained_loops: int
+    seeds: int
+    best: Interval  # the loop with the least loss
+    first: Interval  # first and last loop within 1 % of the best perplexity
+    last: Interval
+    beyond: Literal["helps", "holds", "hurts", "unclear"]  # more loops than trained
+    change: Interval  # of bits per byte, from the trained depth to the deepest loop
+    why: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two conditions at one loop, paired by seed and by window: `other` minus `one`."""
+
+    one: str
+    other: str
+    loop: int
+    bits_per_byte: Interval
+    p: float | None  # two-sided; None without enough seeds
+    p_corrected: float | None  # Holm, over all differences of the comparison
+    separated: bool  # corrected p below 0.05 and an interval without 0
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Option:
+    """One condition at one depth: a row of the Pareto table."""
+
+    condition: str
+    loops: int
+    bits_per_byte: Interval
+    flops_per_token: float | None
+    seconds_per_token: float | None  # measured; None where it was not
+    best_for_loops: bool  # on the front of quality against loops
+    best_for_time: bool  # on the front of quality against measured time (FLOPs where it was not measured)
+
+
+@dataclass(frozen=True)
+class Matched:
+    """One row of the compute-matched table: is looping worth it."""
+
+    condition: str
+    loops: int
+    role: Literal["looped", "same parameters", "same FLOPs"]
+    parameters: int
+    training_flops: float | None  # of the whole run
+    inference_flops: float | None  # per token
+    bits_per_byte: Interval
+    against: (
+        Interval | None
+    )  # bits per byte minus the looped model's, paired by seed; None for the looped row
+    separated: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Conditions side by side at matched inference depth."""
+
+    conditions: tuple[str, ...]
+    verdicts: tuple[DepthVerdict, ...]
+    differences: tuple[Difference, ...]
+    options: tuple[Option, ...]
+    matched: tuple[Matched, ...]
+    sentences: tuple[str, ...]  # what the data separates and what it does not
+    confidence: float = 0.95
+    notes: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    provenance: Provenance | None = None
+
+
+def load_evaluation(path: str | Path) -> ModelEvaluation | None:
+    """The evaluation in a run or model folder (or that file), or None where there is none yet.
+
+    Raises:
+        ValueError: a file that is not an evaluation.
+    """
+    return _load(ModelEvaluation, Path(path), EVALUATION)
+
+
+def load_comparison(path: str | Path) -> Comparison | None:
+    """The comparison in a study folder (or that file), or None where there is none yet."""
+    return _load(Comparison, Path(path), COMPARISON)
+
+
+def _load(kind: type[Record], path: Path, name: str) -> Record | None:
+    file = path / name if path.is_dir() else path
+    if not file.is_file():
+        return None
+    try:
+        return decode(kind, json_object(file.read_text(encoding="utf-8")))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{file} is not a {kind.__name__} of Loopscope: {error}") from error
