@@ -36,7 +36,7 @@ from loopscope.recurrence import (
 )
 from loopscope.results import DepthCurve, LoopQuality, Reading, bits_per_byte, perplexity
 
-Batches = Iterable[tuple[Int[Tensor, "batch seq"], Int[Tensor, "batch seq"]]]
+Batches = Iterable[tuple[Tensor, Tensor]]  # each [batch seq] of integers; checked here
 READINGS: tuple[Reading, ...] = ("at depth", "as trained")
 
 

@@ -194,7 +194,10 @@ class Option:
 
 @dataclass(frozen=True)
 class Matched:
-    """One row of the compute-matched table: is looping worth it."""
+    """One row of the compute-matched table: is looping worth it.
+
+    Rows come in groups: a looped condition, then the baselines that are set against it.
+    """
 
     condition: str
     loops: int
