@@ -23,8 +23,9 @@ ALLOWED = {
     "config": {"model", "objectives", "data", "training", "effects"},
     "effects": {"config"},  # for its type alone, never at run time
     "families": set(),
-    "recipes": {"config", "families"},
-    "catalogue": {"config", "families", "model", "recipes", "static_audit"},
+    "baselines": set(),
+    "recipes": {"baselines", "config", "families", "model"},
+    "catalogue": {"baselines", "config", "families", "model", "recipes", "static_audit"},
     "run": {"config", "model", "objectives", "data", "training", "results"},
     "arguments": {"config", "recipes"},
     "study": {"config", "recipes", "run", "data", "training", "results"},
