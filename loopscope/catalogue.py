@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 from loopscope.baselines import BASELINES
-from loopscope.config import RunConfig
 from loopscope.families import Change
-from loopscope.model.cost import cost, shortcut_flops, training_flops
+from loopscope.model.cost import cost
 from loopscope.model.facts import holds_scale
 from loopscope.recipes import NAMED, recipe
 from loopscope.static_audit import static_audit
+from loopscope.training_cost import training_cost
 
 
 @dataclass(frozen=True)
@@ -97,20 +97,3 @@ def matches(family: str | None = None) -> list[Match]:
     """Every baseline at each of its sizes; of one family, that one's, which are none where it loops."""
     names = [name for name in BASELINES if family in (None, name)]
     return [match(name, size) for name in names for size in ("laptop", *BASELINES[name].sizes)]
-
-
-def training_cost(config: RunConfig) -> int:
-    """FLOPs per token of a training step at its mean depth: the loops its gradient goes through, the exits its loss
-    reads, the shortcut's second exit.
-
-    Not counted: what sequences that are done run on beside deeper ones (`depth.per_sequence`), what gradient
-    checkpointing recomputes, and the Jacobian penalty.
-    """
-    model, objective, depth = config.model, config.objective, config.training.depth
-    loops = max(1, round(depth.average(model.loops)))
-    exits = 1 if objective.placement == "terminal" else loops
-    flops = training_flops(model, model.sequence, loops, exits, depth.backprop)
-    shortcut = objective.shortcut
-    if shortcut.weight > 0 and loops > 1:
-        flops += shortcut_flops(model, model.sequence, loops, heads=int(shortcut.loss_weight > 0))
-    return flops
