@@ -35,8 +35,9 @@ class PreparedTask:
         return TaskWindows(build_task(self.config, sequence), "training")
 
     def validation_windows(self, sequence: int) -> TaskWindows:
-        """Held-out problems."""
-        return TaskWindows(build_task(self.config, sequence), "validation", self.config.validation)
+        """Held-out problems, each with its one answer: a window is right or wrong, however training asks."""
+        config = self.config.model_copy(update={"answers": "last"})
+        return TaskWindows(build_task(config, sequence), "validation", config.validation)
 
 
 def open_data(config: DataConfig, progress: bool = True) -> PreparedData | PreparedTask:

@@ -34,7 +34,8 @@ class TaskConfig(BaseModel):
     kinds: int = Field(3, ge=2, le=4)
     """brackets: different pairs."""
     answers: Literal["last", "all"] = "last"
-    """last: one answer, after the last token. all: at every token, the answer of the problem that ends there."""
+    """last: one answer, after the last token. all: trained at every token on the problem that ends there.
+    Held-out problems always ask for the last one."""
     validation: int = Field(512, ge=1)
     """Held-out problems. No training problem is one of them."""
 

@@ -152,7 +152,6 @@ def test_parts_share_no_problem(name: str) -> None:
     assert len(trained) > 50  # training goes through its part many times over
     assert held
     assert not trained & held
-    assert trained | held <= everything
     share = held_out(np.array(sorted(everything))).mean()
     assert 0.04 < share < 0.25
 
