@@ -28,7 +28,7 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
     print_verdicts(comparison.verdicts, console)
     say(
         console,
-        f"{settings['windows']} windows of {settings['sequence']} tokens: {settings['data']}. Seeds "
+        f"{settings['windows']} windows of {settings['sequence']} tokens: {settings['data']}. Seeds: "
         f"{settings['seeds']}. Intervals are 95 %; p-values are corrected over {settings['tests']} tests (Holm). "
         "Every loop's figures are in comparison.json.",
     )
@@ -37,7 +37,7 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
 def _quality(comparison: Comparison, console: Console) -> None:
     """Mean bits per byte: conditions down, loops across."""
     deepest = max(option.loops for option in comparison.options)
-    table = new_table(["bits per byte, mean; loop", *map(str, range(1, deepest + 1))])
+    table = new_table(["bits per byte at loop", *map(str, range(1, deepest + 1))])
     for condition in comparison.conditions:
         found = {o.loops: o.bits_per_byte.mean for o in comparison.options if o.condition == condition}
         cells = (f"{found[loop]:.3f}" if loop in found else "" for loop in range(1, deepest + 1))

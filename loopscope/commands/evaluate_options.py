@@ -47,7 +47,10 @@ def prepare_machine(command: OnText) -> "torch.device":
 
     if command.threads:
         torch.set_num_threads(command.threads)
-    return resolve_device(command.device)
+    try:
+        return resolve_device(command.device)
+    except ValueError as error:
+        raise ValueError(str(error).removeprefix("training.")) from None
 
 
 def text_for(subject: "Subject", command: OnText) -> "HeldOut":

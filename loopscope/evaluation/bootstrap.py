@@ -26,11 +26,12 @@ def over_windows(
 ) -> Interval:
     """Weighted mean over windows with a 95 % percentile interval; none for a single window or infinite values."""
     weights = np.ones_like(values) if weights is None else weights
+    order = np.lexsort((weights, values))
+    values, weights = values[order], weights[order]
     mean = float(np.average(values, weights=weights))
     if len(values) < 2 or not math.isfinite(mean):
         return Interval(mean)
-    order = np.lexsort((weights, values))
-    drawn = _means(values[order][None], weights[order], np.random.default_rng(seed))[0]
+    drawn = _means(values[None], weights, np.random.default_rng(seed))[0]
     low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Interval(mean, float(low), float(high))
 

@@ -14,7 +14,6 @@ coverage.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +37,41 @@ class Paired:
     p: float | None  # two-sided
 
 
+@dataclass(frozen=True)
+class Spread:
+    """A mean over seeds and windows, with the standard error that each of them gives it."""
+
+    mean: float
+    over_seeds: float
+    over_windows: float
+    seeds: int
+    windows: int
+
+    def half(self, outside: float) -> float:
+        """Half-width of the interval that leaves out the truth with this probability."""
+        return math.hypot(
+            quantile(outside, self.seeds - 1) * self.over_seeds,
+            quantile(outside, self.windows - 1) * self.over_windows,
+        )
+
+    def interval(self) -> Interval:
+        """The 95 % interval."""
+        half = self.half(1 - CONFIDENCE)
+        return Interval(self.mean, self.mean - half, self.mean + half)
+
+    def p(self) -> float:
+        """The level whose interval just touches 0: bisection over its logarithm."""
+        if self.over_seeds == 0 and self.over_windows == 0:
+            return 1.0 if self.mean == 0 else SMALLEST_P
+        if self.half(SMALLEST_P) <= abs(self.mean):
+            return SMALLEST_P
+        low, high = math.log(SMALLEST_P), 0.0
+        for _ in range(40):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.half(math.exp(middle)) > abs(self.mean) else (low, middle)
+        return math.exp((low + high) / 2)
+
+
 def paired(
     differences: Float[np.ndarray, "seeds windows"], weights: Float[np.ndarray, " windows"] | None = None
 ) -> Paired:
@@ -46,6 +80,16 @@ def paired(
     Args:
         weights: of the windows (labels that count); None: all alike. A window of weight 0 is left out.
     """
+    found = spread(differences, weights)
+    if isinstance(found, float):
+        return Paired(Interval(found), None)
+    return Paired(found.interval(), found.p())
+
+
+def spread(
+    differences: Float[np.ndarray, "seeds windows"], weights: Float[np.ndarray, " windows"] | None = None
+) -> Spread | float:
+    """What the interval rests on, or the mean alone where there is too little for one."""
     if weights is not None:
         kept = weights > 0
         differences, weights = differences[:, kept], weights[kept]
@@ -54,29 +98,8 @@ def paired(
     of_seeds = differences @ shares
     mean = float(of_seeds.mean())
     if seeds < SEEDS_NEEDED or windows < 2 or not math.isfinite(mean):
-        return Paired(Interval(mean), None)
+        return mean
     of_windows = differences.mean(axis=0)
-    over_seeds = float(of_seeds.std(ddof=1)) / math.sqrt(seeds)
-    # The bootstrap variance of a ratio of sums; var(window means)/W where weights are alike.
+    # Of a ratio of sums; the standard deviation over sqrt(windows) where weights are alike.
     over_windows = math.sqrt(float((shares**2 * (of_windows - mean) ** 2).sum()) * windows / (windows - 1))
-    if over_seeds == 0 and over_windows == 0:
-        return Paired(Interval(mean, mean, mean), 1.0 if mean == 0 else SMALLEST_P)
-
-    def half(outside: float) -> float:
-        return math.hypot(
-            quantile(outside, seeds - 1) * over_seeds, quantile(outside, windows - 1) * over_windows
-        )
-
-    width = half(1 - CONFIDENCE)
-    return Paired(Interval(mean, mean - width, mean + width), _level(half, abs(mean)))
-
-
-def _level(half: Callable[[float], float], distance: float) -> float:
-    """The level whose half-width is `distance`: bisection over its logarithm."""
-    low, high = math.log(SMALLEST_P), 0.0
-    if half(SMALLEST_P) <= distance:
-        return SMALLEST_P
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (middle, high) if half(math.exp(middle)) > distance else (low, middle)
-    return math.exp((low + high) / 2)
+    return Spread(mean, float(of_seeds.std(ddof=1)) / math.sqrt(seeds), over_windows, seeds, windows)

@@ -2,7 +2,8 @@
 
 An option is on a front where no other has no more bits per byte at no more cost, and less of one of them. Fronts are
 of means: whether two neighbours on one are really apart is for the differences to say. Baselines that do not loop are
-left out of the front over loops, because one loop of a deeper stack is no loop of the others.
+left out of the front over loops, because one loop of a deeper stack is no loop of the others. Measured times within
+5 % of each other count as the same, so that noise puts nothing on a front.
 """
 
 import math
@@ -13,6 +14,9 @@ from loopscope.evaluation.matched import baseline_role
 from loopscope.evaluation.paired import SEEDS_NEEDED
 from loopscope.evaluation.student import over_seeds
 from loopscope.results import Option
+
+SAME_TIME = 1.05
+"""Measured times up to so many times another count as the same."""
 
 
 def options(conditions: Sequence[Condition], seconds: Mapping[str, Sequence[float]]) -> list[Option]:
@@ -37,9 +41,9 @@ def options(conditions: Sequence[Condition], seconds: Mapping[str, Sequence[floa
     ]
     bits = [option.bits_per_byte.mean for option in begun]
     loops = [math.inf if baseline_role(option.condition) else float(option.loops) for option in begun]
-    times = [option.seconds_per_token for option in begun]
+    times, alike = [option.seconds_per_token for option in begun], SAME_TIME
     if any(time is None for time in times):
-        times = [option.flops_per_token for option in begun]
+        times, alike = [option.flops_per_token for option in begun], 1.0
     known = [math.inf if time is None else time for time in times]
     return [
         Option(
@@ -51,25 +55,29 @@ def options(conditions: Sequence[Condition], seconds: Mapping[str, Sequence[floa
             best_for_loops=by_loops,
             best_for_time=by_time,
         )
-        for option, by_loops, by_time in zip(begun, front(loops, bits), front(known, bits), strict=True)
+        for option, by_loops, by_time in zip(
+            begun, front(loops, bits), front(known, bits, alike), strict=True
+        )
     ]
 
 
-def front(costs: Sequence[float], losses: Sequence[float]) -> list[bool]:
-    """Which points no other point beats; a point that is not finite is on no front."""
-    best = math.inf  # least loss among cheaper points
-    on = [False] * len(costs)
-    order = sorted(range(len(costs)), key=lambda place: (costs[place], losses[place]))
-    for place in order:
-        if not (math.isfinite(costs[place]) and math.isfinite(losses[place])):
-            continue
-        tie = any(
-            on[other] and (costs[other], losses[other]) == (costs[place], losses[place]) for other in order
+def front(costs: Sequence[float], losses: Sequence[float], alike: float = 1.0) -> list[bool]:
+    """Which points no other point beats; a point that is not finite is on no front.
+
+    Args:
+        alike: costs count as no more than another up to so many times it, where the loss is less.
+    """
+    points = list(zip(costs, losses, strict=True))
+    finite = [(cost, loss) for cost, loss in points if math.isfinite(cost) and math.isfinite(loss)]
+    return [
+        math.isfinite(cost)
+        and math.isfinite(loss)
+        and not any(
+            (other_loss < loss and other <= alike * cost) or (other_loss == loss and other < cost)
+            for other, other_loss in finite
         )
-        if losses[place] < best or tie:
-            on[place] = True
-            best = min(best, losses[place])
-    return on
+        for cost, loss in points
+    ]
 
 
 def _at(values: Sequence[float], loop: int) -> float | None:

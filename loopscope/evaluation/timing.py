@@ -1,10 +1,10 @@
 """Seconds per token at every depth, measured alternately in one process.
 
 Times of one machine at different moments do not compare, so every round times every model at every depth once, and
-each figure is the median over rounds. A depth costs its loops and one readout with all logits. Memory: one batch.
+each figure is the least over rounds: whatever else runs only adds time. A depth costs its loops and one readout with
+all logits. Memory: one batch with its logits.
 """
 
-import statistics
 import time
 from collections.abc import Mapping
 
@@ -23,7 +23,7 @@ def seconds_per_token(
     input_ids: Int[Tensor, "batch seq"],
     rounds: int = ROUNDS,
 ) -> dict[str, tuple[float, ...]]:
-    """Median seconds per token at depth 1, 2, … of every model, on its own device.
+    """Seconds per token at depth 1, 2, … of every model, on its own device.
 
     Args:
         models: by name, a model and its deepest loop.
@@ -40,9 +40,7 @@ def seconds_per_token(
                     if number:
                         times.setdefault((name, loops), []).append(seconds)
     return {
-        name: tuple(
-            statistics.median(times[name, loops]) / input_ids.numel() for loops in range(1, deepest + 1)
-        )
+        name: tuple(min(times[name, loops]) / input_ids.numel() for loops in range(1, deepest + 1))
         for name, (_, deepest) in models.items()
     }
 
