@@ -22,7 +22,9 @@ def training_cost(config: RunConfig, steps: int = DRAWN) -> int:
         steps: depths that are drawn count as the mean over the draws of so many steps.
     """
     model, objective, training = config.model, config.objective, config.training
-    seq, again = model.sequence, training.gradient_checkpointing
+    task = config.data.corpus == "task"  # whose windows may be shorter
+    seq = config.data.task.width(model.sequence) if task else model.sequence
+    again = training.gradient_checkpointing
     loops, cuts = _depths(config, steps)
     exits = 1.0 if objective.placement == "terminal" else loops
     flops = step_flops(model, seq, loops, exits, again)
