@@ -22,7 +22,7 @@ from loopscope.evaluation.paired import Spread, spread
 from loopscope.evaluation.student import quantile
 
 WINDOWS, NOISE = 100, 0.3
-REPEATS, BOOTSTRAPS = 5_000, 200
+REPEATS, BOOTSTRAPS = 4_000, 400
 SHARES = {
     "seeds alone": 1.0,
     "seeds, mostly": 0.9,
@@ -58,7 +58,7 @@ def coverage(seeds: int, share: float) -> dict[str, float]:
         held["Welch"] += distance <= quantile(0.05, int(degrees)) * math.sqrt(one + other)
         held["squares"] += distance <= found.half(0.05)
     for number, values in enumerate(draws(seeds, share, BOOTSTRAPS)):
-        low, high = np.quantile(over_both(values, seed=number), [0.025, 0.975])
+        low, high = np.quantile(over_both(values, seed=number, draws=500), [0.025, 0.975])
         held["percentiles"] += low <= 0 <= high
     return {name: count / (BOOTSTRAPS if name == "percentiles" else REPEATS) for name, count in held.items()}
 
