@@ -43,7 +43,7 @@ def panel(figure: Figure) -> Panel:
     """A figure with its static picture."""
     picture = "data:image/svg+xml;base64," + base64.b64encode(svg(figure).encode()).decode()
     count = len(figure.panels)
-    least = 190 * count if count > 1 else 480 if figure.areas and figure.wide else 0
+    least = figure.least or (190 * count if count > 1 else 480 if figure.areas and figure.wide else 0)
     return Panel(figure.key, figure.title, figure.caption, picture, figure.wide, least, figure.height)
 
 
