@@ -50,6 +50,7 @@ class Series:
     panel: int = 0
     label_end: str = ""  # written beside the last point in the static figures
     guide: bool = False  # a thin line without points, such as a fit through another series
+    thick: bool = False  # of a guide: a broad one, behind what it marks
     in_legend: bool = True
     symbol: Symbol = "circle"
     hollow: tuple[bool, ...] = ()  # per point; empty is none

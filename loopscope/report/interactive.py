@@ -124,9 +124,9 @@ def _traces(figure: Figure, series: Series, listed: bool) -> list[go.Scatter]:
             y=list(series.y),
             name=name,
             mode=_mode(series),
-            line={"color": series.color, "dash": series.dash, "width": 1.3 if series.guide else 2},
+            line={"color": series.color, "dash": series.dash, "width": _width(series)},
             marker=marker,
-            opacity=0.35 if series.faint else 1.0,
+            opacity=0.35 if series.faint or series.thick else 1.0,
             legendgroup=name,
             showlegend=listed,
             **words,
@@ -153,6 +153,10 @@ def _bars(series: Series) -> dict[str, Any]:
             "color": series.color,
         }
     }
+
+
+def _width(series: Series) -> float:
+    return (7 if series.thick else 1.3) if series.guide else 2
 
 
 def _mode(series: Series) -> str:

@@ -33,6 +33,15 @@ for (const button of document.querySelectorAll("table.headline thead button")) {
     const read = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
     return { ink: read("--ink"), soft: read("--soft"), paper: read("--paper"), line: read("--line") };
   };
+  // A grid's shades, and their legend, in the colours of the theme.
+  const shaded = (data) => {
+    const colors = [0, 1, 2, 3].map((k) => getComputedStyle(document.documentElement).getPropertyValue(`--shade-${k}`).trim());
+    return data.map((trace) => {
+      if (trace.type === "heatmap") return { ...trace, colorscale: colors.flatMap((c, k) => [[k / 4, c], [(k + 1) / 4, c]]) };
+      if (trace.meta?.shade !== undefined) return { ...trace, marker: { ...trace.marker, color: colors[trace.meta.shade] } };
+      return trace;
+    });
+  };
   const themed = (layout) => {
     const colors = style();
     const result = { ...layout, paper_bgcolor: colors.paper, plot_bgcolor: colors.paper,
@@ -53,7 +62,7 @@ for (const button of document.querySelectorAll("table.headline thead button")) {
       const figure = figures[plot.dataset.figure];
       plot.parentElement.classList.add("drawn"); // before drawing: what is hidden has no size
       plot.style.height = `${figure.layout.height}px`;
-      await Plotly.react(plot, figure.data, themed(figure.layout), { responsive: true, displaylogo: false,
+      await Plotly.react(plot, shaded(figure.data), themed(figure.layout), { responsive: true, displaylogo: false,
         displayModeBar: matchMedia("(hover: hover)").matches ? "hover" : false,
         modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] });
       // Room for the legend below the axes, as much as its rows turned out to take at this width.

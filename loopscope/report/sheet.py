@@ -64,7 +64,7 @@ def render(template: str, drawn: Sequence[Figure], **values: Any) -> str:
     )
     environment.filters |= {"number": number, "panel": panel}
     return environment.get_template(template).render(
-        css=Markup(_asset("page.css") + _asset("audit.css")),
+        css=Markup(_asset("page.css") + _asset("audit.css") + _asset("evaluation.css")),
         script=Markup(_asset("page.js")),
         data=Markup(_json({figure.key: to_plotly(figure) for figure in drawn})),
         plotly=Markup(_plotly() if drawn else ""),

@@ -176,7 +176,7 @@ def _ends_named(figure: Figure) -> bool:
 
 def _legend(axes: Sequence[Any], figure: Figure) -> None:
     """Every name once, also where the panels do not all have it."""
-    named = {}
+    named: dict[str, Any] = {}
     for ax in axes:
         for handle, name in zip(*ax.get_legend_handles_labels(), strict=True):
             named.setdefault(name, handle)

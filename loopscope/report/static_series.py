@@ -20,7 +20,10 @@ def draw_series(ax: Any, series: Series) -> None:
     if series.points_only:
         _draw_points(ax, series, name)
     elif series.guide:
-        ax.plot(series.x, series.y, _DASHES[series.dash], color=series.color, lw=1.1, alpha=0.8, label=name)
+        width, alpha = (6.0, 0.35) if series.thick else (1.1, 0.8)
+        ax.plot(
+            series.x, series.y, _DASHES[series.dash], color=series.color, lw=width, alpha=alpha, label=name
+        )
     else:
         marker = "o" if len(series.x) < 30 else None
         ax.plot(

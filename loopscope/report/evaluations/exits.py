@@ -1,0 +1,219 @@
+"""Exit trade-off curves: what every rule gives up for the loops it saves."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from loopscope.report.evaluations.said import percent
+from loopscope.report.evaluations.shown import Group
+from loopscope.report.figures import PALETTE, QUIET, Figure, Mark, Series, Symbol
+from loopscope.report.statistics import estimate
+from loopscope.report.tables import number
+from loopscope.results import Calibration, ExitCurve, ExitEvaluation, ExitPoint
+from loopscope.results.evaluations import Unit
+
+PANELS = 6
+"""Conditions in one figure."""
+TARGET = 1.0
+"""The line drawn where no calibration says otherwise: percent of perplexity above full depth."""
+_TOP = 10.0
+"""Percent above full depth where the figure is cut: a rule worse than that is not worth its loops."""
+
+
+@dataclass(frozen=True)
+class RuleLook:
+    """One colour per rule wherever it is drawn."""
+
+    color: str
+    dash: str
+
+
+def rule_looks(groups: Sequence[Group]) -> dict[str, RuleLook]:
+    """By name. Solid lines read logits at every loop, dotted ones do not; a bound is grey and dashed."""
+    curves = [curve for group in groups for exits in evaluated(group) for curve in exits.curves]
+    named = {curve.rule: curve for curve in curves if not curve.bound}
+    every = [exits for group in groups for exits in evaluated(group)]
+    calibrated = [made.rule for exits in every for made in exits.calibrations]
+    measured = [speed.rule for exits in every for speed in exits.speeds]
+    rules = list(dict.fromkeys([*named, *calibrated, *measured]))
+    looks = {
+        rule: RuleLook(
+            PALETTE[place % len(PALETTE)], "solid" if "logits" in _needs(named.get(rule)) else "dot"
+        )
+        for place, rule in enumerate(rules)
+    }
+    return looks | {curve.rule: RuleLook(QUIET, "dash") for curve in curves if curve.bound}
+
+
+def _needs(curve: ExitCurve | None) -> tuple[str, ...]:
+    return curve.needs if curve else ("logits",)
+
+
+def evaluated(group: Group) -> list[ExitEvaluation]:
+    """One per seed whose exits were evaluated."""
+    return [model.exits for model in group.models if model.exits is not None]
+
+
+def trade_off(groups: Sequence[Group], unit: Unit) -> Figure:
+    """Perplexity above full depth against mean loops, one panel per condition."""
+    on = [group for group in groups if any(_curves(group, unit))]
+    panels = on[:PANELS]
+    looks = rule_looks(groups)
+    series: list[Series] = []
+    for panel, group in enumerate(panels):
+        series += _panel(group, unit, panel, looks)
+    targets = sorted({100 * (c.allowed - 1) for g in panels for c in _calibrated(g, unit)}) or [TARGET]
+    top, low = _cut(series, max(targets))
+    deepest = max((value for entry in series for value in entry.x), default=1.0)
+    seeds = max((len(evaluated(group)) for group in panels), default=0)
+    who = "sequence leaves the batch as a whole" if unit == "sequence" else "token stops on its own"
+    return Figure(
+        key=f"evaluation-exits-{unit}",
+        title=f"Early exits per {unit}",
+        caption=f"A {who}. Across: loops used, on average. Up: perplexity above full depth. Low and to the left is "
+        "good. Solid: the rule reads logits at every loop; dotted: it does not. Squares: everything stops at one "
+        "depth. Grey and dashed: a bound that knows the labels, no rule that can be run."
+        + (
+            " Diamonds: thresholds chosen on one part of the text, measured on another; hollow where the target did "
+            "not hold there."
+            if any(list(_calibrated(group, unit)) for group in panels)
+            else ""
+        )
+        + (" Means over seeds." if seeds > 1 else "")
+        + (f" Cut at {number(top)} %." if _beyond(series, top) else "")
+        + (f" The first {len(panels)} of {len(on)} conditions." if len(panels) < len(on) else ""),
+        x_label="mean loops",
+        y_label="perplexity above full depth, %",
+        series=tuple(series),
+        panels=tuple(group.name for group in panels) if len(panels) > 1 else ("",),
+        whole_x=True,
+        wide=True,
+        x_range=(0.85, deepest + 0.15),
+        y_range=(low, top),
+        marks=tuple(Mark("y", at, f"target: {percent(at / 100)}") for at in targets[:2]),
+        height=460,
+        least=230 * len(panels) if len(panels) > 1 else 0,
+    )
+
+
+def _cut(series: Sequence[Series], target: float) -> tuple[float, float]:
+    values = [value for entry in series for value in entry.y]
+    top = min(max(values, default=_TOP) * 1.08, _TOP)
+    top = max(top, 2.0 * target)
+    return top, min(min(values, default=0.0) * 1.15, -0.06 * top)
+
+
+def _beyond(series: Sequence[Series], top: float) -> bool:
+    return any(value > top for entry in series for value in entry.y)
+
+
+def _panel(group: Group, unit: Unit, panel: int, looks: dict[str, RuleLook]) -> list[Series]:
+    found = []
+    for rule in dict.fromkeys(curve.rule for curve, _ in _curves(group, unit)):
+        x, y = _averaged([(c.points, full) for c, full in _curves(group, unit) if c.rule == rule])
+        bound = any(curve.bound for curve, _ in _curves(group, unit) if curve.rule == rule)
+        if x:
+            name = f"{rule} (a bound)" if bound else rule
+            found.append(Series(name, x, y, looks[rule].color, looks[rule].dash, panel=panel))
+    fixed = [(exits.fixed, exits.fixed[-1]) for exits in evaluated(group) if exits.fixed]
+    x, y = _averaged(fixed)
+    if x:
+        found.append(
+            Series(
+                "fixed depth",
+                x,
+                y,
+                "#57606a",
+                points_only=True,
+                dot=8,
+                symbol="square",
+                panel=panel,
+                labels=tuple(f"{value:g}" for value in x),
+                places=("top center",) * len(x),
+            )
+        )
+    first = True
+    for rule in dict.fromkeys(c.rule for c in _calibrated(group, unit)):
+        made = [c for c in _calibrated(group, unit) if c.rule == rule]
+        if cloud := _diamonds(rule, made, looks[rule].color, panel, in_legend=first):
+            found.append(cloud)
+            first = False
+    return found
+
+
+def _diamonds(
+    rule: str, made: Sequence[Calibration], color: str, panel: int, in_legend: bool
+) -> Series | None:
+    symbol: Symbol = "diamond"
+    kept = [
+        (c.tested_on.mean_loops, above, not c.held, _note(rule, c, above))
+        for c in made
+        if c.tested_on and math.isfinite(above := excess(c.tested_on, c.full_depth))
+    ]
+    if not kept:
+        return None
+    return Series(
+        "calibrated",
+        tuple(x for x, *_ in kept),
+        tuple(y for _, y, *_ in kept),
+        color,
+        points_only=True,
+        dot=11,
+        symbol=symbol,
+        hollow=tuple(hollow for _, _, hollow, _ in kept),
+        notes=tuple(note for *_, note in kept),
+        panel=panel,
+        in_legend=in_legend,
+    )
+
+
+def _note(rule: str, made: Calibration, above: float) -> str:
+    threshold = "" if made.threshold is None else f" at {number(made.threshold)}"
+    held = "held" if made.held else "did not hold"
+    chosen, tested = made.windows
+    return (
+        f"{rule}{threshold}: chosen on {chosen} windows, tested on {tested}: {percent(above / 100)}, "
+        f"target {held}"
+    )
+
+
+def excess(point: ExitPoint, full: ExitPoint) -> float:
+    """Perplexity above full depth, percent."""
+    above = point.loss - full.loss
+    return 100 * math.expm1(min(above, 50.0)) if math.isfinite(above) else math.nan
+
+
+def _curves(group: Group, unit: Unit) -> list[tuple[ExitCurve, ExitPoint]]:
+    """Curves with their model's full depth. A fixed depth is drawn as points, not as a rule."""
+    return [
+        (curve, exits.fixed[-1])
+        for exits in evaluated(group)
+        if exits.fixed
+        for curve in exits.curves
+        if curve.unit == unit and curve.points and curve.rule != "fixed"
+    ]
+
+
+def _calibrated(group: Group, unit: Unit) -> list[Calibration]:
+    return [
+        made
+        for exits in evaluated(group)
+        for made in exits.calibrations
+        if made.unit == unit and made.target == "perplexity" and made.tested_on
+    ]
+
+
+def _averaged(
+    curves: Sequence[tuple[Sequence[ExitPoint], ExitPoint]],
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Over seeds, setting by setting: thresholds are the same quantiles of each seed's scores. Fewest loops first."""
+    count = max((len(points) for points, _ in curves), default=0)
+    whole = [(points, full) for points, full in curves if len(points) == count]
+    pairs = []
+    for place in range(count):
+        x = estimate([points[place].mean_loops for points, _ in whole]).mean
+        y = estimate([excess(points[place], full) for points, full in whole]).mean
+        if math.isfinite(x) and math.isfinite(y):
+            pairs.append((x, y))
+    pairs.sort()
+    return tuple(x for x, _ in pairs), tuple(y for _, y in pairs)
