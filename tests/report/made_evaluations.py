@@ -198,7 +198,7 @@ def make_comparison(names: Sequence[str], half: float | None = 0.02, **changes: 
             "unlooped, deep",
             1,
             "same FLOPs",
-            2_200_000,
+            deep,
             1e13,
             5e6,
             around(1.89, half),

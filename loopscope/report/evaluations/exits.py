@@ -16,8 +16,23 @@ PANELS = 6
 """Conditions in one figure."""
 TARGET = 1.0
 """The line drawn where no calibration says otherwise: percent of perplexity above full depth."""
+_TICKS = 36
+"""Whole loops across the page up to which each has a tick."""
 _TOP = 10.0
 """Percent above full depth where the figure is cut: a rule worse than that is not worth its loops."""
+
+_WHO: dict[Unit, str] = {
+    "sequence": "A sequence leaves the batch as a whole, and that saves time.",
+    "token": "Every token stops on its own.",
+}
+_READ = (
+    " Low and to the left is good. Solid: the rule reads logits at every loop; dotted: it does not. Squares: "
+    "everything stops at one depth. Grey and dashed: a bound that knows the labels, no rule that can be run."
+)
+_DIAMONDS = (
+    " Diamonds: thresholds chosen on one part of the text, measured on another; hollow where the target did not "
+    "hold."
+)
 
 
 @dataclass(frozen=True)
@@ -54,8 +69,14 @@ def evaluated(group: Group) -> list[ExitEvaluation]:
     return [model.exits for model in group.models if model.exits is not None]
 
 
-def trade_off(groups: Sequence[Group], unit: Unit) -> Figure:
-    """Perplexity above full depth against mean loops, one panel per condition."""
+def trade_off(groups: Sequence[Group], unit: Unit, brief: bool = False) -> Figure:
+    """Perplexity above full depth against mean loops, one panel per condition.
+
+    Args:
+        groups: all of the page; the figure takes the first few that have curves.
+        unit: what leaves as one.
+        brief: a figure before has said how to read it.
+    """
     on = [group for group in groups if any(_curves(group, unit))]
     panels = on[:PANELS]
     looks = rule_looks(groups)
@@ -63,24 +84,18 @@ def trade_off(groups: Sequence[Group], unit: Unit) -> Figure:
     for panel, group in enumerate(panels):
         series += _panel(group, unit, panel, looks)
     targets = sorted({100 * (c.allowed - 1) for g in panels for c in _calibrated(g, unit)}) or [TARGET]
-    top, low = _cut(series, max(targets))
+    low, high = _cut(series, max(targets))
     deepest = max((value for entry in series for value in entry.x), default=1.0)
     seeds = max((len(evaluated(group)) for group in panels), default=0)
-    who = "sequence leaves the batch as a whole" if unit == "sequence" else "token stops on its own"
     return Figure(
         key=f"evaluation-exits-{unit}",
         title=f"Early exits per {unit}",
-        caption=f"A {who}. Across: loops used, on average. Up: perplexity above full depth. Low and to the left is "
-        "good. Solid: the rule reads logits at every loop; dotted: it does not. Squares: everything stops at one "
-        "depth. Grey and dashed: a bound that knows the labels, no rule that can be run."
-        + (
-            " Diamonds: thresholds chosen on one part of the text, measured on another; hollow where the target did "
-            "not hold there."
-            if any(list(_calibrated(group, unit)) for group in panels)
-            else ""
-        )
+        caption=_WHO[unit]
+        + ("" if brief else _READ)
+        + (_DIAMONDS if not brief and any(map(bool, (_calibrated(g, unit) for g in panels))) else "")
         + (" Means over seeds." if seeds > 1 else "")
-        + (f" Cut at {number(top)} %." if _beyond(series, top) else "")
+        + f" The level line is the target, {' or '.join(percent(at / 100) for at in targets)}."
+        + _beyond(series, low, high)
         + (f" The first {len(panels)} of {len(on)} conditions." if len(panels) < len(on) else ""),
         x_label="mean loops",
         y_label="perplexity above full depth, %",
@@ -89,22 +104,31 @@ def trade_off(groups: Sequence[Group], unit: Unit) -> Figure:
         whole_x=True,
         wide=True,
         x_range=(0.85, deepest + 0.15),
-        y_range=(low, top),
-        marks=tuple(Mark("y", at, f"target: {percent(at / 100)}") for at in targets[:2]),
+        x_ticks=tuple((float(loop), str(loop)) for loop in range(1, round(deepest) + 1))
+        if deepest * len(panels) <= _TICKS
+        else (),
+        y_range=(low, high),
+        marks=tuple(Mark("y", at) for at in targets),
         height=460,
-        least=230 * len(panels) if len(panels) > 1 else 0,
+        least=195 * len(panels) if len(panels) > 1 else 0,
     )
 
 
 def _cut(series: Sequence[Series], target: float) -> tuple[float, float]:
+    """What holds everything, as far as that is worth looking at: a bound may lie far below every rule."""
     values = [value for entry in series for value in entry.y]
-    top = min(max(values, default=_TOP) * 1.08, _TOP)
-    top = max(top, 2.0 * target)
-    return top, min(min(values, default=0.0) * 1.15, -0.06 * top)
+    high = max(min(max(values, default=_TOP) * 1.08, _TOP), 2.0 * target)
+    return min(max(min(values, default=0.0) * 1.15, -0.5 * high), -0.08 * high), high
 
 
-def _beyond(series: Sequence[Series], top: float) -> bool:
-    return any(value > top for entry in series for value in entry.y)
+def _beyond(series: Sequence[Series], low: float, high: float) -> str:
+    cut = [
+        at
+        for at, beyond in ((low, min), (high, max))
+        for values in [[value for entry in series for value in entry.y]]
+        if values and not low <= beyond(values) <= high
+    ]
+    return f" Cut at {' and '.join(percent(at / 100) for at in cut)}." if cut else ""
 
 
 def _panel(group: Group, unit: Unit, panel: int, looks: dict[str, RuleLook]) -> list[Series]:

@@ -14,6 +14,7 @@ WITHIN = (0.01, 0.05, 0.20)
 _CLASSES = (*(f"within {share:.0%} of its best".replace("%", " %") for share in WITHIN), "further off")
 assert len(_CLASSES) == len(SHADES)
 _NAME, _ROW = 30, 34  # letters of a name, pixels of a row
+_TICKS = 24
 
 
 def glance(groups: Sequence[Group]) -> Figure:
@@ -46,6 +47,7 @@ def glance(groups: Sequence[Group]) -> Figure:
         ),
         wide=True,
         whole_x=True,
+        x_ticks=tuple((float(loop), str(loop)) for loop in loops) if len(loops) <= _TICKS else (),
         x_range=(loops[0] - 0.5, loops[-1] + 0.5) if loops else None,
         y_range=(0.5 - len(ordered), 0.5),
         y_ticks=tuple((-float(row), shortened(group.name, _NAME)) for row, group in enumerate(ordered)),

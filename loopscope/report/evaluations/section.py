@@ -21,6 +21,8 @@ from loopscope.report.statistics import Condition
 from loopscope.report.tables import HeadlineTable
 from loopscope.results import Comparison, ModelEvaluation
 
+ROWS = 12
+"""Rows of a table that stands in the open."""
 SENTENCES = 5
 """Sentences of a comparison that stand in the open; the others unfold."""
 
@@ -34,9 +36,13 @@ class Part:
     lead: str
     figures: tuple[Figure, ...]
     table: HeadlineTable | None = None
-    folded: bool = False  # the table unfolds
     said: tuple[tuple[str, str], ...] = ()  # name (or nothing) and sentence
     rest: tuple[tuple[str, str], ...] = ()  # sentences that unfold
+
+    @property
+    def folded(self) -> bool:
+        """Whether the table unfolds: a long one would push everything else away."""
+        return self.table is not None and len(self.table.rows) > ROWS
 
     @property
     def empty(self) -> bool:
@@ -97,13 +103,14 @@ def _depth(groups: Sequence[Group]) -> Part:
 
 
 def _exits(groups: Sequence[Group]) -> Part:
+    sequences = trade_off(groups, "sequence")
+    tokens = trade_off(groups, "token", brief=not sequences.empty)
     return Part(
         "exits",
         "Leaving early",
         "An exit rule looks at every loop and decides who has had enough. The loops saved are paid in perplexity.",
-        drawn(trade_off(groups, "sequence"), trade_off(groups, "token")),
+        drawn(sequences, tokens),
         calibration_table(groups),
-        folded=True,
     )
 
 
@@ -125,7 +132,6 @@ def _pairs(comparison: Comparison) -> Part:
         "The same windows and the same seeds on both sides; p values are corrected for how many pairs were compared.",
         drawn(forest(comparison)),
         difference_table(comparison),
-        folded=True,
         said=sentences[:SENTENCES],
         rest=sentences[SENTENCES:],
     )

@@ -3,20 +3,24 @@
 import math
 from collections.abc import Sequence
 
-from loopscope.report.evaluations.exits import evaluated, rule_looks
+from loopscope.report.evaluations.exits import rule_looks
 from loopscope.report.evaluations.shown import Group
 from loopscope.report.figures import QUIET, Figure, Series
 from loopscope.report.tables import Cell, HeadlineTable, number
 from loopscope.results import Speed
 
+_LINES = 12
+"""Measurements of one rule up to which each has a line from allowed to ideal."""
+Measured = tuple[Group, int | None, Speed]
 
-def measured(groups: Sequence[Group]) -> list[tuple[Group, Speed]]:
-    """Every measurement with a finite result."""
+
+def measured(groups: Sequence[Group]) -> list[Measured]:
+    """Every measurement with a finite result, with its model's seed."""
     return [
-        (group, speed)
+        (group, model.seed, speed)
         for group in groups
-        for exits in evaluated(group)
-        for speed in exits.speeds
+        for model in group.models
+        for speed in (model.exits.speeds if model.exits else ())
         if math.isfinite(speed.realised) and speed.realised > 0 and math.isfinite(speed.ideal)
     ]
 
@@ -26,8 +30,8 @@ def speed_up(groups: Sequence[Group]) -> Figure:
     kept = measured(groups)
     looks = rule_looks(groups)
     series: list[Series] = []
-    for rule in dict.fromkeys(speed.rule for _, speed in kept):
-        mine = [(group, speed) for group, speed in kept if speed.rule == rule]
+    for rule in dict.fromkeys(speed.rule for *_, speed in kept):
+        mine = [entry for entry in kept if entry[-1].rule == rule]
         series += _rule(rule, looks[rule].color, mine)
     values = [value for entry in series for value in (*entry.x, *entry.y)]
     ends = (min([1.0, *values]) - 0.08, max([1.0, *values]) + 0.12)
@@ -49,12 +53,16 @@ def speed_up(groups: Sequence[Group]) -> Figure:
     )
 
 
-def _rule(rule: str, color: str, kept: Sequence[tuple[Group, Speed]]) -> list[Series]:
-    counted = [(g, s, s.allowed) for g, s in kept if s.allowed is not None and math.isfinite(s.allowed)]
-    lines = [
-        Series("", (allowed, s.ideal), (s.realised, s.realised), color, guide=True, in_legend=False)
-        for _, s, allowed in counted
-    ]
+def _rule(rule: str, color: str, kept: Sequence[Measured]) -> list[Series]:
+    counted = [(g, s, s.allowed) for g, _, s in kept if s.allowed is not None and math.isfinite(s.allowed)]
+    lines = (
+        []
+        if len(counted) > _LINES
+        else [
+            Series("", (allowed, s.ideal), (s.realised, s.realised), color, guide=True, in_legend=False)
+            for _, s, allowed in counted
+        ]
+    )
     clouds = []
     if counted:
         clouds.append(
@@ -70,14 +78,14 @@ def _rule(rule: str, color: str, kept: Sequence[tuple[Group, Speed]]) -> list[Se
     clouds.append(
         Series(
             rule,
-            tuple(s.ideal for _, s in kept),
-            tuple(s.realised for _, s in kept),
+            tuple(s.ideal for *_, s in kept),
+            tuple(s.realised for *_, s in kept),
             color,
             points_only=True,
             dot=9,
             symbol="square",
             hollow=(True,) * len(kept),
-            notes=tuple(_note(g, s) for g, s in kept),
+            notes=tuple(_note(g, s) for g, _, s in kept),
             in_legend=not counted,
         )
     )
@@ -95,18 +103,19 @@ def _note(group: Group, speed: Speed) -> str:
 def speed_table(groups: Sequence[Group]) -> HeadlineTable | None:
     """One row per measurement; None where none was made."""
     headings = (
-        ("", ("condition", "rule", "per", "batch", "mean loops")),
+        ("", ("condition", "seed", "rule", "per", "batch", "mean loops")),
         ("speed-up", ("realised", "allowed", "ideal", "realised of allowed")),
         ("", ("device", "threads")),
     )
-    rows = tuple(_row(group, speed) for group, speed in measured(groups))
+    rows = tuple(_row(*entry) for entry in measured(groups))
     return HeadlineTable(headings, rows) if rows else None
 
 
-def _row(group: Group, speed: Speed) -> tuple[Cell, ...]:
+def _row(group: Group, seed: int | None, speed: Speed) -> tuple[Cell, ...]:
     share = None if speed.allowed is None or not speed.allowed > 0 else speed.realised / speed.allowed
     return (
         Cell(group.name, group.name),
+        Cell("" if seed is None else str(seed), -1 if seed is None else seed),
         Cell(speed.rule, speed.rule),
         Cell(speed.unit, speed.unit),
         Cell(f"{speed.batch} × {speed.sequence}", speed.batch),
