@@ -185,7 +185,7 @@ def make_comparison(names: Sequence[str], half: float | None = 0.02, **changes: 
     )  # fmt: skip
     options = tuple(
         Option(name, loop, around(1.9 + 0.015 * place + 0.4 / loop, half), 1e6 * loop * (1 + place),
-               2e-5 * loop * (1 + place) if place < 2 else None, place == 0, place == 0 and loop < 5)
+               2e-5 * loop * (1 + place), place == 0, place == 0 and loop < 5)
         for place, name in enumerate(names) for loop in range(1, 7)
     )  # fmt: skip
     looped, deep = 1_065_600, 2_200_000

@@ -331,16 +331,49 @@ def test_the_front_is_what_the_record_marks() -> None:
     assert named(loops, "b").color == groups[1].color
     assert named(time, "a").x == pytest.approx([20.0 * k for k in range(1, 7)])
     assert named(time, "a").hollow == (False,) * 4 + (True,) * 2
-    assert {series.name for series in time.series} == {"front", "a", "b"}
-    assert "not drawn: 6" in time.caption
+    assert "not drawn" not in time.caption
 
 
 def test_without_measured_time_the_arithmetic_is_drawn() -> None:
     made = make_comparison(("a", "b"))
-    counted = replace(made, options=tuple(replace(option, seconds_per_token=None) for option in made.options))
-    figure = against_time(counted, [])
+    last = replace(made.options[-1], seconds_per_token=None)
+    figure = against_time(replace(made, options=(*made.options[:-1], last)), [])
     assert figure.key == "evaluation-pareto-flops"
     assert named(figure, "b").x == tuple(2e6 * k for k in range(1, 7))
+    uncounted = replace(made.options[0], seconds_per_token=None, flops_per_token=None)
+    figure = against_time(replace(made, options=(uncounted, *made.options[1:])), [])
+    assert len(named(figure, "a").x) == 5
+    assert "not drawn: 1" in figure.caption
+
+
+def test_unlooped_models_have_no_place_on_the_axis_of_loops() -> None:
+    made = make_comparison(("a", "b"))
+    unlooped = replace(made.options[0], condition="unlooped", loops=1)
+    comparison = replace(made, options=(*made.options, unlooped))
+    assert "unlooped" not in {series.name for series in against_loops(comparison, []).series}
+    assert "unlooped" in {series.name for series in against_time(comparison, []).series}
+
+
+def test_a_bound_is_named_so_in_the_table_and_has_no_calibrated_point() -> None:
+    exits = make_exits()
+    oracle = replace(exits.calibrations[0], rule="oracle")
+    groups = groups_of(make_evaluation(exits=replace(exits, calibrations=(oracle,))))
+    assert not [series for series in trade_off(groups, "sequence").series if series.symbol == "diamond"]
+    table = calibration_table(groups)
+    assert table is not None
+    assert table.rows[0][1].text == "oracle (a bound)"
+
+
+def test_sentences_between_the_first_and_the_last_unfold() -> None:
+    said = [f"sentence {number}" for number in range(9)]
+    section = section_of(comparison=make_comparison(("a", "b"), sentences=tuple(said)))
+    part = next(part for part in section.parts if part.key == "comparison")
+    assert [sentence for _, sentence in part.said] == [*said[:3], *said[6:]]
+    assert [sentence for _, sentence in part.rest] == said[3:6]
+    short = section_of(comparison=make_comparison(("a", "b"), sentences=tuple(said[:4])))
+    part = next(part for part in short.parts if part.key == "comparison")
+    assert [sentence for _, sentence in part.said] == said[:4]
+    assert part.rest == ()
 
 
 def test_looping_against_no_looping() -> None:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from loopscope.report.evaluations.exits import evaluated, excess
+from loopscope.report.evaluations.exits import bounds, evaluated, excess, said_of
 from loopscope.report.evaluations.said import percent
 from loopscope.report.evaluations.shown import Group
 from loopscope.report.statistics import estimate
@@ -19,7 +19,7 @@ def calibration_table(groups: Sequence[Group]) -> HeadlineTable | None:
         for exits in evaluated(group):
             for made in exits.calibrations:
                 kinds.setdefault((made.rule, made.unit, made.target, made.allowed), []).append(made)
-        rows += [_row(group, *kind, made) for kind, made in kinds.items()]
+        rows += [_row(group, *kind, made, bounds(groups)) for kind, made in kinds.items()]
     headings = (
         ("", ("condition", "rule", "per", "target")),
         ("on the test part", ("mean loops", "perplexity", "held")),
@@ -28,7 +28,13 @@ def calibration_table(groups: Sequence[Group]) -> HeadlineTable | None:
 
 
 def _row(
-    group: Group, rule: str, unit: str, target: str, allowed: float, made: Sequence[Calibration]
+    group: Group,
+    rule: str,
+    unit: str,
+    target: str,
+    allowed: float,
+    made: Sequence[Calibration],
+    bound: set[str],
 ) -> tuple[Cell, ...]:
     tested = [(c.tested_on, c.full_depth) for c in made if c.tested_on]
     loops = estimate([point.mean_loops for point, _ in tested])
@@ -43,7 +49,7 @@ def _row(
     depth = len(made[0].full_depth.left_at)
     return (
         Cell(group.name, group.name),
-        Cell(rule, rule),
+        Cell(said_of(rule, bound), rule),
         Cell(unit, unit),
         Cell(asked, allowed),
         Cell(f"{number(loops.mean)} of {depth}", loops.mean) if tested else Cell("", math.inf),

@@ -43,6 +43,16 @@ class RuleLook:
     dash: str
 
 
+def bounds(groups: Sequence[Group]) -> set[str]:
+    """Rules that cannot be run, because they know the labels."""
+    return {c.rule for group in groups for exits in evaluated(group) for c in exits.curves if c.bound}
+
+
+def said_of(rule: str, bound: set[str]) -> str:
+    """A rule's name, which says where it is a bound."""
+    return f"{rule} (a bound)" if rule in bound else rule
+
+
 def rule_looks(groups: Sequence[Group]) -> dict[str, RuleLook]:
     """By name. Solid lines read logits at every loop, dotted ones do not; a bound is grey and dashed."""
     curves = [curve for group in groups for exits in evaluated(group) for curve in exits.curves]
@@ -135,10 +145,10 @@ def _panel(group: Group, unit: Unit, panel: int, looks: dict[str, RuleLook]) -> 
     found = []
     for rule in dict.fromkeys(curve.rule for curve, _ in _curves(group, unit)):
         x, y = _averaged([(c.points, full) for c, full in _curves(group, unit) if c.rule == rule])
-        bound = any(curve.bound for curve, _ in _curves(group, unit) if curve.rule == rule)
         if x:
-            name = f"{rule} (a bound)" if bound else rule
-            found.append(Series(name, x, y, looks[rule].color, looks[rule].dash, panel=panel))
+            found.append(
+                Series(said_of(rule, bounds([group])), x, y, looks[rule].color, looks[rule].dash, panel=panel)
+            )
     fixed = [(exits.fixed, exits.fixed[-1]) for exits in evaluated(group) if exits.fixed]
     x, y = _averaged(fixed)
     if x:
@@ -223,7 +233,10 @@ def _calibrated(group: Group, unit: Unit) -> list[Calibration]:
         made
         for exits in evaluated(group)
         for made in exits.calibrations
-        if made.unit == unit and made.target == "perplexity" and made.tested_on
+        if made.unit == unit
+        and made.target == "perplexity"
+        and made.tested_on
+        and made.rule not in bounds([group])
     ]
 
 

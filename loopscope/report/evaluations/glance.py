@@ -29,8 +29,8 @@ def glance(groups: Sequence[Group]) -> Figure:
         key="evaluation-worth",
         title="Which depth is worth running",
         caption="Every loop's perplexity against the best loop of the same condition; cells of the strongest green are "
-        "within 1 % of it. Right of the upright line: more loops than trained. Beside each row: bits per byte at its best "
-        f"loop{', and what more loops than trained do' if verdicts else ''}. "
+        "within 1 % of it. Right of the upright line: more loops than trained. Beside each row: bits per byte at its "
+        f"best loop{', and what more loops than trained do' if verdicts else ''}. "
         + ("Means over seeds. " if seeds > 1 else "One seed: no intervals. ")
         + ("The best condition is on top." if len(ordered) > 1 else ""),
         x_label="loop",

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from loopscope.report.evaluations.said import span
 from loopscope.report.evaluations.shown import Group
@@ -14,9 +15,11 @@ Cost = Callable[[Option], float | None]
 
 
 def against_loops(comparison: Comparison, groups: Sequence[Group]) -> Figure:
-    """Bits per byte against loops."""
+    """Bits per byte against loops, of what loops: a loop of an unlooped model is no loop of the others."""
+    unlooped = {entry.condition for entry in comparison.matched if entry.role != "looped"}
+    looped = replace(comparison, options=tuple(o for o in comparison.options if o.condition not in unlooped))
     return _figure(
-        comparison,
+        looped,
         groups,
         "loops",
         "Quality against loops",
@@ -28,8 +31,11 @@ def against_loops(comparison: Comparison, groups: Sequence[Group]) -> Figure:
 
 
 def against_time(comparison: Comparison, groups: Sequence[Group]) -> Figure:
-    """Bits per byte against measured seconds, or counted arithmetic where no time was measured."""
-    timed = any(option.seconds_per_token is not None for option in comparison.options)
+    """Bits per byte against measured seconds, or counted arithmetic where any option was not timed.
+
+    The record's front is made the same way: times and counts do not mix.
+    """
+    timed = all(option.seconds_per_token is not None for option in comparison.options)
     measured = "measured time" if timed else "counted arithmetic"
     return _figure(
         comparison,

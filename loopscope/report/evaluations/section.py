@@ -23,8 +23,10 @@ from loopscope.results import Comparison, ModelEvaluation
 
 ROWS = 12
 """Rows of a table that stands in the open."""
-SENTENCES = 5
-"""Sentences of a comparison that stand in the open; the others unfold."""
+SENTENCES = 3
+"""Sentences of a comparison that stand in the open at its start and at its end; those between unfold.
+
+It starts with the pairs that are apart, and ends with those that are not and with what looping is worth."""
 
 
 @dataclass(frozen=True)
@@ -126,14 +128,15 @@ def _speed(groups: Sequence[Group]) -> Part:
 
 def _pairs(comparison: Comparison) -> Part:
     sentences = tuple(("", sentence) for sentence in comparison.sentences)
+    between = sentences[SENTENCES:-SENTENCES]
     return Part(
         "comparison",
         "Which differences are real",
         "The same windows and the same seeds on both sides; p values are corrected for how many pairs were compared.",
         drawn(forest(comparison)),
         difference_table(comparison),
-        said=sentences[:SENTENCES],
-        rest=sentences[SENTENCES:],
+        said=(*sentences[:SENTENCES], *sentences[SENTENCES + len(between) :]),
+        rest=between,
     )
 
 
