@@ -132,7 +132,9 @@ def draw_mark(ax: Any, mark: Mark, named: bool) -> None:
     if low is not None and high is not None:
         along = ([mark.at, mark.at], [low, high])
         ax.plot(
-            *(along if mark.axis == "x" else along[::-1]), **{**dashed, "lw": 1.6, "zorder": 4}, label="_"
+            *(along if mark.axis == "x" else along[::-1]),
+            **{**dashed, "lw": 1.8, "ls": "-", "zorder": 4},
+            label="_",
         )
     else:
         (ax.axvline if mark.axis == "x" else ax.axhline)(mark.at, **dashed)

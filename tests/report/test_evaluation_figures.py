@@ -99,6 +99,16 @@ def test_rows_are_ordered_by_quality_and_say_the_verdict() -> None:
     assert [(mark.at, mark.between) for mark in figure.marks] == [(4.5, (-0.5, 0.5)), (4.5, (-1.5, -0.5))]
 
 
+def test_exits_as_trained_have_a_row_of_their_own() -> None:
+    other = make_curve(reading="as trained", early=0.1, level=3.9)
+    figure = glance(groups_of(make_evaluation("f", depth=(make_curve(), other))))
+    assert figure.grid is not None
+    assert figure.grid.rows == ("f (exits)", "f")
+    assert figure.grid.texts[0][0] == f"+{100 * math.expm1(0.1 * 9 / 16):.1f}%"
+    assert "Rows with (exits)" in figure.caption
+    assert len(figure.marks) == 2
+
+
 def test_depths_that_were_not_run_are_no_cells() -> None:
     figure = glance(groups_of(make_evaluation("deep", deepest=8), make_evaluation("short", deepest=5)))
     assert figure.grid is not None
@@ -218,6 +228,19 @@ def test_calibrated_points_are_of_the_test_part_and_hollow_where_the_target_fail
     assert "chosen on 60 windows, tested on 61" in clouds[0].notes[0]
 
 
+def test_every_rule_is_seen_and_only_a_bound_may_lie_below() -> None:
+    exits = make_exits()
+    deep = [point(level, 2.0) for level in (3.7, 3.0)]
+    curves = (replace(exits.curves[0], points=(deep[0],)), replace(exits.curves[3], points=(deep[1],)))
+    figure = trade_off(
+        groups_of(make_evaluation(exits=replace(exits, curves=curves, calibrations=()))), "sequence"
+    )
+    assert figure.y_range is not None
+    bound = named(figure, "oracle (a bound)").y[0]
+    assert bound < figure.y_range[0] < named(figure, "logit-margin").y[0]
+    assert "Cut at" in figure.caption
+
+
 def test_sequences_and_tokens_are_apart_and_every_condition_has_a_panel() -> None:
     exits = make_exits()
     only = replace(exits, curves=tuple(c for c in exits.curves if c.unit == "token"), calibrations=())
@@ -274,7 +297,7 @@ def test_speed_ups_are_where_the_record_says() -> None:
     table = speed_table(groups)
     assert table is not None
     texts = [cell.text for cell in table.rows[0]]
-    assert texts[5:10] == ["2", "1.5 ×", "1.6 ×", "2 ×", "94%"]
+    assert texts[5:10] == ["2", "1.5 ×", "1.6 ×", "2 ×", "94 %"]
     assert table.rows[0][6].interval == "1.5 to 1.53"
 
 

@@ -125,10 +125,11 @@ def trade_off(groups: Sequence[Group], unit: Unit, brief: bool = False) -> Figur
 
 
 def _cut(series: Sequence[Series], target: float) -> tuple[float, float]:
-    """What holds everything, as far as that is worth looking at: a bound may lie far below every rule."""
+    """What holds every rule from below, and as far up as is worth looking at. A bound may lie far below."""
     values = [value for entry in series for value in entry.y]
+    rules = [value for entry in series if entry.color != QUIET for value in entry.y]
     high = max(min(max(values, default=_TOP) * 1.08, _TOP), 2.0 * target)
-    return min(max(min(values, default=0.0) * 1.15, -0.5 * high), -0.08 * high), high
+    return min(min(rules, default=0.0) * 1.15, -0.5 * high), high
 
 
 def _beyond(series: Sequence[Series], low: float, high: float) -> str:

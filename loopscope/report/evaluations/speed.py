@@ -123,7 +123,7 @@ def _row(group: Group, seed: int | None, speed: Speed) -> tuple[Cell, ...]:
         Cell(f"{number(speed.realised)} ×", speed.realised, interval=_pairs(speed)),
         _times(speed.allowed),
         _times(speed.ideal),
-        Cell("" if share is None else f"{share:.0%}", math.inf if share is None else share),
+        Cell("" if share is None else f"{100 * share:.0f} %", math.inf if share is None else share),
         Cell(speed.device, speed.device),
         Cell(str(speed.threads), speed.threads),
     )
