@@ -13,6 +13,8 @@ def axis_layout(figure: Figure, axis: Literal["x", "y"]) -> dict[str, Any]:
     ticks = figure.x_ticks if axis == "x" else figure.y_ticks
     span = figure.x_range if axis == "x" else figure.y_range
     made: dict[str, Any] = {"type": "log" if log else "linear"}
+    if figure.grid:
+        made |= {"showgrid": False, "ticks": ""}  # lines would show between the cells
     if ticks:
         made |= {"tickvals": [at for at, _ in ticks], "ticktext": [plain(text) for _, text in ticks]}
     elif log:

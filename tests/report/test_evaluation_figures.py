@@ -488,6 +488,12 @@ def test_a_legend_lists_every_rule_once_whatever_panel_it_is_in() -> None:
 # Whatever is there
 
 
+def test_texts_that_differ_are_said() -> None:
+    assert section_of(make_evaluation("a"), make_evaluation("b")).warnings == ()
+    (warning,) = section_of(make_evaluation("a"), make_evaluation("b", data="other")).warnings
+    assert warning.endswith("validation split of stdlib, 121 windows of 128; other, 121 windows of 128.")
+
+
 def test_nothing_gives_no_section_and_empty_parts_are_left_out() -> None:
     assert build_section(FoundEvaluations((), None, ()), []) is None
     section = section_of(make_evaluation(exits=None))

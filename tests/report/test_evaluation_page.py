@@ -152,4 +152,5 @@ def test_a_browser_draws_every_figure(tmp_path: Path) -> None:
     dom = drawn_by_browser(tmp_path / "report.html", tmp_path / "profile")
     drawn = re.findall(r'class="plot js-plotly-plot" data-figure="(evaluation-[^"]+)"', dom)
     assert len(drawn) == 11
-    assert "interactive figures:" not in dom
+    assert dom.count('class="hm"') == 1  # the cells
+    assert dom.count('class="errorbars"') >= 2

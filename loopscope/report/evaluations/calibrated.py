@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from loopscope.report.evaluations.exits import bounds, evaluated, excess, said_of
+from loopscope.report.evaluations.rules import bounds, evaluated, excess, said_of
 from loopscope.report.evaluations.said import percent
 from loopscope.report.evaluations.shown import Group
 from loopscope.report.statistics import estimate

@@ -61,7 +61,7 @@ class EvaluationSection:
     parts: tuple[Part, ...]
     notes: tuple[str, ...]
     models: tuple[ModelEvaluation, ...]
-    missing: str  # which runs were not evaluated
+    warnings: tuple[str, ...]  # runs that were not evaluated, texts that differ
     glossary: tuple[tuple[str, str], ...]
 
     @property
@@ -86,7 +86,7 @@ def build_section(found: FoundEvaluations, conditions: Sequence[Condition]) -> E
         parts=tuple(part for part in parts if not part.empty),
         notes=comparison.notes if comparison else (),
         models=found.evaluations,
-        missing=_missing(found.evaluations, conditions),
+        warnings=_warnings(found.evaluations, conditions),
         glossary=GLOSSARY,
     )
 
@@ -110,7 +110,8 @@ def _exits(groups: Sequence[Group]) -> Part:
     return Part(
         "exits",
         "Leaving early",
-        "An exit rule looks at every loop and decides who has had enough. The loops saved are paid in perplexity.",
+        "An exit rule looks at every loop and decides who has had enough. Above zero the loops saved cost "
+        "perplexity; below, leaving early is better than full depth.",
         drawn(sequences, tokens),
         calibration_table(groups),
     )
@@ -159,8 +160,16 @@ def _matched(comparison: Comparison) -> Part:
     )
 
 
-def _missing(evaluations: Sequence[ModelEvaluation], conditions: Sequence[Condition]) -> str:
+def _warnings(evaluations: Sequence[ModelEvaluation], conditions: Sequence[Condition]) -> tuple[str, ...]:
     runs = {(run.condition, run.size, run.seed) for c in conditions for run in c.completed}
     done = {(entry.condition, entry.size, entry.seed) for entry in evaluations}
     left = len(runs - done)
-    return f"Evaluated: {len(runs) - left} of {len(runs)} completed runs." if evaluations and left else ""
+    said = []
+    if evaluations and left:
+        said.append(f"Evaluated: {len(runs) - left} of {len(runs)} completed runs.")
+    texts = list(dict.fromkeys(f"{e.data}, {e.windows} windows of {e.sequence}" for e in evaluations))
+    if len(texts) > 1:
+        said.append(
+            f"Models were evaluated on different text, and compare only within one: {'; '.join(texts)}."
+        )
+    return tuple(said)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from loopscope.report.evaluations.exits import rule_looks
+from loopscope.report.evaluations.rules import rule_looks
 from loopscope.report.evaluations.shown import Group
 from loopscope.report.figures import QUIET, Figure, Series
 from loopscope.report.tables import Cell, HeadlineTable, number
