@@ -149,6 +149,21 @@ def test_one_seed_has_no_band_and_the_page_says_so() -> None:
     assert [(mark.axis, mark.at) for mark in figure.marks] == [("x", 4.0)]
 
 
+def test_wide_bands_of_few_seeds_do_not_squeeze_the_lines() -> None:
+    models = [make_evaluation("a", seed, level=4.0 + 0.2 * seed) for seed in range(2)]
+    figure = quality(groups_of(*models))
+    line = named(figure, "a")
+    assert figure.y_range is not None
+    low, high = figure.y_range
+    span = max(line.y) - min(line.y)
+    assert min(line.low) < low < min(line.y)
+    assert max(line.y) < high < max(line.high)
+    assert high - low < 2 * span
+    assert "cut" in figure.caption
+    near = [make_evaluation("a", seed, level=4.0 / (1 + 0.01 * seed) + 1e-4 * seed) for seed in range(2)]
+    assert "cut" not in quality(groups_of(*near)).caption
+
+
 def test_the_second_reading_is_dashed_up_to_the_trained_depth() -> None:
     other = make_curve(reading="as trained", early=0.1)
     figure = quality(groups_of(make_evaluation("f", depth=(make_curve(), other))))

@@ -7,6 +7,8 @@ from loopscope.report.evaluations.shown import MOST, Group, depth_marks, more
 from loopscope.report.figures import Figure, Series, spans_decades
 from loopscope.results.evaluations import Reading
 
+_ROOM = 0.4
+"""Room for bands above and below the lines, as a share of what the lines span: two seeds have endless bands."""
 _LINEAR = 3.0
 """Largest over smallest value up to which an axis stays linear."""
 
@@ -98,19 +100,37 @@ def _figure(
         if readings and group.reading != other and group.curves(other):
             series += _lines(group, field, other, times, log, second=True)
     bands = any(entry.low for entry in series)
+    shown, cut = _span(series, log)
     seeds = " The band is a 95 % Student-t interval over seeds." if bands else " One seed each: no bands."
     return Figure(
         key=key,
         title=title,
-        caption=caption + (seeds if readings else "") + more(groups),
+        caption=caption
+        + (seeds if readings else "")
+        + (" Wide bands, of few seeds, are cut." if cut else "")
+        + more(groups),
         x_label="loop",
         y_label=y_label,
         series=tuple(series),
         log_y=log,
+        y_range=shown,
         whole_x=True,
         wide=wide,
         marks=depth_marks(on) if series else (),
     )
+
+
+def _span(series: Sequence[Series], log: bool) -> tuple[tuple[float, float] | None, bool]:
+    """What holds the lines and as much of their bands as leaves the lines to be seen; and whether bands are cut."""
+    if not any(entry.low for entry in series):
+        return None, False
+    to, back = (math.log, math.exp) if log else (float, float)
+    lines = [to(value) for entry in series for value in entry.y]
+    ends = [to(value) for entry in series for value in (*entry.low, *entry.high)]
+    room = _ROOM * (max(lines) - min(lines)) or 0.1 * abs(lines[0]) or 1.0
+    low, high = max(min(lines) - room, min(*lines, *ends)), min(max(lines) + room, max(*lines, *ends))
+    edge = 0.04 * (high - low) or room
+    return (back(low - edge), back(high + edge)), min(ends) < low or max(ends) > high
 
 
 def _lines(
