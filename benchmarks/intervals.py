@@ -21,8 +21,8 @@ from loopscope.evaluation.bootstrap import over_both
 from loopscope.evaluation.paired import Spread, spread
 from loopscope.evaluation.student import quantile
 
-WINDOWS, NOISE = 200, 0.3
-REPEATS, BOOTSTRAPS = 20_000, 400
+WINDOWS, NOISE = 100, 0.3
+REPEATS, BOOTSTRAPS = 5_000, 200
 SHARES = {
     "seeds alone": 1.0,
     "seeds, mostly": 0.9,
