@@ -1,7 +1,8 @@
 """How often 95 % intervals of a paired difference hold the truth, by simulation: why comparisons use the one they do.
 
 A difference between two conditions is drawn as truth + effect of the seed + effect of the window + noise, in shares of
-the variance of the mean from seeds alone to windows alone. Four intervals are then asked whether they hold the truth:
+the variance of the mean from seeds alone to windows alone. Four intervals are then asked whether they hold the truth;
+two of them also at the level 0.001, because a correction for many tests asks for small p-values:
 
 percentiles   of the bootstrap over seeds and windows (Owen 2007)
 t, seeds      Student's t over seed means: windows taken as fixed
@@ -22,7 +23,7 @@ from loopscope.evaluation.paired import Spread, spread
 from loopscope.evaluation.student import quantile
 
 WINDOWS, NOISE = 100, 0.3
-REPEATS, BOOTSTRAPS = 5_000, 200
+REPEATS, BOOTSTRAPS = 4_000, 400
 SHARES = {
     "seeds alone": 1.0,
     "seeds, mostly": 0.9,
@@ -31,6 +32,7 @@ SHARES = {
     "windows alone": 0.0,
 }
 METHODS = ("percentiles", "t, seeds", "Welch", "squares")
+FALSE = ("Welch, 0.001", "squares, 0.001")
 
 
 def draws(seeds: int, share: float, repeats: int) -> Iterator[np.ndarray]:
@@ -46,8 +48,9 @@ def draws(seeds: int, share: float, repeats: int) -> Iterator[np.ndarray]:
 
 
 def coverage(seeds: int, share: float) -> dict[str, float]:
-    """Share of intervals that hold 0, by method."""
+    """Share of 95 % intervals that hold 0, by method; and of false findings at 0.001, as a multiple of 0.001."""
     held = dict.fromkeys(METHODS, 0)
+    false = dict.fromkeys(FALSE, 0)
     for values in draws(seeds, share, REPEATS):
         found = spread(values)
         assert isinstance(found, Spread)
@@ -57,10 +60,13 @@ def coverage(seeds: int, share: float) -> dict[str, float]:
         held["t, seeds"] += distance <= quantile(0.05, seeds - 1) * found.over_seeds
         held["Welch"] += distance <= quantile(0.05, int(degrees)) * math.sqrt(one + other)
         held["squares"] += distance <= found.half(0.05)
+        false["Welch, 0.001"] += distance > quantile(0.001, int(degrees)) * math.sqrt(one + other)
+        false["squares, 0.001"] += distance > found.half(0.001)
     for number, values in enumerate(draws(seeds, share, BOOTSTRAPS)):
-        low, high = np.quantile(over_both(values, seed=number), [0.025, 0.975])
+        low, high = np.quantile(over_both(values, seed=number, draws=500), [0.025, 0.975])
         held["percentiles"] += low <= 0 <= high
-    return {name: count / (BOOTSTRAPS if name == "percentiles" else REPEATS) for name, count in held.items()}
+    rates = {name: count / (BOOTSTRAPS if name == "percentiles" else REPEATS) for name, count in held.items()}
+    return rates | {name: count / REPEATS / 0.001 for name, count in false.items()}
 
 
 def main() -> None:
@@ -71,10 +77,11 @@ def main() -> None:
         for name, share in SHARES.items():
             found = coverage(seeds, share)
             figures[f"{seeds} seeds, {name}"] = found
-            rows.append(
-                [f"{seeds} seeds, variance from {name}", *(f"{found[method]:.1%}" for method in METHODS)]
-            )
-    table(["coverage of 95 % intervals", *METHODS], rows)
+            cells = [f"{found[method]:.1%}" for method in METHODS] + [
+                f"{found[method]:.1f} ×" for method in FALSE
+            ]
+            rows.append([f"{seeds} seeds, variance from {name}", *cells])
+    table(["coverage of 95 % intervals", *METHODS, *FALSE], rows)
     finish(
         {"benchmark": "intervals", "windows": WINDOWS, "repeats": REPEATS, "coverage": figures}, environment()
     )

@@ -31,7 +31,7 @@ def over_windows(
     mean = float(np.average(values, weights=weights))
     if len(values) < 2 or not math.isfinite(mean):
         return Interval(mean)
-    drawn = _means(values[None], weights, np.random.default_rng(seed))[0]
+    drawn = _means(values[None], weights, np.random.default_rng(seed), DRAWS)[0]
     low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Interval(mean, float(low), float(high))
 
@@ -40,13 +40,14 @@ def over_both(
     values: Float[np.ndarray, "seeds windows"],
     weights: Float[np.ndarray, " windows"] | None = None,
     seed: int = 0,
+    draws: int = DRAWS,
 ) -> Float[np.ndarray, " draws"]:
     """Means of resampled seeds and, independently, resampled windows."""
     weights = np.ones(values.shape[1]) if weights is None else weights
     generator = np.random.default_rng(seed)
-    per_seed = _means(values, weights, generator)
+    per_seed = _means(values, weights, generator, draws)
     seeds = len(values)
-    chosen = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=DRAWS)
+    chosen = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws)
     return (chosen.T * per_seed).sum(axis=0) / seeds
 
 
@@ -54,13 +55,14 @@ def _means(
     values: Float[np.ndarray, "seeds windows"],
     weights: Float[np.ndarray, " windows"],
     generator: np.random.Generator,
+    draws: int,
 ) -> Float[np.ndarray, "seeds draws"]:
-    """Each seed's weighted mean over `DRAWS` resamples of the windows, the same for every seed."""
+    """Each seed's weighted mean over `draws` resamples of the windows, the same for every seed."""
     windows = values.shape[1]
     size = max(1, _COUNTS // windows)
     parts = []
-    for start in range(0, DRAWS, size):
-        counts = generator.multinomial(windows, np.full(windows, 1 / windows), size=min(size, DRAWS - start))
+    for start in range(0, draws, size):
+        counts = generator.multinomial(windows, np.full(windows, 1 / windows), size=min(size, draws - start))
         drawn = counts * weights
         parts.append((values @ drawn.T) / drawn.sum(axis=1))
     return np.concatenate(parts, axis=1)
