@@ -13,7 +13,7 @@ from torch import Tensor
 from loopscope.evaluation.exit_rules.base import AbstractExitRule, Kept
 from loopscope.evaluation.exit_rules.look import Look
 from loopscope.recurrence import LoopState
-from loopscope.results import Unit
+from loopscope.results.evaluations import Unit
 
 
 class Watch:
