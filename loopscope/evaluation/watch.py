@@ -40,7 +40,7 @@ class Watch:
         Raises:
             ValueError: a score is not a number: the model's states or logits are not finite.
         """
-        self.look = None  # the loop before is done with: its logits would stay through the next readout
+        self.forget()
         look = Look(state)
         scores, self._kept = self.rule.score(look, self._kept)
         self.look = look
@@ -53,7 +53,12 @@ class Watch:
     def narrow(self, rows: Int[Tensor, " kept"]) -> None:
         """Only these rows of the batch go on."""
         kept: Mapping[str, Tensor] = {name: value[rows] for name, value in self._kept.items()}
-        self._kept, self.look = kept, None
+        self._kept = kept
+        self.forget()
+
+    def forget(self) -> None:
+        """The look at the loop at hand is done with: its logits need not stay through the next loop."""
+        self.look = None
 
     @property
     def logits(self) -> torch.Tensor | None:
