@@ -31,7 +31,7 @@ def measure_speed(
     model: AbstractLoopedLM,
     input_ids: Int[Tensor, "batch seq"],
     rule: AbstractExitRule,
-    threshold: float,
+    threshold: Any,
     pairs: Any = 5,
     flops: Flops | None = None,
     loops: int | None = None,
@@ -67,7 +67,7 @@ def measure_speed(
     return Speed(
         rule=rule.name,
         unit="sequence",
-        threshold=threshold,
+        threshold=float(threshold),
         batch=input_ids.shape[0],
         sequence=input_ids.shape[1],
         mean_loops=mean_loops,

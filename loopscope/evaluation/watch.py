@@ -5,6 +5,7 @@ Memory: what the rule keeps of one loop, and the look at the loop at hand with w
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -27,7 +28,7 @@ class Watch:
         ValueError: a threshold out of the rule's range.
     """
 
-    def __init__(self, rule: AbstractExitRule, threshold: float, unit: Unit = "sequence") -> None:
+    def __init__(self, rule: AbstractExitRule, threshold: Any, unit: Unit = "sequence") -> None:
         self.rule = rule
         self.threshold = rule.check_threshold(threshold)
         self.unit = unit
