@@ -1,10 +1,15 @@
-"""A threshold chosen on one half of the windows, for a target, and what it gives on the other half.
+"""A threshold chosen on one part of the windows, for a target, and what it gives on the other part.
 
-The halves are the first and the second half of the text, so that no window of one continues in the other. Nothing of
-the test half reaches the choice: it is read after the threshold stands.
+The parts take turns, `BLOCK` windows at a time: held-out text changes from end to end (other files, other articles),
+and a first half would say little of a second. Nothing of the test part reaches the choice: it is read after the
+threshold stands.
 """
 
 from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from loopscope.evaluation.exit_curves import Sweep, exit_point, point_at
 from loopscope.evaluation.exit_record import ExitRecord, Units
@@ -12,6 +17,8 @@ from loopscope.evaluation.exit_rules.base import AbstractRule
 from loopscope.results import Calibration, ExitPoint
 from loopscope.results.evaluations import Unit
 
+BLOCK = 8
+"""Windows in a row that go to one part."""
 SLACK = 1e-9
 """Relative rounding of the sums that a target is compared with."""
 
@@ -26,7 +33,7 @@ def calibrate_perplexity(record: ExitRecord, rule: AbstractRule, unit: Unit, mor
         ValueError: `more` is not a number from 0 up, or there are fewer than two windows.
     """
     check_more(more)
-    chosen, tested = _halves(record)
+    chosen, tested = _parts(record)
     units = chosen.units(rule, unit)
     sweep = Sweep.of(rule, units)
     ratio = (sweep.losses - sweep.losses[0]).exp()
@@ -44,7 +51,7 @@ def calibrate_loops(record: ExitRecord, rule: AbstractRule, unit: Unit, budget: 
         ValueError: the budget is not a number from 1 to the depth, or there are fewer than two windows.
     """
     check_budget(budget, record.losses.shape[0])
-    chosen, tested = _halves(record)
+    chosen, tested = _parts(record)
     units = chosen.units(rule, unit)
     sweep = Sweep.of(rule, units)
     within = (sweep.mean_loops <= budget * (1 + SLACK)).nonzero()
@@ -69,19 +76,29 @@ def check_budget(budget: Any, depth: int) -> None:
         )
 
 
-def _halves(record: ExitRecord) -> tuple[ExitRecord, ExitRecord]:
-    """To choose on, to test on."""
-    windows = len(record)
+def split(windows: int) -> tuple[Int[Tensor, " chosen"], Int[Tensor, " tested"]]:
+    """Which windows a threshold is chosen on, and which it is tested on.
+
+    Raises:
+        ValueError: fewer than two windows.
+    """
     if windows < 2:
         raise ValueError(
-            f"windows is {windows}; a threshold is chosen on one half of them and tested on the other: give 2 or more"
+            f"windows is {windows}; a threshold is chosen on one part of them and tested on the other: give 2 or more"
         )
-    halves = record.part(0, windows // 2), record.part(windows // 2, windows)
-    if not all(bool(half.counted.any()) for half in halves):
+    places = torch.arange(windows)
+    first = places // min(BLOCK, windows // 2) % 2 == 0
+    return places[first], places[~first]
+
+
+def _parts(record: ExitRecord) -> tuple[ExitRecord, ExitRecord]:
+    """To choose on, to test on."""
+    chosen, tested = (record.part(windows) for windows in split(len(record)))
+    if not (bool(chosen.counted.any()) and bool(tested.counted.any())):
         raise ValueError(
-            "one half of the windows has no label that counts: nothing to choose or test a threshold on"
+            "one part of the windows has no label that counts: nothing to choose or test a threshold on"
         )
-    return halves
+    return chosen, tested
 
 
 def _outcome(

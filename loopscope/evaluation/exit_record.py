@@ -42,11 +42,10 @@ class ExitRecord:
     def __len__(self) -> int:
         return self.losses.shape[1]
 
-    def part(self, first: int, end: int) -> "ExitRecord":
-        """Windows `first` to `end` (not included)."""
-        kept = slice(first, end)
-        scores = {name: values[:, kept] for name, values in self.scores.items()}
-        return replace(self, losses=self.losses[:, kept], scores=scores, counted=self.counted[kept])
+    def part(self, windows: Int[Tensor, " kept"]) -> "ExitRecord":
+        """Some of the windows."""
+        scores = {name: values[:, windows] for name, values in self.scores.items()}
+        return replace(self, losses=self.losses[:, windows], scores=scores, counted=self.counted[windows])
 
     def units(self, rule: AbstractRule, unit: Unit) -> "Units":
         """What a rule decides on: sequences, by their mean score, or tokens, each by its own.

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from loopscope.evaluation.calibration import calibrate_loops, calibrate_perplexity
+from loopscope.evaluation.calibration import calibrate_loops, calibrate_perplexity, split
 from loopscope.evaluation.exit_curves import point_at
 from loopscope.evaluation.exit_record import ExitRecord
 from loopscope.evaluation.exit_rules import build_rule
@@ -74,7 +74,7 @@ def test_the_choice_is_the_one_that_brute_force_makes(
 ) -> None:
     seed, name, by_loops = case
     found, rule = record(seed), build_rule(name)
-    half = found.part(0, 5)
+    half = found.part(torch.arange(5))
     units = half.units(rule, "sequence")
     strictest_first = sorted(units.scores.flatten().unique().tolist(), reverse=rule.leaves == "above")
     full = point_at(rule, units, rule.never)
@@ -97,13 +97,13 @@ def test_the_choice_is_the_one_that_brute_force_makes(
         assert calibration.chosen_on.loss == pytest.approx(expected.loss, rel=1e-9)
 
 
-def test_what_is_reported_is_the_second_half_and_whether_the_target_held() -> None:
+def test_what_is_reported_is_the_other_part_and_whether_the_target_held() -> None:
     found, rule = record(3, windows=9), build_rule("max-probability")
     calibration = calibrate_perplexity(found, rule, "sequence", 0.2)
-    assert calibration.windows == (4, 5)
+    assert calibration.windows == (5, 4)
     assert calibration.allowed == 1.2
     assert calibration.threshold is not None
-    half = found.part(4, 9).units(rule, "sequence")
+    half = found.part(torch.arange(4, 8)).units(rule, "sequence")
     assert calibration.tested_on == point_at(rule, half, calibration.threshold)
     assert calibration.full_depth.loss == pytest.approx(float(half.losses[-1].sum() / half.counts.sum()))
     ratio = calibration.tested_on.perplexity / calibration.full_depth.perplexity
@@ -142,10 +142,19 @@ def test_a_budget_that_no_exit_has_is_refused(budget: Any) -> None:
         calibrate_loops(record(0), build_rule("oracle"), "sequence", budget)
 
 
+@given(st.integers(2, 200))
+def test_every_window_is_in_one_part_and_parts_take_turns(windows: int) -> None:
+    chosen, tested = split(windows)
+    assert sorted([*chosen.tolist(), *tested.tolist()]) == list(range(windows))
+    assert abs(len(chosen) - len(tested)) <= 8
+    changes = int((torch.isin(torch.arange(windows), chosen).long().diff() != 0).sum())
+    assert changes == (windows - 1) // min(8, windows // 2)
+
+
 def test_one_window_is_not_enough() -> None:
     with pytest.raises(ValueError, match="windows is 1"):
         calibrate_perplexity(record(0, windows=1), build_rule("oracle"), "sequence")
     found = record(0)
     found.counted[:5] = False
-    with pytest.raises(ValueError, match="one half of the windows has no label"):
+    with pytest.raises(ValueError, match="one part of the windows has no label"):
         calibrate_perplexity(found, build_rule("oracle"), "sequence")

@@ -21,7 +21,7 @@ class DirectionStep(AbstractExitRule):
 
     def score(self, look: Look, before: Kept) -> tuple[Float[Tensor, "batch seq"], Kept]:
         unit = _unit(look.hidden)
-        earlier = before["unit"] if "unit" in before else _unit(look.state.context.embedded)
+        earlier = before["unit"] if "unit" in before else _unit(look.start)
         return l2_norm(unit - earlier), {"unit": unit}
 
 

@@ -19,6 +19,6 @@ class HiddenStep(AbstractExitRule):
     leaves = "below"
 
     def score(self, look: Look, before: Kept) -> tuple[Float[Tensor, "batch seq"], Kept]:
-        earlier = before.get("hidden", look.state.context.embedded)
+        earlier = before.get("hidden", look.start)
         step = l2_norm(look.hidden - earlier) / l2_norm(look.hidden).clamp(min=1e-30)
         return step, {"hidden": look.hidden}
