@@ -71,6 +71,7 @@ def main() -> None:
             [rule.name, " ".join(map(str, left)), f"{speed.mean_loops:.2f}", *(f"{s:.2f}" for s in middle)]
             + [f"{ratio:.2f}" for ratio in ratios]
         )
+        print(f"{rule.name}: {speed.realised:.2f} times, of {speed.allowed:.2f} that FLOPs allow", flush=True)
         names = ("realised", "ideal", "allowed", "realised_of_allowed")
         figures[rule.name] = {
             "mean_loops": round(speed.mean_loops, 3),
@@ -79,6 +80,7 @@ def main() -> None:
             "exit_seconds": [round(s, 3) for s in speed.exit_seconds],
             **{name: round(ratio, 3) for name, ratio in zip(names, ratios, strict=True)},
         }
+    print()
     table(headings, rows)
     settings = {"benchmark": "early_exit", "size": options.size, "batch": options.batch, "sequence": sequence}
     finish({**settings, "rules": figures}, environment())
