@@ -8,8 +8,8 @@ with the number of loops. Stopping early is a `break`.
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Generator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -191,6 +191,18 @@ def _loops(
 def _recording(on: bool) -> AbstractContextManager[object]:
     """Record a gradient if the caller does, or not at all. Never open across a yield."""
     return nullcontext() if on else torch.no_grad()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and every part's own mode afterwards."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def check_loops(loops: Any) -> int:

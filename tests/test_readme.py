@@ -89,6 +89,13 @@ def test_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: 
     compile(code, "guide.md", "exec")
 
 
+def test_the_evaluation_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in commands(ROOT / "docs" / "evaluation.md"):
+        assert run(shortened(words), monkeypatch) == 0, words
+    assert (tmp_path / "runs" / "mine" / "comparison.json").is_file()
+
+
 def test_the_audit_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
     (code,) = blocks(ROOT / "docs" / "audit.md", "python")
     exec(compile(code, "audit.md", "exec"), {})

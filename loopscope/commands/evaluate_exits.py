@@ -1,7 +1,7 @@
 """`loopscope evaluate exits`: what exit rules trade, thresholds that hold, realised speed. Heavy imports are inside."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from loopscope.arguments import parse
+from loopscope.commands.evaluate_options import OnText, prepare_machine, text_for
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
     from loopscope.evaluation.exit_rules import AbstractRule
     from loopscope.evaluation.exit_speed import Flops
     from loopscope.held_out import HeldOut
     from loopscope.results import Calibration, ExitEvaluation, Speed
     from loopscope.subject import Subject
 
-BATCH = 16
-"""Windows unrolled at once for the record."""
-
 
 @dataclass(frozen=True)
-class EvaluateExits:
+class EvaluateExits(OnText):
     """What each exit rule trades on held-out text: perplexity against loops, and time against fixed depth.
 
     A threshold is chosen on one half of the windows and reported on the other half. Speed is measured there too, in
@@ -44,20 +45,12 @@ class EvaluateExits:
     """Perplexity that may be lost against full depth, in percent."""
     budget: float | None = None
     """Mean loops to come down to, as a second target."""
-    data: str | None = None
-    """Text files (a path or a glob), stdlib, a Hugging Face dataset, or tokens.safetensors; its own text by default."""
-    windows: int | None = None
-    """Windows, spread evenly; by default all of the run's validation text, or 256 of other text."""
-    length: int | None = None
-    """Tokens of a window; the trained length by default."""
-    batch: int = 32
+    batch: int = 16
+    """Windows at a time for the curves: memory grows with it, results do not change."""
+    speed_batch: int = 32
     """Sequences in the batch that speed is measured on."""
     pairs: int = 5
     """Pairs of fixed depth and early exit that are timed; 0 measures no speed."""
-    threads: int | None = None
-    """CPU threads; torch's choice by default."""
-    json: bool = False
-    """Print the exits as JSON, and nothing else."""
     keep: bool = True
     """Keep them in evaluation.json in each run's folder, where `loopscope report` finds them."""
 
@@ -66,20 +59,16 @@ def evaluate_exits(arguments: Sequence[str]) -> None:
     """`loopscope evaluate exits`."""
     command = parse(EvaluateExits, "evaluate exits", arguments)
     _check(command)
-    import torch
-
+    device = prepare_machine(command)
     from loopscope.commands.exits_text import print_exits
     from loopscope.evaluating import evaluation_of, find_runs, keep_evaluation
     from loopscope.evaluation.exit_rules import build_rule
-    from loopscope.held_out import held_out
     from loopscope.results import to_json
     from loopscope.subject import open_subject
 
     if command.rules != "all":
         for name in _names(command.rules):
             build_rule(name)
-    if command.threads:
-        torch.set_num_threads(command.threads)
     found = []
     for path in [run for given in command.paths for run in find_runs(given)]:
         subject = open_subject(path)
@@ -87,7 +76,8 @@ def evaluate_exits(arguments: Sequence[str]) -> None:
             from loopscope.evaluation.calibration import check_budget
 
             check_budget(command.budget, subject.model.loops)
-        held = held_out(subject, command.data, command.windows, command.length)
+        subject.model.to(device)
+        held = text_for(subject, command)
         exits = _exits(command, subject, held)
         evaluation = replace(evaluation_of(subject, held, subject.model.loops), exits=exits)
         kept = keep_evaluation(subject, evaluation) if command.keep else None
@@ -101,10 +91,8 @@ def evaluate_exits(arguments: Sequence[str]) -> None:
 def _check(command: EvaluateExits) -> None:
     if not command.paths:
         raise ValueError("give a path to evaluate: a run, a study, a model folder, a last.pt")
-    for name in ("windows", "length", "batch", "threads"):
-        value = getattr(command, name)
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}; it must be a whole number from 1 up")
+    if command.speed_batch < 1:
+        raise ValueError(f"speed_batch is {command.speed_batch}; it must be a whole number from 1 up")
     if command.pairs < 0:
         raise ValueError(
             f"pairs is {command.pairs}; give how many pairs to time, from 1 up, or 0 to measure no speed"
@@ -125,7 +113,9 @@ def _exits(command: EvaluateExits, subject: "Subject", held: "HeldOut") -> "Exit
     from loopscope.results.evaluations import Unit
 
     rules = _rules(command.rules, subject, held)
-    record = record_exits(subject.model, held.batches(BATCH), rules, held.bytes_per_token)
+    record = record_exits(
+        subject.model, _on(subject, held.batches(command.batch)), rules, held.bytes_per_token
+    )
     units: tuple[Unit, ...] = ("sequence", "token") if command.unit == "both" else (command.unit,)
     curves, calibrations = [], []
     for unit in units:
@@ -155,7 +145,7 @@ def _rules(names: str, subject: "Subject", held: "HeldOut") -> "list[AbstractRul
             continue
         if isinstance(rule, AbstractExitRule):
             try:
-                rule.check_model(subject.model, held.input_ids)
+                rule.check_model(subject.model, held.input_ids[:1].to(_device(subject)))
             except ValueError as reason:
                 if name != "gate":  # most models have none
                     warnings.warn(f"{subject.name}: {reason}", stacklevel=2)
@@ -179,7 +169,7 @@ def _speeds(
     if not command.pairs:
         return []
     _, tested = split(len(held))
-    ids = held.input_ids[tested[: command.batch]]
+    ids = held.input_ids[tested[: command.speed_batch]].to(_device(subject))
     running = {rule.name: rule for rule in rules if isinstance(rule, AbstractExitRule)}
     return [
         measure_speed(
@@ -205,6 +195,16 @@ def _flops(subject: "Subject", sequence: int) -> "Flops | None":
         return None
     config = model.config
     return lambda loops, exits: float(forward_flops(config, sequence, loops, exits))
+
+
+def _device(subject: "Subject") -> "torch.device":
+    return next(subject.model.parameters()).device
+
+
+def _on(subject: "Subject", batches: "Iterator[tuple[Tensor, Tensor]]") -> "Iterator[tuple[Tensor, Tensor]]":
+    """Batches where the model is."""
+    for ids, labels in batches:
+        yield ids.to(_device(subject)), labels.to(_device(subject))
 
 
 def _names(text: str) -> list[str]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from loopscope.evaluation.exit_record import ExitRecord, Units
 from loopscope.evaluation.exit_rules.base import AbstractRule
-from loopscope.results import ExitCurve, ExitPoint
+from loopscope.results import ExitCurve, ExitPoint, bits_per_byte, perplexity
 from loopscope.results.evaluations import Unit
 
 QUANTILES = 11
@@ -36,8 +36,8 @@ def exit_point(units: Units, exits: Int[Tensor, " units"], threshold: float | No
         threshold=threshold if threshold is not None and math.isfinite(threshold) else None,
         mean_loops=float(exits.double().mean()),
         loss=loss,
-        perplexity=math.exp(loss) if loss < 700 else math.inf,
-        bits_per_byte=loss / math.log(2) / units.bytes_per_token,
+        perplexity=perplexity(loss),
+        bits_per_byte=bits_per_byte(loss, units.bytes_per_token),
         left_at=tuple(shares.tolist()),
     )
 
