@@ -13,18 +13,19 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
     """Sentences, notes, and five tables."""
     console = console or Console()
     settings = comparison.settings
+    unit = settings.get("unit", "bits per byte")
     console.print(Text("What the data separates", "bold"))
     for sentence in comparison.sentences:
         say(console, f"• {sentence}")
     for note in comparison.notes:
         say(console, f"Note: {note}")
     console.print()
-    _quality(comparison, console)
+    _quality(comparison, unit, console)
     trained = max((verdict.trained_loops for verdict in comparison.verdicts), default=1)
-    _differences([d for d in comparison.differences if d.loop == trained], trained, console)
-    _pareto(comparison.options, console)
+    _differences([d for d in comparison.differences if d.loop == trained], trained, unit, console)
+    _pareto(comparison.options, unit, console)
     if comparison.matched:
-        _matched(comparison.matched, console)
+        _matched(comparison.matched, unit, console)
     print_verdicts(comparison.verdicts, console)
     say(
         console,
@@ -34,10 +35,10 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
     )
 
 
-def _quality(comparison: Comparison, console: Console) -> None:
-    """Mean bits per byte: conditions down, loops across."""
+def _quality(comparison: Comparison, unit: str, console: Console) -> None:
+    """Mean bits per byte (of a task: per answer): conditions down, loops across."""
     deepest = max(option.loops for option in comparison.options)
-    table = new_table(["bits per byte at loop", *map(str, range(1, deepest + 1))])
+    table = new_table([f"{unit} at loop", *map(str, range(1, deepest + 1))])
     for condition in comparison.conditions:
         found = {o.loops: o.bits_per_byte.mean for o in comparison.options if o.condition == condition}
         cells = (f"{found[loop]:.3f}" if loop in found else "" for loop in range(1, deepest + 1))
@@ -46,10 +47,10 @@ def _quality(comparison: Comparison, console: Console) -> None:
     console.print()
 
 
-def _differences(differences: Sequence[Difference], loop: int, console: Console) -> None:
+def _differences(differences: Sequence[Difference], loop: int, unit: str, console: Console) -> None:
     if not differences:
         return
-    table = new_table([f"at loop {loop}: second minus first", "bits per byte", "p", "corrected", ""])
+    table = new_table([f"at loop {loop}: second minus first", unit, "p", "corrected", ""])
     for entry in differences:
         table.add_row(
             f"{entry.one}, {entry.other}",
@@ -62,11 +63,11 @@ def _differences(differences: Sequence[Difference], loop: int, console: Console)
     console.print()
 
 
-def _pareto(options: Sequence[Option], console: Console) -> None:
+def _pareto(options: Sequence[Option], unit: str, console: Console) -> None:
     """Only what nothing beats; the whole table is in the file."""
     measured = any(option.seconds_per_token is not None for option in options)
     cost = "µs per token" if measured else "FLOPs per token"
-    table = new_table(["nothing beats (mean)", "loops", "bits per byte", cost, "over loops", "over time"])
+    table = new_table(["nothing beats (mean)", "loops", unit, cost, "over loops", "over time"])
     for option in sorted(options, key=lambda o: (o.loops, o.bits_per_byte.mean)):
         if not (option.best_for_loops or option.best_for_time):
             continue
@@ -80,9 +81,9 @@ def _pareto(options: Sequence[Option], console: Console) -> None:
     console.print()
 
 
-def _matched(rows: Sequence[Matched], console: Console) -> None:
+def _matched(rows: Sequence[Matched], unit: str, console: Console) -> None:
     headings = ["is looping worth it", "loops", "parameters", "training FLOPs", "FLOPs per token"]
-    table = new_table([*headings, "bits per byte", "minus looped", ""])
+    table = new_table([*headings, unit, "minus looped", ""])
     for row in rows:
         name = row.condition if row.role == "looped" else f"  {row.condition}, {row.role}"
         table.add_row(

@@ -1,5 +1,6 @@
 """Depth curves and their verdicts on a terminal."""
 
+import math
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -33,7 +34,9 @@ def print_curves(evaluation: ModelEvaluation, console: Console | None = None) ->
                 f"{entry.loop}{' ◂ trained' if trained else ''}",
                 f"{entry.loss:.4f}",
                 number(entry.perplexity),
-                f"{entry.bits_per_byte:.4f}",
+                ""
+                if math.isnan(entry.bits_per_byte)
+                else f"{entry.bits_per_byte:.4f}",  # a task has no bytes
                 f"{entry.accuracy:.1%}",
                 *match,
                 number(entry.l2_norm),

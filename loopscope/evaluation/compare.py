@@ -74,11 +74,12 @@ def compare(
         differences=differences,
         options=tuple(options(shared, seconds or {})),
         matched=matched,
-        sentences=sentences(differences, matched, seeds),
+        sentences=sentences(differences, matched, seeds, shared[0].unit),
         confidence=CONFIDENCE,
         notes=(*notes, *said, *unmatched, *_about_training(shared)),
         settings={
             "reading": READING,
+            "unit": shared[0].unit,
             "seeds": ", ".join(map(str, shared[0].seeds)),
             "data": evaluations[0].data,
             "windows": str(evaluations[0].windows),

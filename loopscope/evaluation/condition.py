@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from loopscope.results import DepthCurve, ModelEvaluation, Reading
+from loopscope.results import DepthCurve, ModelEvaluation, Reading, bits_per_byte
 
 READING: Reading = "at depth"
 """What is compared: loop k as a user gets it who runs k loops."""
@@ -38,14 +38,26 @@ class Condition:
         kept = tuple(self.evaluations[self.seeds.index(seed)] for seed in seeds)
         return Condition(self.name, tuple(seeds), kept)
 
+    @property
+    def bytes_per_token(self) -> float:
+        """Of the text. 1 for a task's symbols, which have no bytes: figures are then in bits per answer (`unit`)."""
+        known = self.evaluations[0].bytes_per_token
+        return 1.0 if math.isnan(known) else known
+
+    @property
+    def unit(self) -> str:
+        """What its differences are in."""
+        return "bits per answer" if math.isnan(self.evaluations[0].bytes_per_token) else "bits per byte"
+
     def bits_per_byte(self, loop: int) -> list[float]:
-        """Of every seed at one loop."""
-        return [depth_curve(evaluation).per_loop[loop - 1].bits_per_byte for evaluation in self.evaluations]
+        """Of every seed at one loop; bits per answer of a task."""
+        losses = [depth_curve(evaluation).per_loop[loop - 1].loss for evaluation in self.evaluations]
+        return [bits_per_byte(loss, self.bytes_per_token) for loss in losses]
 
     def windows(self, loop: int) -> Float[np.ndarray, "seeds windows"]:
         """Bits per byte of every seed and window at one loop, a token counted with the text's mean bytes."""
         losses = [depth_curve(evaluation).window_loss[loop - 1] for evaluation in self.evaluations]
-        return np.array(losses) / math.log(2) / self.evaluations[0].bytes_per_token
+        return np.array(losses) / math.log(2) / self.bytes_per_token
 
     def weights(self) -> Float[np.ndarray, " windows"] | None:
         """Labels that count in each window; None where all have the same number."""
@@ -102,7 +114,7 @@ def check_same_text(evaluations: Sequence[ModelEvaluation]) -> None:
             ("bytes_per_token", ""),
         ):
             one, found = getattr(first, key), getattr(other, key)
-            if one != found:
+            if one != found and not (one != one and found != found):  # both not a number: a task's symbols
                 raise ValueError(
                     f"{first.name} and {other.name} were evaluated on different text ({key}: {one}{unit} and "
                     f"{found}{unit}); evaluate both on the same: loopscope evaluate depth, with the same --data, "

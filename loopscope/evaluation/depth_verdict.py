@@ -33,7 +33,7 @@ def depth_verdict(condition: Condition) -> DepthVerdict:
     )
     deepest, trained = condition.loops, condition.trained_loops
     change = _change(condition, deepest)
-    tolerance = math.log(NEAR) / math.log(2) / condition.evaluations[0].bytes_per_token
+    tolerance = math.log(NEAR) / math.log(2) / condition.bytes_per_token
     beyond = judge(change, tolerance) if deepest > trained else "unclear"
     return DepthVerdict(
         condition=condition.name,
@@ -113,7 +113,7 @@ def _why(condition: Condition, beyond: Beyond, places: Sequence[Interval], chang
     }[beyond]
     interval = "" if change.low is None else f" (95 %: {change.low:+.4f} to {change.high:+.4f})"
     return (
-        f"{reach}Going from the trained {trained} loops to {deepest} {says}: {change.mean:+.4f} bits per byte"
+        f"{reach}Going from the trained {trained} loops to {deepest} {says}: {change.mean:+.4f} {condition.unit}"
         f"{interval}. {_basis(seeds)}"
     )
 

@@ -8,8 +8,14 @@ from loopscope.evaluation.paired import SEEDS_NEEDED, SMALLEST_P
 from loopscope.results import Difference, Matched
 
 
-def sentences(differences: Sequence[Difference], matched: Sequence[Matched], seeds: int) -> tuple[str, ...]:
-    """Separated pairs first, one sentence each; then, together, the pairs that the data does not separate."""
+def sentences(
+    differences: Sequence[Difference], matched: Sequence[Matched], seeds: int, unit: str = "bits per byte"
+) -> tuple[str, ...]:
+    """Separated pairs first, one sentence each; then, together, the pairs that the data does not separate.
+
+    Args:
+        unit: what differences are in.
+    """
     said, apart = [], []
     if seeds < SEEDS_NEEDED:
         said.append(
@@ -19,19 +25,19 @@ def sentences(differences: Sequence[Difference], matched: Sequence[Matched], see
     for (one, other), group in groupby(differences, key=lambda entry: (entry.one, entry.other)):
         pair = list(group)
         if any(entry.separated for entry in pair):
-            said.append(_separated(one, other, pair))
+            said.append(_separated(one, other, pair, unit))
         else:
             apart.append(f"{one} and {other} ({_largest(pair)})")
     if apart:
         said.append(
-            "The data does not separate, at any loop (largest mean difference, in bits per byte): "
+            f"The data does not separate, at any loop (largest mean difference, in {unit}): "
             + "; ".join(apart)
             + "."
         )
-    return (*said, *_on_looping(matched))
+    return (*said, *_on_looping(matched, unit))
 
 
-def _separated(one: str, other: str, pair: Sequence[Difference]) -> str:
+def _separated(one: str, other: str, pair: Sequence[Difference], unit: str) -> str:
     parts = []
     for better, worse, sign in ((one, other, 1), (other, one, -1)):
         there = [d for d in pair if d.separated and sign * d.bits_per_byte.mean > 0]
@@ -39,7 +45,7 @@ def _separated(one: str, other: str, pair: Sequence[Difference]) -> str:
             sizes = sorted(abs(d.bits_per_byte.mean) for d in there)
             p = max(d.p_corrected or 0.0 for d in there)
             parts.append(
-                f"{better} is better than {worse} at {spans(d.loop for d in there)}, by {_span(sizes)} bits per byte "
+                f"{better} is better than {worse} at {spans(d.loop for d in there)}, by {_span(sizes)} {unit} "
                 f"(corrected p at most {max(p, SMALLEST_P):.2g})"
             )
     rest = [d for d in pair if not d.separated]
@@ -48,7 +54,7 @@ def _separated(one: str, other: str, pair: Sequence[Difference]) -> str:
     return "; ".join(parts) + "."
 
 
-def _on_looping(matched: Sequence[Matched]) -> list[str]:
+def _on_looping(matched: Sequence[Matched], unit: str) -> list[str]:
     """One sentence for every baseline that stands apart from its looped model, one for all that do not."""
     said, apart = [], []
     looped = None
@@ -60,7 +66,7 @@ def _on_looping(matched: Sequence[Matched]) -> list[str]:
             if row.separated:
                 verb = "better" if mean > 0 else "worse"
                 said.append(
-                    f"With the {row.role}, {what} is {verb} than {row.condition} by {abs(mean):.4f} bits per byte."
+                    f"With the {row.role}, {what} is {verb} than {row.condition} by {abs(mean):.4f} {unit}."
                 )
             else:
                 apart.append(f"{what} and {row.condition} (the {row.role}; mean difference {mean:+.4f})")
