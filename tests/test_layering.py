@@ -11,10 +11,11 @@ PACKAGE = Path(__file__).parent.parent / "loopscope"
 
 # part -> parts of the package that it may import, beside itself
 ALLOWED = {
-    "recurrence": set(),
+    "past": set(),
+    "recurrence": {"past"},
     "results": set(),
     "data": set(),
-    "model": {"recurrence"},
+    "model": {"recurrence", "past"},
     "objectives": {"recurrence"},
     "training": {"recurrence", "objectives", "data", "results", "audit"},
     "audit": {"recurrence", "objectives", "results"},
@@ -30,7 +31,7 @@ ALLOWED = {
     "study": {"config", "recipes", "run", "data", "training", "results"},
     "static_audit": {"config", "model", "objectives", "results"},
     "evaluation": {"recurrence", "objectives", "results"},
-    "generation": {"recurrence", "objectives", "results"},
+    "generation": {"recurrence", "past", "objectives", "results"},
     "held_out": {"data", "subject"},
     "evaluating": {"config", "held_out", "interop", "model", "results", "run", "subject", "evaluation"},
     "subject": {"config", "data", "interop", "model", "objectives", "recurrence"},
