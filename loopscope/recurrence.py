@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -40,6 +40,8 @@ class AbstractLoopedLM(nn.Module, ABC):
         depth_conditioned: whether a state depends on how many loops its unroll runs. Where it does not, a
             shorter unroll is the start of a longer one.
         readout_name: what reports call its readout, or None.
+        narrows: whether fewer rows of a batch go on at no extra cost. Where not (what a foreign module is called
+            with is recorded per batch), rows that have left ride along.
         remembers: the parts that read and fill `LoopContext.past`. Empty: the model does not know it, and
             generation computes the whole text anew for every token.
         positions_limit: tokens that a text may have; None: no limit that the model knows.
@@ -47,6 +49,7 @@ class AbstractLoopedLM(nn.Module, ABC):
 
     loops: int
     depth_conditioned: bool = False
+    narrows: bool = True
     readout_name: str | None = None
     remembers: tuple[Part, ...] = ()
     positions_limit: int | None = None
@@ -183,6 +186,14 @@ def unroll_from(
     if not state.is_last:
         carried = state.model.carry(hidden, state.loop, state.context)
         yield from _loops(state.model, carried, state.loop + 1, state.context, state.context.loops)
+
+
+def narrow(state: LoopState, rows: Int[Tensor, " kept"]) -> LoopState:
+    """The same loop of some of its sequences, for `unroll_from` to go on with when others have left the batch."""
+    context = state.context
+    past = None if context.past is None else context.past.narrow(rows)
+    kept = replace(context, input_ids=context.input_ids[rows], embedded=context.embedded[rows], past=past)
+    return replace(state, hidden=state.hidden[rows], context=kept)
 
 
 def _loops(

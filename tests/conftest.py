@@ -20,6 +20,7 @@ CHECKED = [
         "data",
         "training",
         "audit",
+        "evaluation",
         "generation",
         "interop",
     )

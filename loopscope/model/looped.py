@@ -80,7 +80,7 @@ class LoopedTransformer(AbstractLoopedLM):
     ) -> Float[Tensor, "batch seq dim"]:
         hidden = self._tokens(input_ids)
         if self.position_embedding is not None:
-            hidden = hidden + self.position_embedding(past.positions)
+            hidden = hidden + self.position_embedding.weight[past.positions]
         return self._enter(hidden, past)
 
     def _tokens(self, input_ids: Tensor) -> Tensor:
