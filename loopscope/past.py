@@ -6,8 +6,7 @@ new tokens, which may they see? Where they are kept, for which rows and at which
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -16,8 +15,7 @@ Part = Literal["embed", "core", "readout"]
 Made = TypeVar("Made")
 
 
-@dataclass(frozen=True)
-class Slot:
+class Slot(NamedTuple):
     """Where one attention's keys and values are kept: `layer` of a part of the model, at `loop`.
 
     The part is named by the method of `AbstractLoopedLM` that runs it. A prelude (`embed`) has loop 1; layers behind
@@ -29,8 +27,7 @@ class Slot:
     layer: int
 
 
-@dataclass(frozen=True)
-class Seen:
+class Seen(NamedTuple):
     """What the new tokens may look at, themselves included; what `scaled_dot_product_attention` takes."""
 
     keys: Float[Tensor, "batch heads seen head"]
@@ -74,8 +71,7 @@ class AbstractPast(ABC):
         """The same past for some rows of the batch: the others take no part."""
 
 
-@dataclass(frozen=True)
-class Memory:
+class Memory(NamedTuple):
     """One slot of a past: what one attention is given."""
 
     past: AbstractPast

@@ -32,6 +32,7 @@ ALLOWED = {
     "static_audit": {"config", "model", "objectives", "results"},
     "evaluation": {"recurrence", "objectives", "results"},
     "generation": {"recurrence", "past", "objectives", "results"},
+    "generating": {"data", "evaluation", "generation", "recurrence", "subject"},
     "held_out": {"data", "subject"},
     "evaluating": {"config", "held_out", "interop", "model", "results", "run", "subject", "evaluation"},
     "subject": {"config", "data", "interop", "model", "objectives", "recurrence"},

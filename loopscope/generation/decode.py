@@ -4,14 +4,14 @@
 batch: cache, strategy and generators are cut, and the others go on as they would alone.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from loopscope.generation.cached import CachedSteps
 from loopscope.generation.missing import check_missing
@@ -108,10 +108,11 @@ def _stream(
     prompts = [ids[row, pad:].tolist() for row, pad in enumerate(pads.tolist())]
     endings = [Ending(settings.stopping, settings.tokenizer, prompt) for prompt in prompts]
     sampler, rows, tokens = Sampler(settings.sampling, len(ids)), list(range(len(ids))), ids[:, -1]
-    with evaluating(model):
+    parts = list(model.modules())
+    with evaluating(parts):
         steps.prefill(ids[:, :-1])
     while rows:
-        with evaluating(model):
+        with evaluating(parts):
             read = steps.step(tokens)
             tokens = sampler.draw(read.logits)
         news = [
@@ -143,9 +144,9 @@ def make_steps(
 
 
 @contextmanager
-def evaluating(model: AbstractLoopedLM) -> Iterator[None]:
+def evaluating(parts: Sequence[nn.Module]) -> Iterator[None]:
     """Evaluation mode without gradients; every part's own mode is put back. Never open across a yield."""
-    training = [part for part in model.modules() if part.training]
+    training = [part for part in parts if part.training]
     for part in training:
         part.training = False
     try:

@@ -50,11 +50,17 @@ class Sampling:
                 "token at every step"
             )
         if self.top_k is not None and not (_whole(self.top_k) and self.top_k >= 1):
-            raise ValueError(f"top_k is {self.top_k!r}; it must be a whole number from 1 up: how many tokens to keep")
+            raise ValueError(
+                f"top_k is {self.top_k!r}; it must be a whole number from 1 up: how many tokens to keep"
+            )
         if self.top_p is not None and not (_number(self.top_p) and 0 < self.top_p <= 1):
-            raise ValueError(f"top_p is {self.top_p!r}; it must be above 0 and at most 1: the probability to keep")
+            raise ValueError(
+                f"top_p is {self.top_p!r}; it must be above 0 and at most 1: the probability to keep"
+            )
         if self.min_p is not None and not (_number(self.min_p) and 0 <= self.min_p <= 1):
-            raise ValueError(f"min_p is {self.min_p!r}; it must be from 0 to 1: a share of the likeliest's probability")
+            raise ValueError(
+                f"min_p is {self.min_p!r}; it must be from 0 to 1: a share of the likeliest's probability"
+            )
         if self.seed is not None and not (_whole(self.seed) and 0 <= self.seed < 2**63):
             raise ValueError(f"seed is {self.seed!r}; it must be a whole number from 0 up")
         if self.greedy and self.seed is not None:
@@ -111,8 +117,8 @@ def _filters(sampling: Sampling) -> list[Any]:
     )
 
     filters: list[Any] = []
-    if sampling.temperature not in (None, 1):
-        filters.append(TemperatureLogitsWarper(float(sampling.temperature)))  # type: ignore[arg-type]
+    if sampling.temperature is not None and sampling.temperature != 1:
+        filters.append(TemperatureLogitsWarper(float(sampling.temperature)))
     if sampling.top_k is not None:
         filters.append(TopKLogitsWarper(sampling.top_k))
     if sampling.top_p is not None and sampling.top_p < 1:

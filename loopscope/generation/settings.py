@@ -45,7 +45,9 @@ def check_prompts(model: Any, input_ids: Any) -> None:
             "loopscope.adapt(module) or loopscope.wrap(module, block=...)"
         )
     if not isinstance(input_ids, Tensor):
-        raise ValueError(f"input_ids is a {type(input_ids).__name__}; give a tensor of token ids [batch, seq]")
+        raise ValueError(
+            f"input_ids is a {type(input_ids).__name__}; give a tensor of token ids [batch, seq]"
+        )
     if input_ids.numel() == 0:
         raise ValueError(
             f"the prompt is empty (input_ids has shape {tuple(input_ids.shape)}); the first token is predicted from "

@@ -1,7 +1,6 @@
 """From tokens to text as they come: characters are held back until they are complete."""
 
 from collections.abc import Iterable
-from os.path import commonprefix
 from typing import Any, Protocol
 
 import numpy as np
@@ -47,7 +46,9 @@ class TextStream:
             return ""
         self._ids = self._ids[-_CONTEXT:] if self._shown >= 2 * _CONTEXT else self._ids
         self._shown = len(self._ids)
-        return whole[len(before if whole.startswith(before) else commonprefix([before, whole])) :]
+        if not whole.startswith(before):  # the prompt ended inside a character that is now whole
+            before = before.rstrip(_UNFINISHED)
+        return whole[len(before) :]
 
 
 _CONTEXT = 8

@@ -2,7 +2,6 @@
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -26,6 +25,7 @@ class CausalSelfAttention(nn.Module):
     def __init__(self, config: ModelConfig, adapted: bool = False) -> None:
         super().__init__()
         self.heads, self.key_value_heads = config.heads, config.key_value_heads
+        self.head = config.head
         self.dropout = config.dropout
         self.rotary = config.positions == "rotary"
         self.rotated = rotated_channels(config)
@@ -48,7 +48,7 @@ class CausalSelfAttention(nn.Module):
             memory.past.keep(memory.slot, key, value)
             seen = memory.past.seen(memory.slot, self.settings.window)
             mixed = self._mix(query, seen.keys, seen.values, seen.mask, seen.causal)
-        return apply(self.out, rearrange(mixed, "batch heads seq head -> batch seq (heads head)"), loop)
+        return apply(self.out, mixed.transpose(1, 2).flatten(2), loop)
 
     def remember(self, x: Float[Tensor, "batch seq dim"], loop: int, memory: Memory) -> None:
         """Keep the keys and values that `forward` would, and mix nothing."""
@@ -57,11 +57,8 @@ class CausalSelfAttention(nn.Module):
 
     def _heads(self, x: Tensor, loop: int, past: AbstractPast | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values by head, normed and turned."""
-        rows = rearrange(
-            apply(self.qkv, x, loop),
-            "batch seq (heads head) -> batch heads seq head",
-            heads=self.heads + 2 * self.key_value_heads,
-        )
+        # Views, not einops: one token at a time, their 30 µs each were a tenth of a cached step.
+        rows = apply(self.qkv, x, loop).unflatten(-1, (-1, self.head)).transpose(1, 2)
         query, key, value = rows.split([self.heads, self.key_value_heads, self.key_value_heads], dim=1)
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)

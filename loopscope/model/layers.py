@@ -101,15 +101,13 @@ class Layer(nn.Module):
         if self.modulation is not None and condition is not None:
             gate_a, gate_f, scale_a, scale_f = self.modulation(condition).chunk(4)
             attention = _modulated(attention, gate_a, scale_a)
-            feed_forward = _modulated(self.feed_forward, gate_f, scale_f)
+            feed_forward = _modulated(feed_forward, gate_f, scale_f)
         hidden = self._add(hidden, attention, loop, self.attention_norm, self.attention_norm_after)
         if self.feed_forward_once and loop > 1:
             return hidden
-
-        def dropped(x: Tensor, loop: int) -> Tensor:
-            return self.dropout(feed_forward(x, loop))
-
-        return self._add(hidden, dropped, loop, self.feed_forward_norm, self.feed_forward_norm_after)
+        if self.dropout.training:
+            feed_forward = _dropped(feed_forward, self.dropout)
+        return self._add(hidden, feed_forward, loop, self.feed_forward_norm, self.feed_forward_norm_after)
 
     def remember(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, condition: Tensor | None, memory: Memory
@@ -140,3 +138,7 @@ class Layer(nn.Module):
 
 def _modulated(branch: Branch, gate: Float[Tensor, " dim"], scale: Float[Tensor, " dim"]) -> Branch:
     return lambda x, loop: gate * branch(x * (1 + scale), loop)
+
+
+def _dropped(branch: Branch, dropout: nn.Module) -> Branch:
+    return lambda x, loop: dropout(branch(x, loop))

@@ -105,6 +105,7 @@ class LoopedTransformer(AbstractLoopedLM):
         assert context.past is not None, "only generation asks"
         hidden, condition = self._before_layers(hidden, loop, context)
         for index, layer in enumerate(self.layers):
+            assert isinstance(layer, Layer)
             layer.remember(hidden, loop, condition, Memory(context.past, Slot("core", loop, index)))
 
     def _before_layers(self, hidden: Tensor, loop: int, context: LoopContext) -> tuple[Tensor, Tensor | None]:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from loopscope.generation.missing.base import AbstractMissing
+from loopscope.generation.missing.base import AbstractMissing, newest
 from loopscope.generation.store import Store
 from loopscope.generation.view import View
 from loopscope.past import Slot
@@ -40,14 +40,16 @@ class Lazy(AbstractMissing):
 
     def visit(self, state: LoopState) -> None:
         if self._reads:
-            self._keep(state, *_newest(state))
+            past, columns = newest(state)
+            self._keep(state, past.rows, columns.start)
 
     def left(self, state: LoopState) -> None:
-        past, rows, column = _newest(state)
+        past, columns = newest(state)
+        rows, column = past.rows, columns.start
         early = state.loop < self.loops
         numbers = range(len(self.store.pads)) if rows is None else rows.tolist()
         if early or self._reads:
-            self._keep(state, past, rows, column)
+            self._keep(state, rows, column)
             context = state.context
             self._embedded = self._write(self._embedded, context.embedded[:, 0], rows, column)
             self._ids = self._write(self._ids, context.input_ids[:, 0], rows, column)
@@ -70,7 +72,9 @@ class Lazy(AbstractMissing):
         if group is None:
             return
         which, columns = group
-        before = LoopState(loop - 1, self._of(loop - 1, which, columns), self.model, self._context(which, columns))
+        before = LoopState(
+            loop - 1, self._of(loop - 1, which, columns), self.model, self._context(which, columns)
+        )
         after = next(unroll_from(before, before.hidden))
         if loop < self.loops or self._reads:
             kept = self._buffer(loop, after.hidden)
@@ -105,17 +109,16 @@ class Lazy(AbstractMissing):
 
     def _context(self, rows: Tensor, columns: Tensor) -> LoopContext:
         past = View(self.store, columns, rows)
-        assert self._ids is not None and self._embedded is not None, "kept when tokens left"
+        assert self._ids is not None, "kept when tokens left"
+        assert self._embedded is not None, "kept when tokens left"
         at = (rows[:, None], columns)
         return LoopContext(self._ids[at], self._embedded[at], self.loops, past)
 
     def _of(self, loop: int, rows: Tensor, columns: Tensor) -> Float[Tensor, "rows seq dim"]:
         return self._states[loop][rows[:, None], columns]
 
-    def _keep(self, state: LoopState, past: View, rows: Tensor | None, column: int) -> None:
-        self._states[state.loop] = self._write(
-            self._states.get(state.loop), state.hidden[:, 0], rows, column
-        )
+    def _keep(self, state: LoopState, rows: Tensor | None, column: int) -> None:
+        self._states[state.loop] = self._write(self._states.get(state.loop), state.hidden[:, 0], rows, column)
 
     def _buffer(self, loop: int, like: Tensor) -> Tensor:
         if loop not in self._states:
@@ -135,10 +138,3 @@ class Lazy(AbstractMissing):
         self._states = {loop: kept[rows] for loop, kept in self._states.items()}
         self._embedded = None if self._embedded is None else self._embedded[rows]
         self._ids = None if self._ids is None else self._ids[rows]
-
-
-def _newest(state: LoopState) -> tuple[View, Tensor | None, int]:
-    """The past of a state of newest tokens, its rows and its one column."""
-    past = state.context.past
-    assert isinstance(past, View) and isinstance(past.columns, slice)
-    return past, past.rows, past.columns.start

@@ -3,8 +3,7 @@
 Costs a copy per layer and skipped loop at the time of the exit; keeps nothing beside the cache.
 """
 
-from loopscope.generation.missing.base import AbstractMissing
-from loopscope.generation.view import View
+from loopscope.generation.missing.base import AbstractMissing, newest
 from loopscope.past import Slot
 from loopscope.recurrence import LoopState
 
@@ -15,10 +14,9 @@ class Reuse(AbstractMissing):
     name = "reuse"
 
     def left(self, state: LoopState) -> None:
-        past = state.context.past
-        assert isinstance(past, View) and isinstance(past.columns, slice)
+        past, columns = newest(state)
         last = [slot for slot in self.store.slots() if slot.part == "core" and slot.loop == state.loop]
         for loop in range(state.loop + 1, self.loops + 1):
             for slot in last:
-                self.store.copy(slot, Slot("core", loop, slot.layer), past.rows, past.columns)
+                self.store.copy(slot, Slot("core", loop, slot.layer), past.rows, columns)
         self.copy_exits(state)
