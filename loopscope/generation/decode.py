@@ -107,6 +107,8 @@ def _stream(
     steps = make_steps(model, settings, pads, ids.shape[1] + settings.stopping.new_tokens)
     prompts = [ids[row, pad:].tolist() for row, pad in enumerate(pads.tolist())]
     endings = [Ending(settings.stopping, settings.tokenizer, prompt) for prompt in prompts]
+    # Entries that the tokenizer does not have were never trained, and have no text.
+    entries = getattr(settings.tokenizer, "vocabulary_size", None)
     sampler, rows, tokens = Sampler(settings.sampling, len(ids)), list(range(len(ids))), ids[:, -1]
     parts = list(model.modules())
     with evaluating(parts):
@@ -114,7 +116,7 @@ def _stream(
     while rows:
         with evaluating(parts):
             read = steps.step(tokens)
-            tokens = sampler.draw(read.logits)
+            tokens = sampler.draw(read.logits[:, :entries])
         news = [
             New(row, token, loops, *endings[row].push(token))
             for row, token, loops in zip(rows, tokens.tolist(), read.loops.tolist(), strict=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -25,6 +25,7 @@ class Decision:
     logits: Float[Tensor, "rows vocab"] | None = None
 
 
+@runtime_checkable
 class ExitRule(Protocol):
     """Decides for the newest token of every row, at every loop before the last."""
 

@@ -33,7 +33,7 @@ def pad(
 
 def to_the_right(
     input_ids: Int[Tensor, "batch seq"], attention_mask: Any
-) -> tuple[Int[Tensor, "batch seq"], Int[Tensor, " batch"]]:
+) -> tuple[Int[Tensor, "batch longest"], Int[Tensor, " batch"]]:
     """Every row's tokens moved to the end of the batch, so that all go on in the same column; and padding per row.
 
     Args:

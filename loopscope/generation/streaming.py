@@ -1,13 +1,14 @@
 """From tokens to text as they come: characters are held back until they are complete."""
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """What generation needs of a tokenizer."""
 
