@@ -4,20 +4,26 @@
 batch: cache, strategy and generators are cut, and the others go on as they would alone.
 """
 
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from loopscope.generation.cached import CachedSteps
 from loopscope.generation.missing import check_missing
 from loopscope.generation.padding import to_the_right
 from loopscope.generation.sampling import Sampler
-from loopscope.generation.settings import Settings, check_prompts, check_settings, device_of
+from loopscope.generation.settings import (
+    Settings,
+    check_prompts,
+    check_settings,
+    check_vocabulary,
+    device_of,
+    evaluating,
+)
 from loopscope.generation.steps import AbstractSteps, RecomputedSteps
 from loopscope.generation.stopping import Ending, Reason
 from loopscope.recurrence import AbstractLoopedLM
@@ -97,7 +103,8 @@ def stream(
     """
     check_prompts(model, input_ids)
     ids, pads = to_the_right(input_ids.to(device_of(model)), attention_mask)
-    check_settings(settings, model, ids.shape[1])
+    check_settings(settings, model, ids.shape[1], settings.stopping.new_tokens)
+    check_vocabulary(model, ids)
     return _stream(model, ids, pads, settings)
 
 
@@ -143,17 +150,3 @@ def make_steps(
     if settings.cache and model.remembers:
         return CachedSteps(model, loops, settings.rule, check_missing(settings.missing), pads, capacity)
     return RecomputedSteps(model, loops, settings.rule, pads)
-
-
-@contextmanager
-def evaluating(parts: Sequence[nn.Module]) -> Iterator[None]:
-    """Evaluation mode without gradients; every part's own mode is put back. Never open across a yield."""
-    training = [part for part in parts if part.training]
-    for part in training:
-        part.training = False
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for part in training:
-            part.training = True

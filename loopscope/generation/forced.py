@@ -7,14 +7,22 @@ would have taken (agreement), which needs no labels that a model can be right ab
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from loopscope.generation.decode import evaluating, make_steps
-from loopscope.generation.settings import Settings, check_prompts, check_settings, device_of
+from loopscope.generation.decode import make_steps
+from loopscope.generation.settings import (
+    Settings,
+    check_prompts,
+    check_settings,
+    check_vocabulary,
+    device_of,
+    evaluating,
+)
 from loopscope.recurrence import AbstractLoopedLM, wide
 
 
@@ -50,14 +58,14 @@ class Forced:
 def force(
     model: AbstractLoopedLM,
     input_ids: Int[Tensor, "batch seq"],
-    labels: Int[Tensor, "batch seq"],
+    labels: Any,
     settings: Settings,
     prompt: int = 1,
 ) -> Forced:
     """Read windows of text token by token.
 
     Args:
-        labels: what comes after each token of `input_ids`.
+        labels: what comes after each token of `input_ids`, of its shape.
         settings: as for generation; how tokens are drawn and when texts end does not matter here.
         prompt: tokens at the start that are read at full depth and not counted, from 1 up.
 
@@ -72,7 +80,8 @@ def force(
         )
     if not 1 <= prompt <= seq:
         raise ValueError(f"prompt is {prompt}; it must be from 1 to the {seq} tokens there are")
-    check_settings(settings, model, seq)
+    check_settings(settings, model, seq, 1)
+    check_vocabulary(model, input_ids)
     ids, goal = input_ids.to(device_of(model)), labels.to(device_of(model))
     pads = torch.zeros(len(ids), dtype=torch.int64, device=ids.device)
     steps, parts = make_steps(model, settings, pads, seq), list(model.modules())

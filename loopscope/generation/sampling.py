@@ -27,11 +27,11 @@ class Sampling:
         seed: row r of a batch draws with seed + r, so that it draws what it would alone with that seed. None: 0.
     """
 
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    seed: int | None = None
+    temperature: Any = None
+    top_k: Any = None
+    top_p: Any = None
+    min_p: Any = None
+    seed: Any = None
 
     @property
     def greedy(self) -> bool:

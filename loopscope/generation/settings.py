@@ -1,19 +1,21 @@
 """How to generate, and what is refused before anything runs."""
 
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from loopscope.generation.exits import ExitRule
 from loopscope.generation.missing import check_missing
 from loopscope.generation.sampling import Sampling
 from loopscope.generation.stopping import Stopping
 from loopscope.generation.streaming import Tokenizer
-from loopscope.recurrence import AbstractLoopedLM, check_input_ids, check_loops
+from loopscope.recurrence import AbstractLoopedLM, check_input_ids, check_loops, unroll
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,9 @@ class Settings:
 
     stopping: Stopping
     sampling: Sampling = field(default_factory=Sampling)
-    loops: int | None = None
+    loops: Any = None
     rule: ExitRule | None = None
-    missing: str = "lazy"
+    missing: Any = "lazy"
     cache: bool = True
     tokenizer: Tokenizer | None = None
 
@@ -56,11 +58,12 @@ def check_prompts(model: Any, input_ids: Any) -> None:
     check_input_ids(input_ids)
 
 
-def check_settings(settings: Settings, model: AbstractLoopedLM, longest: int) -> None:
+def check_settings(settings: Settings, model: AbstractLoopedLM, longest: int, more: int) -> None:
     """Refuse what cannot work, warn of what has no effect.
 
     Args:
         longest: tokens of the longest prompt.
+        more: tokens that will follow it.
 
     Raises:
         ValueError: the setting, its value, what is allowed.
@@ -69,7 +72,7 @@ def check_settings(settings: Settings, model: AbstractLoopedLM, longest: int) ->
     settings.stopping.check(settings.tokenizer)
     settings.sampling.check()
     check_missing(settings.missing)
-    _check_positions(model, longest, settings.stopping.new_tokens)
+    _check_positions(model, longest, more)
     cached = settings.cache and bool(model.remembers)
     if settings.missing != "lazy" and (settings.rule is None or not cached):
         why = "every token runs all loops" if settings.rule is None else "without a cache nothing is missing"
@@ -99,8 +102,10 @@ def _check_positions(model: AbstractLoopedLM, longest: int, new_tokens: int) -> 
         )
 
 
-def check_vocabulary(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"], vocabulary: int) -> None:
-    """Raise ValueError where an id is not in the model's vocabulary."""
+def check_vocabulary(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"]) -> None:
+    """Raise ValueError where an id is not in the model's vocabulary, which one token through one loop shows."""
+    with evaluating(list(model.modules())):
+        vocabulary = next(unroll(model, torch.zeros_like(input_ids[:1, :1]), 1)).logits().shape[-1]
     low, high = int(input_ids.min()), int(input_ids.max())
     if low < 0 or high >= vocabulary:
         raise ValueError(
@@ -113,3 +118,17 @@ def device_of(model: AbstractLoopedLM) -> torch.device:
     """Where the model computes."""
     first = next(model.parameters(), None)
     return torch.device("cpu") if first is None else first.device
+
+
+@contextmanager
+def evaluating(parts: Sequence[nn.Module]) -> Iterator[None]:
+    """Evaluation mode without gradients; every part's own mode is put back. Never open across a yield."""
+    training = [part for part in parts if part.training]
+    for part in training:
+        part.training = False
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part in training:
+            part.training = True

@@ -19,7 +19,7 @@ class Stopping:
         stop: strings that end a text. The text ends before them; their tokens are among its tokens.
     """
 
-    new_tokens: int
+    new_tokens: Any
     eos: tuple[int, ...] = ()
     stop: tuple[str, ...] = ()
 
