@@ -178,10 +178,8 @@ def _exits(model: AbstractLoopedLM, held: HeldOut, options: Any) -> list[dict[st
                     "faster": round(faster, 3),
                 }
             )
-    count = len(told_on)
-    print(
-        f"\nExits per token, {count} windows, prompt {prompt}; time for {len(rows_of_text)} rows (full depth {base:.2f} s):"
-    )
+    what = f"{len(told_on)} windows, prompt {prompt}; time for {len(rows_of_text)} rows"
+    print(f"\nExits per token, {what} (full depth {base:.2f} s):")
     headings = [
         "rule",
         "missing",

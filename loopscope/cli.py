@@ -1,5 +1,6 @@
 """The command line. Every command's heavy imports are inside it: `--help` never waits for torch."""
 
+import math
 import os
 import sys
 import warnings
@@ -227,7 +228,8 @@ def _print_results(runs: Sequence["RunResult"], folder: Path, quiet: bool) -> No
             str(run.seed),
             run.status,
             f"{last.perplexity:.4g}" if last else "",
-            f"{last.bits_per_byte:.3f}" if last else "",
+            # A task's symbols have no bytes.
+            f"{last.bits_per_byte:.3f}" if last and not math.isnan(last.bits_per_byte) else "",
             f"{first.l2_norm:.3g}  {last.l2_norm:.3g}" if first and last else "",
         )
     Console().print(table, markup=False)

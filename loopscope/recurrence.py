@@ -8,8 +8,8 @@ with the number of loops. Stopping early is a `break`.
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Generator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,9 +27,7 @@ class LoopContext:
     input_ids: Int[Tensor, "batch seq"]
     embedded: Float[Tensor, "batch seq dim"]  # the state the first loop starts from
     loops: int  # how many loops this unroll runs; a final-only readout asks whether this is the last
-    past: AbstractPast | None = (
-        None  # keys and values of tokens before `input_ids`, where generation keeps them
-    )
+    past: AbstractPast | None = None  # what tokens before `input_ids` left behind, in generation
 
 
 class AbstractLoopedLM(nn.Module, ABC):
@@ -214,6 +212,18 @@ def _loops(
 def _recording(on: bool) -> AbstractContextManager[object]:
     """Record a gradient if the caller does, or not at all. Never open across a yield."""
     return nullcontext() if on else torch.no_grad()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and every part's own mode afterwards."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def check_loops(loops: Any) -> int:

@@ -1,1 +1,1 @@
-"""What a trained model is worth: at every depth, with early exits, beside others."""
+"""What trained models are worth: at every depth, with early exits, beside each other."""

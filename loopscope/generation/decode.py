@@ -22,7 +22,7 @@ from loopscope.generation.settings import (
     check_settings,
     check_vocabulary,
     device_of,
-    evaluating,
+    reading,
 )
 from loopscope.generation.steps import AbstractSteps, RecomputedSteps
 from loopscope.generation.stopping import Ending, Reason
@@ -118,10 +118,10 @@ def _stream(
     entries = getattr(settings.tokenizer, "vocabulary_size", None)
     sampler, rows, tokens = Sampler(settings.sampling, len(ids)), list(range(len(ids))), ids[:, -1]
     parts = list(model.modules())
-    with evaluating(parts):
+    with reading(parts):
         steps.prefill(ids[:, :-1])
     while rows:
-        with evaluating(parts):
+        with reading(parts):
             read = steps.step(tokens)
             tokens = sampler.draw(read.logits[:, :entries])
         news = [

@@ -21,7 +21,7 @@ from loopscope.generation.settings import (
     check_settings,
     check_vocabulary,
     device_of,
-    evaluating,
+    reading,
 )
 from loopscope.recurrence import AbstractLoopedLM, wide
 
@@ -86,7 +86,7 @@ def force(
     pads = torch.zeros(len(ids), dtype=torch.int64, device=ids.device)
     steps, parts = make_steps(model, settings, pads, seq), list(model.modules())
     found: list[Sequence[Tensor]] = []
-    with evaluating(parts):
+    with reading(parts):
         steps.prefill(ids[:, : prompt - 1])
         for place in range(prompt - 1, seq):
             read = steps.step(ids[:, place])

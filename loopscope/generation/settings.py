@@ -104,7 +104,7 @@ def _check_positions(model: AbstractLoopedLM, longest: int, new_tokens: int) -> 
 
 def check_vocabulary(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"]) -> None:
     """Raise ValueError where an id is not in the model's vocabulary, which one token through one loop shows."""
-    with evaluating(list(model.modules())):
+    with reading(list(model.modules())):
         vocabulary = next(unroll(model, torch.zeros_like(input_ids[:1, :1]), 1)).logits().shape[-1]
     low, high = int(input_ids.min()), int(input_ids.max())
     if low < 0 or high >= vocabulary:
@@ -121,8 +121,12 @@ def device_of(model: AbstractLoopedLM) -> torch.device:
 
 
 @contextmanager
-def evaluating(parts: Sequence[nn.Module]) -> Iterator[None]:
-    """Evaluation mode without gradients; every part's own mode is put back. Never open across a yield."""
+def reading(parts: Sequence[nn.Module]) -> Iterator[None]:
+    """Evaluation mode without gradients, cheap enough for every token. Never open across a yield.
+
+    Args:
+        parts: the model's modules, listed once; each one's own mode is put back.
+    """
     training = [part for part in parts if part.training]
     for part in training:
         part.training = False
