@@ -5,6 +5,7 @@ Memory: what the rule keeps of one loop, and the look at the loop at hand with w
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -13,7 +14,7 @@ from torch import Tensor
 from loopscope.evaluation.exit_rules.base import AbstractExitRule, Kept
 from loopscope.evaluation.exit_rules.look import Look
 from loopscope.recurrence import LoopState
-from loopscope.results import Unit
+from loopscope.results.evaluations import Unit
 
 
 class Watch:
@@ -27,7 +28,7 @@ class Watch:
         ValueError: a threshold out of the rule's range.
     """
 
-    def __init__(self, rule: AbstractExitRule, threshold: float, unit: Unit = "sequence") -> None:
+    def __init__(self, rule: AbstractExitRule, threshold: Any, unit: Unit = "sequence") -> None:
         self.rule = rule
         self.threshold = rule.check_threshold(threshold)
         self.unit = unit
@@ -40,7 +41,7 @@ class Watch:
         Raises:
             ValueError: a score is not a number: the model's states or logits are not finite.
         """
-        self.look = None  # the loop before is done with: its logits would stay through the next readout
+        self.forget()
         look = Look(state)
         scores, self._kept = self.rule.score(look, self._kept)
         self.look = look
@@ -53,7 +54,12 @@ class Watch:
     def narrow(self, rows: Int[Tensor, " kept"]) -> None:
         """Only these rows of the batch go on."""
         kept: Mapping[str, Tensor] = {name: value[rows] for name, value in self._kept.items()}
-        self._kept, self.look = kept, None
+        self._kept = kept
+        self.forget()
+
+    def forget(self) -> None:
+        """The look at the loop at hand is done with: its logits need not stay through the next loop."""
+        self.look = None
 
     @property
     def logits(self) -> torch.Tensor | None:

@@ -87,7 +87,8 @@ class AbstractExitRule(AbstractRule):
     """A rule that can be run: it sees what loop k shows, and nothing else.
 
     Attributes:
-        compares: it compares with the loop before, so that nothing leaves at loop 1.
+        compares: it compares exits with the loop before, and has no score at loop 1 (infinite: only an infinite
+            threshold leaves there).
     """
 
     compares: ClassVar[bool] = False

@@ -18,7 +18,9 @@ class EntropyConfidence(AbstractLogitRule):
     def score_logits(
         self, logits: Float[Tensor, "tokens vocab"], before: Float[Tensor, "tokens vocab"] | None
     ) -> Float[Tensor, " tokens"]:
-        logs = wide(logits).log_softmax(dim=1)
-        # A probability of 0 times the logarithm -inf of a masked token counts as 0.
-        entropy = -(logs.exp() * logs.clamp(min=-1e30)).sum(dim=1)
+        below = wide(logits) - wide(logits.amax(dim=1, keepdim=True))
+        weights = below.exp()
+        whole = weights.sum(dim=1)
+        # The entropy of weights / whole; a masked token's 0 times -inf counts as 0.
+        entropy = whole.log() - (weights * below.clamp(min=-1e30)).sum(dim=1) / whole
         return (1 - entropy / math.log(logits.shape[1])).clamp(0, 1)

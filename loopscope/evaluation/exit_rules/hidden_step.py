@@ -1,6 +1,5 @@
 """Hidden-state step: how far a loop moved the state, relative to its size. No readout."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -10,7 +9,7 @@ from loopscope.recurrence import l2_norm
 
 
 class HiddenStep(AbstractExitRule):
-    """Leaves where ‖H_k - H_{k-1}‖ / ‖H_k‖ is small.
+    """Leaves where ‖H_k - H_{k-1}‖ / ‖H_k‖ is small; H_0 is what the first loop starts from.
 
     A state that only grows also makes steps: where a readout hides the scale, `direction-step` sees what it reads.
     """
@@ -18,10 +17,8 @@ class HiddenStep(AbstractExitRule):
     name = "hidden-step"
     needs = ("hidden",)
     leaves = "below"
-    compares = True
 
     def score(self, look: Look, before: Kept) -> tuple[Float[Tensor, "batch seq"], Kept]:
-        size = l2_norm(look.hidden)
-        if "hidden" not in before:
-            return torch.full_like(size, torch.inf), {"hidden": look.hidden}
-        return l2_norm(look.hidden - before["hidden"]) / size.clamp(min=1e-30), {"hidden": look.hidden}
+        earlier = before.get("hidden", look.start)
+        step = l2_norm(look.hidden - earlier) / l2_norm(look.hidden).clamp(min=1e-30)
+        return step, {"hidden": look.hidden}

@@ -28,6 +28,11 @@ class Look:
         """H_k."""
         return self.state.hidden
 
+    @property
+    def start(self) -> Float[Tensor, "batch seq dim"]:
+        """H_0 of the same tokens: what the first loop starts from (of a text, perhaps only the newest are shown)."""
+        return self.state.context.embedded[:, -self.hidden.shape[1] :]
+
     @cached_property
     def features(self) -> Float[Tensor, "batch seq features"]:
         """What the head reads here."""

@@ -17,4 +17,4 @@ class MaxProbability(AbstractLogitRule):
         self, logits: Float[Tensor, "tokens vocab"], before: Float[Tensor, "tokens vocab"] | None
     ) -> Float[Tensor, " tokens"]:
         values = wide(logits)
-        return (values.amax(dim=1) - values.logsumexp(dim=1)).exp()
+        return 1 / (values - values.amax(dim=1, keepdim=True)).exp().sum(dim=1)
