@@ -68,9 +68,14 @@ def test_rules_of_evaluation_run_per_token(rule: str, missing: str) -> None:
     assert made == full
     always = {"kl": 1e9, "hidden-step": 1e9, "direction-step": 2.0}.get(rule, 0.0)
     early = loopscope.generate(model, IDS, 6, exit_rule=rule, threshold=always, missing=missing)
-    first = 2 if rule in ("kl", "hidden-step", "direction-step") else 1  # those compare with the loop before
+    first = 2 if build_rule(rule).compares else 1  # those have no score at loop 1
     assert early.mean_loops == first
+    middle = {"kl": 0.05, "hidden-step": 0.7, "direction-step": 0.5, "gate": 0.999}.get(rule, 3.0)
     if missing == "lazy":
+        chosen = {"exit_rule": rule, "threshold": middle}
+        assert loopscope.generate(model, IDS, 8, **chosen) == loopscope.generate(
+            model, IDS, 8, cache=False, **chosen
+        )
         assert early.tokens == loopscope.generate(model, IDS, 6, loops=first).tokens
 
 

@@ -1,7 +1,7 @@
 """What generation asks of an exit rule. The rules themselves live elsewhere: whoever has one fits it to this."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float
@@ -46,7 +46,9 @@ class NewestToken(LoopState):
 
     @staticmethod
     def of(whole: LoopState) -> "NewestToken":
-        return NewestToken(whole.loop, whole.hidden[:, -1:], whole.model, whole.context, whole)
+        context = whole.context
+        newest = replace(context, input_ids=context.input_ids[:, -1:], embedded=context.embedded[:, -1:])
+        return NewestToken(whole.loop, whole.hidden[:, -1:], whole.model, newest, whole)
 
     def features(self) -> Float[Tensor, "rows 1 dim"]:
         return self.whole.features()[:, -1:]
