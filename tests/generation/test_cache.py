@@ -93,8 +93,9 @@ def test_a_step_costs_one_token() -> None:
     for layer in model.layers:
         layer.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
     run(model, 6, prompts=(torch.arange(9)[None], None))
-    assert seen[:6] == [8] * 6  # the prompt but its last token: 2 layers × 3 loops
-    assert seen[6:] == [1] * 36
+    assert seen[:2] == [1] * 2  # one token through one loop: how many ids there are
+    assert seen[2:8] == [8] * 6  # the prompt but its last token: 2 layers × 3 loops
+    assert seen[8:] == [1] * 36
 
 
 def test_noise_at_positions_is_the_noise_of_the_whole() -> None:

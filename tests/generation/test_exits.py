@@ -63,7 +63,7 @@ def test_rows_that_left_take_no_part_in_deeper_loops() -> None:
         layer.register_forward_pre_hook(lambda _, given: batches.append(tuple(given[0].shape[:2])))
     prompts = (torch.arange(24).view(4, 6), None)
     made = run(model, 12, prompts=prompts, rule=Erratic(), missing="reuse")
-    steps = batches[3:]  # after the prompt
+    steps = batches[4:]  # after one token for the number of ids, and the prompt
     assert all(seq == 1 for _, seq in steps)
     assert sum(rows for rows, _ in steps) == sum(map(sum, made.loops))
 
