@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 
 from loopscope.config import RunConfig, read_yaml
 from loopscope.data.config import DataConfig
@@ -87,8 +88,14 @@ def find_runs(path: Path) -> list[Path]:
 def _as_run(sections: Mapping[str, Any], model: LoopedTransformer) -> RunConfig:
     """What a model was trained as; where nothing says, a dense loss at its depth. Its sections are checked one by one:
     a folder that holds a model alone need not make a run."""
-    kinds = {"objective": ObjectiveConfig, "data": DataConfig, "training": TrainingConfig}
-    known = {name: kind.model_validate(sections.get(name) or {}) for name, kind in kinds.items()}
+    kinds: dict[str, type[BaseModel]] = {
+        "objective": ObjectiveConfig,
+        "data": DataConfig,
+        "training": TrainingConfig,
+    }
+    known: dict[str, Any] = {
+        name: kind.model_validate(sections.get(name) or {}) for name, kind in kinds.items()
+    }
     return RunConfig.model_construct(model=model.config, **known)
 
 
