@@ -18,7 +18,7 @@ from loopscope.generation.decode import generate as run
 from loopscope.generation.exits import Decision, ExitRule
 from loopscope.generation.padding import pad
 from loopscope.generation.sampling import Sampling
-from loopscope.generation.settings import Settings, check_prompts
+from loopscope.generation.settings import Settings, check_prompts, device_of
 from loopscope.generation.stopping import Stopping
 from loopscope.generation.streaming import Tokenizer
 from loopscope.recurrence import AbstractLoopedLM, LoopState
@@ -162,8 +162,7 @@ def exit_rule(name: str, threshold: Any, model: AbstractLoopedLM) -> ExitRule:
             "--unit token"
         )
     number = rule.check_threshold(threshold)
-    device = next(model.parameters()).device
-    rule.check_model(model, torch.zeros(1, 1, dtype=torch.int64, device=device))
+    rule.check_model(model, torch.zeros(1, 1, dtype=torch.int64, device=device_of(model)))
     return TokenRule(rule, number)
 
 
