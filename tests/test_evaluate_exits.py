@@ -1,6 +1,7 @@
 """`loopscope evaluate exits` as a person meets it: runs, studies, published checkpoints, JSON, and mistakes."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -138,3 +139,20 @@ def test_mistakes_are_said_before_anything_is_kept(
 def test_a_path_is_needed(call: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("evaluate", "exits") == 2
     assert "give a path to evaluate" in capsys.readouterr().err
+
+
+def test_the_page_runs(
+    call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The Python of docs/evaluation.md: a batch that leaves early, and a rule of one's own."""
+    monkeypatch.chdir(tmp_path)
+    assert call("train", "--out", "runs/raw", *TINY, "--quiet") == 0
+    page = (Path(__file__).parent.parent / "docs" / "evaluation.md").read_text()
+    leave, own = re.findall(r"^```python\n(.*?)^```", page[page.index("## Exits") :], re.S | re.M)
+    names: dict[str, Any] = {}
+    exec(compile(leave, "evaluation.md", "exec"), names)
+    assert capsys.readouterr().out.endswith("torch.Size([4, 8, 64])\n")
+    exec(compile(own, "evaluation.md", "exec"), names)
+    growth = names["ScaleGrowth"]()
+    left = names["early_exit"](names["model"], names["input_ids"], growth, growth.high)
+    assert left.loops.tolist() == [1] * 4

@@ -45,8 +45,6 @@ class EvaluateExits(OnText):
     """Perplexity that may be lost against full depth, in percent."""
     budget: float | None = None
     """Mean loops to come down to, as a second target."""
-    batch: int = 16
-    """Windows at a time for the curves: memory grows with it, results do not change."""
     speed_batch: int = 32
     """Sequences in the batch that speed is measured on."""
     pairs: int = 5

@@ -18,7 +18,7 @@ from loopscope.evaluation.exit_rules.logit_rule import AbstractLogitRule
 from loopscope.evaluation.exit_rules.look import Look
 from loopscope.evaluation.watch import not_a_number
 from loopscope.objectives.token_loss import CHUNK_ELEMENTS, IGNORE_INDEX
-from loopscope.recurrence import AbstractLoopedLM, check_loops, unroll, wide
+from loopscope.recurrence import AbstractLoopedLM, check_loops, evaluating, unroll, wide
 from loopscope.results.evaluations import Unit
 
 Batches = Iterable[tuple[Int[Tensor, "batch seq"], Int[Tensor, "batch seq"]]]
@@ -103,17 +103,13 @@ def record_exits(
     """
     depth = check_loops(model.loops if loops is None else loops)
     running = [rule for rule in rules if isinstance(rule, AbstractExitRule)]
-    was_training = model.training
-    model.eval()
     parts: list[ExitRecord] = []
-    try:
+    with evaluating(model):
         for input_ids, labels in batches:
             if not parts:
                 for rule in running:
                     rule.check_model(model, input_ids)
             parts.append(_record(model, input_ids, labels, running, bytes_per_token, depth))
-    finally:
-        model.train(was_training)
     if not parts or not any(bool(part.counted.any()) for part in parts):
         raise ValueError("nothing to evaluate exits on: no window, or every label is ignored")
     return ExitRecord(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from loopscope.evaluation.early_exit import early_exit
 from loopscope.evaluation.exit_rules.base import AbstractExitRule, Sizes
-from loopscope.recurrence import AbstractLoopedLM, unroll
+from loopscope.recurrence import AbstractLoopedLM, evaluating, unroll
 from loopscope.results import Speed
 
 Flops = Callable[[int, int], float]
@@ -47,22 +47,15 @@ def measure_speed(
     if isinstance(pairs, bool) or not isinstance(pairs, int) or pairs < 1:
         raise ValueError(f"pairs is {pairs!r}; give a whole number from 1 up (5 for a median)")
     depth = model.loops if loops is None else loops
-    was_training = model.training
-    model.eval()
-    try:
+    device, fixed, exits, allowed = input_ids.device, [], [], None
+    with evaluating(model):
         taken = early_exit(model, input_ids, rule, threshold, depth).loops
         _fixed(model, input_ids, depth)
-        fixed, exits = [], []
         for _ in range(pairs):
-            fixed.append(_seconds(input_ids.device, lambda: _fixed(model, input_ids, depth)))
-            exits.append(
-                _seconds(input_ids.device, lambda: early_exit(model, input_ids, rule, threshold, depth))
-            )
-        allowed = None
+            fixed.append(_seconds(device, lambda: _fixed(model, input_ids, depth)))
+            exits.append(_seconds(device, lambda: early_exit(model, input_ids, rule, threshold, depth)))
         if flops is not None:
             allowed = flops(depth, 1) / exit_flops(model, input_ids[:1], rule, taken, depth, flops)
-    finally:
-        model.train(was_training)
     mean_loops = float(taken.double().mean())
     return Speed(
         rule=rule.name,
