@@ -14,6 +14,7 @@ import tyro
 from loopscope.arguments import parse, with_config
 from loopscope.commands.audit import audit
 from loopscope.commands.evaluate import evaluate
+from loopscope.commands.generate import generate
 from loopscope.commands.recipes import recipes
 from loopscope.recipes import CONDITIONS, known
 
@@ -149,6 +150,7 @@ COMMANDS: Mapping[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "study": (study, "train conditions × seeds side by side"),
     "audit": (audit, "which loops carry a scale that no loss sees"),
     "evaluate": (evaluate, "what every depth is worth, exits, conditions side by side"),
+    "generate": (generate, "text, token by token, with early exits if asked for"),
     "recipes": (recipes, "families and sizes: parameters, FLOPs, what holds their scale"),
     "report": (report, "one self-contained HTML page from results"),
     "import-published": (import_published, "read the paper's last.pt"),

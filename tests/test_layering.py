@@ -11,10 +11,11 @@ PACKAGE = Path(__file__).parent.parent / "loopscope"
 
 # part -> parts of the package that it may import, beside itself
 ALLOWED = {
-    "recurrence": set(),
+    "past": set(),
+    "recurrence": {"past"},
     "results": set(),
     "data": set(),
-    "model": {"recurrence"},
+    "model": {"recurrence", "past"},
     "objectives": {"recurrence"},
     "training": {"recurrence", "objectives", "data", "results", "audit"},
     "audit": {"recurrence", "objectives", "results"},
@@ -32,7 +33,8 @@ ALLOWED = {
     "study": {"config", "recipes", "run", "data", "training", "results"},
     "static_audit": {"config", "model", "objectives", "results"},
     "evaluation": {"recurrence", "objectives", "results"},
-    "generation": {"recurrence", "objectives", "results"},
+    "generation": {"recurrence", "past", "objectives", "results"},
+    "generating": {"data", "evaluation", "generation", "recurrence", "subject"},
     "held_out": {"data", "subject"},
     "evaluating": {
         "config",

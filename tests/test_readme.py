@@ -123,6 +123,17 @@ def test_the_monitor_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert "loopscope/exposure_loop_4" in printed
 
 
+def test_the_generation_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "start.txt").write_text("def main(")
+    train = ["train", "--condition", "dense/raw", "--out", "runs/raw", *TINY, "--training.steps=2"]
+    assert run([*train, "--model.positions=rotary"], monkeypatch) == 0
+    for words in commands(ROOT / "docs" / "generation.md"):
+        assert run([*words, "--new-tokens", "4"], monkeypatch) == 0, words
+    (code,) = blocks(ROOT / "docs" / "generation.md", "python")
+    exec(compile(code, "generation.md", "exec"), {})
+
+
 def test_the_make_targets_exist_and_links_lead_somewhere() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):

@@ -1,6 +1,7 @@
 """What a run's data section opens: text as token files, or a task whose problems are made as they are asked for."""
 
 import math
+import warnings
 from dataclasses import dataclass
 
 from loopscope.data.config import DataConfig
@@ -37,7 +38,15 @@ class PreparedTask:
     def validation_windows(self, sequence: int) -> TaskWindows:
         """Held-out problems, each with its one answer: a window is right or wrong, however training asks."""
         config = self.config.model_copy(update={"answers": "last"})
-        return TaskWindows(build_task(config, sequence), "validation", config.validation)
+        found = TaskWindows(build_task(config, sequence), "validation", config.validation)
+        different = len({tuple(row) for ids, _ in found.sequential(len(found)) for row in ids.tolist()})
+        if different < config.validation / 2:
+            warnings.warn(
+                f"only {different} of {config.validation} held-out problems of {config.title} are different: exact "
+                "match rests on few. Raise the difficulty, so that there are more, or lower data.task.validation",
+                stacklevel=2,
+            )
+        return found
 
 
 def open_data(config: DataConfig, progress: bool = True) -> PreparedData | PreparedTask:
