@@ -65,7 +65,8 @@ def training_cost(config: RunConfig) -> int:
     model, objective, depth = config.model, config.objective, config.training.depth
     loops = max(1, round(depth.average(model.loops)))
     exits = 1 if objective.placement == "terminal" else loops
-    flops = training_flops(model, model.sequence, loops, exits, depth.backprop)
+    by_token = config.objective.placement == "exit-weighted"
+    flops = training_flops(model, model.sequence, loops, exits, depth.backprop, by_token)
     shortcut = objective.shortcut
     if shortcut.weight > 0 and loops > 1:
         flops += shortcut_flops(model, model.sequence, loops, heads=int(shortcut.loss_weight > 0))

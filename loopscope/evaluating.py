@@ -31,7 +31,8 @@ def evaluation_of(subject: Subject, held: HeldOut, deepest: int) -> ModelEvaluat
         flops = tuple(float(forward_flops(model.config, sequence, k, exits=1)) for k in range(1, deepest + 1))
         placement = (sections.get("objective") or {}).get("placement", "dense")
         exits = 1 if placement == "terminal" else model.loops
-        trained = float(training_flops(model.config, sequence, model.loops, exits))
+        by_token = placement == "exit-weighted"
+        trained = float(training_flops(model.config, sequence, model.loops, exits, by_token=by_token))
     begun = ModelEvaluation(
         name=subject.name,
         condition=sections.get("condition"),

@@ -95,13 +95,22 @@ def forward_flops(config: ModelConfig, seq: int, loops: int, exits: int) -> int:
     return _body(config, seq, loops, exits) + exits * _head(config)
 
 
-def training_flops(config: ModelConfig, seq: int, loops: int, exits: int, backprop: int | None = None) -> int:
-    """FLOPs per token of forward and backward, twice the forward; the chunked head once more, to recompute logits.
+def training_flops(
+    config: ModelConfig,
+    seq: int,
+    loops: int,
+    exits: int,
+    backprop: int | None = None,
+    by_token: bool = False,
+) -> int:
+    """FLOPs per token of forward and backward, which is twice the forward.
 
     Args:
         backprop: loops that the gradient goes through, the last ones; earlier loops cost their forward pass only.
+        by_token: whether the loss weighs tokens one by one (exit-weighted): the head's product is then done once
+            more in the backward pass.
     """
-    whole = 3 * _body(config, seq, loops, exits) + 4 * exits * _head(config)
+    whole = 3 * _body(config, seq, loops, exits) + (3 + by_token) * exits * _head(config)
     cut = loops if backprop is None else min(backprop, loops)
     before = _body(config, seq, loops - cut, exits=0) if cut < loops else 0
     if (

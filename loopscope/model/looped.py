@@ -117,8 +117,14 @@ class LoopedTransformer(AbstractLoopedLM):
         return self.reading(hidden, loop, context.loops)
 
     def head(self, features: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
-        weight = self.token_embedding.weight if self.unembedding is None else self.unembedding.weight
-        return F.linear(features, weight)
+        return F.linear(features, self._matrix())
+
+    def head_matrix(self) -> Float[Tensor, "vocab dim"] | None:
+        changed = type(self).head is not LoopedTransformer.head or "head" in self.__dict__
+        return None if changed else self._matrix()
+
+    def _matrix(self) -> Tensor:
+        return self.token_embedding.weight if self.unembedding is None else self.unembedding.weight
 
     def exit_gate(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
