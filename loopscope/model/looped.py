@@ -6,6 +6,9 @@ carry    the steps between H_k and the next loop
 readout  (the readout's norm, coda layers, in a model that has them) and the readout itself
 """
 
+from collections.abc import Callable
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -23,15 +26,23 @@ from loopscope.model.start import random_start
 from loopscope.recurrence import AbstractLoopedLM, LoopContext
 
 
+def call_layer(layer: nn.Module, hidden: Tensor, loop: int, condition: Tensor | None) -> Tensor:
+    """The plain way to run a layer."""
+    return layer(hidden, loop, condition)
+
+
 class LoopedTransformer(AbstractLoopedLM):
     """One stack of layers, applied `config.loops` times, between layers of their own where the config has any.
 
     Attributes:
         config: the settings it was built from.
-        gradient_checkpointing: recompute each layer in the backward pass instead of keeping its
-            activations. Training memory then grows with one layer's activations plus loops × layers
-            hidden states, at about a third more arithmetic.
+        gradient_checkpointing: what the backward pass computes again instead of keeping, at about a third more
+            arithmetic. `layer`: memory of one layer's activations plus loops × layers hidden states; `loop`: of
+            one loop's activations plus loops hidden states (layers that run once go one at a time).
+        run_layer: how a layer is called; training may put a compiled call in its place.
     """
+
+    run_layer: Callable[[nn.Module, Tensor, int, Tensor | None], Tensor]
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -39,7 +50,8 @@ class LoopedTransformer(AbstractLoopedLM):
         self.loops = config.loops
         self.readout_name = config.readout.kind
         self.depth_conditioned = config.loop_embedding == "modulation"
-        self.gradient_checkpointing = False
+        self.gradient_checkpointing: Literal["none", "layer", "loop"] = "none"
+        self.run_layer = call_layer
         self.token_embedding = nn.Embedding(config.vocabulary, config.dim)
         self.position_embedding = (
             nn.Embedding(config.sequence, config.dim) if config.positions == "learned" else None
@@ -74,12 +86,17 @@ class LoopedTransformer(AbstractLoopedLM):
             hidden = hidden + self.position_embedding.weight[:seq]
         hidden = self.input_dropout(hidden)
         for layer in self.prelude:
-            hidden = self._run(layer, hidden, 1, None)
+            hidden = self._run_once(layer, hidden)
         return hidden if self.entry_norm is None else self.entry_norm(hidden)
 
     def core(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
     ) -> Float[Tensor, "batch seq dim"]:
+        if self.gradient_checkpointing == "loop" and torch.is_grad_enabled():
+            return checkpoint(self._loop, hidden, loop, context, use_reentrant=False)
+        return self._loop(hidden, loop, context)
+
+    def _loop(self, hidden: Tensor, loop: int, context: LoopContext) -> Tensor:
         if loop == 1:
             hidden = self._start(hidden)
         if self.injection is not None:
@@ -113,7 +130,7 @@ class LoopedTransformer(AbstractLoopedLM):
         if self.coda_matrix is not None:
             hidden = F.linear(hidden, self.coda_matrix)
         for layer in self.coda:
-            hidden = self._run(layer, hidden, 1, None)
+            hidden = self._run_once(layer, hidden)
         return self.reading(hidden, loop, context.loops)
 
     def head(self, features: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
@@ -162,9 +179,20 @@ class LoopedTransformer(AbstractLoopedLM):
         return next((step for step in self.carries.values() if isinstance(step, DecayCarry)), None)
 
     def _run(self, layer: nn.Module, hidden: Tensor, loop: int, condition: Tensor | None) -> Tensor:
-        if self.gradient_checkpointing and torch.is_grad_enabled():
-            return checkpoint(layer, hidden, loop, condition, use_reentrant=False)
-        return layer(hidden, loop, condition)
+        """A shared layer. Loops that it cannot tell apart are one number, and one compiled graph."""
+        if self.config.adapters.rank:
+            loop = min(loop, self.loops)
+        else:
+            loop = min(loop, 2) if self.config.looped == "attention" else 1
+        if self.gradient_checkpointing == "layer" and torch.is_grad_enabled():
+            return checkpoint(self.run_layer, layer, hidden, loop, condition, use_reentrant=False)
+        return self.run_layer(layer, hidden, loop, condition)
+
+    def _run_once(self, layer: nn.Module, hidden: Tensor) -> Tensor:
+        """A layer of the prelude or the coda."""
+        if self.gradient_checkpointing != "none" and torch.is_grad_enabled():
+            return checkpoint(self.run_layer, layer, hidden, 1, None, use_reentrant=False)
+        return self.run_layer(layer, hidden, 1, None)
 
     def parameter_count(self) -> int:
         """Trainable numbers; a tied head counts once."""
