@@ -70,7 +70,9 @@ def build(names: Sequence[str], options: argparse.Namespace, device: torch.devic
         model = looped
         if kind.what == "unlooped":
             model = _model(kind.model_config(options), options, device)
-        steps[name] = _timed(_plain(looped, kind, options) if kind.what == "plain" else _ours(model, kind, options))
+        steps[name] = _timed(
+            _plain(looped, kind, options) if kind.what == "plain" else _ours(model, kind, options)
+        )
     return {name: _on(step, options, device) for name, step in steps.items()}
 
 
@@ -88,10 +90,7 @@ def peak_memory(name: str, options: argparse.Namespace, device: torch.device) ->
         step(*batch)
         return float(torch.cuda.max_memory_allocated() - before)
     before = _resident()
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # the kernel's high-water mark starts anew
-    except OSError:
-        pass
+    Path("/proc/self/clear_refs").write_text("5")  # the kernel's high-water mark starts anew
     step(*batch)
     return float(_high_water() - before)
 
@@ -169,9 +168,7 @@ def _timed(step: Raw) -> Callable[[Tensor, Tensor], float]:
     return timed
 
 
-def _on(
-    step: Callable[[Tensor, Tensor], float], options: argparse.Namespace, device: torch.device
-) -> Step:
+def _on(step: Callable[[Tensor, Tensor], float], options: argparse.Namespace, device: torch.device) -> Step:
     batch = _tokens(options, device, _run_config(options).model.vocabulary)
     return lambda: step(*batch)
 

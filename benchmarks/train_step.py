@@ -22,7 +22,6 @@ import torch
 
 from benchmarks.environment import environment, finish, table
 from benchmarks.steps import KINDS, Kind, build, peak_memory
-from loopscope.model.cost import training_flops
 from loopscope.recipes import recipe
 from loopscope.training.hardware import resolve_device, resolve_precision
 from loopscope.training.speed import matmul_peak

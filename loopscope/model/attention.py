@@ -1,12 +1,12 @@
-"""Causal self-attention by scaled_dot_product_attention, with learned or rotary positions."""
+"""Causal self-attention (`model.attend`), with learned or rotary positions."""
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from loopscope.model.adapters import apply, linear
+from loopscope.model.attend import attend
 from loopscope.model.config import ModelConfig
 from loopscope.model.consistency import rotated_channels
 from loopscope.recurrence import wide
@@ -51,14 +51,12 @@ class CausalSelfAttention(nn.Module):
             angles = rotary_angles(seq, self.rotated, x.device, settings.rotary_base, settings.rotary_scaling)
             query, key = self._turn(query, *angles), self._turn(key, *angles)
         narrow = self.settings.window is not None and self.settings.window < seq
-        mixed = F.scaled_dot_product_attention(
+        mixed = attend(
             query,
             key,
             value,
-            attn_mask=window_mask(seq, self.settings.window, x.device) if narrow else None,  # type: ignore[arg-type]
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=not narrow,
-            enable_gqa=self.key_value_heads != self.heads,
+            dropout=self.dropout if self.training else 0.0,
+            mask=window_mask(seq, self.settings.window, x.device) if narrow else None,  # type: ignore[arg-type]
         )
         return apply(self.out, rearrange(mixed, "batch heads seq head -> batch seq (heads head)"), loop)
 
