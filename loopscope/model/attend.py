@@ -43,9 +43,11 @@ def attend(
         mask: what a token (row) sees; None: itself and all before it.
     """
     grouped = query.shape[1] != key.shape[1]
-    # `sdpa_kernel(SDPBackend.MATH)` turns the flag off: someone wants second derivatives, or to count products.
-    fused = torch.backends.cuda.flash_sdp_enabled()
-    here = query.device.type == "cpu" and fused and not torch.compiler.is_compiling()
+    here = query.device.type == "cpu" and not torch.compiler.is_compiling()
+    if here and not torch.backends.cuda.flash_sdp_enabled():
+        here = (
+            False  # inside `sdpa_kernel(SDPBackend.MATH)`: second derivatives are wanted, or products counted
+        )
     if here and dropout > 0 and not grouped:
         return attention_with_dropout(query, key, value, dropout, mask)
     narrow = query.dtype == torch.bfloat16 and query.shape[-1] <= NARROW and query.requires_grad
