@@ -5,9 +5,9 @@
 Ingestion is measured in three parts, in one process with one core: `encode` (the tokenizer alone, on parts as
 ingestion cuts them), `ingest` (all of `write_tokens`: cutting, encoding, counting bytes, writing) and `prepare` (the
 whole command: the vocabulary counted in a pass of its own, both splits written and synced). The baseline is the same
-vocabulary and splitting rule as a tokenizer of the `tokenizers` library, encoding the same parts, in turn. Rates of text
-are by the processor's time, which is what a core can do whoever else it works for. Loading is the time of one batch,
-cold from the file and by the thread that reads ahead of a step.
+vocabulary and splitting rule as a tokenizer of the `tokenizers` library, encoding the same parts, in turn. Rates of
+text are by the processor's time, which is what a core can do whoever else it works for. Loading is the time of one
+batch, cold from the file and by the thread that reads ahead of a step.
 """
 
 import argparse
