@@ -73,6 +73,7 @@ def main() -> None:
             "pairs": options.pairs,
             "compile": options.compile,
             "dropout": options.dropout,
+            "clock": options.clock,
             "denormals_flushed": options.flush_denormals,
             **found,
             "tokens_per_second": {name: round(tokens / statistics.median(s)) for name, s in seconds.items()},
@@ -164,6 +165,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--dropout", type=float, help="the size's own by default")
     parser.add_argument("--compile", action="store_true", help="our steps with training.compile")
     parser.add_argument("--checkpointing", choices=["none", "layer", "loop"], default="none")
+    parser.add_argument(
+        "--clock",
+        choices=["wall", "processor"],
+        default="wall",
+        help="processor: for a busy machine, with --threads 1",
+    )
     parser.add_argument("--flush-denormals", action="store_true", help="on both sides; PyTorch keeps them")
     parser.add_argument("--memory-of", choices=list(KINDS), help=argparse.SUPPRESS)
     options = parser.parse_args()

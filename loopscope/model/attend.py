@@ -32,15 +32,17 @@ _LEVELS = 2**16
 
 def attend(
     query: Float[Tensor, "batch heads seq head"],
-    key: Float[Tensor, "batch kv_heads seq head"],
-    value: Float[Tensor, "batch kv_heads seq head"],
+    key: Float[Tensor, "batch kv_heads keys head"],
+    value: Float[Tensor, "batch kv_heads keys head"],
     dropout: float = 0.0,
-    mask: Bool[Tensor, "seq seq"] | None = None,
+    mask: Bool[Tensor, "..."] | None = None,
+    causal: bool = True,
 ) -> Float[Tensor, "batch heads seq head"]:
-    """softmax(query keyᵀ / √head) value, with dropout on the weights. Fewer keys than queries are shared by groups.
+    """softmax(query keyᵀ / √head) value, with dropout on the weights. Heads share the keys of fewer heads in groups.
 
     Args:
-        mask: what a token (row) sees; None: itself and all before it.
+        mask: what a token (row) sees.
+        causal: without a mask: itself and all before it, instead of everything.
     """
     grouped = query.shape[1] != key.shape[1]
     here = query.device.type == "cpu" and not torch.compiler.is_compiling()
@@ -48,7 +50,8 @@ def attend(
         here = (
             False  # inside `sdpa_kernel(SDPBackend.MATH)`: second derivatives are wanted, or products counted
         )
-    if here and dropout > 0 and not grouped:
+    square = query.shape[2] == key.shape[2] and (mask is not None or causal)
+    if here and dropout > 0 and square and not grouped:
         return attention_with_dropout(query, key, value, dropout, mask)
     narrow = query.dtype == torch.bfloat16 and query.shape[-1] <= NARROW and query.requires_grad
     with torch.autocast("cpu", enabled=False) if here and narrow else nullcontext():
@@ -60,7 +63,7 @@ def attend(
             value,
             attn_mask=mask,
             dropout_p=dropout,
-            is_causal=mask is None,
+            is_causal=causal and mask is None,
             enable_gqa=grouped,
         )
 
@@ -91,7 +94,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, hidden: Tensor, dropout: float
-    ) -> Tensor:  # type: ignore[override]
+    ) -> Tensor:
         state = torch.get_rng_state()
         ctx.save_for_backward(query, key, value, hidden, state)
         ctx.dropout = dropout

@@ -7,7 +7,7 @@ readout  (the readout's norm, coda layers, in a model that has them) and the rea
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -26,9 +26,9 @@ from loopscope.model.start import random_start
 from loopscope.recurrence import AbstractLoopedLM, LoopContext
 
 
-def call_layer(layer: nn.Module, hidden: Tensor, loop: int, condition: Tensor | None) -> Tensor:
+def call_layer(layer: nn.Module, *inputs: Any) -> Tensor:
     """The plain way to run a layer."""
-    return layer(hidden, loop, condition)
+    return layer(*inputs)
 
 
 class LoopedTransformer(AbstractLoopedLM):
@@ -42,7 +42,7 @@ class LoopedTransformer(AbstractLoopedLM):
         run_layer: how a layer is called; training may put a compiled call in its place.
     """
 
-    run_layer: Callable[[nn.Module, Tensor, int, Tensor | None], Tensor]
+    run_layer: Callable[..., Tensor]
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

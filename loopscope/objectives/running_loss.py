@@ -112,7 +112,7 @@ class _AddExit(torch.autograd.Function):
     """total + share × mean cross-entropy. The matrix's gradient leaves with the first exit, whose turn comes last."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         total: Tensor,
         features: Tensor,

@@ -23,7 +23,7 @@ def compile_layers(model: AbstractLoopedLM) -> None:
         raise ValueError(
             f"training.compile is on, but {type(model).__name__} has no `run_layer` to compile; turn it off"
         )
-    model.run_layer = CompiledInTraining(model.run_layer)
+    setattr(model, "run_layer", CompiledInTraining(model.run_layer))  # noqa: B010 (the waist does not declare it)
 
 
 class CompiledInTraining:
@@ -33,9 +33,9 @@ class CompiledInTraining:
         self.plain = plain
         self.compiled = torch.compile(plain, dynamic=False)
 
-    def __call__(self, layer: nn.Module, hidden: Tensor, loop: int, condition: Tensor | None) -> Tensor:
+    def __call__(self, layer: nn.Module, *inputs: Any) -> Tensor:
         fast = layer.training and torch.is_grad_enabled()
-        return (self.compiled if fast else self.plain)(layer, hidden, loop, condition)
+        return (self.compiled if fast else self.plain)(layer, *inputs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "CompiledInTraining":
         return self  # it holds no weights: a copied model may share it
