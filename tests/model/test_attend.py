@@ -16,13 +16,15 @@ def inputs(seq: int = 12, head: int = 8, dtype: torch.dtype = torch.float64) -> 
     return [part.detach().requires_grad_() for part in rows.split(4, dim=1)]
 
 
+@pytest.mark.parametrize("rows", [5, 64])
 @pytest.mark.parametrize("elements", [1, 3 * 144, 2**20])
 @pytest.mark.parametrize("window", [None, 3])
 def test_dropout_attention_is_the_formula_with_its_own_mask(
-    elements: int, window: int | None, monkeypatch: pytest.MonkeyPatch
+    elements: int, rows: int, window: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The mask is read off a value of ones at single places; then value and gradients follow from the formula."""
     monkeypatch.setattr(module, "BYTES", elements * 8)
+    monkeypatch.setattr(module, "ROWS", rows)
     query, key, value = inputs()
     mask = None if window is None else window_mask(12, window, query.device)
     seen = torch.ones(12, 12, dtype=torch.bool).tril() if mask is None else mask
@@ -86,3 +88,26 @@ def test_narrow_heads_in_bf16_are_as_exact_as_fp32() -> None:
     found, expected = attend(query, key, value), attend(*wide)
     assert torch.equal(found, expected)
     assert torch.autograd.grad(found.sum(), query)[0].dtype == torch.bfloat16
+
+
+def test_silu_times_is_the_product_and_keeps_no_third_tensor() -> None:
+    from loopscope.model.feed_forward import silu_times
+
+    torch.manual_seed(0)
+    gate, up = (torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    assert torch.autograd.gradcheck(silu_times, (gate, up))
+    assert torch.autograd.gradgradcheck(silu_times, (gate, up))
+    gate, up = (part.detach().bfloat16().requires_grad_() for part in (gate, up))
+    saved: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        found = silu_times(gate, up)
+    assert len(saved) == 2
+    expected = F.silu(gate) * up
+    assert torch.equal(found, expected)
+    upstream = torch.randn_like(found)
+    for one, other in zip(
+        torch.autograd.grad(found, [gate, up], upstream),
+        torch.autograd.grad(expected, [gate, up], upstream),
+        strict=True,
+    ):
+        assert torch.equal(one, other)
