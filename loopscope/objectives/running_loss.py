@@ -99,11 +99,11 @@ class RunningCrossEntropy:
         if wider.dtype != logits.dtype:
             wider.copy_(logits)
         own = wider.gather(1, targets)
-        largest = wider.amax(dim=1, keepdim=True)
-        torch.maximum(wider, largest + LOWEST, out=wider)
+        lowest = wider.amax(dim=1, keepdim=True) + LOWEST
+        torch.maximum(wider, lowest, out=wider)
         torch.softmax(wider, dim=1, out=slope)
-        # log-sum-exp without another exponential: softmax(largest) = exp(largest - log-sum-exp).
-        losses = largest - slope.amax(dim=1, keepdim=True).log() - own
+        # log-sum-exp without another exponential: softmax(x) = exp(x - log-sum-exp), and none is below e^-60.
+        losses = torch.maximum(own, lowest) - slope.gather(1, targets).log() - own
         slope.scatter_add_(1, targets, slope.new_full((1, 1), -1).expand_as(targets))
         return losses.squeeze(1), slope if slope.dtype == logits.dtype else logits.copy_(slope)
 
