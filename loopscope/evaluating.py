@@ -1,19 +1,25 @@
 """From a path to its evaluation record, and back into its folder: what the parts of `loopscope evaluate` share."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 
-from loopscope.config import read_yaml
+from loopscope.config import RunConfig, read_yaml
+from loopscope.data.config import DataConfig
 from loopscope.held_out import HeldOut
 from loopscope.interop.load import model_folder
-from loopscope.model.cost import forward_flops, training_flops
+from loopscope.model.cost import forward_flops
 from loopscope.model.looped import LoopedTransformer
+from loopscope.objectives.config import ObjectiveConfig
 from loopscope.results import EVALUATION, ModelEvaluation, load_evaluation, load_results, provenance, to_json
 from loopscope.run import write_text
 from loopscope.subject import Subject, parameter_count
+from loopscope.training.config import TrainingConfig
+from loopscope.training_cost import training_cost
 
 
 def evaluation_of(subject: Subject, held: HeldOut, deepest: int) -> ModelEvaluation:
@@ -29,10 +35,7 @@ def evaluation_of(subject: Subject, held: HeldOut, deepest: int) -> ModelEvaluat
     trained: float | None = None
     if isinstance(model, LoopedTransformer):
         flops = tuple(float(forward_flops(model.config, sequence, k, exits=1)) for k in range(1, deepest + 1))
-        placement = (sections.get("objective") or {}).get("placement", "dense")
-        exits = 1 if placement == "terminal" else model.loops
-        by_token = placement == "exit-weighted"
-        trained = float(training_flops(model.config, sequence, model.loops, exits, by_token=by_token))
+        trained = float(training_cost(_as_run(sections, model)))
     begun = ModelEvaluation(
         name=subject.name,
         condition=sections.get("condition"),
@@ -80,6 +83,20 @@ def find_runs(path: Path) -> list[Path]:
     if not runs:
         raise ValueError(f"{path} is a study without a single checkpoint; train it first, or name a run")
     return sorted(runs, key=lambda run: (run.parent.name, int(run.name.removeprefix("seed-"))))
+
+
+def _as_run(sections: Mapping[str, Any], model: LoopedTransformer) -> RunConfig:
+    """What a model was trained as; where nothing says, a dense loss at its depth. Its sections are checked one by one:
+    a folder that holds a model alone need not make a run."""
+    kinds: dict[str, type[BaseModel]] = {
+        "objective": ObjectiveConfig,
+        "data": DataConfig,
+        "training": TrainingConfig,
+    }
+    known: dict[str, Any] = {
+        name: kind.model_validate(sections.get(name) or {}) for name, kind in kinds.items()
+    }
+    return RunConfig.model_construct(model=model.config, **known)
 
 
 def _sections(path: Path) -> dict[str, Any]:

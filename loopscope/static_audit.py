@@ -34,6 +34,8 @@ def static_audit(config: RunConfig) -> StaticAudit:
 
 
 def _loop(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> tuple[Verdict, str]:
+    if model.loops == 1:
+        return _only_loop(model, objective)
     step = step_does(model)
     if step.effect == "removes":
         return "removed", f"{step.why}: nothing of the scale reaches the next loop"
@@ -50,6 +52,15 @@ def _loop(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> tuple[Ve
     if step.effect == "damps":
         return "damped", f"{unseen}, but {step.why}{unknown}"
     return "blind", f"{unseen}, while the recurrence carries it on{unknown}"
+
+
+def _only_loop(model: ModelConfig, objective: ObjectiveConfig) -> tuple[Verdict, str]:
+    """No recurrence: the scale is made anew in every forward pass, and goes nowhere but to the readout."""
+    if found := _seen_by(model, objective, 1, fading=False):
+        return "visible", f"{found[0]} sees it {found[1]}"
+    if found := _seen_by(model, objective, 1, fading=True):
+        return "visible", f"{found[0]} sees it {found[1]}, how much a config cannot know"
+    return "removed", "it is the only loop: without a recurrence nothing carries a scale on"
 
 
 def _seen_by(

@@ -23,6 +23,7 @@ from loopscope.model.layers import Layer
 from loopscope.model.loop_embedding import build_loop_embedding
 from loopscope.model.readouts import build_readout
 from loopscope.model.start import random_start
+from loopscope.past import AbstractPast, Memory, Part, Slot
 from loopscope.recurrence import AbstractLoopedLM, LoopContext
 
 
@@ -50,6 +51,8 @@ class LoopedTransformer(AbstractLoopedLM):
         self.loops = config.loops
         self.readout_name = config.readout.kind
         self.depth_conditioned = config.loop_embedding == "modulation"
+        self.remembers = _remembers(config)
+        self.positions_limit = config.sequence if config.positions == "learned" else None
         self.gradient_checkpointing: Literal["none", "layer", "loop"] = "none"
         self.run_layer = call_layer
         self.token_embedding = nn.Embedding(config.vocabulary, config.dim)
@@ -73,9 +76,7 @@ class LoopedTransformer(AbstractLoopedLM):
 
     def embed(self, input_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq dim"]:
         """The input e. Where `start` is not `embedding`, loop 1 replaces it by H_0 and injects it."""
-        hidden = self.token_embedding(input_ids)
-        if self.config.embedding_gain == "sqrt-dim":
-            hidden = hidden * self.config.dim**0.5
+        hidden = self._tokens(input_ids)
         if self.position_embedding is not None:
             seq = input_ids.shape[1]
             if seq > self.config.sequence:
@@ -84,9 +85,24 @@ class LoopedTransformer(AbstractLoopedLM):
                     "Shorten the input, or train with positions: rotary, which have no such limit"
                 )
             hidden = hidden + self.position_embedding.weight[:seq]
+        return self._enter(hidden, None)
+
+    def embed_after(
+        self, input_ids: Int[Tensor, "batch seq"], past: AbstractPast
+    ) -> Float[Tensor, "batch seq dim"]:
+        hidden = self._tokens(input_ids)
+        if self.position_embedding is not None:
+            hidden = hidden + self.position_embedding.weight[past.positions]
+        return self._enter(hidden, past)
+
+    def _tokens(self, input_ids: Tensor) -> Tensor:
+        hidden = self.token_embedding(input_ids)
+        return hidden * self.config.dim**0.5 if self.config.embedding_gain == "sqrt-dim" else hidden
+
+    def _enter(self, hidden: Tensor, past: AbstractPast | None) -> Tensor:
         hidden = self.input_dropout(hidden)
-        for layer in self.prelude:
-            hidden = self._run_once(layer, hidden)
+        for index, layer in enumerate(self.prelude):
+            hidden = self._run(layer, hidden, 1, None, past, Slot("embed", 1, index))
         return hidden if self.entry_norm is None else self.entry_norm(hidden)
 
     def core(
@@ -97,21 +113,29 @@ class LoopedTransformer(AbstractLoopedLM):
         return self._loop(hidden, loop, context)
 
     def _loop(self, hidden: Tensor, loop: int, context: LoopContext) -> Tensor:
+        hidden, condition = self._before_layers(hidden, loop, context)
+        for index, layer in enumerate(self.layers):
+            hidden = self._run(layer, hidden, loop, condition, context.past, Slot("core", loop, index))
+        return hidden
+
+    def remember(self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext) -> None:
+        assert context.past is not None, "only generation asks"
+        hidden, condition = self._before_layers(hidden, loop, context)
+        for index, layer in enumerate(self.layers):
+            assert isinstance(layer, Layer)
+            layer.remember(hidden, loop, condition, Memory(context.past, Slot("core", loop, index)))
+
+    def _before_layers(self, hidden: Tensor, loop: int, context: LoopContext) -> tuple[Tensor, Tensor | None]:
+        """What the first shared layer receives, and what modulates all of them."""
         if loop == 1:
-            hidden = self._start(hidden)
+            hidden = self._start(hidden, context.past)
         if self.injection is not None:
             decay = self._decay()
             hidden = self.injection(hidden, context.embedded, None if decay is None else decay.step())
-        condition = None
-        if self.loop_embedding is not None:
-            vector = self.loop_embedding(loop, context.loops)
-            if self.loop_embedding.added:
-                hidden = hidden + vector
-            else:
-                condition = vector
-        for layer in self.layers:
-            hidden = self._run(layer, hidden, loop, condition)
-        return hidden
+        if self.loop_embedding is None:
+            return hidden, None
+        vector = self.loop_embedding(loop, context.loops)
+        return (hidden + vector, None) if self.loop_embedding.added else (hidden, vector)
 
     def carry(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
@@ -129,8 +153,8 @@ class LoopedTransformer(AbstractLoopedLM):
             hidden = norm(hidden)
         if self.coda_matrix is not None:
             hidden = F.linear(hidden, self.coda_matrix)
-        for layer in self.coda:
-            hidden = self._run_once(layer, hidden)
+        for index, layer in enumerate(self.coda):
+            hidden = self._run(layer, hidden, 1, None, context.past, Slot("readout", loop, index))
         return self.reading(hidden, loop, context.loops)
 
     def head(self, features: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
@@ -163,7 +187,9 @@ class LoopedTransformer(AbstractLoopedLM):
     ) -> Float[Tensor, "batch seq dim"]:
         return hidden if self.config.gate_reads == "hidden" else self.readout(hidden, loop, context)
 
-    def _start(self, entry: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq dim"]:
+    def _start(
+        self, entry: Float[Tensor, "batch seq dim"], past: AbstractPast | None
+    ) -> Float[Tensor, "batch seq dim"]:
         """H_0 as loop 1 receives it: the decay applies to it as to every later state."""
         match self.config.start:
             case "embedding":
@@ -171,29 +197,40 @@ class LoopedTransformer(AbstractLoopedLM):
             case "zero":
                 hidden = torch.zeros_like(entry)
             case "random":
-                hidden = random_start(entry, self.training)
+                hidden = random_start(entry, self.training, None if past is None else past.positions)
         decay = self._decay()
         return hidden if decay is None else decay(hidden, 0)
 
     def _decay(self) -> DecayCarry | None:
         return next((step for step in self.carries.values() if isinstance(step, DecayCarry)), None)
 
-    def _run(self, layer: nn.Module, hidden: Tensor, loop: int, condition: Tensor | None) -> Tensor:
-        """A shared layer. Loops that it cannot tell apart are one number, and one compiled graph."""
+    def _run(
+        self,
+        layer: nn.Module,
+        hidden: Tensor,
+        loop: int,
+        condition: Tensor | None,
+        past: AbstractPast | None,
+        slot: Slot,
+    ) -> Tensor:
+        # Loops that a layer cannot tell apart are one number, and one compiled graph.
         if self.config.adapters.rank:
             loop = min(loop, self.loops)
         else:
             loop = min(loop, 2) if self.config.looped == "attention" else 1
-        if self.gradient_checkpointing == "layer" and torch.is_grad_enabled():
+        again = ("layer",) if slot.part == "core" else ("layer", "loop")
+        if self.gradient_checkpointing in again and torch.is_grad_enabled():
             return checkpoint(self.run_layer, layer, hidden, loop, condition, use_reentrant=False)
-        return self.run_layer(layer, hidden, loop, condition)
-
-    def _run_once(self, layer: nn.Module, hidden: Tensor) -> Tensor:
-        """A layer of the prelude or the coda."""
-        if self.gradient_checkpointing != "none" and torch.is_grad_enabled():
-            return checkpoint(self.run_layer, layer, hidden, 1, None, use_reentrant=False)
-        return self.run_layer(layer, hidden, 1, None)
+        if past is None:
+            return self.run_layer(layer, hidden, loop, condition)
+        return layer(hidden, loop, condition, Memory(past, slot))
 
     def parameter_count(self) -> int:
         """Trainable numbers; a tied head counts once."""
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+
+
+def _remembers(config: ModelConfig) -> tuple[Part, ...]:
+    """The parts that have attention, in the order they run."""
+    parts: dict[Part, int] = {"embed": config.prelude, "core": config.layers, "readout": config.coda}
+    return tuple(part for part, layers in parts.items() if layers)
