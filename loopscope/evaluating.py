@@ -1,5 +1,7 @@
 """From a path to its evaluation record, and back into its folder: what the parts of `loopscope evaluate` share."""
 
+import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -59,16 +61,32 @@ def evaluation_of(subject: Subject, held: HeldOut, deepest: int) -> ModelEvaluat
     return replace(begun, flops_per_token=longer, depth=kept.depth, exits=kept.exits)
 
 
+PREVIOUS = "evaluation.previous.json"
 _SAME = ("data", "windows", "sequence", "trained_loops", "parameters", "tokens_trained")
 """An evaluation with another of these is of another text or another model: it is begun anew."""
 
 
 def keep_evaluation(subject: Subject, evaluation: ModelEvaluation) -> Path | None:
-    """Keep an evaluation beside its model, for reports; None where the path is no folder."""
+    """Keep an evaluation beside its model, for reports; None where the path is no folder.
+
+    One of another text or another model makes room, under the name `PREVIOUS`, with a warning.
+    """
     if not subject.path.is_dir():
         return None
-    write_text(subject.path / EVALUATION, to_json(evaluation))
-    return subject.path / EVALUATION
+    path = subject.path / EVALUATION
+    kept = load_evaluation(path)
+    if kept is not None and (
+        changed := [key for key in _SAME if getattr(kept, key) != getattr(evaluation, key)]
+    ):
+        there = ", ".join(f"{key} {getattr(kept, key)!r}" for key in changed)
+        os.replace(path, path.with_name(PREVIOUS))
+        warnings.warn(
+            f"{path} was of another text or another model ({there}); it is kept as {PREVIOUS}, and every part of the "
+            "evaluation that you want to see must be measured again on this text",
+            stacklevel=2,
+        )
+    write_text(path, to_json(evaluation))
+    return path
 
 
 def find_runs(path: Path) -> list[Path]:

@@ -174,3 +174,18 @@ def test_help_shows_an_example_and_never_loads_torch(part: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "loopscope evaluate" in done.stdout
     assert "runs/" in done.stdout
+
+
+def test_an_evaluation_of_other_text_is_not_lost(
+    call: Any, study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = study / "dense_rmsnorm" / "seed-0"
+    assert call("evaluate", "depth", path, "--windows", "4") == 0
+    assert capsys.readouterr().err == ""
+    assert call("evaluate", "depth", path, "--windows", "2") == 0
+    assert "windows 4" in capsys.readouterr().err
+    now, before = load_evaluation(path), load_evaluation(path / "evaluation.previous.json")
+    assert now is not None
+    assert before is not None
+    assert (now.windows, before.windows) == (2, 4)
+    assert len(before.depth[0].window_loss[0]) == 4
