@@ -2,7 +2,8 @@
 
 PyTorch's RMSNorm on a CPU is a chain of plain operations, and keeps the normalised state in fp32 beside the input: 11 %
 of what a bf16 layer kept at the published size. Here it is computed again. Parameters and state are those of
-`nn.RMSNorm`; without a gradient, inside a compiled layer and in 16 bits, so is the forward pass.
+`nn.RMSNorm`; inside a compiled layer and in 16 bits, so is the forward pass. With and without a gradient the numbers are
+the same, bit for bit.
 """
 
 from typing import Any
@@ -17,8 +18,7 @@ class RMSNorm(nn.RMSNorm):
     """x / sqrt(mean(x²) + eps) · weight, over the last axis."""
 
     def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
-        recorded = torch.is_grad_enabled() and (x.requires_grad or self.weight is not None)
-        if not recorded or x.dtype not in (torch.float32, torch.float64) or torch.compiler.is_compiling():
+        if x.dtype not in (torch.float32, torch.float64) or torch.compiler.is_compiling():
             return super().forward(x)
         return _RMSNorm.apply(x, self.weight, torch.finfo(x.dtype).eps if self.eps is None else self.eps)
 
