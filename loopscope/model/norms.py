@@ -37,9 +37,10 @@ class _RMSNorm(torch.autograd.Function):
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, inverse = ctx.saved_tensors
         if torch.is_grad_enabled():  # a second derivative is wanted: by PyTorch's own formula, recorded
-            wanted = [
-                part for part, needed in zip((x, weight), ctx.needs_input_grad[:2], strict=True) if needed
-            ]
+            # Aliases: the weight itself is also in the history of x, wherever layers share it.
+            x, weight = x.view_as(x), None if weight is None else weight.view_as(weight)
+            pairs = zip((x, weight), ctx.needs_input_grad[:2], strict=True)
+            wanted = [part for part, needed in pairs if needed and part is not None]
             out = F.rms_norm(x, x.shape[-1:], weight, ctx.eps)
             found = iter(torch.autograd.grad(out, wanted, above, create_graph=True))
             by_x, by_weight = (next(found) if needed else None for needed in ctx.needs_input_grad[:2])

@@ -160,6 +160,8 @@ def _differentiable(
 ) -> tuple[Tensor | None, Tensor | None]:
     """The same gradients by the slow reference, recorded."""
     needed = ctx.needs_input_grad[1:3]
+    # Aliases: a tied head is also in the history of the features.
+    features, matrix = features.view_as(features), matrix.view_as(matrix)
     wanted = [part for part, is_needed in zip((features, matrix), needed, strict=True) if is_needed]
     with torch.autocast(features.device.type, enabled=False):
         losses = plain_cross_entropy(lambda rows: F.linear(rows, matrix.to(rows.dtype)), features, ctx.labels)

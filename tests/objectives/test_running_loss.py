@@ -86,6 +86,21 @@ def test_second_derivatives_are_right() -> None:
     assert torch.autograd.gradgradcheck(total, (*exits, matrix))
 
 
+def test_second_derivatives_of_a_tied_head() -> None:
+    """The head's matrix is also in the history of its features: it must count once at each place."""
+    torch.manual_seed(0)
+    _, matrix, labels = problem(2, 3, 7, 1, torch.float64)
+
+    def total(matrix: torch.Tensor) -> torch.Tensor:
+        first = matrix[labels.clamp(min=0)].sin()
+        return running([first, first * first], matrix, labels, [0.3, 0.7])[0]
+
+    (plain,) = torch.autograd.grad(total(matrix), matrix)
+    (recorded,) = torch.autograd.grad(total(matrix), matrix, create_graph=True)
+    torch.testing.assert_close(plain, recorded)
+    assert torch.autograd.gradgradcheck(total, (matrix,))
+
+
 def test_the_value_is_exact_under_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     """Logits are bf16 products, as autocast makes them; everything behind them is fp32."""
     monkeypatch.setattr(token_loss, "CHUNK_ELEMENTS", 100)
