@@ -78,6 +78,13 @@ class AbstractLoopedLM(nn.Module, ABC):
     def head(self, features: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
         """Readout features to logits. Any leading shape: losses call it on chunks of tokens."""
 
+    def head_matrix(self) -> Float[Tensor, "vocab dim"] | None:
+        """The head's matrix where `head(features)` is `features @ matrix.T` and nothing else; None otherwise.
+
+        A loss that has it takes the gradient while the logits are there, and computes no product twice.
+        """
+        return None
+
     def exit_gate(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
     ) -> Float[Tensor, "batch seq"] | None:

@@ -8,6 +8,7 @@ import math
 import os
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from loopscope.config import RunConfig, differences, parse_config, read_yaml
 from loopscope.data.prepare import PreparedData
 from loopscope.data.source import PreparedTask, open_data
+from loopscope.model.cost import training_flops
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.objective import build_objective
 from loopscope.results import (
@@ -74,10 +76,23 @@ def execute(config: RunConfig, run: Path, resume: bool = False, quiet: bool = Fa
         files={CONFIG: config.to_yaml(), "tokenizer.json": tokenizer},
         title=f"{config.condition} seed {config.training.seed}",
         quiet=quiet,
+        flops_per_token=step_flops(config),
     )
     result = _result(config, run, model.parameter_count(), outcome)
     write_text(run / RESULT, to_json(result))
     return result
+
+
+def step_flops(config: RunConfig) -> Callable[[int], float]:
+    """FLOPs per token of a training step by its loops, without what extra terms and checkpointing add."""
+    model, placement, cut = config.model, config.objective.placement, config.training.depth.backprop
+
+    def flops(loops: int) -> float:
+        exits = 1 if placement == "terminal" else loops
+        by_token = placement == "exit-weighted"
+        return float(training_flops(model, model.sequence, loops, exits, cut, by_token=by_token))
+
+    return flops
 
 
 def resolve(config: RunConfig) -> RunConfig:

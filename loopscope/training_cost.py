@@ -24,10 +24,11 @@ def training_cost(config: RunConfig, steps: int = DRAWN) -> int:
     model, objective, training = config.model, config.objective, config.training
     task = config.data.corpus == "task"  # whose windows may be shorter
     seq = config.data.task.width(model.sequence) if task else model.sequence
-    again = training.gradient_checkpointing
+    again = training.gradient_checkpointing != "none"
+    by_token = objective.placement == "exit-weighted"
     loops, cuts = _depths(config, steps)
     exits = 1.0 if objective.placement == "terminal" else loops
-    flops = step_flops(model, seq, loops, exits, again)
+    flops = step_flops(model, seq, loops, exits, again, by_token)
     flops -= sum(spared_flops(model, seq, cut, again) for cut in cuts) / len(cuts)
     if objective.shortcut.weight > 0 and loops > 1:
         flops += shortcut_flops(model, seq, loops, heads=int(objective.shortcut.loss_weight > 0))

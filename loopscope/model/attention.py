@@ -1,11 +1,11 @@
-"""Causal self-attention by scaled_dot_product_attention, with learned or rotary positions."""
+"""Causal self-attention (`model.attend`), with learned or rotary positions."""
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from loopscope.model.adapters import apply, linear
+from loopscope.model.attend import attend
 from loopscope.model.config import ModelConfig
 from loopscope.model.consistency import rotated_channels
 from loopscope.past import AbstractPast, Memory
@@ -88,15 +88,7 @@ class CausalSelfAttention(nn.Module):
     def _mix(
         self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, causal: bool
     ) -> Float[Tensor, "batch heads seq head"]:
-        return F.scaled_dot_product_attention(
-            query,
-            keys,
-            values,
-            attn_mask=mask,
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=causal,
-            enable_gqa=self.key_value_heads != self.heads,
-        )
+        return attend(query, keys, values, self.dropout if self.training else 0.0, mask, causal)
 
     def _turn(
         self, x: Float[Tensor, "batch heads seq head"], cos: Tensor, sin: Tensor

@@ -1,5 +1,8 @@
 """Feed-forward branches: gated with three matrices, or plain with two."""
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -18,7 +21,8 @@ class SwiGLU(nn.Module):
         self.down = linear(config.width, config.dim, config, adapted)
 
     def forward(self, x: Float[Tensor, "batch seq dim"], loop: int = 1) -> Float[Tensor, "batch seq dim"]:
-        return apply(self.down, F.silu(apply(self.gate, x, loop)) * apply(self.up, x, loop), loop)
+        x = cast_once(x)
+        return apply(self.down, silu_times(apply(self.gate, x, loop), apply(self.up, x, loop)), loop)
 
 
 class Plain(nn.Module):
@@ -33,6 +37,39 @@ class Plain(nn.Module):
     def forward(self, x: Float[Tensor, "batch seq dim"], loop: int = 1) -> Float[Tensor, "batch seq dim"]:
         inner = apply(self.up, x, loop)
         return apply(self.down, F.relu(inner).square() if self.squared else F.gelu(inner), loop)
+
+
+def cast_once(x: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq dim"]:
+    """Under autocast, in its type already: two matrices would each cast (and keep) it for themselves."""
+    kind = x.device.type
+    if torch.is_autocast_enabled(kind) and x.dtype == torch.float32:
+        return x.to(torch.get_autocast_dtype(kind))
+    return x
+
+
+def silu_times(
+    gate: Float[Tensor, "batch seq width"], up: Float[Tensor, "batch seq width"]
+) -> Float[Tensor, "batch seq width"]:
+    """silu(gate) · up. silu is computed again in the backward pass, bit for bit: a quarter less is kept."""
+    if gate.requires_grad and not torch.compiler.is_compiling():
+        return _SiluTimes.apply(gate, up)
+    return F.silu(gate) * up
+
+
+class _SiluTimes(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor, Tensor]:
+        gate, up = ctx.saved_tensors
+        inner = above * up
+        if torch.is_grad_enabled():  # a second derivative is wanted
+            open_ = torch.sigmoid(gate)
+            return inner * open_ * (1 + gate * (1 - open_)), above * F.silu(gate)
+        return torch.ops.aten.silu_backward(inner, gate), above * F.silu(gate)
 
 
 def build_feed_forward(config: ModelConfig, adapted: bool = False) -> SwiGLU | Plain:

@@ -36,22 +36,33 @@ def training_flops(
     exits: int,
     backprop: int | None = None,
     checkpointing: bool = False,
+    by_token: bool = False,
 ) -> int:
-    """Forward and backward, twice the forward; the chunked head once more, to recompute logits.
+    """Forward and backward, which is twice the forward.
 
     Args:
         backprop: loops that the gradient goes through, the last ones; earlier loops cost their forward pass only.
         checkpointing: layers run once more in the backward pass (`training.gradient_checkpointing`).
+        by_token: whether the loss weighs tokens one by one (exit-weighted): the head's product is then done once
+            more in the backward pass.
     """
     cut = 0 if backprop is None else max(0, loops - backprop)
     return round(
-        step_flops(config, seq, loops, exits, checkpointing) - spared_flops(config, seq, cut, checkpointing)
+        step_flops(config, seq, loops, exits, checkpointing, by_token)
+        - spared_flops(config, seq, cut, checkpointing)
     )
 
 
-def step_flops(config: ModelConfig, seq: int, loops: Mean, exits: Mean, checkpointing: bool = False) -> Mean:
+def step_flops(
+    config: ModelConfig,
+    seq: int,
+    loops: Mean,
+    exits: Mean,
+    checkpointing: bool = False,
+    by_token: bool = False,
+) -> Mean:
     """A training step with a gradient through everything. Linear in loops and exits, so means of both will do."""
-    flops = 3 * _body(config, seq, loops, exits) + 4 * exits * _head(config)
+    flops = 3 * _body(config, seq, loops, exits) + (3 + by_token) * exits * _head(config)
     if checkpointing:
         again = config.coda * _layer_again(config, seq, 1, shared=False)
         gates = loops if config.exit_gate and config.gate_reads == "readout" else 0

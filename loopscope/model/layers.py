@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from loopscope.model.attention import CausalSelfAttention
 from loopscope.model.config import ModelConfig
 from loopscope.model.feed_forward import build_feed_forward
+from loopscope.model.norms import RMSNorm
 from loopscope.past import Memory
 
 Branch = Callable[[Tensor, int], Tensor]
@@ -54,7 +55,7 @@ def residual_gain(config: ModelConfig) -> float:
 
 def build_norm(config: ModelConfig, affine: bool = True) -> nn.RMSNorm | nn.LayerNorm:
     """A norm over channels, of the block's kind."""
-    kind = nn.RMSNorm if config.block.norm == "rmsnorm" else nn.LayerNorm
+    kind = RMSNorm if config.block.norm == "rmsnorm" else nn.LayerNorm
     return kind(config.dim, eps=config.norm_eps, elementwise_affine=affine)
 
 

@@ -6,6 +6,9 @@ carry    the steps between H_k and the next loop
 readout  (the readout's norm, coda layers, in a model that has them) and the readout itself
 """
 
+from collections.abc import Callable
+from typing import Any, Literal
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -24,15 +27,23 @@ from loopscope.past import AbstractPast, Memory, Part, Slot
 from loopscope.recurrence import AbstractLoopedLM, LoopContext
 
 
+def call_layer(layer: nn.Module, *inputs: Any) -> Tensor:
+    """The plain way to run a layer."""
+    return layer(*inputs)
+
+
 class LoopedTransformer(AbstractLoopedLM):
     """One stack of layers, applied `config.loops` times, between layers of their own where the config has any.
 
     Attributes:
         config: the settings it was built from.
-        gradient_checkpointing: recompute each layer in the backward pass instead of keeping its
-            activations. Training memory then grows with one layer's activations plus loops × layers
-            hidden states, at about a third more arithmetic.
+        gradient_checkpointing: what the backward pass computes again instead of keeping, at about a third more
+            arithmetic. `layer`: memory of one layer's activations plus loops × layers hidden states; `loop`: of
+            one loop's activations plus loops hidden states (layers that run once go one at a time).
+        run_layer: how a layer is called; training may put a compiled call in its place.
     """
+
+    run_layer: Callable[..., Tensor]
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -42,7 +53,8 @@ class LoopedTransformer(AbstractLoopedLM):
         self.depth_conditioned = config.loop_embedding == "modulation"
         self.remembers = _remembers(config)
         self.positions_limit = config.sequence if config.positions == "learned" else None
-        self.gradient_checkpointing = False
+        self.gradient_checkpointing: Literal["none", "layer", "loop"] = "none"
+        self.run_layer = call_layer
         self.token_embedding = nn.Embedding(config.vocabulary, config.dim)
         self.position_embedding = (
             nn.Embedding(config.sequence, config.dim) if config.positions == "learned" else None
@@ -96,6 +108,11 @@ class LoopedTransformer(AbstractLoopedLM):
     def core(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
     ) -> Float[Tensor, "batch seq dim"]:
+        if self.gradient_checkpointing == "loop" and torch.is_grad_enabled():
+            return checkpoint(self._loop, hidden, loop, context, use_reentrant=False)
+        return self._loop(hidden, loop, context)
+
+    def _loop(self, hidden: Tensor, loop: int, context: LoopContext) -> Tensor:
         hidden, condition = self._before_layers(hidden, loop, context)
         for index, layer in enumerate(self.layers):
             hidden = self._run(layer, hidden, loop, condition, context.past, Slot("core", loop, index))
@@ -141,8 +158,14 @@ class LoopedTransformer(AbstractLoopedLM):
         return self.reading(hidden, loop, context.loops)
 
     def head(self, features: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
-        weight = self.token_embedding.weight if self.unembedding is None else self.unembedding.weight
-        return F.linear(features, weight)
+        return F.linear(features, self._matrix())
+
+    def head_matrix(self) -> Float[Tensor, "vocab dim"] | None:
+        changed = type(self).head is not LoopedTransformer.head or "head" in self.__dict__
+        return None if changed else self._matrix()
+
+    def _matrix(self) -> Tensor:
+        return self.token_embedding.weight if self.unembedding is None else self.unembedding.weight
 
     def exit_gate(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
@@ -190,10 +213,16 @@ class LoopedTransformer(AbstractLoopedLM):
         past: AbstractPast | None,
         slot: Slot,
     ) -> Tensor:
-        if self.gradient_checkpointing and torch.is_grad_enabled():
-            return checkpoint(layer, hidden, loop, condition, use_reentrant=False)
+        # Loops that a layer cannot tell apart are one number, and one compiled graph.
+        if self.config.adapters.rank:
+            loop = min(loop, self.loops)
+        else:
+            loop = min(loop, 2) if self.config.looped == "attention" else 1
+        again = ("layer",) if slot.part == "core" else ("layer", "loop")
+        if self.gradient_checkpointing in again and torch.is_grad_enabled():
+            return checkpoint(self.run_layer, layer, hidden, loop, condition, use_reentrant=False)
         if past is None:
-            return layer(hidden, loop, condition)
+            return self.run_layer(layer, hidden, loop, condition)
         return layer(hidden, loop, condition, Memory(past, slot))
 
     def parameter_count(self) -> int:

@@ -87,16 +87,18 @@ def squared_stretch(
 @contextmanager
 def _kept_activations(model: nn.Module) -> Iterator[None]:
     """Gradient checkpointing off inside, in every module that has the flag (transformers' layers have it too)."""
-    on: list[Any] = [
-        module for module in model.modules() if getattr(module, "gradient_checkpointing", False) is True
+    on: list[tuple[Any, Any]] = [
+        (module, flag)
+        for module in model.modules()
+        if (flag := getattr(module, "gradient_checkpointing", False)) in (True, "layer", "loop")
     ]
-    for module in on:
-        setattr(module, "gradient_checkpointing", False)  # noqa: B010 (not every module declares it)
+    for module, flag in on:
+        module.gradient_checkpointing = False if flag is True else "none"
     try:
         yield
     finally:
-        for module in on:
-            setattr(module, "gradient_checkpointing", True)  # noqa: B010
+        for module, flag in on:
+            module.gradient_checkpointing = flag
 
 
 def _unit(vector: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq dim"]:

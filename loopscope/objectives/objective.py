@@ -26,6 +26,7 @@ from loopscope.objectives.placements import (
     mean_over,
 )
 from loopscope.objectives.random_state import RandomState
+from loopscope.objectives.running_loss import RunningCrossEntropy
 from loopscope.objectives.shortcut import ShortcutConsistency
 from loopscope.objectives.token_loss import IGNORE_INDEX, chunked_cross_entropy
 from loopscope.recurrence import LoopState, l2_norm, wide
@@ -78,9 +79,12 @@ class Objective:
         readings, norms, squares, means = [], [], [], []
         collectors: list[AbstractCollector] | None = None
         before = RandomState(labels.device)  # an unroll draws nothing until its first state is asked for
+        running: RunningCrossEntropy | None = None
         for state in states:
             collectors = self._see(state, collectors, before)
-            reading = self._read(state, labels)
+            if running is None:
+                running = self._running(state, labels)
+            reading = self._read(state, labels, running)
             token_loss = reading.token_loss
             readings.append(reading)
             with torch.no_grad():
@@ -90,7 +94,10 @@ class Objective:
                 )
             squares.append(wide(state.hidden).square().mean())
         mean_square = torch.stack(squares)
-        terms = dict(self.placement.terms(readings, counted))
+        if running is None:
+            terms = dict(self.placement.terms(readings, counted))
+        else:
+            terms = {"cross_entropy": running.finish()}
         for penalty in self.penalties:
             terms[penalty.name] = penalty(mean_square)
         for collector in collectors or ():
@@ -131,9 +138,29 @@ class Objective:
             terms |= collector.terms(labels, counted, self.token_loss)
         return terms
 
-    def _read(self, state: LoopState, labels: Int[Tensor, "batch seq"]) -> Reading:
+    def _running(self, state: LoopState, labels: Int[Tensor, "batch seq"]) -> RunningCrossEntropy | None:
+        """The sum that takes gradients while logits are there, where this loss and this model allow it."""
+        if self.token_loss is not chunked_cross_entropy or not torch.is_grad_enabled():
+            return None
+        matrix = state.model.head_matrix()
+        if matrix is None or self.placement.share(state.loop, state.context.loops) is None:
+            return None
+        return RunningCrossEntropy(matrix, labels)
+
+    def _read(
+        self,
+        state: LoopState,
+        labels: Int[Tensor, "batch seq"],
+        running: RunningCrossEntropy | None = None,
+    ) -> Reading:
         gate_only, token_loss = self.placement.gate_only, None
-        if self.placement.reads(state.loop, state.context.loops):
+        loops = state.context.loops
+        share = self.placement.share(state.loop, loops)
+        if not self.placement.reads(state.loop, loops):
+            pass
+        elif running is not None and share is not None:
+            token_loss = running.add(state.features(), share)
+        else:
             with torch.no_grad() if gate_only else nullcontext():
                 token_loss = self.token_loss(state.model.head, state.features(), labels)
         if gate_only:

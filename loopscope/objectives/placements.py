@@ -38,6 +38,13 @@ class AbstractPlacement(ABC):
     def reads(self, loop: int, loops: int) -> bool:
         """Whether this loop's logits enter the loss. Others are never computed in training."""
 
+    def share(self, loop: int, loops: int) -> float | None:
+        """Factor of this loop's mean cross-entropy in the loss, where that is known before the loop is read.
+
+        None where tokens are weighed one by one. A placement that has shares has one term, `cross_entropy`.
+        """
+        return None
+
     @abstractmethod
     def terms(
         self, readings: Sequence[Reading], counted: Bool[Tensor, "batch seq"]
@@ -58,6 +65,9 @@ class Terminal(AbstractPlacement):
 
     def reads(self, loop: int, loops: int) -> bool:
         return loop == loops
+
+    def share(self, loop: int, loops: int) -> float | None:
+        return 1.0 if loop == loops else 0.0
 
     def terms(
         self, readings: Sequence[Reading], counted: Bool[Tensor, "batch seq"]
@@ -97,6 +107,9 @@ class Dense(AbstractPlacement):
 
     def reads(self, loop: int, loops: int) -> bool:
         return self.weights is None or self.weights[loop - 1] > 0
+
+    def share(self, loop: int, loops: int) -> float | None:
+        return 1 / loops if self.weights is None else self.weights[loop - 1] / sum(self.weights)
 
     def terms(
         self, readings: Sequence[Reading], counted: Bool[Tensor, "batch seq"]

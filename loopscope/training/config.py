@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from loopscope.objectives.schedules import DepthConfig
 
@@ -38,7 +38,10 @@ class TrainingConfig(BaseModel):
     """Largest L2 norm of the gradient."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16 autocasts products; weights, norms, losses and scales stay fp32. auto: where hardware has it."""
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Literal["none", "layer", "loop"] = "none"
+    """What the backward pass computes again instead of keeping: nothing, a layer at a time, or a loop at a time."""
+    compile: bool = False
+    """Run layers through torch.compile in training steps: pays off in runs of several minutes."""
     weights: str | None = None
     """Start from the weights of this run or model folder (an exit gate may be new); None: from initialisation."""
     seed: int = Field(0, ge=0)
@@ -63,6 +66,11 @@ class TrainingConfig(BaseModel):
         if isinstance(values, dict) and values.get("epochs") is not None and "steps" not in values:
             return {**values, "steps": None}
         return values
+
+    @field_validator("gradient_checkpointing", mode="before")
+    @classmethod
+    def _checkpointing_from_flag(cls, value: Any) -> Any:
+        return {True: "layer", False: "none"}.get(value, value) if isinstance(value, bool) else value
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainingConfig":

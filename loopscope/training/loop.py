@@ -9,39 +9,30 @@ The host waits for the device only where something is logged, evaluated or saved
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from loopscope.objectives.depth import draw_depths, unroll_to
+from loopscope.objectives.depth import draw_depths
 from loopscope.objectives.objective import Loss, Objective
 from loopscope.recurrence import AbstractLoopedLM
 from loopscope.results import Failure, LoopMetrics
 from loopscope.training.checkpoint import Progress, load_checkpoint, newest_checkpoint, save_checkpoint
+from loopscope.training.compiled import compile_layers
 from loopscope.training.config import TrainingConfig
 from loopscope.training.hardware import resolve_device, resolve_precision
 from loopscope.training.metrics import MetricsLog
 from loopscope.training.optim import Optimizer, build_optimizer, learning_rate, set_learning_rate
+from loopscope.training.prefetch import Prefetcher, TrainingWindows
 from loopscope.training.progress import ProgressDisplay
 from loopscope.training.run_monitor import build_monitor
+from loopscope.training.speed import FlopsPerToken, Speedometer, matmul_peak
+from loopscope.training.step import TrainingStep
 from loopscope.training.validation import Batches, validate
 from loopscope.training.watch import FiniteWatch
-
-
-@runtime_checkable
-class TrainingWindows(Protocol):
-    """Where batches come from: a pure function of its arguments."""
-
-    def __len__(self) -> int: ...
-
-    def batch(
-        self, seed: int, step: int, rank: int, batch_size: int, world: int = 1
-    ) -> tuple[Tensor, Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -72,6 +63,7 @@ def train(
     files: Mapping[str, str],
     title: str = "train",
     quiet: bool = False,
+    flops_per_token: FlopsPerToken | None = None,
 ) -> Outcome:
     """Train a looped model, from the newest checkpoint of `run` where there is one.
 
@@ -79,6 +71,7 @@ def train(
         run: folder for checkpoints and metrics; created.
         files: text files that go into every checkpoint (config, tokenizer).
         title: shown beside the progress.
+        flops_per_token: of a step by its number of loops, for the FLOP/s that are logged; None logs none.
 
     Raises:
         ValueError: the device is not there, or the checkpoint is damaged.
@@ -100,30 +93,30 @@ def train(
     display = ProgressDisplay(title, steps, progress.step, quiet)
     monitor = build_monitor(model, objective, config, log, lambda text: display.say(f"{title}: {text}"))
 
-    def autocast() -> AbstractContextManager[None]:
-        return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    take_step = TrainingStep(model, objective, optimizer, config, device, precision)
+    if config.compile:
+        compile_layers(model)
+    peak = matmul_peak(device, precision) if flops_per_token is not None else None
+    speedometer = Speedometer(flops_per_token, peak)
 
     def evaluate(step: int, windows: int | None) -> tuple[LoopMetrics, ...]:
-        with autocast():
+        with take_step.autocast():
             per_loop = validate(model, data.validation(windows), data.bytes_per_token, device)
         log.write("evaluation", step, per_loop=[asdict(metrics) for metrics in per_loop])
         display.evaluation(step, per_loop)
         return per_loop
 
-    with display:
-        clock, logged = time.perf_counter(), progress
+    batches = Prefetcher(data.train, config.seed, config.batch, steps, device)
+    with display, batches:
+        clock, logged, waited = time.perf_counter(), progress, 0.0
         for step in range(progress.step + 1, steps + 1):
             torch.manual_seed(step_seed(config.seed, step))
             set_learning_rate(optimizer, learning_rate(step - 1, steps, config))
-            input_ids, labels = data.train.batch(config.seed, step - 1, 0, config.batch)
+            input_ids, labels = batches.get(step - 1)
             depths = draw_depths(config.depth, model.loops, config.seed, step - 1, config.batch)
             objective.advance((step - 1) / max(1, steps - 1))
-            loss = _accumulate(
-                model, objective, input_ids.to(device), labels.to(device), depths, config, autocast
-            )
-            gradient_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-            optimizer.step()
-            optimizer.zero_grad()
+            loss, gradient_norm = take_step(input_ids, labels, depths)
+            speedometer.see(labels.numel(), max(depths))
             watch.see(step, loss, gradient_norm)
             progress = replace(progress, step=step, tokens=progress.tokens + labels.numel())
             display.advance(step)
@@ -147,8 +140,13 @@ def train(
             progress = replace(progress, seconds=progress.seconds + now - clock)
             clock = now
             if log_now:
-                speed = (progress.tokens - logged.tokens) / max(progress.seconds - logged.seconds, 1e-9)
-                logged = progress
+                seconds = max(progress.seconds - logged.seconds, 1e-9)
+                speed = {
+                    "tokens_per_second": (progress.tokens - logged.tokens) / seconds,
+                    "data_share": (batches.waited - waited) / seconds,
+                    **speedometer.read(seconds),
+                }
+                logged, waited = progress, batches.waited
                 _log_step(log, display, step, loss, gradient_norm, optimizer, progress, speed, model.loops)
             if evaluate_now:
                 evaluate(step, config.evaluate_windows)
@@ -174,38 +172,6 @@ def step_seed(seed: int, step: int) -> int:
     return mixed ^ (mixed >> 31)
 
 
-def _accumulate(
-    model: AbstractLoopedLM,
-    objective: Objective,
-    input_ids: Tensor,
-    labels: Tensor,
-    depths: Sequence[int],
-    config: TrainingConfig,
-    autocast: Callable[[], AbstractContextManager[None]],
-) -> Loss:
-    """Forward and backward over the parts of one batch; returns the mean over parts, detached."""
-    parts = []
-    size = config.batch // config.accumulation
-    for place, (ids, targets) in enumerate(zip(input_ids.split(size), labels.split(size), strict=True)):
-        own = depths if len(depths) == 1 else depths[place * size : (place + 1) * size]
-        with autocast():
-            states = unroll_to(model, ids, own, config.depth.backprop, max(depths))
-            loss = objective(states, targets)
-        (loss.total / config.accumulation).backward()
-        parts.append(loss)
-
-    def mean(values: list[Tensor]) -> Tensor:
-        return torch.stack([value.detach() for value in values]).mean(dim=0)
-
-    return Loss(
-        total=mean([part.total for part in parts]),
-        terms={name: mean([part.terms[name] for part in parts]) for name in parts[0].terms},
-        cross_entropy=mean([part.cross_entropy for part in parts]),
-        l2_norm=mean([part.l2_norm for part in parts]),
-        mean_square=mean([part.mean_square for part in parts]),
-    )
-
-
 def _log_step(
     log: MetricsLog,
     display: ProgressDisplay,
@@ -214,7 +180,7 @@ def _log_step(
     gradient_norm: Tensor,
     optimizer: Optimizer,
     progress: Progress,
-    speed: float,
+    speed: Mapping[str, float],
     loops: int,
 ) -> None:
     """One record. Per-loop figures are those of the trained depth's loops: null where a step ran fewer."""
@@ -235,8 +201,8 @@ def _log_step(
         gradient_norm=float(gradient_norm),
         learning_rate=optimizer.param_groups[0]["lr"],
         tokens=progress.tokens,
-        tokens_per_second=speed,
         seconds=progress.seconds,
+        **speed,
         **depth,
     )
     display.figures(step, total, norms, speed)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -46,10 +46,12 @@ class ProgressDisplay:
         """One more step done."""
         self.progress.update(self.task, completed=step)
 
-    def figures(self, step: int, loss: float, l2_norm: Sequence[float], tokens_per_second: float) -> None:
+    def figures(self, step: int, loss: float, l2_norm: Sequence[float], speed: Mapping[str, float]) -> None:
         """Show the figures of a logged step."""
         scales = " ".join(f"{norm:.3g}" for norm in l2_norm)
-        text = f"loss {loss:.3f}  L2 by loop {scales}  {tokens_per_second:,.0f} tok/s"
+        text = f"loss {loss:.3f}  L2 by loop {scales}  {speed['tokens_per_second']:,.0f} tok/s"
+        if "mfu" in speed:
+            text += f"  MFU {speed['mfu']:.0%}"
         self.progress.update(self.task, completed=step, figures=Text(text))
         now = time.monotonic()
         if not self.live and (now - self.last_line >= 10 or step == self.steps):

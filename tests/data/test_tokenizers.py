@@ -21,6 +21,7 @@ from loopscope.data.tokenizers import (
     load_tokenizer,
     train_tokenizer,
 )
+from loopscope.data.tokenizers import word as word_module
 
 SHARED = Path(__file__).parents[3] / "shared"
 KINDS = ["word", "bpe", "bytes"]
@@ -163,6 +164,18 @@ def test_words_of_any_text_are_those_of_findall(text: str) -> None:
     assert tokenizer.decode(tokenizer.encode(text).tolist()) == "".join(expected)
     assert len(tokenizer.encode(text)) == len(expected)
     assert WordTokenizer(specials).encode(text).tolist() == [3] * len(expected)
+
+
+@given(st.text(alphabet="ab \n.é", max_size=60), st.integers(1, 9))
+def test_encoding_in_stretches_changes_nothing(text: str, stretch: int) -> None:
+    tokenizer = WordTokenizer.train(["a b ab ba . aa\n\n"] * 2, 20)
+    expected = [tokenizer._ids.get(word, 3) for word in PUBLISHED_PATTERN.findall(text)]
+    before, word_module.STRETCH = word_module.STRETCH, stretch
+    try:
+        assert tokenizer.encode(text).tolist() == expected
+        assert "".join(tokenizer._short(text)) == text
+    finally:
+        word_module.STRETCH = before
 
 
 def test_the_published_vocabulary(fixtures: Path) -> None:

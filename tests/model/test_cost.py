@@ -135,7 +135,7 @@ def per_token(config: ModelConfig, settings: dict[str, object], checkpointing: b
     """FLOPs of one training step under an objective, by torch's counter."""
     torch.manual_seed(0)
     model = LoopedTransformer(config)
-    model.gradient_checkpointing = checkpointing
+    model.gradient_checkpointing = "layer" if checkpointing else "none"
     if model.gate is not None:
         model.gate.requires_grad_(False)  # no placement here trains it
     ids = torch.randint(200, (BATCH, SEQ))
@@ -182,7 +182,7 @@ def test_depths_per_sequence_cost_what_the_deepest_does(checkpointing: bool) -> 
     assert config.training.depth.per_sequence
     torch.manual_seed(0)
     model = LoopedTransformer(config.model)
-    model.gradient_checkpointing = checkpointing
+    model.gradient_checkpointing = "layer" if checkpointing else "none"
     objective = build_objective(config.objective)
     ids = torch.randint(200, (batch, SEQ))
     with counted() as counter:

@@ -56,14 +56,39 @@ def test_scaled_initialisation_starts_small_and_published_is_pytorchs() -> None:
 def test_gradient_checkpointing_changes_no_gradient() -> None:
     ids = torch.randint(61, (2, 9))
     gradients = []
-    for checkpointing in (False, True):
+    for checkpointing in ("none", "layer", "loop"):
         torch.manual_seed(0)
         model = LoopedTransformer(ModelConfig(**TINY, dropout=0.1)).train()
         model.gradient_checkpointing = checkpointing
         torch.manual_seed(1)
         model(ids).square().mean().backward()
         gradients.append([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
-    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+    for other in gradients[1:]:
+        assert all(torch.equal(one, two) for one, two in zip(gradients[0], other, strict=True))
+
+
+def test_checkpointing_by_loop_keeps_one_loops_activations_and_the_states() -> None:
+    """What autograd holds after the forward pass, by loops: everything grows, a loop's checkpoint hardly does."""
+
+    def held(checkpointing: str, loops: int) -> int:
+        torch.manual_seed(0)
+        model = LoopedTransformer(ModelConfig(**{**TINY, "loops": loops})).train()
+        model.gradient_checkpointing = checkpointing
+        sizes: dict[int, int] = {}
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            sizes[tensor.data_ptr()] = tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            hidden = [state.hidden for state in unroll(model, torch.randint(61, (2, 9)))]
+        return sum(sizes.values()) + sum(state.numel() for state in hidden)
+
+    state = 2 * 9 * TINY["dim"]
+    growth = {mode: (held(mode, 8) - held(mode, 4)) / 4 for mode in ("none", "layer", "loop")}
+    assert growth["none"] > 10 * state
+    assert growth["loop"] <= 2 * state  # H_k, and at most its own copy
+    assert growth["loop"] < growth["layer"] < growth["none"]
 
 
 def test_attention_is_causal() -> None:

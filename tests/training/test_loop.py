@@ -154,6 +154,24 @@ def test_epochs_and_steps() -> None:
         TrainingConfig(accumulation=3)
 
 
+def test_checkpointing_by_name_and_by_the_flag_of_older_configs() -> None:
+    for given, meant in ((True, "layer"), (False, "none"), ("loop", "loop")):
+        assert TrainingConfig(gradient_checkpointing=given).gradient_checkpointing == meant
+    with pytest.raises(ValueError, match="'none', 'layer' or 'loop'"):
+        TrainingConfig(gradient_checkpointing="all")
+
+
+def test_a_model_without_layers_to_compile_is_refused() -> None:
+    from loopscope.recurrence import AbstractLoopedLM
+    from loopscope.training.compiled import compile_layers
+
+    class Bare(AbstractLoopedLM):
+        embed = core = carry = readout = head = None  # type: ignore[assignment]
+
+    with pytest.raises(ValueError, match="Bare has no `run_layer`"):
+        compile_layers(Bare())
+
+
 def test_step_seeds_do_not_collide() -> None:
     seeds = {step_seed(seed, step) for seed in range(20) for step in range(500)}
     assert len(seeds) == 20 * 500

@@ -1,0 +1,197 @@
+"""The steps that `benchmarks.train_step` compares: what each runs, its FLOPs, its memory."""
+
+import argparse
+import resource
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from benchmarks.baseline import PlainLooped, plain_loss, plain_optimizer
+from loopscope.config import RunConfig
+from loopscope.model.config import ModelConfig
+from loopscope.model.cost import training_flops
+from loopscope.model.looped import LoopedTransformer
+from loopscope.objectives.objective import build_objective
+from loopscope.recipes import recipe
+from loopscope.training.compiled import compile_layers
+from loopscope.training.hardware import Precision
+from loopscope.training.optim import build_optimizer
+from loopscope.training.step import TrainingStep
+
+Step = Callable[[], float]
+"""Takes one step and returns its seconds."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One way to take a step."""
+
+    what: Literal["ours", "plain", "terminal", "unlooped"]
+    precision: Precision
+    only_main: bool = False  # measured in the precision that training would use, not in both
+
+    def model_config(self, options: argparse.Namespace) -> ModelConfig:
+        """What it trains."""
+        config = _run_config(options).model
+        if self.what == "unlooped":
+            return config.model_copy(update={"layers": config.layers * config.loops, "loops": 1})
+        return config
+
+    def flops(self, options: argparse.Namespace) -> float:
+        """FLOPs per token of a step."""
+        config = self.model_config(options)
+        exits = config.loops if self.what in ("ours", "plain") else 1
+        return float(training_flops(config, config.sequence, config.loops, exits))
+
+
+KINDS: dict[str, Kind] = {
+    "ours fp32": Kind("ours", "fp32"),
+    "plain fp32": Kind("plain", "fp32"),
+    "ours bf16": Kind("ours", "bf16"),
+    "plain bf16": Kind("plain", "bf16"),
+    "terminal fp32": Kind("terminal", "fp32", only_main=True),
+    "terminal bf16": Kind("terminal", "bf16", only_main=True),
+    "unlooped fp32": Kind("unlooped", "fp32", only_main=True),
+    "unlooped bf16": Kind("unlooped", "bf16", only_main=True),
+}
+
+
+def build(names: Sequence[str], options: argparse.Namespace, device: torch.device) -> dict[str, Step]:
+    """Steps by name. All looped ones train one model, so that memory holds its weights once."""
+    looped = _model(_run_config(options).model, options, device)
+    steps = {}
+    for name in names:
+        kind = KINDS[name]
+        model = looped
+        if kind.what == "unlooped":
+            model = _model(kind.model_config(options), options, device)
+        clock = time.process_time if getattr(options, "clock", "wall") == "processor" else time.perf_counter
+        steps[name] = _timed(
+            clock, _plain(looped, kind, options) if kind.what == "plain" else _ours(model, kind, options)
+        )
+    return {name: _on(step, options, device) for name, step in steps.items()}
+
+
+def peak_memory(name: str, options: argparse.Namespace, device: torch.device) -> float:
+    """Bytes of a step above weights and optimizer state. Call it in a process of its own."""
+    small = argparse.Namespace(**{**vars(options), "batch": 1, "sequence": 16})
+    kind = KINDS[name]
+    model = _model(kind.model_config(options), options, device)
+    step = _plain(model, kind, options) if kind.what == "plain" else _ours(model, kind, options)
+    step(*_tokens(small, device, kind.model_config(options).vocabulary))  # makes the optimizer's state
+    batch = _tokens(options, device, kind.model_config(options).vocabulary)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step(*batch)
+        return float(torch.cuda.max_memory_allocated() - before)
+    before = _resident()
+    Path("/proc/self/clear_refs").write_text("5")  # the kernel's high-water mark starts anew
+    step(*batch)
+    return float(_high_water() - before)
+
+
+def _run_config(options: argparse.Namespace) -> RunConfig:
+    model: dict[str, Any] = {}
+    if options.sequence:
+        model["sequence"] = options.sequence
+    if options.dropout is not None:
+        model["dropout"] = options.dropout
+    if getattr(options, "loops", None):
+        model["loops"] = options.loops
+    if getattr(options, "vocabulary", None):
+        model["vocabulary"] = options.vocabulary
+    return recipe(options.size, "dense/rmsnorm", {"model": model})
+
+
+def _model(config: ModelConfig, options: argparse.Namespace, device: torch.device) -> LoopedTransformer:
+    torch.manual_seed(0)
+    model = LoopedTransformer(config).to(device).train()
+    model.gradient_checkpointing = options.checkpointing
+    if options.compile:
+        compile_layers(model)
+    return model
+
+
+Raw = Callable[[Tensor, Tensor], None]
+
+
+def _ours(model: LoopedTransformer, kind: Kind, options: argparse.Namespace) -> Raw:
+    condition = "dense/rmsnorm" if kind.what == "ours" else "terminal/rmsnorm"
+    config = recipe(options.size, condition)
+    training = config.training.model_copy(update={"batch": options.batch, "accumulation": 1})
+    take_step = TrainingStep(
+        model,
+        build_objective(config.objective),
+        build_optimizer(model, training),
+        training,
+        next(model.parameters()).device,
+        kind.precision,
+    )
+
+    def step(input_ids: Tensor, labels: Tensor) -> None:
+        take_step(input_ids, labels, (model.loops,))
+
+    return step
+
+
+def _plain(looped: LoopedTransformer, kind: Kind, options: argparse.Namespace) -> Raw:
+    config = recipe(options.size, "dense/rmsnorm").training
+    model = PlainLooped(looped)
+    optimizer = plain_optimizer(model, config)
+    device = next(looped.parameters()).device
+
+    def step(input_ids: Tensor, labels: Tensor) -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=kind.precision == "bf16"):
+            every_logits, _ = model(input_ids)
+            loss = plain_loss(every_logits, labels)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def _timed(clock: Callable[[], float], step: Raw) -> Callable[[Tensor, Tensor], float]:
+    def timed(input_ids: Tensor, labels: Tensor) -> float:
+        _wait(input_ids)
+        began = clock()
+        step(input_ids, labels)
+        _wait(input_ids)
+        return clock() - began
+
+    return timed
+
+
+def _on(step: Callable[[Tensor, Tensor], float], options: argparse.Namespace, device: torch.device) -> Step:
+    batch = _tokens(options, device, _run_config(options).model.vocabulary)
+    return lambda: step(*batch)
+
+
+def _tokens(options: argparse.Namespace, device: torch.device, vocabulary: int) -> tuple[Tensor, Tensor]:
+    sequence = options.sequence or recipe(options.size).model.sequence
+    generator = torch.Generator().manual_seed(1)
+    tokens = torch.randint(vocabulary, (options.batch, sequence + 1), generator=generator).to(device)
+    return tokens[:, :-1], tokens[:, 1:]
+
+
+def _wait(tensor: Tensor) -> None:
+    if tensor.device.type == "cuda":
+        torch.cuda.synchronize(tensor.device)
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def _high_water() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise OSError("/proc/self/status has no VmHWM: peak memory is measured on Linux only")

@@ -1,0 +1,78 @@
+"""The benchmarks' own arithmetic, and that they run: the last line is JSON with the promised keys."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.scaling import exponent
+from benchmarks.train_step import figures
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def run(*arguments: str) -> Any:
+    """Run a benchmark on one thread; its JSON line."""
+    command = [sys.executable, "-m", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0, 2.5])
+def test_exponents_of_power_laws(power: float) -> None:
+    values = (1, 2, 4, 8, 16)
+    assert exponent(values, [3.7 * value**power for value in values]) == pytest.approx(power, abs=1e-3)
+    assert exponent((4,), (1.0,)) != exponent((4,), (1.0,))  # one point has none
+
+
+def test_figures_are_medians_of_ratios_within_rounds_and_the_worse_precision_counts() -> None:
+    seconds = {
+        "ours fp32": [2.0, 20.0, 2.0],  # the second round was slow for everyone
+        "plain fp32": [8.0, 60.0, 6.0],
+        "ours bf16": [1.0, 10.0, 1.0],
+        "plain bf16": [5.0, 50.0, 5.0],
+        "terminal bf16": [0.8, 8.0, 0.8],
+        "unlooped bf16": [0.84, 8.4, 0.84],
+    }
+    memory = dict.fromkeys(seconds, 100.0) | {"plain fp32": 400.0, "plain bf16": 200.0}
+    flops = dict.fromkeys(seconds, 10.0) | {"terminal bf16": 8.0}
+    found = figures(seconds, memory, flops, ("fp32", "bf16"), "bf16")
+    assert found["speedup_by_dtype"] == {"fp32": 3.0, "bf16": 5.0}
+    assert found["speedup_vs_baseline"] == 3.0
+    assert found["memory_ratio_by_dtype"] == {"fp32": 0.25, "bf16": 0.5}
+    assert found["memory_ratio_vs_baseline"] == 0.5
+    assert found["dense_over_terminal_time"] == found["dense_over_terminal_flops"] == 1.25
+    assert found["bf16_over_fp32"] == 2.0
+    assert found["looped_over_unlooped_tokens_per_second"] == 1.05
+
+
+@pytest.mark.slow
+def test_the_training_step_benchmark_runs() -> None:
+    shape = ["--size=laptop", "--batch=1", "--sequence=32", "--pairs=1", "--threads=1", "--dtype=fp32"]
+    found = run("benchmarks.train_step", *shape)
+    assert found["pairs"] == 1
+    assert found["dense_over_terminal_flops"] == pytest.approx(1.6, abs=0.1)
+    assert found["memory_ratio_vs_baseline"] > 0
+    assert {"speedup_vs_baseline", "dense_over_terminal_time", "bf16_over_fp32", "threads"} <= found.keys()
+
+
+@pytest.mark.slow
+def test_the_gpu_table_runs_small_on_a_cpu() -> None:
+    found = run("benchmarks.gpu", "--device=cpu", "--small", "--pairs=1", "--skip-compiled", "--dtype=fp32")
+    assert [block["sequence"] for block in found["blocks"]] == [64, 128]
+    for block in found["blocks"]:
+        assert block["failed"] == {}
+        assert block["speedup_vs_baseline"]["plain"] == 1
+        assert min(block["tokens_per_second"].values()) > 0
+
+
+@pytest.mark.slow
+def test_the_scaling_benchmark_runs() -> None:
+    found = run("benchmarks.scaling", "--axes=loops", "--points=2", "--repeats=1")
+    loops = found["axes"]["loops"]
+    assert loops["values"] == [1, 2]
+    assert loops["time_exponent"] > 0
