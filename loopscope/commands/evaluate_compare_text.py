@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from loopscope.commands.evaluate_depth_text import new_table, number, print_verdicts, say, with_interval
+from loopscope.commands.evaluate_depth_text import new_table, print_verdicts, say, with_interval
 from loopscope.results import Comparison, Difference, Matched, Option
 
 
@@ -82,22 +82,24 @@ def _pareto(options: Sequence[Option], unit: str, console: Console) -> None:
 
 
 def _matched(rows: Sequence[Matched], unit: str, console: Console) -> None:
-    headings = ["is looping worth it", "loops", "parameters", "training FLOPs", "FLOPs per token"]
-    table = new_table([*headings, unit, "minus looped", ""])
+    """What each baseline is worth beside its looped model, then what they cost."""
+    table = new_table(["is looping worth it", "loops", unit, "minus looped", "separated"])
+    costs = new_table(["cost", "parameters", "FLOPs per token", "FLOPs of training"])
     for row in rows:
-        name = row.condition if row.role == "looped" else f"  {row.condition}, {row.role}"
         table.add_row(
-            name,
+            row.condition if row.role == "looped" else f"  {row.condition} ({row.role})",
             str(row.loops),
-            f"{row.parameters:,}",
-            _figure(row.training_flops),
-            _figure(row.inference_flops),
             with_interval(row.bits_per_byte),
             "" if row.against is None else with_interval(row.against, sign=True),
-            "separated" if row.separated else "",
+            "✓" if row.separated else "",
         )
-    console.print(table)
-    console.print()
+    for row in {row.condition: row for row in rows}.values():
+        costs.add_row(
+            row.condition, f"{row.parameters:,}", _figure(row.inference_flops), _figure(row.training_flops)
+        )
+    for printed in (table, costs):
+        console.print(printed)
+        console.print()
 
 
 def _p(value: float | None) -> str:
@@ -105,4 +107,4 @@ def _p(value: float | None) -> str:
 
 
 def _figure(value: float | None) -> str:
-    return "" if value is None else number(value)
+    return "" if value is None else f"{value:.3g}"

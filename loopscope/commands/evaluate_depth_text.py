@@ -61,23 +61,29 @@ def print_verdicts(verdicts: Sequence[DepthVerdict], console: Console | None = N
     for verdict in verdicts:
         word = f" more loops: {verdict.beyond} "
         console.print(Text.assemble((word, STYLES[verdict.beyond]), "  ", (verdict.condition, "bold")))
-        where = f"Best loop {with_interval(verdict.best, 3)}"
-        if verdict.best.low is not None:
-            where += (
-                f"; within 1 % from {with_interval(verdict.first, 3)} to {with_interval(verdict.last, 3)}"
-            )
-            say(console, f"{where}.")
+        places = (verdict.best, verdict.first, verdict.last)
+        if any(place.low != place.high for place in places):
+            best, first, last = (_loops(place) for place in places)
+            say(console, f"Best loop {best}; within 1 % of it from {first} to {last}.")
         say(console, verdict.why)
 
 
+def _loops(place: Interval) -> str:
+    """`2.7 (1.2 to 4)`."""
+    if place.low is None or place.high is None or place.low == place.high:
+        return f"{place.mean:.2g}"
+    return f"{place.mean:.2g} ({place.low:.2g} to {place.high:.2g})"
+
+
 def with_interval(interval: Interval, digits: int = 4, sign: bool = False) -> str:
-    """`1.234 (1.200 to 1.268)`; the mean alone where there is no interval."""
-    plus = "+" if sign else ""
-    mean = f"{interval.mean:{plus}.{digits}{'f' if sign else 'g'}}"
+    """`1.2340 ±0.0340`, both ends where they are not alike, the mean alone where there is no interval."""
+    mean = f"{interval.mean:{'+' if sign else ''}.{digits}f}"
     if interval.low is None or interval.high is None:
         return mean
-    kind = "f" if sign else "g"
-    return f"{mean} ({interval.low:{plus}.{digits}{kind}} to {interval.high:{plus}.{digits}{kind}})"
+    below, above = (
+        f"{side:.{digits}f}" for side in (interval.mean - interval.low, interval.high - interval.mean)
+    )
+    return f"{mean} ±{above}" if above == below else f"{mean} (+{above}, -{below})"
 
 
 def new_table(headings: Sequence[str], left: int = 1) -> Table:

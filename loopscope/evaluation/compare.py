@@ -70,7 +70,7 @@ def compare(
     matched = tuple(row for one, beside in pairs for row in _rows(one, beside, tests))
     return Comparison(
         conditions=tuple(condition.name for condition in shared),
-        verdicts=tuple(depth_verdict(condition) for condition in conditions),
+        verdicts=tuple(depth_verdict(c) for c in conditions if baseline_role(c.name) is None),
         differences=differences,
         options=tuple(options(shared, seconds or {})),
         matched=matched,

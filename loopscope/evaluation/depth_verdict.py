@@ -113,7 +113,7 @@ def _why(condition: Condition, beyond: Beyond, places: Sequence[Interval], chang
     }[beyond]
     interval = "" if change.low is None else f" (95 %: {change.low:+.4f} to {change.high:+.4f})"
     return (
-        f"{reach}Going from the trained {trained} loops to {deepest} {says}: {change.mean:+.4f} {condition.unit}"
+        f"{reach}Going from the trained depth {trained} to {deepest} {says}: {change.mean:+.4f} {condition.unit}"
         f"{interval}. {_basis(seeds)}"
     )
 

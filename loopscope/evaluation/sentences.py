@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from loopscope.evaluation.paired import SEEDS_NEEDED, SMALLEST_P
-from loopscope.results import Difference, Matched
+from loopscope.results import Difference, Interval, Matched
 
 
 def sentences(
@@ -13,10 +13,13 @@ def sentences(
 ) -> tuple[str, ...]:
     """Separated pairs first, one sentence each; then, together, the pairs that the data does not separate.
 
+    Of these, pairs whose own interval leaves out 0 somewhere are named apart: a hint that the correction for all tests
+    does not let stand.
+
     Args:
         unit: what differences are in.
     """
-    said, apart = [], []
+    said, hinted, apart = [], [], []
     if seeds < SEEDS_NEEDED:
         said.append(
             f"{count(seeds, 'seed')}: fewer than {SEEDS_NEEDED}, so there is no interval over seeds and nothing is "
@@ -26,14 +29,18 @@ def sentences(
         pair = list(group)
         if any(entry.separated for entry in pair):
             said.append(_separated(one, other, pair, unit))
+        elif hints := [entry for entry in pair if leaves_out_zero(entry.bits_per_byte)]:
+            hinted.append(f"{one} and {other} ({spans(d.loop for d in hints)}; {_largest(hints)})")
         else:
             apart.append(f"{one} and {other} ({_largest(pair)})")
-    if apart:
+    largest = f"largest mean difference, in {unit}, second minus first"
+    if hinted:
         said.append(
-            f"The data does not separate, at any loop (largest mean difference, in {unit}): "
-            + "; ".join(apart)
-            + "."
+            "A hint, no finding: an interval of its own leaves out 0, but the correction for all tests does not let it "
+            f"stand ({largest}): {'; '.join(hinted)}."
         )
+    if apart:
+        said.append(f"The data does not separate, at any loop ({largest}): {'; '.join(apart)}.")
     return (*said, *_on_looping(matched, unit))
 
 
@@ -56,7 +63,9 @@ def _separated(one: str, other: str, pair: Sequence[Difference], unit: str) -> s
 
 def _on_looping(matched: Sequence[Matched], unit: str) -> list[str]:
     """One sentence for every baseline that stands apart from its looped model, one for all that do not."""
-    said, apart = [], []
+    said: list[str] = []
+    hinted: list[str] = []
+    apart: list[str] = []
     looped = None
     for row in matched:
         if row.role == "looped":
@@ -69,10 +78,22 @@ def _on_looping(matched: Sequence[Matched], unit: str) -> list[str]:
                     f"With the {row.role}, {what} is {verb} than {row.condition} by {abs(mean):.4f} {unit}."
                 )
             else:
-                apart.append(f"{what} and {row.condition} (the {row.role}; mean difference {mean:+.4f})")
+                listed = hinted if leaves_out_zero(row.against) else apart
+                listed.append(f"{what} and {row.condition} (the {row.role}; {mean:+.4f})")
+    if hinted:
+        said.append(
+            "A hint, no finding, about looping and not looping (second minus first): "
+            + "; ".join(hinted)
+            + "."
+        )
     if apart:
         said.append("The data does not separate looping from not looping for " + "; ".join(apart) + ".")
     return said
+
+
+def leaves_out_zero(interval: Interval) -> bool:
+    """Whether there is an interval, and 0 is not in it."""
+    return interval.low is not None and interval.high is not None and not interval.low <= 0 <= interval.high
 
 
 def _largest(pair: Sequence[Difference]) -> str:

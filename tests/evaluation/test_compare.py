@@ -45,6 +45,26 @@ def test_what_is_apart_is_separated_and_what_is_not_is_not() -> None:
     assert "a and c" not in rest
 
 
+def test_what_the_correction_takes_back_is_a_hint() -> None:
+    """By hand: t is 6.9 for a and c (p 0.020), 5.8 for b and c (p 0.029); times 3 and 2 neither stands."""
+    losses = {"a": (2.0, 2.0, 2.0), "b": (2.01, 2.0, 1.99), "c": (2.15, 2.2, 2.25)}
+    runs = [
+        made(name, seed, np.full((1, 40), loss))
+        for name, values in losses.items()
+        for seed, loss in enumerate(values)
+    ]
+    found = compare(runs)
+    assert [d.p for d in found.differences] == pytest.approx([1, 0.0202, 0.0287], abs=1e-3)
+    assert [d.p_corrected for d in found.differences] == pytest.approx([1, 0.0606, 0.0606], abs=1e-3)
+    hint, apart = found.sentences
+    assert hint.startswith("A hint, no finding")
+    assert "a and c (loop 1; " in hint
+    assert "b and c (loop 1; " in hint
+    assert "a and b (" not in hint
+    assert apart.startswith("The data does not separate")
+    assert "a and b (" in apart
+
+
 def test_p_values_are_corrected_over_all_tests() -> None:
     found = compare(study(THREE))
     raw = [d.p for d in found.differences]
@@ -220,6 +240,7 @@ def test_the_compute_matched_table() -> None:
         for line in found.sentences
     )
     assert any("raw at 2 loops and unlooped-deep (the same FLOPs" in line for line in found.sentences)
+    assert [verdict.condition for verdict in found.verdicts] == ["raw", "norm"]
     # No difference at a loop of its own is made of a model that has none, but its tests are corrected with the rest.
     assert {d.other for d in found.differences} == {"norm"}
     assert found.settings["tests"] == "8"
