@@ -9,20 +9,21 @@ from torch import Tensor, nn
 from loopscope.model.adapters import apply, linear
 from loopscope.model.config import ModelConfig
 from loopscope.model.consistency import rotated_channels
+from loopscope.model.values import GATE_CHANNELS, with_values
 from loopscope.recurrence import wide
 
 ROTARY_BASE = 10_000.0
 
 
 class CausalSelfAttention(nn.Module):
-    """Attention without biases. The rows of `qkv` are queries, keys, values, each by head.
+    """Attention, without biases but for `qk_bias`. The rows of `qkv` are queries, keys, values, each by head.
 
     Keys and values may have fewer heads than queries (Ainslie et al., "GQA", arXiv 2305.13245), queries and
     keys a norm of their own (Henry et al., arXiv 2010.04245), and every token a window it sees (Beltagy et
     al., arXiv 2004.05150). A window narrower than the text is a mask: it costs what full attention costs.
     """
 
-    def __init__(self, config: ModelConfig, adapted: bool = False) -> None:
+    def __init__(self, config: ModelConfig, adapted: bool = False, valued: bool = False) -> None:
         super().__init__()
         self.heads, self.key_value_heads = config.heads, config.key_value_heads
         self.dropout = config.dropout
@@ -35,14 +36,37 @@ class CausalSelfAttention(nn.Module):
         norms = config.attention.qk_norm
         self.query_norm = nn.RMSNorm(config.head, eps=config.norm_eps) if norms else None
         self.key_norm = nn.RMSNorm(config.head, eps=config.norm_eps) if norms else None
+        rows = config.heads + config.key_value_heads
+        self.qk_bias = nn.Parameter(torch.zeros(rows * config.head)) if self.settings.qk_bias else None
+        gated = valued and self.settings.value_embeddings == "gated"
+        self.value_gate = (
+            nn.Linear(min(GATE_CHANNELS, config.dim), config.key_value_heads, bias=False) if gated else None
+        )
 
-    def forward(self, x: Float[Tensor, "batch seq dim"], loop: int = 1) -> Float[Tensor, "batch seq dim"]:
+    def forward(
+        self,
+        x: Float[Tensor, "batch seq dim"],
+        loop: int = 1,
+        values: Float[Tensor, "batch seq width"] | None = None,
+    ) -> Float[Tensor, "batch seq dim"]:
+        """Attend.
+
+        Args:
+            values: the tokens' value embeddings, in a layer that has them.
+        """
         rows = rearrange(
             apply(self.qkv, x, loop),
             "batch seq (heads head) -> batch heads seq head",
             heads=self.heads + 2 * self.key_value_heads,
         )
         query, key, value = rows.split([self.heads, self.key_value_heads, self.key_value_heads], dim=1)
+        if values is not None:
+            value = with_values(value, values, x, self.value_gate)
+        if self.qk_bias is not None:
+            bias = rearrange(self.qk_bias, "(heads head) -> heads 1 head", head=query.shape[-1]).to(
+                query.dtype
+            )
+            query, key = query + bias[: self.heads], key + bias[self.heads :]
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         seq = x.shape[1]

@@ -7,6 +7,7 @@ post          norm(αh + g·f(h)): the same; α as in DeepNorm (arXiv 2203.00555
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -63,7 +64,7 @@ class Layer(nn.Module):
     its normalised input and a gate on its output; the gates start at zero, so the layer starts as the identity.
     """
 
-    def __init__(self, config: ModelConfig, shared: bool = True) -> None:
+    def __init__(self, config: ModelConfig, shared: bool = True, valued: bool = False) -> None:
         super().__init__()
         block = config.block
         modulated = shared and config.loop_embedding == "modulation"
@@ -72,7 +73,7 @@ class Layer(nn.Module):
         self.gain = residual_gain(config) if shared else 1.0
         self.feed_forward_once = shared and config.looped == "attention"
         self.attention_norm = build_norm(config, affine=not modulated)
-        self.attention = CausalSelfAttention(config, adapted=shared)
+        self.attention = CausalSelfAttention(config, adapted=shared, valued=valued)
         self.feed_forward_norm = build_norm(config, affine=not modulated)
         self.feed_forward = build_feed_forward(config, adapted=shared)
         self.dropout = nn.Dropout(config.dropout)
@@ -86,17 +87,19 @@ class Layer(nn.Module):
         hidden: Float[Tensor, "batch seq dim"],
         loop: int = 1,
         condition: Float[Tensor, " dim"] | None = None,
+        values: Float[Tensor, "batch seq width"] | None = None,
     ) -> Float[Tensor, "batch seq dim"]:
         """Run the layer in loop `loop`.
 
         Args:
             condition: what `modulation` turns into gates and gains.
+            values: the tokens' value embeddings, in a layer that has them.
         """
-        attention: Branch = self.attention
+        attention: Branch = self.attention if values is None else partial(self.attention, values=values)
         feed_forward: Branch = self.feed_forward
         if self.modulation is not None and condition is not None:
             gate_a, gate_f, scale_a, scale_f = self.modulation(condition).chunk(4)
-            attention = _modulated(self.attention, gate_a, scale_a)
+            attention = _modulated(attention, gate_a, scale_a)
             feed_forward = _modulated(self.feed_forward, gate_f, scale_f)
         hidden = self._add(hidden, attention, loop, self.attention_norm, self.attention_norm_after)
         if self.feed_forward_once and loop > 1:

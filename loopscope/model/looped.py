@@ -20,6 +20,7 @@ from loopscope.model.layers import Layer
 from loopscope.model.loop_embedding import build_loop_embedding
 from loopscope.model.readouts import build_readout
 from loopscope.model.start import random_start
+from loopscope.model.values import ValueEmbeddings
 from loopscope.recurrence import AbstractLoopedLM, LoopContext
 
 
@@ -45,13 +46,15 @@ class LoopedTransformer(AbstractLoopedLM):
             nn.Embedding(config.sequence, config.dim) if config.positions == "learned" else None
         )
         self.input_dropout = nn.Dropout(config.dropout)
-        self.prelude = nn.ModuleList(Layer(config, shared=False) for _ in range(config.prelude))
+        valued = iter(config.value_layers)
+        self.prelude = nn.ModuleList(Layer(config, False, next(valued)) for _ in range(config.prelude))
         self.entry_norm = nn.RMSNorm(config.dim, eps=config.norm_eps) if config.injection.norm else None
         self.injection = build_injection(config)
         self.loop_embedding = build_loop_embedding(config)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(Layer(config, True, next(valued)) for _ in range(config.layers))
         self.carries = build_carries(config)
-        self.coda = nn.ModuleList(Layer(config, shared=False) for _ in range(config.coda))
+        self.coda = nn.ModuleList(Layer(config, False, next(valued)) for _ in range(config.coda))
+        self.value_embeddings = ValueEmbeddings(config) if any(config.value_layers) else None
         self.coda_matrix = nn.Parameter(torch.eye(config.dim)) if config.coda_matrix else None
         self.reading = build_readout(config)
         share_norm(self.carries, self.reading)
@@ -73,8 +76,8 @@ class LoopedTransformer(AbstractLoopedLM):
                 )
             hidden = hidden + self.position_embedding.weight[:seq]
         hidden = self.input_dropout(hidden)
-        for layer in self.prelude:
-            hidden = self._run(layer, hidden, 1, None)
+        for place, layer in enumerate(self.prelude):
+            hidden = self._run(layer, hidden, 1, None, self._values(place, input_ids))
         return hidden if self.entry_norm is None else self.entry_norm(hidden)
 
     def core(
@@ -92,8 +95,8 @@ class LoopedTransformer(AbstractLoopedLM):
                 hidden = hidden + vector
             else:
                 condition = vector
-        for layer in self.layers:
-            hidden = self._run(layer, hidden, loop, condition)
+        for place, layer in enumerate(self.layers, start=self.config.prelude):
+            hidden = self._run(layer, hidden, loop, condition, self._values(place, context.input_ids))
         return hidden
 
     def carry(
@@ -112,8 +115,8 @@ class LoopedTransformer(AbstractLoopedLM):
             hidden = norm(hidden)
         if self.coda_matrix is not None:
             hidden = F.linear(hidden, self.coda_matrix)
-        for layer in self.coda:
-            hidden = self._run(layer, hidden, 1, None)
+        for place, layer in enumerate(self.coda, start=self.config.prelude + self.config.layers):
+            hidden = self._run(layer, hidden, 1, None, self._values(place, context.input_ids))
         return self.reading(hidden, loop, context.loops)
 
     def head(self, features: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
@@ -155,10 +158,15 @@ class LoopedTransformer(AbstractLoopedLM):
     def _decay(self) -> DecayCarry | None:
         return next((step for step in self.carries.values() if isinstance(step, DecayCarry)), None)
 
-    def _run(self, layer: nn.Module, hidden: Tensor, loop: int, condition: Tensor | None) -> Tensor:
+    def _values(self, place: int, input_ids: Tensor) -> Tensor | None:
+        return None if self.value_embeddings is None else self.value_embeddings(place, input_ids)
+
+    def _run(
+        self, layer: nn.Module, hidden: Tensor, loop: int, condition: Tensor | None, values: Tensor | None
+    ) -> Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            return checkpoint(layer, hidden, loop, condition, use_reentrant=False)
-        return layer(hidden, loop, condition)
+            return checkpoint(layer, hidden, loop, condition, values, use_reentrant=False)
+        return layer(hidden, loop, condition, values)
 
     def parameter_count(self) -> int:
         """Trainable numbers; a tied head counts once."""
