@@ -257,6 +257,23 @@ def test_exit_gates(name: str) -> None:
         assert torch.allclose(gate, expected.squeeze(-1), atol=1e-5)
 
 
+def test_ouros_gate_is_trained_alone() -> None:
+    """Its second stage on the module itself: the same logits, and a step that moves nothing but the gate."""
+    module, model = build(CASES["ouro"])
+    states = list(unroll(model, IDS))
+    for state in states:
+        alone = model.gate_alone(state.hidden, state.loop, state.context)
+        assert alone is not None
+        assert torch.equal(alone, state.gate_logit())
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    optimizer = torch.optim.AdamW(module.parameters(), lr=0.1, weight_decay=0.1)
+    objective = build_objective(ObjectiveConfig(placement="gate-improvement"))
+    objective(unroll(model, IDS), LABELS).total.backward()
+    optimizer.step()
+    moved = {name for name, tensor in module.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert moved == {"model.early_exit_gate.weight", "model.early_exit_gate.bias"}
+
+
 def test_ouro_with_an_exit_threshold_is_compared_at_its_last_exit() -> None:
     torch.manual_seed(0)
     module = lookalikes.OuroForCausalLM(threshold=0.5).eval()
