@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-import lookalikes
 import pytest
 import torch
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from loopscope.interop.external.families import FAMILIES
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.objective import build_objective
 from loopscope.recurrence import AbstractLoopedLM, LoopContext, unroll
+from tests.interop import lookalikes
 
 VOCABULARY = 40
 IDS = torch.arange(20).view(2, 10) * 7 % VOCABULARY
