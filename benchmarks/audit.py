@@ -76,6 +76,7 @@ def main() -> None:
         cost = audit()
         ratios.append(cost / slow)
         own_ratios.append(cost / fast)
+        print(f"pair {pair}: fp32 step {slow:.2f} s, {own} step {fast:.2f} s, audit {cost:.1f} s", flush=True)
         rows.append(
             [
                 str(pair),
