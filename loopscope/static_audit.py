@@ -34,8 +34,9 @@ def static_audit(config: RunConfig) -> StaticAudit:
     verdict = next(status for status in WORST_FIRST if any(loop.status == status for loop in loops))
     concerned = [loop for loop in loops if loop.status == verdict]
     where = "every loop" if len(concerned) == len(loops) else _names([loop.loop for loop in concerned])
+    before = f"; no gradient reaches {_names([*range(1, cut + 1)])}" if cut else ""
     return StaticAudit(
-        config.condition, verdict, f"{verdict} at {where}: {concerned[0].reason}", tuple(loops)
+        config.condition, verdict, f"{verdict} at {where}: {_plain(concerned[0])}{before}", tuple(loops)
     )
 
 

@@ -119,3 +119,4 @@ def test_a_published_cut_is_read_per_loop() -> None:
     read = static_audit(recipe("huginn-3.5b", "huginn"))
     assert [loop.gradient for loop in read.loops] == [False] * 24 + [True] * 8
     assert {loop.status for loop in read.loops} == {"removed"}
+    assert read.why.endswith("nothing of the scale reaches the next loop; no gradient reaches loops 1-24")

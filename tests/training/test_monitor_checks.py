@@ -137,7 +137,7 @@ def test_a_failing_check_ends_the_monitoring_and_not_the_training() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: check_arguments(nn.Linear(2, 2), None, 20, 128), r"a Linear; .*\.adapt.*\.wrap"),
+        (lambda: check_arguments(nn.Linear(2, 2), None, 20, 128), r"a Linear, .*\.adapt.*\.wrap"),
         (lambda: check_arguments(make(), ObjectiveConfig(), 20, 128), "objective is .*; pass an Objective"),
         (lambda: check_arguments(make(), None, 2.5, 128), "every is 2.5"),
         (lambda: ScaleMonitor(make(), every=0), "every is 0; .*from 1 up"),
