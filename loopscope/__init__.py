@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from loopscope import audit as audit
+    from loopscope.generating import generate as generate
     from loopscope.interop.external.families import adapt as adapt
     from loopscope.interop.external.wrap import wrap as wrap
     from loopscope.interop.load import load as load
@@ -29,11 +30,12 @@ _HOMES = {
     "load": "loopscope.interop.load",
     "adapt": "loopscope.interop.external.families",
     "wrap": "loopscope.interop.external.wrap",
+    "generate": "loopscope.generating",
     "unroll": "loopscope.recurrence",
     "LoopState": "loopscope.recurrence",
     "AbstractLoopedLM": "loopscope.recurrence",
 }
-__all__ = ["AbstractLoopedLM", "LoopState", "adapt", "audit", "load", "unroll", "wrap"]
+__all__ = ["AbstractLoopedLM", "LoopState", "adapt", "audit", "generate", "load", "unroll", "wrap"]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ import tyro
 from pydantic import BaseModel
 
 from loopscope.config import RunConfig, changes, merged, read_yaml
-from loopscope.recipes import SIZES, is_condition, recipe
+from loopscope.recipes import SIZES, is_condition, looped_by, recipe
 
 SECTIONS = ("model", "objective", "data", "training")
 Command = TypeVar("Command")
@@ -48,7 +48,7 @@ def with_config(
     if wants_help:
         size = size if size in SIZES else "laptop"
         condition = condition if is_condition(condition) else "dense/rmsnorm"
-    base = recipe(size, condition, over)
+    base = looped_by(size, condition, over)
     flags = make_dataclass(
         kind.__name__,
         [

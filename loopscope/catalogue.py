@@ -2,17 +2,18 @@
 
 from dataclasses import dataclass
 
-from loopscope.config import RunConfig
-from loopscope.families import FAMILIES
-from loopscope.model.cost import cost, shortcut_flops, training_flops
+from loopscope.baselines import BASELINES
+from loopscope.families import Change
+from loopscope.model.cost import cost
 from loopscope.model.facts import holds_scale
-from loopscope.recipes import recipe
+from loopscope.recipes import NAMED, recipe
 from loopscope.static_audit import static_audit
+from loopscope.training_cost import training_cost
 
 
 @dataclass(frozen=True)
 class CatalogueRow:
-    """One family at one size."""
+    """One family or baseline at one size."""
 
     family: str
     size: str
@@ -32,10 +33,10 @@ def catalogue(family: str | None = None) -> list[CatalogueRow]:
     Raises:
         ValueError: a family that is not known.
     """
-    if family is not None and family not in FAMILIES:
-        raise ValueError(f"family {family!r} is not known; there are: {', '.join(FAMILIES)}")
-    names = FAMILIES if family is None else [family]
-    return [_row(name, size) for name in names for size in ("laptop", *FAMILIES[name].sizes)]
+    if family is not None and family not in NAMED:
+        raise ValueError(f"family {family!r} is not known; there are: {', '.join(NAMED)}")
+    names = NAMED if family is None else [family]
+    return [_row(name, size) for name in names for size in ("laptop", *NAMED[name].sizes)]
 
 
 def _row(family: str, size: str) -> CatalogueRow:
@@ -51,22 +52,48 @@ def _row(family: str, size: str) -> CatalogueRow:
         cache_bytes_per_token=found.cache_bytes_per_loop * config.model.loops + found.cache_bytes_fixed,
         holds_scale=holds_scale(config.model),
         verdict=static_audit(config).verdict,
-        source=FAMILIES[family].source,
+        source=NAMED[family].source,
     )
 
 
-def training_cost(config: RunConfig) -> int:
-    """FLOPs per token of a training step at its mean depth: the loops its gradient goes through, the exits its loss
-    reads, the shortcut's second exit.
+@dataclass(frozen=True)
+class Match:
+    """What a baseline shares with the plain looped model of a size. FLOPs are per token."""
 
-    Not counted: what sequences that are done run on beside deeper ones (`depth.per_sequence`), what gradient
-    checkpointing recomputes, and the Jacobian penalty.
+    baseline: str
+    size: str
+    parameters: int
+    parameters_looped: int
+    inference_flops: int
+    inference_flops_looped: int
+    training_flops: int
+    training_flops_terminal: int  # the looped model, its last loop read
+    training_flops_dense: int  # and every loop read: K heads, where a baseline has one
+
+
+def match(baseline: str, size: str, over: Change | None = None) -> Match:
+    """A baseline beside the plain looped model that it is matched to.
+
+    Args:
+        over: values on top of the size, for both.
     """
-    model, objective, depth = config.model, config.objective, config.training.depth
-    loops = max(1, round(depth.average(model.loops)))
-    exits = 1 if objective.placement == "terminal" else loops
-    flops = training_flops(model, model.sequence, loops, exits, depth.backprop)
-    shortcut = objective.shortcut
-    if shortcut.weight > 0 and loops > 1:
-        flops += shortcut_flops(model, model.sequence, loops, heads=int(shortcut.loss_weight > 0))
-    return flops
+    alone = recipe(size, baseline, over)
+    terminal, dense = (recipe(size, name, over) for name in ("terminal/rmsnorm", "dense/rmsnorm"))
+    own, looped = cost(alone.model), cost(dense.model)
+    return Match(
+        baseline=baseline,
+        size=size,
+        parameters=own.parameters,
+        parameters_looped=looped.parameters,
+        inference_flops=own.inference_flops,
+        inference_flops_looped=looped.inference_flops,
+        training_flops=training_cost(alone),
+        training_flops_terminal=training_cost(terminal),
+        training_flops_dense=training_cost(dense),
+    )
+
+
+def matches(family: str | None = None) -> list[Match]:
+    """Every baseline at each of its sizes; of one family, that one's, which are none where it loops."""
+    names = [name for name in BASELINES if family in (None, name)]
+    return [match(name, size) for name in names for size in ("laptop", *BASELINES[name].sizes)]

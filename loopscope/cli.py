@@ -1,5 +1,6 @@
 """The command line. Every command's heavy imports are inside it: `--help` never waits for torch."""
 
+import math
 import os
 import sys
 import warnings
@@ -12,6 +13,8 @@ import tyro
 
 from loopscope.arguments import parse, with_config
 from loopscope.commands.audit import audit
+from loopscope.commands.evaluate import evaluate
+from loopscope.commands.generate import generate
 from loopscope.commands.recipes import recipes
 from loopscope.recipes import CONDITIONS, known
 
@@ -146,6 +149,8 @@ COMMANDS: Mapping[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "train": (train, "train one looped model"),
     "study": (study, "train conditions × seeds side by side"),
     "audit": (audit, "which loops carry a scale that no loss sees"),
+    "evaluate": (evaluate, "what every depth is worth, exits, conditions side by side"),
+    "generate": (generate, "text, token by token, with early exits if asked for"),
     "recipes": (recipes, "families and sizes: parameters, FLOPs, what holds their scale"),
     "report": (report, "one self-contained HTML page from results"),
     "import-published": (import_published, "read the paper's last.pt"),
@@ -223,7 +228,8 @@ def _print_results(runs: Sequence["RunResult"], folder: Path, quiet: bool) -> No
             str(run.seed),
             run.status,
             f"{last.perplexity:.4g}" if last else "",
-            f"{last.bits_per_byte:.3f}" if last else "",
+            # A task's symbols have no bytes.
+            f"{last.bits_per_byte:.3f}" if last and not math.isnan(last.bits_per_byte) else "",
             f"{first.l2_norm:.3g}  {last.l2_norm:.3g}" if first and last else "",
         )
     Console().print(table, markup=False)

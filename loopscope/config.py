@@ -60,6 +60,9 @@ class RunConfig(BaseModel):
             )
         for note in without_effect(self):
             warnings.warn(note, stacklevel=2)
+        if self.data.corpus == "task":
+            self._check_task()
+            return self
         tokenizer = self.data.tokenizer
         # A file's size is known once it is read: checked again before training.
         entries = {"bytes": 256, "file": 0}.get(tokenizer.kind, tokenizer.vocabulary)
@@ -122,6 +125,23 @@ class RunConfig(BaseModel):
             warnings.warn(
                 "objective.shortcut has no effect with 1 loop: there is no shorter way", stacklevel=2
             )
+
+    def _check_task(self) -> None:
+        """What a task asks of the model: room for its symbols and for its problems."""
+        task, model = self.data.task, self.model
+        if task.entries > model.vocabulary:
+            raise ValueError(
+                f"data.task {task.name!r} uses {task.entries} ids, model.vocabulary is {model.vocabulary}; set "
+                f"model.vocabulary: {task.entries}"
+            )
+        width = task.width(model.sequence)
+        for name, used in (("vocabulary", task.entries), ("sequence", width)):
+            if getattr(model, name) > max(used, 32):
+                warnings.warn(
+                    f"model.{name} is {getattr(model, name)}, but task {task.name!r} uses {used} of them; {used} would "
+                    "do",
+                    stacklevel=2,
+                )
 
     def _check_sequences(self) -> None:
         """What sequences with a depth of their own ask of the objective and of the model."""

@@ -1,19 +1,27 @@
 """From a path to its evaluation record, and back into its folder: what the parts of `loopscope evaluate` share."""
 
+import os
+import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 
-from loopscope.config import read_yaml
+from loopscope.config import RunConfig, read_yaml
+from loopscope.data.config import DataConfig
 from loopscope.held_out import HeldOut
 from loopscope.interop.load import model_folder
-from loopscope.model.cost import forward_flops, training_flops
+from loopscope.model.cost import forward_flops
 from loopscope.model.looped import LoopedTransformer
+from loopscope.objectives.config import ObjectiveConfig
 from loopscope.results import EVALUATION, ModelEvaluation, load_evaluation, load_results, provenance, to_json
 from loopscope.run import write_text
 from loopscope.subject import Subject, parameter_count
+from loopscope.training.config import TrainingConfig
+from loopscope.training_cost import training_cost
 
 
 def evaluation_of(subject: Subject, held: HeldOut, deepest: int) -> ModelEvaluation:
@@ -29,9 +37,7 @@ def evaluation_of(subject: Subject, held: HeldOut, deepest: int) -> ModelEvaluat
     trained: float | None = None
     if isinstance(model, LoopedTransformer):
         flops = tuple(float(forward_flops(model.config, sequence, k, exits=1)) for k in range(1, deepest + 1))
-        placement = (sections.get("objective") or {}).get("placement", "dense")
-        exits = 1 if placement == "terminal" else model.loops
-        trained = float(training_flops(model.config, sequence, model.loops, exits))
+        trained = float(training_cost(_as_run(sections, model)))
     begun = ModelEvaluation(
         name=subject.name,
         condition=sections.get("condition"),
@@ -55,16 +61,32 @@ def evaluation_of(subject: Subject, held: HeldOut, deepest: int) -> ModelEvaluat
     return replace(begun, flops_per_token=longer, depth=kept.depth, exits=kept.exits)
 
 
+PREVIOUS = "evaluation.previous.json"
 _SAME = ("data", "windows", "sequence", "trained_loops", "parameters", "tokens_trained")
 """An evaluation with another of these is of another text or another model: it is begun anew."""
 
 
 def keep_evaluation(subject: Subject, evaluation: ModelEvaluation) -> Path | None:
-    """Keep an evaluation beside its model, for reports; None where the path is no folder."""
+    """Keep an evaluation beside its model, for reports; None where the path is no folder.
+
+    One of another text or another model makes room, under the name `PREVIOUS`, with a warning.
+    """
     if not subject.path.is_dir():
         return None
-    write_text(subject.path / EVALUATION, to_json(evaluation))
-    return subject.path / EVALUATION
+    path = subject.path / EVALUATION
+    kept = load_evaluation(path)
+    if kept is not None and (
+        changed := [key for key in _SAME if getattr(kept, key) != getattr(evaluation, key)]
+    ):
+        there = ", ".join(f"{key} {getattr(kept, key)!r}" for key in changed)
+        os.replace(path, path.with_name(PREVIOUS))
+        warnings.warn(
+            f"{path} was of another text or another model ({there}); it is kept as {PREVIOUS}, and every part of the "
+            "evaluation that you want to see must be measured again on this text",
+            stacklevel=2,
+        )
+    write_text(path, to_json(evaluation))
+    return path
 
 
 def find_runs(path: Path) -> list[Path]:
@@ -79,6 +101,20 @@ def find_runs(path: Path) -> list[Path]:
     if not runs:
         raise ValueError(f"{path} is a study without a single checkpoint; train it first, or name a run")
     return sorted(runs, key=lambda run: (run.parent.name, int(run.name.removeprefix("seed-"))))
+
+
+def _as_run(sections: Mapping[str, Any], model: LoopedTransformer) -> RunConfig:
+    """What a model was trained as; where nothing says, a dense loss at its depth. Its sections are checked one by one:
+    a folder that holds a model alone need not make a run."""
+    kinds: dict[str, type[BaseModel]] = {
+        "objective": ObjectiveConfig,
+        "data": DataConfig,
+        "training": TrainingConfig,
+    }
+    known: dict[str, Any] = {
+        name: kind.model_validate(sections.get(name) or {}) for name, kind in kinds.items()
+    }
+    return RunConfig.model_construct(model=model.config, **known)
 
 
 def _sections(path: Path) -> dict[str, Any]:

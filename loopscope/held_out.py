@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from loopscope.data.prepare import prepare
-from loopscope.data.windows import Windows
+from loopscope.data.source import open_data
 from loopscope.subject import Subject, probe
 
 
@@ -17,7 +16,7 @@ class HeldOut:
 
     input_ids: Tensor  # [windows seq]
     labels: Tensor
-    bytes_per_token: float  # UTF-8 bytes of the text over its tokens
+    bytes_per_token: float  # UTF-8 bytes of the text over its tokens; NaN where they are symbols of a task
     text: str  # what it is, in words
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -44,13 +43,13 @@ def held_out(subject: Subject, data: str | None, windows: int | None, length: in
         ValueError: the text cannot be read, or is shorter than one window.
     """
     if data is None and subject.data is not None:
-        tokens = prepare(subject.data, progress=True).validation
+        data_of = open_data(subject.data, progress=True)
         trained = getattr(getattr(subject.model, "config", None), "sequence", 256)
-        found = Windows(tokens, length or trained)
+        found = data_of.validation_windows(length or trained)
         count = len(found) if windows is None else min(windows, len(found))
         parts = list(found.sequential(64, count))
         ids, labels = (torch.cat([part[side] for part in parts]) for side in (0, 1))
-        return HeldOut(ids, labels, tokens.bytes_per_token, f"validation text of {subject.data.corpus}")
+        return HeldOut(ids, labels, data_of.bytes_per_token, subject.data.title)
     cut = probe(subject, data, windows or 256, length)
     return HeldOut(cut.input_ids, cut.labels, _bytes_per_token(subject, cut.labels), cut.text)
 

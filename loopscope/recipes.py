@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from loopscope.baselines import BASELINES, Baseline, asked_of_the_looped, baseline_change
 from loopscope.config import RunConfig, differences, merged, parse_config
-from loopscope.families import FAMILIES, FAMILY_SIZES, Change, family_change
+from loopscope.families import FAMILIES, FAMILY_SIZES, Change, Family, family_change
+from loopscope.model.config import ModelConfig
 
 
 def _laptop() -> Change:
@@ -85,6 +87,9 @@ SIZES: Mapping[str, Callable[[], Change]] = {
     **FAMILY_SIZES,
 }
 
+NAMED: Mapping[str, Family | Baseline] = {**FAMILIES, **BASELINES}
+"""What changes the architecture under a name of its own, or under a condition's: `huginn`, `unlooped:dense/raw`."""
+
 PENALTY = 0.01
 """Weight of the norm penalty in the published conditions."""
 
@@ -136,7 +141,9 @@ def recipe_values(size: str, condition: str, over: Change | None = None) -> dict
     )
     own = "readout" in (over.get("model") or {}) and "placement" in (over.get("objective") or {})
     if is_condition(condition) or not own:
-        change = condition_change(condition, size)
+        change = condition_change(condition, size, over)
+        if is_baseline(condition):
+            over = asked_of_the_looped(over)
         _refuse_contradiction(condition, change, over)
         values = merged(values, change)
     training = over.get("training") or {}
@@ -145,14 +152,31 @@ def recipe_values(size: str, condition: str, over: Change | None = None) -> dict
     return merged(values, {**over, "size": size, "condition": condition})
 
 
+def looped_by(size: str, condition: str, over: Change | None = None) -> RunConfig:
+    """The config that settings are asked in: a baseline's has the layers and loops of the model it is matched to."""
+    config = recipe(size, condition, over)
+    if not is_baseline(condition):
+        return config
+    shape = _looped_shape(size, over or {})
+    return config.model_copy(update={"model": config.model.model_copy(update=shape)})
+
+
 def is_condition(name: str) -> bool:
-    """Whether a name is a condition, a family, or a family under a condition (`huginn:dense/raw`)."""
+    """Whether a name is a condition, a family or baseline, or one under a condition (`huginn:dense/raw`)."""
     family, _, condition = name.partition(":")
-    return name in CONDITIONS or (family in FAMILIES and (name == family or condition in CONDITIONS))
+    return name in CONDITIONS or (family in NAMED and (name == family or condition in CONDITIONS))
 
 
-def condition_change(name: str, size: str) -> Change:
+def is_baseline(name: str) -> bool:
+    """Whether a condition's name is a baseline's, with or without a condition of its own."""
+    return name.partition(":")[0] in BASELINES
+
+
+def condition_change(name: str, size: str, over: Change | None = None) -> Change:
     """What a condition's name stands for at a size.
+
+    Args:
+        over: values on top of the size, which a baseline's shape follows.
 
     Raises:
         ValueError: a name that is not known, with the nearest one.
@@ -161,10 +185,18 @@ def condition_change(name: str, size: str) -> Change:
         return CONDITIONS[name]
     family, colon, condition = name.partition(":")
     if not colon:
-        known("condition", name, {**CONDITIONS, **FAMILIES})
-        return family_change(name, size)
-    known("family", family, FAMILIES)
-    return family_change(family, size, CONDITIONS[known("condition", condition, CONDITIONS)])
+        known("condition", name, {**CONDITIONS, **NAMED})
+    known("family", family, NAMED)
+    under = CONDITIONS[known("condition", condition, CONDITIONS)] if colon else None
+    if family in BASELINES:
+        return baseline_change(family, _looped_shape(size, over or {}), under)
+    return family_change(family, size, under)
+
+
+def _looped_shape(size: str, over: Change) -> dict[str, Any]:
+    defaults = {name: ModelConfig.model_fields[name].default for name in ("layers", "loops")}
+    section = merged(SIZES[known("size", size, SIZES)]().get("model", {}), over.get("model") or {})
+    return {name: section.get(name, default) for name, default in defaults.items()}
 
 
 def _refuse_contradiction(condition: str, change: Change, over: Change) -> None:

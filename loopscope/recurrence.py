@@ -8,14 +8,16 @@ with the number of loops. Stopping early is a `break`.
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Generator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from loopscope.past import AbstractPast, Part
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class LoopContext:
     input_ids: Int[Tensor, "batch seq"]
     embedded: Float[Tensor, "batch seq dim"]  # the state the first loop starts from
     loops: int  # how many loops this unroll runs; a final-only readout asks whether this is the last
+    past: AbstractPast | None = None  # what tokens before `input_ids` left behind, in generation
 
 
 class AbstractLoopedLM(nn.Module, ABC):
@@ -35,11 +38,19 @@ class AbstractLoopedLM(nn.Module, ABC):
         depth_conditioned: whether a state depends on how many loops its unroll runs. Where it does not, a
             shorter unroll is the start of a longer one.
         readout_name: what reports call its readout, or None.
+        narrows: whether fewer rows of a batch go on at no extra cost. Where not (what a foreign module is called
+            with is recorded per batch), rows that have left ride along.
+        remembers: the parts that read and fill `LoopContext.past`. Empty: the model does not know it, and
+            generation computes the whole text anew for every token.
+        positions_limit: tokens that a text may have; None: no limit that the model knows.
     """
 
     loops: int
     depth_conditioned: bool = False
+    narrows: bool = True
     readout_name: str | None = None
+    remembers: tuple[Part, ...] = ()
+    positions_limit: int | None = None
 
     @abstractmethod
     def embed(self, input_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq dim"]:
@@ -81,6 +92,16 @@ class AbstractLoopedLM(nn.Module, ABC):
         Override it in a model whose gate reads through parts that have parameters of their own.
         """
         return self.exit_gate(hidden.detach(), loop, context)
+
+    def embed_after(
+        self, input_ids: Int[Tensor, "batch seq"], past: AbstractPast
+    ) -> Float[Tensor, "batch seq dim"]:
+        """`embed` for tokens that come after others. Only for a model that `remembers`."""
+        raise NotImplementedError(f"{type(self).__name__} remembers nothing of earlier tokens")
+
+    def remember(self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext) -> None:
+        """Fill the past as `core` would in loop `loop`, were `hidden` the input of every layer: none is run."""
+        raise NotImplementedError(f"{type(self).__name__} remembers nothing of earlier tokens")
 
     def forward(self, input_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq vocab"]:
         """Logits of the last trained loop: what a plain language model returns."""
@@ -125,6 +146,7 @@ def unroll(
     input_ids: Int[Tensor, "batch seq"],
     loops: int | None = None,
     gradient_loops: int | None = None,
+    past: AbstractPast | None = None,
 ) -> Generator[LoopState, Float[Tensor, "batch seq dim"] | None, None]:
     """Run the recurrence and yield one `LoopState` per loop.
 
@@ -137,6 +159,7 @@ def unroll(
         loops: how many loops to run, from 1 up, also beyond `model.loops`; None runs the trained depth.
         gradient_loops: record a gradient through the last so many loops only (None: all). The loops before
             keep no activations; what `embed` returns keeps its gradient, for models that inject it.
+        past: what the tokens before `input_ids` left behind, for a model that `remembers`.
 
     Raises:
         ValueError: `loops` is not a whole number from 1 up, or `input_ids` is not a non-empty
@@ -144,14 +167,14 @@ def unroll(
     """
     depth = check_loops(model.loops if loops is None else loops)
     check_input_ids(input_ids)
-    return _unroll(model, input_ids, depth, depth if gradient_loops is None else gradient_loops)
+    return _unroll(model, input_ids, depth, depth if gradient_loops is None else gradient_loops, past)
 
 
 def _unroll(
-    model: AbstractLoopedLM, input_ids: Tensor, depth: int, gradient_loops: int
+    model: AbstractLoopedLM, input_ids: Tensor, depth: int, gradient_loops: int, past: AbstractPast | None
 ) -> Generator[LoopState, Tensor | None, None]:
-    hidden = model.embed(input_ids)
-    yield from _loops(model, hidden, 1, LoopContext(input_ids, hidden, depth), gradient_loops)
+    hidden = model.embed(input_ids) if past is None else model.embed_after(input_ids, past)
+    yield from _loops(model, hidden, 1, LoopContext(input_ids, hidden, depth, past), gradient_loops)
 
 
 def unroll_from(
@@ -161,6 +184,14 @@ def unroll_from(
     if not state.is_last:
         carried = state.model.carry(hidden, state.loop, state.context)
         yield from _loops(state.model, carried, state.loop + 1, state.context, state.context.loops)
+
+
+def narrow(state: LoopState, rows: Int[Tensor, " kept"]) -> LoopState:
+    """The same loop of some of its sequences, for `unroll_from` to go on with when others have left the batch."""
+    context = state.context
+    past = None if context.past is None else context.past.narrow(rows)
+    kept = replace(context, input_ids=context.input_ids[rows], embedded=context.embedded[rows], past=past)
+    return replace(state, hidden=state.hidden[rows], context=kept)
 
 
 def _loops(
@@ -181,6 +212,18 @@ def _loops(
 def _recording(on: bool) -> AbstractContextManager[object]:
     """Record a gradient if the caller does, or not at all. Never open across a yield."""
     return nullcontext() if on else torch.no_grad()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and every part's own mode afterwards."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def check_loops(loops: Any) -> int:

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from loopscope.config import RunConfig, differences, parse_config, read_yaml
-from loopscope.data.prepare import PreparedData, prepare
-from loopscope.data.windows import Windows
+from loopscope.data.prepare import PreparedData
+from loopscope.data.source import PreparedTask, open_data
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.objective import build_objective
 from loopscope.results import (
@@ -52,12 +52,12 @@ def execute(config: RunConfig, run: Path, resume: bool = False, quiet: bool = Fa
     """
     config = resolve(config)
     check_folder(config, run, resume)
-    data = prepare(config.data, progress=not quiet)
+    data = open_data(config.data, progress=not quiet)
     check_vocabulary(config, data)
     training_data = windows(config, data)
     torch.manual_seed(config.training.seed)
     model = LoopedTransformer(config.model)
-    tokenizer = (data.directory / "tokenizer.json").read_text(encoding="utf-8")
+    tokenizer = data.tokenizer_text
     # A run that has a checkpoint has its own weights, and goes on where the source is gone.
     if config.training.weights is not None and newest_checkpoint(run) is None:
         load_weights(model, config.training.weights, tokenizer)
@@ -128,7 +128,7 @@ def refuse_difference(there: dict[str, Any], now: dict[str, Any], folder: Path) 
         )
 
 
-def check_vocabulary(config: RunConfig, data: PreparedData) -> None:
+def check_vocabulary(config: RunConfig, data: PreparedData | PreparedTask) -> None:
     """Refuse a tokenizer with more entries than the model has embeddings."""
     entries = data.tokenizer.vocabulary_size
     if entries > config.model.vocabulary:
@@ -138,18 +138,18 @@ def check_vocabulary(config: RunConfig, data: PreparedData) -> None:
         )
 
 
-def windows(config: RunConfig, data: PreparedData) -> TrainingData:
+def windows(config: RunConfig, data: PreparedData | PreparedTask) -> TrainingData:
     """Training batches by step, validation batches in order, both of `model.sequence` tokens."""
     sequence, batch = config.model.sequence, config.training.batch
-    validation = Windows(data.validation, sequence)
+    validation = data.validation_windows(sequence)
 
     def batches(limit: int | None) -> Batches:
         return validation.sequential(batch, limit_windows=limit)
 
     return TrainingData(
-        train=Windows(data.train, sequence, config.data.stride),
+        train=data.training_windows(sequence, config.data.stride),
         validation=batches,
-        bytes_per_token=data.validation.bytes_per_token,
+        bytes_per_token=data.bytes_per_token,
     )
 
 

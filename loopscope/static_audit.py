@@ -51,6 +51,8 @@ def _plain(loop: StaticLoop) -> str:
 
 
 def _loop(model: ModelConfig, objective: ObjectiveConfig, loop: int, cut: int) -> tuple[Verdict, str]:
+    if model.loops == 1:
+        return _only_loop(model, objective)
     step = step_does(model)
     if step.effect == "removes":
         return "removed", f"{step.why}: nothing of the scale reaches the next loop"
@@ -69,6 +71,15 @@ def _loop(model: ModelConfig, objective: ObjectiveConfig, loop: int, cut: int) -
     if step.effect == "damps":
         return "damped", f"{unseen}, but {step.why}{unknown}"
     return "blind", f"{unseen}, while the recurrence carries it on{unknown}"
+
+
+def _only_loop(model: ModelConfig, objective: ObjectiveConfig) -> tuple[Verdict, str]:
+    """No recurrence: the scale is made anew in every forward pass, and goes nowhere but to the readout."""
+    if found := _seen_by(model, objective, 1, cut=0, fading=False):
+        return "visible", f"{found[0]} sees it {found[1]}"
+    if found := _seen_by(model, objective, 1, cut=0, fading=True):
+        return "visible", f"{found[0]} sees it {found[1]}, how much a config cannot know"
+    return "removed", "it is the only loop: without a recurrence nothing carries a scale on"
 
 
 def _seen_by(

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from loopscope.config import RunConfig, merged, read_yaml
-from loopscope.data.prepare import prepare
+from loopscope.data.source import open_data
 from loopscope.recipes import recipe
 from loopscope.results import RunResult, StudyResults, load_results, provenance, to_json
 from loopscope.run import (
@@ -64,7 +64,7 @@ def run_study(
         else:
             refuse_difference(written_config(run / "config.yaml"), config.model_dump(mode="json"), run)
     if todo:
-        data = prepare(grid[0].data, progress=not quiet)
+        data = open_data(grid[0].data, progress=not quiet)
         for config in grid:
             check_vocabulary(config, data)
             run_windows(config, data)

@@ -20,9 +20,8 @@ from torch import Tensor
 from loopscope.config import problems, read_yaml
 from loopscope.data.config import DataConfig
 from loopscope.data.corpora import build_corpus, capped
-from loopscope.data.prepare import prepare
+from loopscope.data.source import open_data
 from loopscope.data.tokenizers import AbstractTokenizer, ByteTokenizer, WordTokenizer, load_tokenizer
-from loopscope.data.windows import Windows
 from loopscope.interop.load import load, model_folder
 from loopscope.interop.published import read_published
 from loopscope.model.looped import LoopedTransformer
@@ -113,9 +112,9 @@ def probe(subject: Subject, data: str | None, sequences: int, length: int | None
         return _token_file(Path(data), sequences)
     if data is None and subject.data is not None:
         try:
-            prepared = prepare(subject.data, progress=True)
-            ids, labels = next(Windows(prepared.validation, length).sequential(sequences, sequences))
-            return Probe(ids, labels, f"validation tokens of {subject.data.corpus}")
+            found = open_data(subject.data, progress=True).validation_windows(length)
+            ids, labels = next(found.sequential(sequences, sequences))
+            return Probe(ids, labels, subject.data.title.replace("text", "tokens"))
         except ValueError as error:
             note = f"the run's own corpus cannot be read here ({error})"
             return _text(subject, "stdlib", sequences, length, f"; {note}")

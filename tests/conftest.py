@@ -12,7 +12,18 @@ from jaxtyping import install_import_hook
 # Every `Float[Tensor, "batch seq dim"]` is checked at run time, under pytest only, in all parts that have any.
 CHECKED = [
     f"loopscope.{part}"
-    for part in ("recurrence", "model", "objectives", "data", "training", "audit", "interop")
+    for part in (
+        "past",
+        "recurrence",
+        "model",
+        "objectives",
+        "data",
+        "training",
+        "audit",
+        "evaluation",
+        "generation",
+        "interop",
+    )
 ]
 install_import_hook(CHECKED, "beartype.beartype")
 

@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from loopscope.objectives.labels import check_one_label_each, check_range
 from loopscope.objectives.objective import Objective
 from loopscope.objectives.token_loss import IGNORE_INDEX
-from loopscope.recurrence import AbstractLoopedLM, LoopState, check_input_ids, scale
+from loopscope.recurrence import AbstractLoopedLM, LoopState, check_input_ids, evaluating, scale
 
 WIDE = (torch.float32, torch.float64)
 
@@ -77,18 +78,6 @@ def notes_on(states: Sequence[LoopState], labels: Tensor) -> tuple[str, ...]:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and every part's own mode afterwards."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-@contextmanager
 def in_fp32(model: nn.Module) -> Iterator[tuple[str, ...]]:
     """Weights and buffers in half precision give way to fp32 copies meanwhile; yields a note where any do.
 
@@ -123,14 +112,6 @@ def check_weights(model: AbstractLoopedLM) -> None:
             raise ValueError(f"the weights of {name} are not all finite; audit an earlier checkpoint")
 
 
-def check_one_label_each(input_ids: Tensor, labels: Tensor) -> None:
-    """Refuse labels of another shape than the tokens."""
-    if labels.shape != input_ids.shape:
-        raise ValueError(
-            f"labels have shape {tuple(labels.shape)}, input_ids {tuple(input_ids.shape)}; give one label per token"
-        )
-
-
 def check_labels(input_ids: Tensor, labels: Tensor) -> None:
     """Refuse labels that are not one integer per token, or of which none counts."""
     check_one_label_each(input_ids, labels)
@@ -144,7 +125,4 @@ def check_ids(model: AbstractLoopedLM, input_ids: Tensor, labels: Tensor) -> Non
     """Refuse ids that the model does not have."""
     with evaluating(model), torch.no_grad():
         vocabulary = model.forward(torch.zeros_like(input_ids[:1, :1])).shape[-1]
-    for name, ids in (("labels", labels[labels != IGNORE_INDEX]), ("input_ids", input_ids)):
-        low, high = int(ids.min()), int(ids.max())
-        if low < 0 or high >= vocabulary:
-            raise ValueError(f"{name} go from {low} to {high}; this model has ids 0 to {vocabulary - 1}")
+    check_range(input_ids, labels, vocabulary)

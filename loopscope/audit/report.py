@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from loopscope.audit.carry import carries
-from loopscope.audit.checks import check_audit, evaluating, in_fp32, notes_on
+from loopscope.audit.checks import check_audit, in_fp32, notes_on
 from loopscope.audit.dynamics import dynamics
 from loopscope.audit.expansion import expansion
 from loopscope.audit.interventions import final_scale_sweep, radial_clamp, rescaled
@@ -17,7 +17,7 @@ from loopscope.audit.verdict import loop_verdicts, model_verdict, why
 from loopscope.audit.visibility import readout_visibility, visibility
 from loopscope.objectives.objective import Objective
 from loopscope.objectives.placements import Dense
-from loopscope.recurrence import AbstractLoopedLM, LoopState, unroll
+from loopscope.recurrence import AbstractLoopedLM, LoopState, evaluating, unroll
 from loopscope.results import AuditReport
 
 BEYOND = 4

@@ -6,7 +6,8 @@ damped   no term sees it, but every loop shrinks a large state: slope below `DAM
 blind    it is carried on and no term sees it.
 
 The last loop is carried nowhere in training; unless a term sees it itself, it takes the verdict of the loop
-before it, which its scale comes from.
+before it, which its scale comes from. An only loop has none before it: it is visible, or counts as removed, since
+without a recurrence there is nothing that carries a scale on.
 """
 
 import math
@@ -56,8 +57,11 @@ def loop_verdicts(seen: Sequence[LoopVisibility], carried: Sequence[Carry]) -> l
     for index, carry in enumerate(carried):
         grown_exposure = _exposure(grown, carried, index)
         sees = max(_exposure(counted, carried, index), grown_exposure)
-        last = index == len(carried) - 1
-        status = found[-1].status if last and sees < SEEN and found else _status(carry, sees)
+        status = _status(carry, sees)
+        if index == len(carried) - 1 and sees < SEEN:
+            status = found[-1].status if found else "removed"
+        elif len(carried) == 1:
+            status = "visible"
         found.append(
             LoopVerdict(
                 loop=index + 1,
@@ -147,6 +151,8 @@ def why(
                 f"The scale of {names} is seen by {_seen_by(seen)}, there or at a loop it is carried to: up to "
                 f"{most.exposure:.2g} nats for a scale e times as large."
             )
+        case "removed" if len(loops) == 1:
+            return "There is one loop and no recurrence: nothing carries a scale on, whatever the loss sees of it."
         case "removed":
             return (
                 f"What is done between loops leaves {share} of a change of scale at {names}: it is removed."

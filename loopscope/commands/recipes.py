@@ -4,24 +4,28 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from rich.table import Table
+
 from loopscope.arguments import parse
-from loopscope.catalogue import catalogue
+from loopscope.baselines import BASELINES
+from loopscope.catalogue import CatalogueRow, Match, catalogue, matches
 from loopscope.families import FAMILIES
 
 
 @dataclass(frozen=True)
 class Recipes:
-    """List the families of looped models: parameters, FLOPs per token, and what holds the state's scale.
+    """List families of looped models and their baselines: parameters, FLOPs per token, what holds the state's scale.
 
     Example:
         loopscope recipes
         loopscope recipes --family huginn
+        loopscope recipes --family unlooped-deep
         loopscope train --condition huginn --out runs/huginn
         loopscope train --condition huginn:dense/raw --out runs/huginn-raw
     """
 
     family: str | None = None
-    """One family; all by default."""
+    """One family or baseline; all by default."""
     json: bool = False
     """One JSON object a line instead of a table."""
 
@@ -35,7 +39,6 @@ def recipes(arguments: Sequence[str]) -> None:
             print(json.dumps(asdict(row), ensure_ascii=False))
         return
     from rich.console import Console
-    from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     for heading in ("family", "size", "parameters", "loops", "FLOPs/token", "training", "verdict"):
@@ -53,7 +56,35 @@ def recipes(arguments: Sequence[str]) -> None:
         )
     console = Console()
     console.print(table, markup=False)
-    for row in {row.family: row for row in rows}.values():
-        family = FAMILIES[row.family]
-        text = f"{row.family}: {row.holds_scale}. From {family.source}. Departs: {family.departs}."
-        console.print(text, markup=False, highlight=False)
+    for name in dict.fromkeys(row.family for row in rows):
+        console.print(_words(name, rows), markup=False, highlight=False)
+    if found := matches(command.family):
+        console.print(_matched(found))
+
+
+def _words(name: str, rows: Sequence[CatalogueRow]) -> str:
+    if name in BASELINES:
+        baseline = BASELINES[name]
+        return f"{name}: matches {baseline.matches}. Differs: {baseline.differs}. {baseline.source}."
+    family = FAMILIES[name]
+    holds = next(row.holds_scale for row in rows if row.family == name)
+    return f"{name}: {holds}. From {family.source}. Departs: {family.departs}."
+
+
+def _matched(rows: Sequence[Match]) -> Table:
+    """The baselines beside the looped model: each cell is the baseline's number and the looped model's."""
+    table = Table(box=None, pad_edge=False, title="baseline / looped model", title_justify="left")
+    table.add_column("baseline", no_wrap=True)
+    table.add_column("size", no_wrap=True)
+    for heading in ("parameters", "FLOPs/token", "training, terminal", "training, dense"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row.baseline,
+            row.size,
+            f"{row.parameters / 1e6:.3g}M / {row.parameters_looped / 1e6:.3g}M",
+            f"{row.inference_flops:.3g} / {row.inference_flops_looped:.3g}",
+            f"{row.training_flops:.3g} / {row.training_flops_terminal:.3g}",
+            f"{row.training_flops:.3g} / {row.training_flops_dense:.3g}",
+        )
+    return table

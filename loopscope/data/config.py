@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from loopscope.data.task_config import TaskConfig
+
 PUBLISHED_DATASET = ("Salesforce/wikitext", "wikitext-103-raw-v1")
 
 
@@ -49,7 +51,9 @@ class DataConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     corpus: str = Field("stdlib", min_length=1)
-    """stdlib (Python's own sources on this machine), files, wikitext-103, or a Hugging Face dataset's name."""
+    """stdlib (Python's own sources on this machine), files, wikitext-103, task, or a Hugging Face dataset's name."""
+    task: TaskConfig = TaskConfig()
+    """task: problems that are generated, instead of text. Other settings of data then do nothing."""
     files: tuple[str, ...] = ()
     """files: text files or globs to train on."""
     validation_files: tuple[str, ...] = ()
@@ -79,8 +83,19 @@ class DataConfig(BaseModel):
             raise ValueError("corpus is 'files', but files is empty; name text files or globs")
         if self.corpus != "files" and (self.files or self.validation_files):
             raise ValueError(f"files and validation_files belong to corpus 'files', not {self.corpus!r}")
-        if self.corpus in ("stdlib", "files") and self.dataset_config is not None:
+        if self.corpus != "task" and self.task != TaskConfig():
+            raise ValueError(f"task belongs to corpus 'task', not {self.corpus!r}; set corpus: task")
+        if self.corpus in ("stdlib", "files", "task") and self.dataset_config is not None:
             raise ValueError(
                 f"dataset_config belongs to Hugging Face datasets, not to corpus {self.corpus!r}"
             )
         return self
+
+    @property
+    def title(self) -> str:
+        """What the held-out part is, in words."""
+        return (
+            f"held-out problems of {self.task.title}"
+            if self.corpus == "task"
+            else f"validation text of {self.corpus}"
+        )

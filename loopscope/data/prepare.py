@@ -30,6 +30,7 @@ from loopscope.data.tokenizers import (
     load_tokenizer,
     train_tokenizer,
 )
+from loopscope.data.windows import Windows
 
 TOKENIZER, TRAIN, VALIDATION = "tokenizer.json", "train.tokens", "validation.tokens"
 FORMAT = 1
@@ -44,6 +45,24 @@ class PreparedData:
     validation: TokenFile
     tokenizer: AbstractTokenizer
     directory: Path
+
+    @property
+    def tokenizer_text(self) -> str:
+        """The contents of its `tokenizer.json`, as it was written."""
+        return (self.directory / TOKENIZER).read_text(encoding="utf-8")
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Of the validation text."""
+        return self.validation.bytes_per_token
+
+    def training_windows(self, sequence: int, stride: int | None = None) -> Windows:
+        """Windows to train on."""
+        return Windows(self.train, sequence, stride)
+
+    def validation_windows(self, sequence: int) -> Windows:
+        """Windows to validate on: none overlap."""
+        return Windows(self.validation, sequence)
 
 
 def prepare(config: DataConfig, progress: bool = True) -> PreparedData:
@@ -87,7 +106,7 @@ def cache_folder(config: DataConfig) -> Path:
 
 
 def _folder_name(config: DataConfig, corpus: AbstractCorpus) -> str:
-    settings = config.model_dump(mode="json", exclude={"cache", "stride"})
+    settings = config.model_dump(mode="json", exclude={"cache", "stride", "task"})
     tokenizer = settings["tokenizer"]
     path = tokenizer.pop("path")
     if path is not None:  # what is in the file counts, not where it lies

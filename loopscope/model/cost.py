@@ -1,15 +1,21 @@
-"""What a model costs, from its config alone: parameters, FLOPs, bytes.
+"""What a model costs, from its config alone: parameters, FLOPs (`model.flops` says how counted), bytes.
 
-FLOPs are those of matrix products, two per multiply-add, as `torch.utils.flop_counter` counts them. Attention
-counts the whole square of scores: kernels that skip the masked half do less, a window narrower than the text does
-not. Norms, activations and softmaxes are left out (below 1 % from width 64 up). A test holds every family's numbers
-against the counter and against the modules.
+A test holds every family's numbers against the modules, the tensors that are kept, and torch's FLOP counter.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from loopscope.model.config import ModelConfig
+from loopscope.model.flops import (
+    attention_matrices,
+    decode_flops,
+    feed_forward_matrices,
+    forward_flops,
+    training_flops,
+)
+
+__all__ = ["Cost", "cost", "decode_flops", "forward_flops", "parameters", "training_flops"]
 
 _TIME_WAVES = 256  # of the modulation's two maps
 _GATE_CHANNELS = 32  # of a layer's input, read by a gate of value embeddings
@@ -25,6 +31,7 @@ class Cost:
     ]  # parameters of embedding, prelude, shared, coda, loop, head: their sum is the above
     inference_flops: int  # per token: every loop, the last exit
     training_flops: int  # per token: forward and backward of every loop and the supervised exits
+    decode_flops: int  # per new token, beside a cache of the whole sequence: every loop, the last exit
     activation_bytes_per_loop: int  # per token: what the backward pass of one loop keeps
     cache_bytes_per_loop: int  # per token: keys and values of the shared layers, of one loop
     cache_bytes_fixed: (
@@ -57,6 +64,7 @@ def cost(
         by_part=parts,
         inference_flops=forward_flops(config, seq, depth, exits=1),
         training_flops=training_flops(config, seq, depth, read),
+        decode_flops=decode_flops(config, seq, depth),
         activation_bytes_per_loop=config.layers * _layer_activations(config, 2) * number_bytes,
         cache_bytes_per_loop=config.layers * layer_cache,
         cache_bytes_fixed=(config.prelude + config.coda) * layer_cache,
@@ -96,83 +104,16 @@ def parameters(config: ModelConfig) -> dict[str, int]:
     }
 
 
-def forward_flops(config: ModelConfig, seq: int, loops: int, exits: int) -> int:
-    """FLOPs per token of the forward pass: every loop, and `exits` exits with coda and head."""
-    return _body(config, seq, loops, exits) + exits * _head(config)
-
-
-def training_flops(config: ModelConfig, seq: int, loops: int, exits: int, backprop: int | None = None) -> int:
-    """FLOPs per token of forward and backward, twice the forward; the chunked head once more, to recompute logits.
-
-    Args:
-        backprop: loops that the gradient goes through, the last ones; earlier loops cost their forward pass only.
-    """
-    whole = 3 * _body(config, seq, loops, exits) + 4 * exits * _head(config)
-    cut = loops if backprop is None else min(backprop, loops)
-    before = _body(config, seq, loops - cut, exits=0) if cut < loops else 0
-    if (
-        config.injection.kind != "none"
-    ):  # the input still gets its gradient, through the later loops' injections
-        before = max(0, before - config.prelude * _layer_flops(config, seq, shared=False))
-    return whole - 2 * before
-
-
-def shortcut_flops(config: ModelConfig, seq: int, loops: int, heads: int = 1) -> int:
-    """What shortcut consistency adds to a training step, per token: a second exit, at half the depth on average.
-
-    A model whose states know their depth (`loop_embedding` modulation) runs a second unroll for it.
-
-    Args:
-        heads: 1 where the shorter way has a cross-entropy of its own, else 0.
-    """
-    short = max(1, loops // 2)
-    coda = _coda(config, seq)  # of the exit that is read, and once more, without gradient, of the target
-    again = _body(config, seq, short, exits=1) if config.loop_embedding == "modulation" else coda
-    return 3 * again + coda + 4 * heads * _head(config)
-
-
-def _body(config: ModelConfig, seq: int, loops: int, exits: int) -> int:
-    """All but the head. The gate is read at every loop, and one that reads the readout runs the coda for it."""
-    dim, layer = config.dim, _layer_flops(config, seq, shared=False)
-    mixed = {"gated": 4 * dim * dim, "concat": 4 * dim * dim, "write": 2 * dim * dim}.get(
-        config.injection.kind, 0
-    )
-    attention = _attention_flops(config, seq, shared=True)
-    shared = config.layers * (attention + _feed_forward_flops(config, shared=True))
-    later = config.layers * attention if config.looped == "attention" else shared
-    coda = _coda(config, seq)
-    gate = 2 * dim * config.exit_gate
-    if config.exit_gate and config.gate_reads == "readout":
-        gate += coda
-    return config.prelude * layer + shared + (loops - 1) * later + loops * (mixed + gate) + exits * coda
-
-
-def _coda(config: ModelConfig, seq: int) -> int:
-    return config.coda * _layer_flops(config, seq, shared=False) + 2 * config.dim**2 * config.coda_matrix
-
-
-def _head(config: ModelConfig) -> int:
-    return 2 * config.dim * config.vocabulary
-
-
 def _norm(config: ModelConfig) -> int:
     return config.dim * (2 if config.block.norm == "layernorm" else 1)
 
 
-def _matrices(config: ModelConfig) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """(inputs, outputs) of a layer's matrices: attention's, the feed-forward's."""
-    dim, width = config.dim, config.width
-    rows = (config.heads + 2 * config.key_value_heads) * config.head
-    wide = 2 if config.block.activation == "swiglu" else 1
-    return [(dim, rows), (dim, dim)], [*[(dim, width)] * wide, (width, dim)]
-
-
 def _layer(config: ModelConfig, norm: int, shared: bool) -> int:
-    attention, feed_forward = _matrices(config)
-    count = sum(inputs * outputs for inputs, outputs in attention + feed_forward)
+    matrices = attention_matrices(config) + feed_forward_matrices(config)
+    count = sum(inputs * outputs for inputs, outputs in matrices)
     if shared:
         rank = config.adapters.rank
-        count += config.loops * rank * sum(inputs + outputs for inputs, outputs in attention + feed_forward)
+        count += config.loops * rank * sum(inputs + outputs for inputs, outputs in matrices)
     modulated = shared and config.loop_embedding == "modulation"
     count += 4 * config.dim * (config.dim + 1) if modulated else 2 * norm
     if config.block.placement in ("sandwich", "sandwich-sum"):
@@ -193,23 +134,6 @@ def _value_gates(config: ModelConfig) -> dict[str, int]:
         "shared": gate * sum(on[first:last]),
         "coda": gate * sum(on[last:]),
     }
-
-
-def _products(config: ModelConfig, matrices: list[tuple[int, int]], shared: bool) -> int:
-    rank = config.adapters.rank if shared else 0
-    return sum(2 * inputs * outputs + 2 * rank * (inputs + outputs) for inputs, outputs in matrices)
-
-
-def _attention_flops(config: ModelConfig, seq: int, shared: bool) -> int:
-    return _products(config, _matrices(config)[0], shared) + 4 * seq * config.dim
-
-
-def _feed_forward_flops(config: ModelConfig, shared: bool) -> int:
-    return _products(config, _matrices(config)[1], shared)
-
-
-def _layer_flops(config: ModelConfig, seq: int, shared: bool) -> int:
-    return _attention_flops(config, seq, shared) + _feed_forward_flops(config, shared)
 
 
 def _layer_activations(config: ModelConfig, loop: int) -> int:

@@ -105,6 +105,8 @@ def step_does(config: ModelConfig) -> Does:
 
 def holds_scale(config: ModelConfig) -> str:
     """In a few words, what in the architecture holds the state's scale; for tables."""
+    if config.loops == 1:
+        return "nothing has to: one loop, no recurrence"
     step = step_does(config)
     if step.effect != "keeps":
         return step.why

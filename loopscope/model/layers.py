@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from loopscope.model.attention import CausalSelfAttention
 from loopscope.model.config import ModelConfig
 from loopscope.model.feed_forward import build_feed_forward
+from loopscope.past import Memory
 
 Branch = Callable[[Tensor, int], Tensor]
 
@@ -87,28 +88,44 @@ class Layer(nn.Module):
         hidden: Float[Tensor, "batch seq dim"],
         loop: int = 1,
         condition: Float[Tensor, " dim"] | None = None,
+        memory: Memory | None = None,
         values: Float[Tensor, "batch seq width"] | None = None,
     ) -> Float[Tensor, "batch seq dim"]:
         """Run the layer in loop `loop`.
 
         Args:
             condition: what `modulation` turns into gates and gains.
+            memory: keys and values of the tokens before, in generation.
             values: the tokens' value embeddings, in a layer that has them.
         """
-        attention: Branch = self.attention if values is None else partial(self.attention, values=values)
+        attention: Branch = self.attention
+        if memory is not None or values is not None:
+            attention = partial(self.attention, memory=memory, values=values)
         feed_forward: Branch = self.feed_forward
         if self.modulation is not None and condition is not None:
             gate_a, gate_f, scale_a, scale_f = self.modulation(condition).chunk(4)
             attention = _modulated(attention, gate_a, scale_a)
-            feed_forward = _modulated(self.feed_forward, gate_f, scale_f)
+            feed_forward = _modulated(feed_forward, gate_f, scale_f)
         hidden = self._add(hidden, attention, loop, self.attention_norm, self.attention_norm_after)
         if self.feed_forward_once and loop > 1:
             return hidden
+        if self.dropout.training:
+            feed_forward = _dropped(feed_forward, self.dropout)
+        return self._add(hidden, feed_forward, loop, self.feed_forward_norm, self.feed_forward_norm_after)
 
-        def dropped(x: Tensor, loop: int) -> Tensor:
-            return self.dropout(feed_forward(x, loop))
-
-        return self._add(hidden, dropped, loop, self.feed_forward_norm, self.feed_forward_norm_after)
+    def remember(
+        self,
+        hidden: Float[Tensor, "batch seq dim"],
+        loop: int,
+        condition: Tensor | None,
+        memory: Memory,
+        values: Tensor | None = None,
+    ) -> None:
+        """Keep the keys and values that attention would make of `hidden`, and run nothing else."""
+        x = hidden if self.placement == "post" else self.attention_norm(hidden)
+        if self.modulation is not None and condition is not None:
+            x = x * (1 + self.modulation(condition).chunk(4)[2])
+        self.attention.remember(x, loop, memory, values)
 
     def _add(
         self, hidden: Tensor, branch: Branch, loop: int, norm: nn.Module, after: nn.Module | None
@@ -130,3 +147,7 @@ class Layer(nn.Module):
 
 def _modulated(branch: Branch, gate: Float[Tensor, " dim"], scale: Float[Tensor, " dim"]) -> Branch:
     return lambda x, loop: gate * branch(x * (1 + scale), loop)
+
+
+def _dropped(branch: Branch, dropout: nn.Module) -> Branch:
+    return lambda x, loop: dropout(branch(x, loop))

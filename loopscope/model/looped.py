@@ -21,6 +21,7 @@ from loopscope.model.loop_embedding import build_loop_embedding
 from loopscope.model.readouts import build_readout
 from loopscope.model.start import random_start
 from loopscope.model.values import ValueEmbeddings
+from loopscope.past import AbstractPast, Memory, Part, Slot
 from loopscope.recurrence import AbstractLoopedLM, LoopContext
 
 
@@ -40,6 +41,8 @@ class LoopedTransformer(AbstractLoopedLM):
         self.loops = config.loops
         self.readout_name = config.readout.kind
         self.depth_conditioned = config.loop_embedding == "modulation"
+        self.remembers = _remembers(config)
+        self.positions_limit = config.sequence if config.positions == "learned" else None
         self.gradient_checkpointing = False
         self.token_embedding = nn.Embedding(config.vocabulary, config.dim)
         self.position_embedding = (
@@ -64,9 +67,7 @@ class LoopedTransformer(AbstractLoopedLM):
 
     def embed(self, input_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq dim"]:
         """The input e. Where `start` is not `embedding`, loop 1 replaces it by H_0 and injects it."""
-        hidden = self.token_embedding(input_ids)
-        if self.config.embedding_gain == "sqrt-dim":
-            hidden = hidden * self.config.dim**0.5
+        hidden = self._tokens(input_ids)
         if self.position_embedding is not None:
             seq = input_ids.shape[1]
             if seq > self.config.sequence:
@@ -75,29 +76,57 @@ class LoopedTransformer(AbstractLoopedLM):
                     "Shorten the input, or train with positions: rotary, which have no such limit"
                 )
             hidden = hidden + self.position_embedding.weight[:seq]
+        return self._enter(hidden, input_ids, None)
+
+    def embed_after(
+        self, input_ids: Int[Tensor, "batch seq"], past: AbstractPast
+    ) -> Float[Tensor, "batch seq dim"]:
+        hidden = self._tokens(input_ids)
+        if self.position_embedding is not None:
+            hidden = hidden + self.position_embedding.weight[past.positions]
+        return self._enter(hidden, input_ids, past)
+
+    def _tokens(self, input_ids: Tensor) -> Tensor:
+        hidden = self.token_embedding(input_ids)
+        return hidden * self.config.dim**0.5 if self.config.embedding_gain == "sqrt-dim" else hidden
+
+    def _enter(self, hidden: Tensor, input_ids: Tensor, past: AbstractPast | None) -> Tensor:
         hidden = self.input_dropout(hidden)
         for place, layer in enumerate(self.prelude):
-            hidden = self._run(layer, hidden, 1, None, self._values(place, input_ids))
+            values = self._values(place, input_ids)
+            hidden = self._run(layer, hidden, 1, None, past, Slot("embed", 1, place), values)
         return hidden if self.entry_norm is None else self.entry_norm(hidden)
 
     def core(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
     ) -> Float[Tensor, "batch seq dim"]:
+        hidden, condition = self._before_layers(hidden, loop, context)
+        for index, layer in enumerate(self.layers):
+            values = self._values(self.config.prelude + index, context.input_ids)
+            hidden = self._run(
+                layer, hidden, loop, condition, context.past, Slot("core", loop, index), values
+            )
+        return hidden
+
+    def remember(self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext) -> None:
+        assert context.past is not None, "only generation asks"
+        hidden, condition = self._before_layers(hidden, loop, context)
+        for index, layer in enumerate(self.layers):
+            assert isinstance(layer, Layer)
+            values = self._values(self.config.prelude + index, context.input_ids)
+            layer.remember(hidden, loop, condition, Memory(context.past, Slot("core", loop, index)), values)
+
+    def _before_layers(self, hidden: Tensor, loop: int, context: LoopContext) -> tuple[Tensor, Tensor | None]:
+        """What the first shared layer receives, and what modulates all of them."""
         if loop == 1:
-            hidden = self._start(hidden)
+            hidden = self._start(hidden, context.past)
         if self.injection is not None:
             decay = self._decay()
             hidden = self.injection(hidden, context.embedded, None if decay is None else decay.step())
-        condition = None
-        if self.loop_embedding is not None:
-            vector = self.loop_embedding(loop, context.loops)
-            if self.loop_embedding.added:
-                hidden = hidden + vector
-            else:
-                condition = vector
-        for place, layer in enumerate(self.layers, start=self.config.prelude):
-            hidden = self._run(layer, hidden, loop, condition, self._values(place, context.input_ids))
-        return hidden
+        if self.loop_embedding is None:
+            return hidden, None
+        vector = self.loop_embedding(loop, context.loops)
+        return (hidden + vector, None) if self.loop_embedding.added else (hidden, vector)
 
     def carry(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
@@ -115,8 +144,9 @@ class LoopedTransformer(AbstractLoopedLM):
             hidden = norm(hidden)
         if self.coda_matrix is not None:
             hidden = F.linear(hidden, self.coda_matrix)
-        for place, layer in enumerate(self.coda, start=self.config.prelude + self.config.layers):
-            hidden = self._run(layer, hidden, 1, None, self._values(place, context.input_ids))
+        for index, layer in enumerate(self.coda):
+            values = self._values(self.config.prelude + self.config.layers + index, context.input_ids)
+            hidden = self._run(layer, hidden, 1, None, context.past, Slot("readout", loop, index), values)
         return self.reading(hidden, loop, context.loops)
 
     def head(self, features: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
@@ -143,7 +173,9 @@ class LoopedTransformer(AbstractLoopedLM):
     ) -> Float[Tensor, "batch seq dim"]:
         return hidden if self.config.gate_reads == "hidden" else self.readout(hidden, loop, context)
 
-    def _start(self, entry: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq dim"]:
+    def _start(
+        self, entry: Float[Tensor, "batch seq dim"], past: AbstractPast | None
+    ) -> Float[Tensor, "batch seq dim"]:
         """H_0 as loop 1 receives it: the decay applies to it as to every later state."""
         match self.config.start:
             case "embedding":
@@ -151,7 +183,7 @@ class LoopedTransformer(AbstractLoopedLM):
             case "zero":
                 hidden = torch.zeros_like(entry)
             case "random":
-                hidden = random_start(entry, self.training)
+                hidden = random_start(entry, self.training, None if past is None else past.positions)
         decay = self._decay()
         return hidden if decay is None else decay(hidden, 0)
 
@@ -159,15 +191,30 @@ class LoopedTransformer(AbstractLoopedLM):
         return next((step for step in self.carries.values() if isinstance(step, DecayCarry)), None)
 
     def _values(self, place: int, input_ids: Tensor) -> Tensor | None:
+        """Value embeddings of layer `place`, counted from the prelude to the coda, where it has any."""
         return None if self.value_embeddings is None else self.value_embeddings(place, input_ids)
 
     def _run(
-        self, layer: nn.Module, hidden: Tensor, loop: int, condition: Tensor | None, values: Tensor | None
+        self,
+        layer: nn.Module,
+        hidden: Tensor,
+        loop: int,
+        condition: Tensor | None,
+        past: AbstractPast | None,
+        slot: Slot,
+        values: Tensor | None,
     ) -> Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            return checkpoint(layer, hidden, loop, condition, values, use_reentrant=False)
-        return layer(hidden, loop, condition, values)
+            return checkpoint(layer, hidden, loop, condition, None, values, use_reentrant=False)
+        memory = None if past is None else Memory(past, slot)
+        return layer(hidden, loop, condition, memory, values)
 
     def parameter_count(self) -> int:
         """Trainable numbers; a tied head counts once."""
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+
+
+def _remembers(config: ModelConfig) -> tuple[Part, ...]:
+    """The parts that have attention, in the order they run."""
+    parts: dict[Part, int] = {"embed": config.prelude, "core": config.layers, "readout": config.coda}
+    return tuple(part for part, layers in parts.items() if layers)

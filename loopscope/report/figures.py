@@ -1,7 +1,7 @@
 """What every figure shows, free of any plotting library: series on axes, with a title and a caption.
 
-`study_figures` and `audits` make them from records; `interactive` turns them into plotly for the page, `static`
-into PNG and SVG for papers.
+`study_figures`, `audits` and `evaluations` make them from records; `interactive` turns them into plotly for the
+page, `static` into PNG and SVG for papers.
 """
 
 import math
@@ -23,6 +23,10 @@ PALETTE = (
     "#7a3560",
 )
 DASHES = ("solid", "dash", "dot", "dashdot")
+SHADES = ("#0b7a5b", "#86c9b0", "#d6ece4", "#eceff2")
+"""Of a grid, best first, on white; the page has its own for a dark one."""
+QUIET = "#7d8590"
+"""What is beside the point: read on white and on black."""
 
 Symbol = Literal["circle", "square", "diamond", "triangle-down"]
 Ends = tuple[float | None, float | None]  # of an interval on an axis; None is the axis's own end
@@ -39,12 +43,14 @@ class Series:
     dash: str = "solid"
     low: tuple[float, ...] = ()  # lower and upper ends of intervals; empty where there are none
     high: tuple[float, ...] = ()
+    bars: Literal["", "x", "y"] = ""  # intervals as bars along an axis; "" is a band around the line
     points_only: bool = False
     dot: int = 13  # diameter of the points of a cloud, pixels
     faint: bool = False
     panel: int = 0
     label_end: str = ""  # written beside the last point in the static figures
     guide: bool = False  # a thin line without points, such as a fit through another series
+    thick: bool = False  # of a guide: a broad one, behind what it marks
     in_legend: bool = True
     symbol: Symbol = "circle"
     hollow: tuple[bool, ...] = ()  # per point; empty is none
@@ -67,11 +73,25 @@ class Area:
 
 @dataclass(frozen=True)
 class Mark:
-    """A dashed line across the figure at one value of an axis, named at its end where it is upright."""
+    """A dashed line at one value of an axis: upright with its name above, or level with its name at the right."""
 
     axis: Literal["x", "y"]
     at: float
     text: str = ""
+    between: Ends = (None, None)  # on the other axis: the line's ends; the whole figure by default
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Cells in rows, shaded by class: what is best is darkest. Row 0 is on top, at height 0; row n at -n."""
+
+    x: tuple[float, ...]  # of the columns, one apart
+    rows: tuple[str, ...]
+    classes: tuple[str, ...]  # names of the shades, at most as many as there are `SHADES`
+    shades: tuple[tuple[int | None, ...], ...]  # per row and column: the cell's class, or None for no cell
+    texts: tuple[tuple[str, ...], ...]  # inside the cells
+    notes: tuple[tuple[str, ...], ...]  # said when pointed at
+    ends: tuple[str, ...] = ()  # beside the rows, on the right
 
 
 @dataclass(frozen=True)
@@ -89,6 +109,7 @@ class Figure:
     log_y: bool = False
     wide: bool = False  # takes the whole width of the page
     whole_x: bool = False  # x counts something: ticks at whole numbers only
+    grid: Grid | None = None  # below the series
     areas: tuple[Area, ...] = ()
     marks: tuple[Mark, ...] = ()
     x_ticks: tuple[tuple[float, str], ...] = ()  # where the usual ticks would not do
@@ -96,10 +117,25 @@ class Figure:
     x_range: tuple[float, float] | None = None  # None: what holds every point
     y_range: tuple[float, float] | None = None
     height: int = 420  # pixels on the page
+    least: int = 0  # pixels of width below which it scrolls
 
     def values(self, axis: Literal["x", "y"]) -> list[float]:
         """Every value on an axis."""
-        return [value for series in self.series for value in getattr(series, axis)]
+        columns = list(self.grid.x) if self.grid and axis == "x" else []
+        return columns + [value for series in self.series for value in getattr(series, axis)]
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to draw."""
+        return not self.series and (self.grid is None or not self.grid.rows)
+
+    def first_of_their_name(self) -> list[Series]:
+        """What the legend lists: every name once, whatever panel it is in."""
+        named: dict[str, Series] = {}
+        for series in self.series:
+            if series.in_legend and not series.faint:
+                named.setdefault(series.name, series)
+        return list(named.values())
 
 
 def points(
@@ -110,6 +146,16 @@ def points(
         (float(a), float(b)) for a, b in zip(x, y, strict=False) if drawable(a, log_x) and drawable(b, log_y)
     ]
     return tuple(a for a, _ in kept), tuple(b for _, b in kept)
+
+
+def look(place: int) -> tuple[str, str]:
+    """Colour and dash of the condition at a place: the same in every figure of a page."""
+    return PALETTE[place % len(PALETTE)], DASHES[(place // len(PALETTE)) % len(DASHES)]
+
+
+def shortened(text: str, length: int) -> str:
+    """Text cut to a length, with a sign that it was."""
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def drawable(value: float, log: bool = False) -> bool:

@@ -14,6 +14,7 @@ from loopscope.report.interactive_axes import (
     plain,
     transparent,
 )
+from loopscope.report.interactive_grid import add_ends, grid_traces
 
 _LEGEND = 30
 """Pixels that a figure's height leaves to a legend of one row."""
@@ -23,13 +24,24 @@ _LONG = 30
 
 def to_plotly(figure: Figure) -> dict[str, Any]:
     """Plain data and layout; colours of text and grid are the page's, set where it is drawn."""
-    drawn = go.Figure(data=[trace for series in figure.series for trace in _traces(figure, series)])
+    listed = figure.first_of_their_name()
+    drawn = go.Figure(
+        data=[
+            *grid_traces(figure),
+            *(
+                trace
+                for series in figure.series
+                for trace in _traces(figure, series, any(series is entry for entry in listed))
+            ),
+        ]
+    )
     count = len(figure.panels)
-    named = any(mark.text for mark in figure.marks)
+    named = any(mark.text and mark.axis == "x" for mark in figure.marks)
+    pointed_at = figure.grid is not None or any(series.points_only for series in figure.series)
     layout: dict[str, Any] = {
         "margin": {"l": 62, "r": 16, "t": 34 if count > 1 else 28 if named else 12, "b": 56},
-        "hovermode": "closest" if any(series.points_only for series in figure.series) else "x unified",
-        "showlegend": sum(_in_legend(series) for series in figure.series) > 1,
+        "hovermode": "closest" if pointed_at else "x unified",
+        "showlegend": len(listed) > 1 or figure.grid is not None,
         # At the bottom of the whole drawing; the page makes room there for as many rows as it takes.
         "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
         "height": figure.height - _LEGEND,
@@ -61,6 +73,7 @@ def to_plotly(figure: Figure) -> dict[str, Any]:
         for mark in figure.marks:
             add_mark(figure, mark, suffix, layout, named=count == 1)
     layout["shapes"] += [area_shape(figure, area) for area in figure.areas]
+    add_ends(figure, layout)
     drawn.update_layout(layout)
     values: dict[str, Any] = json.loads(drawn.to_json(engine="json"), parse_float=_short)
     # Plotly's default template is 7 kB a figure and not used.
@@ -74,12 +87,12 @@ def _short(written: str) -> float:
     return int(number) if number.is_integer() and abs(number) < 1e6 else number
 
 
-def _traces(figure: Figure, series: Series) -> list[go.Scatter]:
+def _traces(figure: Figure, series: Series, listed: bool) -> list[go.Scatter]:
     suffix = "" if series.panel == 0 else str(series.panel + 1)
     axes = {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}"}
     name = plain(series.name)
     traces = []
-    if series.low:
+    if series.low and not series.bars:
         traces.append(
             go.Scatter(
                 x=[*series.x, *reversed(series.x)],
@@ -111,12 +124,13 @@ def _traces(figure: Figure, series: Series) -> list[go.Scatter]:
             y=list(series.y),
             name=name,
             mode=_mode(series),
-            line={"color": series.color, "dash": series.dash, "width": 1.3 if series.guide else 2},
+            line={"color": series.color, "dash": series.dash, "width": _width(series)},
             marker=marker,
-            opacity=0.35 if series.faint else 1.0,
+            opacity=0.35 if series.faint or series.thick else 1.0,
             legendgroup=name,
-            showlegend=_in_legend(series),
+            showlegend=listed,
             **words,
+            **_bars(series),
             **_hover(figure, series, name),
             **axes,
         )
@@ -124,8 +138,25 @@ def _traces(figure: Figure, series: Series) -> list[go.Scatter]:
     return traces
 
 
-def _in_legend(series: Series) -> bool:
-    return series.in_legend and not series.faint and series.panel == 0
+def _bars(series: Series) -> dict[str, Any]:
+    if not (series.low and series.bars):
+        return {}
+    middle = series.x if series.bars == "x" else series.y
+    return {
+        f"error_{series.bars}": {
+            "type": "data",
+            "symmetric": False,
+            "array": [high - value for value, high in zip(middle, series.high, strict=True)],
+            "arrayminus": [value - low for value, low in zip(middle, series.low, strict=True)],
+            "thickness": 1.8,
+            "width": 4,
+            "color": series.color,
+        }
+    }
+
+
+def _width(series: Series) -> float:
+    return (7 if series.thick else 1.3) if series.guide else 2
 
 
 def _mode(series: Series) -> str:

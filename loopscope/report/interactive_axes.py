@@ -3,10 +3,8 @@
 import math
 from typing import Any, Literal
 
-from loopscope.report.figures import Area, Figure, Mark, spans_decades
+from loopscope.report.figures import QUIET, Area, Figure, Mark, spans_decades
 from loopscope.report.tables import power_of_ten
-
-_SOFT = "#7d8590"  # read on white and on black
 
 
 def axis_layout(figure: Figure, axis: Literal["x", "y"]) -> dict[str, Any]:
@@ -15,6 +13,8 @@ def axis_layout(figure: Figure, axis: Literal["x", "y"]) -> dict[str, Any]:
     ticks = figure.x_ticks if axis == "x" else figure.y_ticks
     span = figure.x_range if axis == "x" else figure.y_range
     made: dict[str, Any] = {"type": "log" if log else "linear"}
+    if figure.grid:
+        made |= {"showgrid": False, "ticks": ""}  # lines would show between the cells
     if ticks:
         made |= {"tickvals": [at for at, _ in ticks], "ticktext": [plain(text) for _, text in ticks]}
     elif log:
@@ -69,8 +69,27 @@ def add_mark(figure: Figure, mark: Mark, suffix: str, layout: dict[str, Any], na
     across, along = ("x", "y") if mark.axis == "x" else ("y", "x")
     reference = {f"{across}ref": f"{across}{suffix}", f"{along}ref": f"{along}{suffix} domain"}
     ends = {f"{across}0": mark.at, f"{across}1": mark.at, f"{along}0": 0, f"{along}1": 1}
-    line = {"color": _SOFT, "width": 1.5, "dash": "dash"}
-    layout["shapes"].append({"type": "line", "layer": "below", "line": line, **reference, **ends})
+    line = {"color": QUIET, "width": 1.5, "dash": "dash"}
+    shape = {"type": "line", "layer": "below", "line": line, **reference, **ends}
+    if mark.between != (None, None):
+        part = {f"{along}ref": f"{along}{suffix}", f"{along}0": mark.between[0], f"{along}1": mark.between[1]}
+        shape |= part | {"layer": "above", "line": {"color": QUIET, "width": 2.5}}
+    layout["shapes"].append(shape)
+    if mark.text and mark.axis == "y" and not suffix:
+        at = math.log10(mark.at) if figure.log_y else mark.at
+        layout["annotations"].append(
+            {
+                "text": plain(mark.text),
+                "x": 1,
+                "y": at,
+                "xref": "x domain",
+                "yref": "y",
+                "showarrow": False,
+                "xanchor": "right",
+                "yanchor": "bottom",
+                "font": {"size": 12, "color": QUIET},
+            }
+        )
     if named and mark.text and mark.axis == "x":
         at = math.log10(mark.at) if figure.log_x else mark.at  # annotations count in decades, shapes do not
         layout["annotations"].append(
@@ -81,7 +100,7 @@ def add_mark(figure: Figure, mark: Mark, suffix: str, layout: dict[str, Any], na
                 **reference,
                 "showarrow": False,
                 "yanchor": "bottom",
-                "font": {"size": 12, "color": _SOFT},
+                "font": {"size": 12, "color": QUIET},
             }
         )
 

@@ -33,6 +33,29 @@ for (const button of document.querySelectorAll("table.headline thead button")) {
     const read = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
     return { ink: read("--ink"), soft: read("--soft"), paper: read("--paper"), line: read("--line") };
   };
+  // On a dark page the palette's dark shades would not be seen; each has a light one of the same hue.
+  const lighter = { "#7f3c00": "#f2a56b", "#004064": "#a3c9f7", "#00543d": "#8fe0be", "#7a3560": "#eeb0d6", "#57606a": "#b4bcc5" };
+  const lit = (data) => {
+    if (!matchMedia("(prefers-color-scheme: dark)").matches) return data;
+    let text = JSON.stringify(data);
+    const rgb = (hex) => [1, 3, 5].map((k) => parseInt(hex.slice(k, k + 2), 16)).join(",");
+    for (const [dark, light] of Object.entries(lighter)) {
+      text = text.replaceAll(`"${dark}"`, `"${light}"`).replaceAll(`"rgba(${rgb(dark)},`, `"rgba(${rgb(light)},`);
+    }
+    return JSON.parse(text);
+  };
+  // A grid's shades, and their legend, in the colours of the theme.
+  const shaded = (data, width) => {
+    const colors = [0, 1, 2, 3].map((k) => getComputedStyle(document.documentElement).getPropertyValue(`--shade-${k}`).trim());
+    return data.map((trace) => {
+      if (trace.type === "heatmap") {
+        const written = width / trace.x.length > 50; // narrower, and text would shrink to what nobody reads
+        return { ...trace, texttemplate: written ? trace.texttemplate : "", colorscale: colors.flatMap((c, k) => [[k / 4, c], [(k + 1) / 4, c]]) };
+      }
+      if (trace.meta?.shade !== undefined) return { ...trace, marker: { ...trace.marker, color: colors[trace.meta.shade] } };
+      return trace;
+    });
+  };
   const themed = (layout) => {
     const colors = style();
     const result = { ...layout, paper_bgcolor: colors.paper, plot_bgcolor: colors.paper,
@@ -53,7 +76,7 @@ for (const button of document.querySelectorAll("table.headline thead button")) {
       const figure = figures[plot.dataset.figure];
       plot.parentElement.classList.add("drawn"); // before drawing: what is hidden has no size
       plot.style.height = `${figure.layout.height}px`;
-      await Plotly.react(plot, figure.data, themed(figure.layout), { responsive: true, displaylogo: false,
+      await Plotly.react(plot, shaded(lit(figure.data), plot.clientWidth), themed(figure.layout), { responsive: true, displaylogo: false,
         displayModeBar: matchMedia("(hover: hover)").matches ? "hover" : false,
         modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] });
       // Room for the legend below the axes, as much as its rows turned out to take at this width.

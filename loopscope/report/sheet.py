@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def panel(figure: Figure) -> Panel:
     """A figure with its static picture."""
     picture = "data:image/svg+xml;base64," + base64.b64encode(svg(figure).encode()).decode()
     count = len(figure.panels)
-    least = 190 * count if count > 1 else 480 if figure.areas and figure.wide else 0
+    least = figure.least or (190 * count if count > 1 else 480 if figure.areas and figure.wide else 0)
     return Panel(figure.key, figure.title, figure.caption, picture, figure.wide, least, figure.height)
 
 
@@ -64,7 +65,7 @@ def render(template: str, drawn: Sequence[Figure], **values: Any) -> str:
     )
     environment.filters |= {"number": number, "panel": panel}
     return environment.get_template(template).render(
-        css=Markup(_asset("page.css") + _asset("audit.css")),
+        css=Markup(_asset("page.css") + _asset("audit.css") + _asset("evaluation.css")),
         script=Markup(_asset("page.js")),
         data=Markup(_json({figure.key: to_plotly(figure) for figure in drawn})),
         plotly=Markup(_plotly() if drawn else ""),
@@ -113,6 +114,7 @@ def _json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
+@cache
 def _plotly() -> str:
     import plotly
 

@@ -12,8 +12,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
-from loopscope.report.figures import Figure, Series
-from loopscope.report.static_series import draw_area, draw_mark, draw_series, label_ends, shortened
+from loopscope.report.figures import Figure, shortened
+from loopscope.report.static_grid import draw_grid
+from loopscope.report.static_series import draw_area, draw_mark, draw_series, label_ends
 from loopscope.report.tables import power_of_ten
 
 STYLE: Any = {
@@ -31,6 +32,8 @@ STYLE: Any = {
     "svg.hashsalt": "loopscope",  # the same figure gives the same bytes
     "text.parse_math": False,  # a condition's name is not a formula
 }
+MOST_ENDS = 8
+"""Names beside ends of lines; beyond, a legend."""
 MOST_ROWS = 12
 """Entries of a legend; beyond, colours could not be told apart."""
 
@@ -78,12 +81,15 @@ def draw(figures: Sequence[Figure], title: str | None) -> Canvas:
     """Figures side by side, each with its panels. `title` heads them all; None heads each with its own."""
     panels = [(figure, panel) for figure in figures for panel in range(len(figure.panels))]
     with matplotlib.rc_context(STYLE):
-        canvas = Canvas(figsize=(_width(figures, len(panels)), 4.0), layout="constrained")
+        size = (_width(figures, len(panels)), max(_height(figure) for figure in figures))
+        canvas = Canvas(figsize=size, layout="constrained")
         FigureCanvasAgg(canvas)
         shared = len(figures) == 1 and len(panels) > 1
         axes = canvas.subplots(1, len(panels), squeeze=False, sharey=shared)[0]
         for ax, (figure, panel) in zip(axes, panels, strict=True):
             _draw_panel(ax, figure, panel, first=ax is axes[0] or not shared, alone=title is None)
+        for figure in figures:
+            _legend([ax for ax, (owner, _) in zip(axes, panels, strict=True) if owner is figure], figure)
         if title:
             canvas.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
     return canvas
@@ -97,8 +103,15 @@ def _width(figures: Sequence[Figure], panels: int) -> float:
     return max(6.4, 2.6 * panels)
 
 
+def _height(figure: Figure) -> float:
+    """In inches, in proportion to its height on the page."""
+    return 4.0 * figure.height / 420
+
+
 def _draw_panel(ax: Any, figure: Figure, panel: int, first: bool, alone: bool) -> None:
     members = [series for series in figure.series if series.panel == panel]
+    if figure.grid:
+        draw_grid(ax, figure.grid)
     for series in members:
         draw_series(ax, series)
     _scale_axes(ax, figure)
@@ -115,10 +128,8 @@ def _draw_panel(ax: Any, figure: Figure, panel: int, first: bool, alone: bool) -
     for mark in figure.marks:
         draw_mark(ax, mark, named=not figure.panels[panel] and not alone)
     ends = [series for series in members if series.label_end]
-    if ends and len(ends) <= 8:
+    if ends and _ends_named(figure):
         label_ends(ax, ends)
-    elif panel == 0:
-        _legend(ax, members, outside=len(figure.panels) > 1 or bool(figure.areas))
 
 
 def _scale_axes(ax: Any, figure: Figure) -> None:
@@ -158,19 +169,28 @@ def _two_and_five(value: float, _: int) -> str:
     return f"{value:.3g}" if f"{value:e}"[0] in "25" else ""
 
 
-def _legend(ax: Any, members: Sequence[Series], outside: bool) -> None:
-    rows = [series for series in members if not series.faint and series.in_legend]
-    if not 1 < len(rows) <= MOST_ROWS:
+def _ends_named(figure: Figure) -> bool:
+    """Whether names stand beside the ends of lines, in place of a legend."""
+    return 0 < sum(bool(series.label_end) for series in figure.series) <= MOST_ENDS
+
+
+def _legend(axes: Sequence[Any], figure: Figure) -> None:
+    """Every name once, also where the panels do not all have it."""
+    named: dict[str, Any] = {}
+    for ax in axes:
+        for handle, name in zip(*ax.get_legend_handles_labels(), strict=True):
+            named.setdefault(name, handle)
+    few = 1 < len(named) <= MOST_ROWS or (figure.grid is not None and named)
+    if not few or _ends_named(figure):
         return
-    if outside or len(rows) > 4:
-        longest = max(len(shortened(series.name, 48)) for series in rows)
-        points = ax.figure.get_figwidth() * 72
-        columns = max(1, min(len(rows), int(points / (5.3 * longest + 50))))
-        ax.figure.legend(
-            *ax.get_legend_handles_labels(), fontsize=8.5, ncols=columns, loc="outside lower left"
-        )
+    outside = len(axes) > 1 or bool(figure.areas) or figure.grid is not None
+    if outside or len(named) > 4:
+        canvas = axes[0].figure
+        columns = int(canvas.get_figwidth() * 72 / (5.3 * max(map(len, named)) + 50))
+        columns = max(1, min(len(named), columns))
+        canvas.legend(named.values(), named.keys(), fontsize=8.5, ncols=columns, loc="outside lower left")
     else:
-        ax.legend(fontsize=8.5)
+        axes[0].legend(named.values(), named.keys(), fontsize=8.5)
 
 
 def _save(canvas: Canvas, directory: Path, key: str) -> list[Path]:

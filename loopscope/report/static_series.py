@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from loopscope.report.figures import Area, Mark, Series
+from loopscope.report.figures import Area, Mark, Series, shortened
 
 _DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
 _SYMBOLS = {"circle": "o", "square": "s", "diamond": "D", "triangle-down": "v"}
@@ -12,13 +12,18 @@ _SOFT = "#57606a"
 
 def draw_series(ax: Any, series: Series) -> None:
     """A line with its interval, a cloud of points, or a guide; with its points' labels."""
-    if series.low:
+    if series.low and series.bars:
+        _draw_bars(ax, series)
+    elif series.low:
         ax.fill_between(series.x, series.low, series.high, color=series.color, alpha=0.15, lw=0)
     name = shortened(series.name, 48) if series.in_legend and not series.faint else "_"
     if series.points_only:
         _draw_points(ax, series, name)
     elif series.guide:
-        ax.plot(series.x, series.y, _DASHES[series.dash], color=series.color, lw=1.1, alpha=0.8, label=name)
+        width, alpha = (6.0, 0.35) if series.thick else (1.1, 0.8)
+        ax.plot(
+            series.x, series.y, _DASHES[series.dash], color=series.color, lw=width, alpha=alpha, label=name
+        )
     else:
         marker = "o" if len(series.x) < 30 else None
         ax.plot(
@@ -36,6 +41,14 @@ def draw_series(ax: Any, series: Series) -> None:
     for text, place, x, y in zip(series.labels, series.places, series.x, series.y, strict=False):
         if text:
             _label(ax, text, place, x, y, series.color)
+
+
+def _draw_bars(ax: Any, series: Series) -> None:
+    middle = series.x if series.bars == "x" else series.y
+    below = [value - low for value, low in zip(middle, series.low, strict=True)]
+    above = [high - value for value, high in zip(middle, series.high, strict=True)]
+    ends = {f"{series.bars}err": (below, above)}
+    ax.errorbar(series.x, series.y, **ends, fmt="none", ecolor=series.color, elinewidth=1.5, capsize=3)
 
 
 def _draw_points(ax: Any, series: Series, name: str) -> None:
@@ -114,8 +127,29 @@ def _middle(scale: str, low: float, high: float) -> float:
 
 def draw_mark(ax: Any, mark: Mark, named: bool) -> None:
     """A dashed line; its name stands above the axes, where no line of data runs."""
-    line = ax.axvline if mark.axis == "x" else ax.axhline
-    line(mark.at, color=_SOFT, lw=1, ls=(0, (4, 3)), zorder=1)
+    dashed = {"color": _SOFT, "lw": 1, "ls": (0, (4, 3)), "zorder": 1}
+    low, high = mark.between
+    if low is not None and high is not None:
+        along = ([mark.at, mark.at], [low, high])
+        ax.plot(
+            *(along if mark.axis == "x" else along[::-1]),
+            **{**dashed, "lw": 1.8, "ls": "-", "zorder": 4},
+            label="_",
+        )
+    else:
+        (ax.axvline if mark.axis == "x" else ax.axhline)(mark.at, **dashed)
+    if mark.text and mark.axis == "y":
+        ax.annotate(
+            mark.text,
+            (1, mark.at),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 2),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+            color=_SOFT,
+            fontsize=8.5,
+        )
     if named and mark.text and mark.axis == "x":
         ax.annotate(
             mark.text,
@@ -161,8 +195,3 @@ def label_ends(ax: Any, ends: Sequence[Series]) -> None:
 
 def _right_half(ax: Any, x: float) -> bool:
     return bool(ax.transAxes.inverted().transform((x, 0))[0] > 0.5)
-
-
-def shortened(text: str, length: int) -> str:
-    """Text cut to a length, with a sign that it was."""
-    return text if len(text) <= length else text[: length - 1] + "…"

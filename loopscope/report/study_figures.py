@@ -3,16 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from loopscope.report.figures import DASHES, PALETTE, Area, Figure, Series, ramp
+from loopscope.report.figures import Area, Figure, Series, look, ramp
 from loopscope.report.statistics import Condition, averaged_curves, labels, mean_exit
 
 
 def build_figures(conditions: Sequence[Condition]) -> list[Figure]:
     """All figures that the runs have data for."""
     shown = [condition for condition in conditions if condition.completed]
-    colors = {
-        id(c): (PALETTE[i % len(PALETTE)], DASHES[(i // len(PALETTE)) % 4]) for i, c in enumerate(conditions)
-    }
+    colors = {id(condition): look(place) for place, condition in enumerate(conditions)}
     names = {id(c): name for c, name in zip(conditions, labels(conditions), strict=True)}
     makers = (
         _last_scale_over_training,

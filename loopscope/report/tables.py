@@ -8,6 +8,8 @@ from typing import Literal
 from loopscope.report.statistics import Condition, Estimate, labels, runaways
 from loopscope.results import Verdict
 
+Beyond = Literal["helps", "holds", "hurts", "unclear"]
+
 MOST_LOOPS = 6
 """Loops shown per quantity; deeper studies show the first, the last and some between."""
 
@@ -20,7 +22,7 @@ class Cell:
     sort: float | int | str = ""
     mark: str = ""  # "best", "runaway" or nothing
     interval: str = ""  # "± 0.12", under the number
-    badge: Verdict | Literal[""] = ""  # shown as a verdict, with its shape and colour
+    badge: Verdict | Beyond | Literal[""] = ""  # shown as a verdict, with its shape and colour
 
 
 @dataclass(frozen=True)

@@ -36,14 +36,17 @@ class DepthCurve:
     """Quality at every loop, in one reading.
 
     Attributes:
-        reading: `as trained`: loop k is read as exit k of an unroll to the deepest loop. `at depth`: loop k is read
-            as the last loop of an unroll of k loops. They differ where a readout or the states know the depth.
+        reading: `at depth`: loop k is read as the last loop of an unroll of k loops. `as trained`: below the trained
+            depth K, loop k is read as exit k of an unroll of K loops; from K on as the last. They differ where a
+            readout or the states know the depth.
         window_loss: per loop, mean cross-entropy of every window, in nats per token: what comparisons pair.
+        window_labels: counted labels of every window; () where all have the same number.
     """
 
     reading: Reading
     per_loop: tuple[LoopQuality, ...]
     window_loss: tuple[tuple[float, ...], ...]
+    window_labels: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -191,7 +194,10 @@ class Option:
 
 @dataclass(frozen=True)
 class Matched:
-    """One row of the compute-matched table: is looping worth it."""
+    """One row of the compute-matched table: is looping worth it.
+
+    Rows come in groups: a looped condition, then the baselines that are set against it.
+    """
 
     condition: str
     loops: int

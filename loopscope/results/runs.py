@@ -1,5 +1,6 @@
 """Records of training: what was run, what came out, and where a study keeps it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,16 @@ class LoopMetrics:
     bits_per_byte: float  # loss in bits per byte of the original text; does not
     l2_norm: float  # mean over tokens of the L2 norm of H_k
     rms: float  # mean over tokens of s_k, the root mean square of H_k over dim
+
+
+def perplexity(loss: float) -> float:
+    """exp of a loss in nats per token; infinite where it would overflow."""
+    return math.exp(loss) if loss < 700 else loss + math.inf
+
+
+def bits_per_byte(loss: float, bytes_per_token: float) -> float:
+    """A loss in nats per token as bits per byte of text with so many bytes a token."""
+    return loss / math.log(2) / bytes_per_token
 
 
 @dataclass(frozen=True)

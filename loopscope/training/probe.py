@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from loopscope.audit.checks import check_one_label_each, check_subject
+from loopscope.audit.checks import check_subject
+from loopscope.objectives.labels import check_one_label_each
 from loopscope.objectives.token_loss import IGNORE_INDEX
 from loopscope.recurrence import check_input_ids
 

@@ -1,5 +1,6 @@
 """What a person sees while a run trains: loss, scale of every loop, speed, time left."""
 
+import math
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -60,8 +61,14 @@ class ProgressDisplay:
 
     def evaluation(self, step: int, per_loop: Sequence[LoopMetrics]) -> None:
         """Show what every exit is worth on the validation set."""
-        exits = "  ".join(f"{entry.bits_per_byte:.3f} ({entry.perplexity:,.4g})" for entry in per_loop)
-        self.say(f"{self.title}  step {step}, validation bits per byte (perplexity) by loop: {exits}")
+        if any(
+            math.isnan(entry.bits_per_byte) for entry in per_loop
+        ):  # symbols of a task, which have no bytes
+            unit, exits = "perplexity", "  ".join(f"{entry.perplexity:,.4g}" for entry in per_loop)
+        else:
+            unit = "bits per byte (perplexity)"
+            exits = "  ".join(f"{entry.bits_per_byte:.3f} ({entry.perplexity:,.4g})" for entry in per_loop)
+        self.say(f"{self.title}  step {step}, validation {unit} by loop: {exits}")
 
     def say(self, text: str) -> None:
         """A line that stays."""

@@ -1,6 +1,5 @@
 """What every exit is worth on held-out windows, in one unroll per batch."""
 
-import math
 from collections.abc import Iterable
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from loopscope.objectives.token_loss import IGNORE_INDEX, chunked_cross_entropy
 from loopscope.recurrence import AbstractLoopedLM, l2_norm, scale, unroll
-from loopscope.results import LoopMetrics
+from loopscope.results import LoopMetrics, bits_per_byte, perplexity
 
 Batches = Iterable[tuple[Int[Tensor, "batch seq"], Int[Tensor, "batch seq"]]]
 
@@ -65,8 +64,8 @@ def loop_metrics(loop: int, nats: float, l2: float, rms: float, bytes_per_token:
     return LoopMetrics(
         loop=loop,
         loss=nats,
-        perplexity=math.exp(nats) if nats < 700 else math.inf,
-        bits_per_byte=nats / math.log(2) / bytes_per_token,
+        perplexity=perplexity(nats),
+        bits_per_byte=bits_per_byte(nats, bytes_per_token),
         l2_norm=l2,
         rms=rms,
     )

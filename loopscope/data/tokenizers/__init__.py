@@ -9,6 +9,7 @@ from loopscope.data.tokenizers.base import AbstractTokenizer
 from loopscope.data.tokenizers.bpe import BPETokenizer
 from loopscope.data.tokenizers.byte import ByteTokenizer
 from loopscope.data.tokenizers.file import FileTokenizer, file_hash, read_tokenizer_file
+from loopscope.data.tokenizers.symbols import SymbolTokenizer
 from loopscope.data.tokenizers.word import WordTokenizer
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "BPETokenizer",
     "ByteTokenizer",
     "FileTokenizer",
+    "SymbolTokenizer",
     "WordTokenizer",
     "file_hash",
     "load_tokenizer",
@@ -70,7 +72,9 @@ def tokenizer_from_text(text: str) -> AbstractTokenizer:
             return BPETokenizer(Tokenizer.from_str(json.dumps(data["tokenizer"])))
         case "bytes":
             return ByteTokenizer()
+        case "symbols":
+            return SymbolTokenizer(data["symbols"])
         case "file":
             return FileTokenizer(json.dumps(data["tokenizer"], ensure_ascii=False))
         case other:
-            raise ValueError(f"tokenizer kind {other!r} is not known; known: word, bpe, bytes, file")
+            raise ValueError(f"tokenizer kind {other!r} is not known; known: word, bpe, bytes, file, symbols")

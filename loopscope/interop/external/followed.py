@@ -60,6 +60,8 @@ class Followed(AbstractLoopedLM):
     otherwise the states of all loops of an unroll, which the forward is answered with.
     """
 
+    narrows = False
+
     def __init__(
         self,
         module: nn.Module,

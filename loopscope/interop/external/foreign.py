@@ -56,6 +56,7 @@ class Foreign(AbstractLoopedLM):
     """
 
     family: ClassVar[str]
+    narrows = False
 
     def __init__(self, module: nn.Module, loops: Any) -> None:
         super().__init__()

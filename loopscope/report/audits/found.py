@@ -22,17 +22,20 @@ def find_audits(folder: Path) -> FoundAudits:
     Figures show the first few models: in this order those are of different conditions. A file that is not an
     audit is named on the page and costs nobody the report.
     """
-    paths = sorted(folder.glob(f"*/seed-*/{AUDIT}"), key=lambda path: (_seed(path), path))
     audits: list[tuple[AuditedModel, str]] = []
     unread = []
-    for path in [folder / AUDIT, *paths]:
-        if not path.is_file():
-            continue
+    for path in run_folders(folder, AUDIT):
         try:
             audits += [(audited, path.parent.name) for audited in load_audits(path)]
         except ValueError as error:
             unread.append(str(error).replace(f"{folder}/", ""))
     return FoundAudits(tuple(_with_seeds(audits)), tuple(unread))
+
+
+def run_folders(folder: Path, name: str) -> list[Path]:
+    """Files of a name in a run's folder and in those of a study's runs, first seeds first."""
+    paths = sorted(folder.glob(f"*/seed-*/{name}"), key=lambda path: (_seed(path), path))
+    return [path for path in [folder / name, *paths] if path.is_file()]
 
 
 def _with_seeds(audits: list[tuple[AuditedModel, str]]) -> list[AuditedModel]:

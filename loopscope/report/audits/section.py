@@ -65,27 +65,27 @@ def build_section(audits: Sequence[AuditedModel]) -> AuditSection:
             "Drift",
             "What the carried scale comes to. A scale that nothing holds grows with every loop, and goes on growing "
             "where the model is run deeper than it was trained.",
-            _drawn(drift(models), turning(models)),
+            drawn(drift(models), turning(models)),
         ),
         Block(
             "interventions",
             "Interventions",
             "The scale changed by hand, without training. What an exit cannot see costs it nothing; what the loops "
             "themselves do with scale shows at the exits after.",
-            _drawn(final_sweep(models), clamp(models), rescaled(models)),
+            drawn(final_sweep(models), clamp(models), rescaled(models)),
         ),
         Block(
             "tokens",
             "Tokens",
             "Whether the scale is everybody's or that of a few tokens and channels.",
-            _drawn(norms(models), shares(models)),
+            drawn(norms(models), shares(models)),
         ),
         Block(
             "dynamics",
             "Dynamics",
             "How the recurrence moves its state: whether small changes grow, how large the steps are, and whether "
             "loops agree on a direction.",
-            _drawn(jacobian(models), cosines(models), step_size(models), increment(models)),
+            drawn(jacobian(models), cosines(models), step_size(models), increment(models)),
         ),
     )
     return AuditSection(
@@ -103,7 +103,7 @@ def build_section(audits: Sequence[AuditedModel]) -> AuditSection:
     )
 
 
-def _drawn(*figures: Figure) -> tuple[Figure, ...]:
+def drawn(*figures: Figure) -> tuple[Figure, ...]:
     """Those that have something to show, with none left alone in half a row."""
     kept = [figure for figure in figures if figure.series]
     halves = 0

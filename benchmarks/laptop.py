@@ -1,0 +1,176 @@
+"""The published conditions at laptop size: train, evaluate, compare, and write the tables of docs/results/laptop.md.
+
+    python -m benchmarks.laptop --out runs/laptop                 # three seeds of seven conditions: hours on one core
+    python -m benchmarks.laptop --out runs/laptop --tables-only   # from what is there
+
+Each step is a command that goes on where it stopped: `loopscope study`, `evaluate depth`, `evaluate compare --time`,
+`audit`, `evaluate exits` (first seed) and `report`. `--tables-only` reads their records.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.environment import environment
+from loopscope.evaluation.student import over_seeds
+from loopscope.results import (
+    Comparison,
+    Interval,
+    LoopQuality,
+    ModelEvaluation,
+    load_audits,
+    load_comparison,
+    load_evaluation,
+)
+
+CONDITIONS = (
+    *("dense/rmsnorm", "dense/raw", "dense/final-only", "dense/rmsnorm+penalty", "terminal/rmsnorm"),
+    *("unlooped", "unlooped-deep"),
+)
+
+
+def main() -> None:
+    """Run what is missing, then print the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/laptop"))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--tables-only", action="store_true")
+    options = parser.parse_args()
+    out = options.out
+    if not options.tables_only:
+        _run(options)
+    runs = [load_evaluation(path) for path in sorted(out.glob("*/seed-*/evaluation.json"))]
+    groups: dict[str, list[ModelEvaluation]] = {}
+    for run in runs:
+        if run is not None and run.depth:
+            groups.setdefault(str(run.condition), []).append(run)
+    comparison = load_comparison(out)
+    if not groups or comparison is None:
+        raise ValueError(f"{out} has no evaluation and comparison yet; leave out --tables-only")
+    print(_depths(groups, out))
+    print(_matched(comparison))
+    print(_exits(groups))
+    print("\n".join(f"- {sentence}" for sentence in comparison.sentences))
+    print(
+        json.dumps(
+            {"benchmark": "laptop", "runs": len(runs), **environment(), "settings": comparison.settings}
+        )
+    )
+
+
+def _run(options: argparse.Namespace) -> None:
+    out, threads = str(options.out), ["--threads", str(options.threads)]
+    training = [
+        *("--training.steps", str(options.steps), "--training.threads", str(options.threads)),
+        *("--training.evaluate-every", "100", "--training.checkpoint-every", "100"),
+    ]
+    names = ["--conditions", ",".join(CONDITIONS), "--seeds", str(options.seeds)]
+    _loopscope("study", "--size", "laptop", *names, "--out", out, *training)
+    _loopscope("evaluate", "depth", out, *threads)
+    _loopscope("evaluate", "compare", out, "--time", *threads)
+    _loopscope("audit", out, *threads)
+    first = [str(path) for path in sorted(options.out.glob("*/seed-0")) if "unlooped" not in path.parent.name]
+    _loopscope("evaluate", "exits", *first, *threads)
+    _loopscope("report", out)
+
+
+def _loopscope(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "loopscope.cli", *arguments], check=True)
+
+
+def _depths(groups: dict[str, list[ModelEvaluation]], out: Path) -> str:
+    """One row per condition: bits per byte, perplexity and norm by loop, means over seeds."""
+    lines = [
+        "| condition | verdict | perplexity, loops 1 / 2 / 3 / 4 / 8 | bits per byte at K | L2 norm, loops 1 / 4 / 8 |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for condition in CONDITIONS:
+        group = groups.get(condition, [])
+        if not group:
+            continue
+        depth, trained = len(group[0].depth[0].per_loop), group[0].trained_loops
+        perplexity = [_mean(group, loop, lambda q: q.perplexity) for loop in (1, 2, 3, 4, 8) if loop <= depth]
+        norm = [_mean(group, loop, lambda q: q.l2_norm) for loop in (1, 4, 8) if loop <= depth]
+        bits = _mean(group, trained, lambda q: q.bits_per_byte)
+        row = [condition, _verdict(out, condition), _list(perplexity), _interval(bits, 3), _list(norm)]
+        lines.append(f"| {' | '.join(row)} |")
+        if len(group[0].depth) > 1:
+            exits = [
+                over_seeds([run.depth[1].per_loop[loop].perplexity for run in group])
+                for loop in range(trained)
+            ]
+            lines.append(f"| {condition}, exits as trained | | {_list(exits)} | | |")
+    return "\n".join(lines) + "\n"
+
+
+def _matched(comparison: Comparison) -> str:
+    lines = [
+        "| model | role | parameters | FLOPs/token | training FLOPs | bits per byte | against looped | separated |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in comparison.matched:
+        flops = [f"{value:.3g}" if value else "" for value in (row.inference_flops, row.training_flops)]
+        against = "" if row.against is None else _interval(row.against, 3, sign=True)
+        separated = "" if row.against is None else "yes" if row.separated else "no"
+        cells = [row.condition, row.role, f"{row.parameters:,}", *flops, _interval(row.bits_per_byte, 3)]
+        lines.append(f"| {' | '.join([*cells, against, separated])} |")
+    return "\n".join(lines) + "\n"
+
+
+def _exits(groups: dict[str, list[ModelEvaluation]]) -> str:
+    """Thresholds chosen for at most 1 % more perplexity, on text they were not chosen on."""
+    lines = [
+        "| condition | rule | unit | mean loops | perplexity against full depth | held |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for condition in CONDITIONS:
+        for run in groups.get(condition, []):
+            for entry in run.exits.calibrations if run.exits else ():
+                if entry.target != "perplexity":
+                    continue
+                if entry.tested_on is None:
+                    cells = [condition, entry.rule, entry.unit, "", "", "not met"]
+                else:
+                    ratio = entry.tested_on.perplexity / entry.full_depth.perplexity - 1
+                    held = "yes" if entry.held else "no"
+                    loops = f"{entry.tested_on.mean_loops:.2f}"
+                    cells = [condition, entry.rule, entry.unit, loops, f"{100 * ratio:+.2f} %", held]
+                lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _mean(group: list[ModelEvaluation], loop: int, of: Callable[[LoopQuality], float]) -> Interval:
+    return over_seeds([of(run.depth[0].per_loop[loop - 1]) for run in group], least=3)
+
+
+def _verdict(out: Path, condition: str) -> str:
+    folder = "".join(sign if sign.isalnum() or sign in "-+." else "_" for sign in condition)
+    path = out / folder / "seed-0" / "audit.json"
+    return load_audits(path)[0].report.verdict if path.is_file() else ""
+
+
+def _list(intervals: list[Interval]) -> str:
+    return " / ".join(_short(interval.mean) for interval in intervals)
+
+
+def _interval(value: Interval, digits: int, sign: bool = False) -> str:
+    plus = "+" if sign else ""
+    mean = f"{value.mean:{plus}.{digits}f}"
+    if value.low is None or value.high is None:
+        return mean
+    return f"{mean} ({value.low:{plus}.{digits}f} to {value.high:{plus}.{digits}f})"
+
+
+def _short(value: float) -> str:
+    return f"{value:.1e}" if value >= 1e6 else f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    main()

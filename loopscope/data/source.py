@@ -1,0 +1,61 @@
+"""What a run's data section opens: text as token files, or a task whose problems are made as they are asked for."""
+
+import math
+import warnings
+from dataclasses import dataclass
+
+from loopscope.data.config import DataConfig
+from loopscope.data.prepare import PreparedData, prepare
+from loopscope.data.task_config import TaskConfig
+from loopscope.data.tasks import TaskWindows, build_task
+from loopscope.data.tokenizers import SymbolTokenizer
+
+
+@dataclass(frozen=True)
+class PreparedTask:
+    """A task, with the tokenizer of its symbols. The same methods as `PreparedData`."""
+
+    config: TaskConfig
+
+    @property
+    def tokenizer(self) -> SymbolTokenizer:
+        return SymbolTokenizer(build_task(self.config, self.config.fewest_tokens).symbols)
+
+    @property
+    def tokenizer_text(self) -> str:
+        """The contents of its `tokenizer.json`."""
+        return self.tokenizer.to_text()
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Not a number: a problem has symbols and no text, so bits per byte would mean nothing."""
+        return math.nan
+
+    def training_windows(self, sequence: int, stride: int | None = None) -> TaskWindows:
+        """Problems to train on. They do not overlap: a stride has no meaning here."""
+        return TaskWindows(build_task(self.config, sequence), "training")
+
+    def validation_windows(self, sequence: int) -> TaskWindows:
+        """Held-out problems, each with its one answer: a window is right or wrong, however training asks."""
+        config = self.config.model_copy(update={"answers": "last"})
+        found = TaskWindows(build_task(config, sequence), "validation", config.validation)
+        different = len({tuple(row) for ids, _ in found.sequential(len(found)) for row in ids.tolist()})
+        if different < config.validation / 2:
+            warnings.warn(
+                f"only {different} of {config.validation} held-out problems of {config.title} are different: exact "
+                "match rests on few. Raise the difficulty, so that there are more, or lower data.task.validation",
+                stacklevel=2,
+            )
+        return found
+
+
+def open_data(config: DataConfig, progress: bool = True) -> PreparedData | PreparedTask:
+    """Open a task, or a corpus, which is ingested where it was not yet.
+
+    Args:
+        progress: show the ingestion (on standard error).
+
+    Raises:
+        ValueError: no such file or dataset, no text, or a token file that is damaged.
+    """
+    return PreparedTask(config.task) if config.corpus == "task" else prepare(config, progress)

@@ -1,0 +1,100 @@
+"""One step over the cache: the newest token of every row, through as many loops as its rule lets it run.
+
+A row that leaves takes no part in the deeper loops: the batch is narrowed, also in the cache. What later tokens find
+there of the one that left is the missing strategy's business.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from loopscope.generation.exits import ExitRule
+from loopscope.generation.missing import AbstractMissing
+from loopscope.generation.steps import AbstractSteps, Read
+from loopscope.generation.store import Store
+from loopscope.generation.view import View
+from loopscope.recurrence import AbstractLoopedLM, narrow, unroll, unroll_from
+
+
+class CachedSteps(AbstractSteps):
+    """Keys and values of every (loop, layer) are kept, so a step costs one token.
+
+    Memory: see `store` and, with an exit rule, `missing`.
+    """
+
+    def __init__(
+        self,
+        model: AbstractLoopedLM,
+        loops: int,
+        rule: ExitRule | None,
+        missing: type[AbstractMissing],
+        pads: Int[Tensor, " rows"],
+        capacity: int,
+    ) -> None:
+        self._model, self._loops, self._rule = model, loops, rule
+        self.store = Store(pads, capacity)
+        self._missing = missing(model, self.store, loops)
+        self._column = 0
+
+    def prefill(self, input_ids: Int[Tensor, "rows seq"]) -> None:
+        """Prompts run to full depth, so that nothing of them is missing; with a rule, through every exit too."""
+        seq = input_ids.shape[1]
+        if seq == 0:
+            return
+        past = View(self.store, slice(0, seq))
+        has_exits = "readout" in self._model.remembers
+        for state in unroll(self._model, input_ids, self._loops, past=past):
+            if has_exits and (state.is_last or self._rule is not None):
+                state.features()
+        self._column = seq
+
+    def step(self, tokens: Int[Tensor, " rows"]) -> Read:
+        columns = slice(self._column, self._column + 1)
+        self._column += 1
+        if self._rule is not None:
+            return self._until_the_rule(self._rule, tokens, columns)
+        past = View(self.store, columns)
+        (last,) = deque(unroll(self._model, tokens[:, None], self._loops, past=past), maxlen=1)
+        return Read(last.logits()[:, -1], torch.full((len(tokens),), self._loops))
+
+    def _until_the_rule(self, rule: ExitRule, tokens: Tensor, columns: slice) -> Read:
+        past = View(self.store, columns, complete=self._missing.complete)
+        states = unroll(self._model, tokens[:, None], self._loops, past=past)
+        going = torch.arange(len(tokens), device=tokens.device)
+        loops = torch.full((len(tokens),), self._loops)
+        logits: Tensor | None = None
+        before: Mapping[str, Tensor] = {}
+        state = next(states)
+        while True:
+            self._missing.visit(state)
+            leave, known = None, None
+            if not state.is_last:
+                decision = rule.decide(state, before)
+                leave, known, before = decision.leave, decision.logits, decision.kept
+                if not bool(leave.any()):
+                    state = next(states)
+                    continue
+            gone, stay = state, None
+            if leave is not None and not bool(leave.all()):
+                which, stay = leave.nonzero().squeeze(1), (~leave).nonzero().squeeze(1)
+                gone, known = narrow(state, which), None if known is None else known[which]
+            found = gone.logits()[:, -1] if known is None else known
+            self._missing.left(gone)
+            if stay is None and logits is None:  # all rows at once
+                return Read(found, loops.fill_(state.loop))
+            logits = found.new_empty(len(tokens), found.shape[1]) if logits is None else logits
+            left = going if stay is None else going[which]
+            logits[left], loops[left.cpu()] = found, state.loop
+            if stay is None:
+                return Read(logits, loops)
+            state, going = narrow(state, stay), going[stay]
+            before = {name: kept[stay] for name, kept in before.items()}
+            states = unroll_from(state, state.hidden)
+            state = next(states)
+
+    def select(self, rows: Int[Tensor, " rows"]) -> None:
+        self.store.select(rows)
+        self._missing.select(rows)

@@ -1,0 +1,152 @@
+"""The loop of generation: read logits, draw, look whether a text has ended, and say what came.
+
+`stream` yields one `Step` per token of the batch; `generate` collects them. Rows whose text has ended leave the
+batch: cache, strategy and generators are cut, and the others go on as they would alone.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from loopscope.generation.cached import CachedSteps
+from loopscope.generation.missing import check_missing
+from loopscope.generation.padding import to_the_right
+from loopscope.generation.sampling import Sampler
+from loopscope.generation.settings import (
+    Settings,
+    check_prompts,
+    check_settings,
+    check_vocabulary,
+    device_of,
+    reading,
+)
+from loopscope.generation.steps import AbstractSteps, RecomputedSteps
+from loopscope.generation.stopping import Ending, Reason
+from loopscope.recurrence import AbstractLoopedLM
+
+
+@dataclass(frozen=True)
+class New:
+    """One new token of one row.
+
+    Attributes:
+        row: of the batch that was given.
+        loops: the loop at which it was read.
+        text: what is certain to be text now; empty without a tokenizer, or while characters are incomplete.
+        ended: why the row ends with it, or None.
+    """
+
+    row: int
+    token: int
+    loops: int
+    text: str
+    ended: Reason | None
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What was generated, row by row.
+
+    Attributes:
+        tokens: new tokens, without the prompt.
+        loops: the loop that each of them was read at.
+        texts: their text; empty strings without a tokenizer.
+        ended: why each row ended: `length`, `eos` or `stop`.
+    """
+
+    tokens: tuple[tuple[int, ...], ...]
+    loops: tuple[tuple[int, ...], ...]
+    texts: tuple[str, ...]
+    ended: tuple[Reason, ...]
+
+    @property
+    def mean_loops(self) -> float:
+        """Over all new tokens."""
+        counts = [count for row in self.loops for count in row]
+        return sum(counts) / len(counts)
+
+
+def generate(
+    model: AbstractLoopedLM,
+    input_ids: Int[Tensor, "batch seq"],
+    settings: Settings,
+    attention_mask: Any = None,
+) -> Generated:
+    """Everything `stream` yields, collected."""
+    rows: list[list[New]] = [[] for _ in range(len(input_ids))]
+    for news in stream(model, input_ids, settings, attention_mask):
+        for new in news:
+            rows[new.row].append(new)
+    return Generated(
+        tokens=tuple(tuple(new.token for new in row) for row in rows),
+        loops=tuple(tuple(new.loops for new in row) for row in rows),
+        texts=tuple("".join(new.text for new in row) for row in rows),
+        ended=tuple(row[-1].ended or "length" for row in rows),
+    )
+
+
+def stream(
+    model: AbstractLoopedLM, input_ids: Any, settings: Settings, attention_mask: Any = None
+) -> Generator[list[New], None, None]:
+    """Yield the new tokens of every row that goes on, step by step.
+
+    Args:
+        input_ids: prompts, [batch, seq].
+        attention_mask: [batch, seq], 0 at padding, which may be left or right; None where there is none.
+
+    Raises:
+        ValueError: bad input; on the call, before anything runs.
+    """
+    check_prompts(model, input_ids)
+    ids, pads = to_the_right(input_ids.to(device_of(model)), attention_mask)
+    check_settings(settings, model, ids.shape[1], settings.stopping.new_tokens)
+    check_vocabulary(model, ids)
+    return _stream(model, ids, pads, settings)
+
+
+def _stream(
+    model: AbstractLoopedLM, ids: Tensor, pads: Tensor, settings: Settings
+) -> Generator[list[New], None, None]:
+    steps = make_steps(model, settings, pads, ids.shape[1] + settings.stopping.new_tokens)
+    prompts = [ids[row, pad:].tolist() for row, pad in enumerate(pads.tolist())]
+    endings = [Ending(settings.stopping, settings.tokenizer, prompt) for prompt in prompts]
+    # Entries that the tokenizer does not have were never trained, and have no text.
+    entries = getattr(settings.tokenizer, "vocabulary_size", None)
+    sampler, rows, tokens = Sampler(settings.sampling, len(ids)), list(range(len(ids))), ids[:, -1]
+    parts = list(model.modules())
+    with reading(parts):
+        steps.prefill(ids[:, :-1])
+    while rows:
+        with reading(parts):
+            read = steps.step(tokens)
+            tokens = sampler.draw(read.logits[:, :entries])
+        news = [
+            New(row, token, loops, *endings[row].push(token))
+            for row, token, loops in zip(rows, tokens.tolist(), read.loops.tolist(), strict=True)
+        ]
+        yield news
+        going = [place for place, new in enumerate(news) if new.ended is None]
+        if len(going) < len(rows) and going:
+            kept = torch.tensor(going, device=tokens.device)
+            steps.select(kept)
+            sampler.select(going)
+            tokens = tokens[kept]
+        rows = [rows[place] for place in going]
+
+
+def make_steps(
+    model: AbstractLoopedLM, settings: Settings, pads: Int[Tensor, " rows"], capacity: int
+) -> AbstractSteps:
+    """Cached where the model can and the settings say so.
+
+    Args:
+        capacity: columns of the longest text that may come.
+    """
+    loops = model.loops if settings.loops is None else settings.loops
+    if settings.cache and model.remembers:
+        return CachedSteps(model, loops, settings.rule, check_missing(settings.missing), pads, capacity)
+    return RecomputedSteps(model, loops, settings.rule, pads)

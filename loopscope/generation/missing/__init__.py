@@ -1,0 +1,30 @@
+"""What deeper loops see of tokens that left early. A new strategy is a file here and a line below."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from loopscope.generation.missing.base import AbstractMissing
+from loopscope.generation.missing.fill import Fill
+from loopscope.generation.missing.lazy import Lazy
+from loopscope.generation.missing.reuse import Reuse
+
+__all__ = ["STRATEGIES", "AbstractMissing", "Fill", "Lazy", "Reuse", "check_missing"]
+
+STRATEGIES: Mapping[str, type[AbstractMissing]] = {kind.name: kind for kind in (Lazy, Fill, Reuse)}
+
+
+def check_missing(name: Any) -> type[AbstractMissing]:
+    """The strategy of this name.
+
+    Raises:
+        ValueError: no such strategy.
+    """
+    if name not in STRATEGIES:
+        near = get_close_matches(str(name), STRATEGIES, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(
+            f"missing is {name!r}{hint} It is one of lazy (exact, computed when needed), fill (the exited state's "
+            "keys and values) and reuse (those of the deepest loop that ran)"
+        )
+    return STRATEGIES[name]

@@ -1,0 +1,58 @@
+"""What happens to the keys and values that a token never computed, because it left early."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from jaxtyping import Int
+from torch import Tensor
+
+from loopscope.generation.store import Store
+from loopscope.generation.view import View
+from loopscope.past import Slot
+from loopscope.recurrence import AbstractLoopedLM, LoopState
+
+
+class AbstractMissing(ABC):
+    """A strategy: later tokens that go deeper must find something of every earlier token there.
+
+    Attributes:
+        name: what the command line calls it.
+        exact: whether what they find is what a run at full depth would have left.
+    """
+
+    name: ClassVar[str]
+    exact: ClassVar[bool] = False
+
+    def __init__(self, model: AbstractLoopedLM, store: Store, loops: int) -> None:
+        self.model, self.store, self.loops = model, store, loops
+
+    def visit(self, state: LoopState) -> None:  # noqa: B027 - most need nothing
+        """A loop has run for the newest tokens, and nobody has left yet."""
+
+    @abstractmethod
+    def left(self, state: LoopState) -> None:
+        """The newest tokens of these rows left at this loop; their exit has been read."""
+
+    def complete(self, slot: Slot, rows: Int[Tensor, " rows"] | None) -> None:  # noqa: B027 - most need nothing
+        """New tokens of these rows are about to look at a slot."""
+
+    def select(self, rows: Int[Tensor, " rows"]) -> None:  # noqa: B027 - most need nothing
+        """All other rows have ended."""
+
+    def copy_exits(self, state: LoopState) -> None:
+        """Layers behind the loops: exits that a token was not read at get the keys and values of its own exit."""
+        past, columns = newest(state)
+        own = [slot for slot in past.written if slot.part == "readout" and slot.loop == state.loop]
+        for loop in range(1, self.loops + 1):
+            for slot in own:
+                target = Slot("readout", loop, slot.layer)
+                if target not in past.written:
+                    self.store.copy(slot, target, past.rows, columns)
+
+
+def newest(state: LoopState) -> tuple[View, slice]:
+    """The past of a state of newest tokens, and their one column."""
+    past = state.context.past
+    assert isinstance(past, View), "generation made it"
+    assert isinstance(past.columns, slice), "newest tokens share a column"
+    return past, past.columns

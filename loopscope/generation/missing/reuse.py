@@ -1,0 +1,22 @@
+"""reuse: deeper loops see the keys and values of the deepest loop that a token ran.
+
+Costs a copy per layer and skipped loop at the time of the exit; keeps nothing beside the cache.
+"""
+
+from loopscope.generation.missing.base import AbstractMissing, newest
+from loopscope.past import Slot
+from loopscope.recurrence import LoopState
+
+
+class Reuse(AbstractMissing):
+    """Approximate: keys of one loop answer queries of another. Nothing is computed."""
+
+    name = "reuse"
+
+    def left(self, state: LoopState) -> None:
+        past, columns = newest(state)
+        last = [slot for slot in self.store.slots() if slot.part == "core" and slot.loop == state.loop]
+        for loop in range(state.loop + 1, self.loops + 1):
+            for slot in last:
+                self.store.copy(slot, Slot("core", loop, slot.layer), past.rows, columns)
+        self.copy_exits(state)

@@ -1,0 +1,72 @@
+"""Batches of texts of different lengths: padded left or right, and moved to where generation wants them."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+
+def pad(
+    rows: Sequence[Sequence[int]], side: Literal["left", "right"] = "left"
+) -> tuple[Int[Tensor, "batch seq"], Int[Tensor, "batch seq"]]:
+    """Token ids of different lengths as one batch, and its mask (1 for a token, 0 for padding).
+
+    Raises:
+        ValueError: no rows, or an empty one.
+    """
+    for number, row in enumerate(rows):
+        if len(row) == 0:
+            raise ValueError(f"prompt {number} is empty; give every prompt at least one token")
+    if not rows:
+        raise ValueError("there are no prompts; give at least one")
+    width = max(map(len, rows))
+    ids = torch.zeros(len(rows), width, dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for place, row in enumerate(rows):
+        columns = slice(width - len(row), width) if side == "left" else slice(0, len(row))
+        ids[place, columns] = torch.as_tensor(list(row), dtype=torch.int64)
+        mask[place, columns] = 1
+    return ids, mask
+
+
+def to_the_right(
+    input_ids: Int[Tensor, "batch seq"], attention_mask: Any
+) -> tuple[Int[Tensor, "batch longest"], Int[Tensor, " batch"]]:
+    """Every row's tokens moved to the end of the batch, so that all go on in the same column; and padding per row.
+
+    Args:
+        attention_mask: [batch, seq], not 0 at tokens; None where there is no padding. Left, right, or both.
+
+    Raises:
+        ValueError: another shape, a row without a token, or padding inside a text.
+    """
+    batch, seq = input_ids.shape
+    if attention_mask is None:
+        return input_ids, torch.zeros(batch, dtype=torch.int64, device=input_ids.device)
+    if not isinstance(attention_mask, Tensor) or attention_mask.shape != input_ids.shape:
+        shape = tuple(getattr(attention_mask, "shape", ()))
+        raise ValueError(
+            f"attention_mask is a {type(attention_mask).__name__} of shape {shape}; it must be a tensor of the "
+            f"shape of input_ids, {tuple(input_ids.shape)}, with 1 at tokens and 0 at padding"
+        )
+    tokens = attention_mask.to(input_ids.device) != 0
+    lengths = tokens.sum(dim=1)
+    if bool((lengths == 0).any()):
+        row = int((lengths == 0).nonzero()[0])
+        raise ValueError(f"row {row} of attention_mask has no token; give every prompt at least one")
+    first = tokens.int().argmax(dim=1)
+    last = seq - tokens.flip(1).int().argmax(dim=1)
+    holes = last - first != lengths
+    if bool(holes.any()):
+        row = int(holes.nonzero()[0])
+        raise ValueError(
+            f"row {row} of attention_mask has padding between tokens; padding is before or after a text, not in it"
+        )
+    pads = seq - lengths
+    source = torch.arange(seq, device=input_ids.device)[None] - (seq - last)[:, None]
+    moved = input_ids.gather(1, source.clamp(min=0))
+    trim = int(pads.min())  # columns that are padding in every row
+    is_token = torch.arange(seq, device=input_ids.device)[None] >= pads[:, None]
+    return moved.where(is_token, 0)[:, trim:], pads - trim

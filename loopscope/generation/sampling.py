@@ -1,0 +1,136 @@
+"""From logits to the next token: the likeliest, or a draw. The filters are transformers' logits processors.
+
+Every row draws with a generator of its own, on the CPU, so that its text depends on its seed and its logits alone:
+not on its neighbours, nor on the device.
+"""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from loopscope.recurrence import wide
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn. Without any of the first four: the likeliest token (greedy).
+
+    Attributes:
+        temperature: what logits are divided by; 1 where only a filter is given.
+        top_k: keep the k likeliest.
+        top_p: keep the likeliest that together have this probability.
+        min_p: keep what has at least this share of the likeliest's probability.
+        seed: row r of a batch draws with seed + r, so that it draws what it would alone with that seed. None: 0.
+    """
+
+    temperature: Any = None
+    top_k: Any = None
+    top_p: Any = None
+    min_p: Any = None
+    seed: Any = None
+
+    @property
+    def greedy(self) -> bool:
+        """Whether nothing is drawn."""
+        return all(value is None for value in (self.temperature, self.top_k, self.top_p, self.min_p))
+
+    def check(self) -> None:
+        """Refuse settings that make no sense, warn of one without effect.
+
+        Raises:
+            ValueError: the setting, its value, its range.
+        """
+        if self.temperature is not None and not (_number(self.temperature) and self.temperature > 0):
+            raise ValueError(
+                f"temperature is {self.temperature!r}; it must be a number above 0. Leave it out for the likeliest "
+                "token at every step"
+            )
+        if self.top_k is not None and not (_whole(self.top_k) and self.top_k >= 1):
+            raise ValueError(
+                f"top_k is {self.top_k!r}; it must be a whole number from 1 up: how many tokens to keep"
+            )
+        if self.top_p is not None and not (_number(self.top_p) and 0 < self.top_p <= 1):
+            raise ValueError(
+                f"top_p is {self.top_p!r}; it must be above 0 and at most 1: the probability to keep"
+            )
+        if self.min_p is not None and not (_number(self.min_p) and 0 <= self.min_p <= 1):
+            raise ValueError(
+                f"min_p is {self.min_p!r}; it must be from 0 to 1: a share of the likeliest's probability"
+            )
+        if self.seed is not None and not (_whole(self.seed) and 0 <= self.seed < 2**63):
+            raise ValueError(f"seed is {self.seed!r}; it must be a whole number from 0 up")
+        if self.greedy and self.seed is not None:
+            warnings.warn(
+                f"seed {self.seed} has no effect: the likeliest token is taken. Set temperature, top_k, top_p or min_p",
+                stacklevel=2,
+            )
+
+
+class Sampler:
+    """Draws for the rows of one batch."""
+
+    def __init__(self, sampling: Sampling, rows: int) -> None:
+        self.sampling = sampling
+        self._filters = _filters(sampling)
+        first = sampling.seed or 0
+        self._generators = [torch.Generator().manual_seed(first + row) for row in range(rows)]
+
+    def draw(self, logits: Float[Tensor, "rows vocab"]) -> Int[Tensor, " rows"]:
+        """The next token of every row.
+
+        Raises:
+            ValueError: logits that are not finite.
+        """
+        if not bool(logits.isfinite().all()):
+            raise ValueError(
+                "the model's logits are not finite, so there is no next token; its weights or its state diverged. "
+                "Try fewer loops, or an earlier checkpoint"
+            )
+        if self.sampling.greedy:
+            return logits.argmax(dim=-1)
+        scores = wide(logits)
+        for each in self._filters:
+            scores = each(None, scores)
+        # Inverse of the cumulative distribution: one uniform number a row, and the filtered tokens have no width.
+        reached = scores.double().softmax(dim=-1).cumsum(dim=-1)
+        uniform = torch.stack([torch.rand((), generator=generator) for generator in self._generators])
+        level = uniform.to(reached)[:, None] * reached[:, -1:]
+        return torch.searchsorted(reached, level, right=True).squeeze(1)
+
+    def select(self, rows: list[int]) -> None:
+        """All other rows have ended."""
+        self._generators = [self._generators[row] for row in rows]
+
+
+def _filters(sampling: Sampling) -> list[Any]:
+    if sampling.greedy:
+        return []
+    from transformers.generation.logits_process import (
+        MinPLogitsWarper,
+        TemperatureLogitsWarper,
+        TopKLogitsWarper,
+        TopPLogitsWarper,
+    )
+
+    filters: list[Any] = []
+    if sampling.temperature is not None and sampling.temperature != 1:
+        filters.append(TemperatureLogitsWarper(float(sampling.temperature)))
+    if sampling.top_k is not None:
+        filters.append(TopKLogitsWarper(sampling.top_k))
+    if sampling.top_p is not None and sampling.top_p < 1:
+        filters.append(TopPLogitsWarper(sampling.top_p))
+    if sampling.min_p:
+        filters.append(MinPLogitsWarper(sampling.min_p))
+    return filters
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

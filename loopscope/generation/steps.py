@@ -1,0 +1,110 @@
+"""The two ways to get the next token's logits: over a cache, or by computing the whole text anew.
+
+Both take the newest token of every row and give logits and the loop each row was read at; `select` drops rows whose
+texts have ended.
+"""
+
+from abc import ABC, abstractmethod
+from collections import deque
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from loopscope.generation.exits import ExitRule, NewestToken
+from loopscope.recurrence import AbstractLoopedLM, LoopState, unroll
+
+
+@dataclass(frozen=True)
+class Read:
+    """What one step gives.
+
+    Attributes:
+        logits: of the token after the newest one.
+        loops: the loop that each row's newest token left at.
+    """
+
+    logits: Float[Tensor, "rows vocab"]
+    loops: Int[Tensor, " rows"]
+
+
+class AbstractSteps(ABC):
+    """One batch of texts, a token longer at every step."""
+
+    @abstractmethod
+    def prefill(self, input_ids: Int[Tensor, "rows seq"]) -> None:
+        """The texts without their newest tokens; padding on the left."""
+
+    @abstractmethod
+    def step(self, tokens: Int[Tensor, " rows"]) -> Read:
+        """Add a token to every row."""
+
+    @abstractmethod
+    def select(self, rows: Int[Tensor, " rows"]) -> None:
+        """Forget all other rows."""
+
+
+class RecomputedSteps(AbstractSteps):
+    """No cache: every step runs every loop over the whole text. The reference, and what a foreign model gets.
+
+    An early exit saves nothing but the loops after the last row has left; earlier tokens always run as deep as the
+    newest one needs, so nothing is ever missing. Rows of different lengths run apart, because a model that knows no
+    past knows no padding either.
+    """
+
+    def __init__(
+        self, model: AbstractLoopedLM, loops: int, rule: ExitRule | None, pads: Int[Tensor, " rows"]
+    ) -> None:
+        self._model, self._loops, self._rule = model, loops, rule
+        self._pads = pads
+        self._ids: Tensor | None = None
+
+    def prefill(self, input_ids: Int[Tensor, "rows seq"]) -> None:
+        self._ids = input_ids
+
+    def step(self, tokens: Int[Tensor, " rows"]) -> Read:
+        self._ids = tokens[:, None] if self._ids is None else torch.cat([self._ids, tokens[:, None]], dim=1)
+        logits: Tensor | None = None
+        loops = torch.zeros(len(tokens), dtype=torch.int64)
+        for pad in self._pads.unique().tolist():
+            rows = (self._pads == pad).nonzero().squeeze(1)
+            read = self._read(self._ids[rows, pad:])
+            if logits is None:
+                logits = read.logits.new_empty(len(tokens), read.logits.shape[1])
+            logits[rows], loops[rows.cpu()] = read.logits, read.loops
+        assert logits is not None
+        return Read(logits, loops)
+
+    def _read(self, ids: Tensor) -> Read:
+        if self._rule is None:
+            (last,) = deque(unroll(self._model, ids, self._loops), maxlen=1)
+            return Read(_newest_logits(last), torch.full((len(ids),), self._loops))
+        logits: Tensor | None = None
+        loops, going = torch.zeros(len(ids), dtype=torch.int64), torch.ones(len(ids), dtype=torch.bool)
+        before: dict[str, Tensor] = {}
+        for state in unroll(self._model, ids, self._loops):
+            newest = NewestToken.of(state)
+            decision = None if state.is_last else self._rule.decide(newest, before)
+            leaving = going if decision is None else going & decision.leave.cpu()
+            if bool(leaving.any()):
+                known = None if decision is None else decision.logits
+                found = newest.logits()[:, -1] if known is None else known
+                logits = torch.zeros_like(found) if logits is None else logits
+                logits[leaving.to(found.device)] = found[leaving.to(found.device)]
+                loops[leaving] = state.loop
+                going = going & ~leaving
+            if not bool(going.any()) or decision is None:
+                break
+            before = dict(decision.kept)
+        assert logits is not None
+        return Read(logits, loops)
+
+    def select(self, rows: Int[Tensor, " rows"]) -> None:
+        self._pads = self._pads[rows]
+        self._ids = None if self._ids is None else self._ids[rows]
+
+
+def _newest_logits(state: LoopState) -> Float[Tensor, "rows vocab"]:
+    """Logits of the newest token alone: the head is not run on the others."""
+    return state.model.head(state.features()[:, -1])

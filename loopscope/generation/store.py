@@ -1,0 +1,136 @@
+"""Keys and values of one generation: a transformers `Cache` with one layer per (part, loop, layer) of the model.
+
+Texts of a batch share columns: a shorter one starts later, and what is before its start is padding. A token's column
+is the same in every slot, so what is missing in a deeper loop is a place that nobody has written yet.
+
+Memory: rows × key and value channels × capacity numbers per slot, allocated when the slot is first written: loops ×
+layers slots for the shared stack, where an unlooped model of the same layers has one per layer.
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from loopscope.past import Slot
+
+Columns = slice | Tensor
+"""Where the tokens of a call are: the same columns for every row, or places `[rows seq]` of each row's own."""
+
+
+class PlacedLayer(CacheLayerMixin):
+    """One slot: written at any rows and columns, because tokens reach it at different times."""
+
+    keys: Tensor
+    values: Tensor
+
+    def __init__(self, rows: int, capacity: int) -> None:
+        super().__init__()
+        self.rows, self.capacity, self.length = rows, capacity, 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        # Zeros, not whatever memory held: a masked value is multiplied by 0, and 0 × NaN is NaN.
+        self.keys, self.values = (
+            given.new_zeros(self.rows, given.shape[1], self.capacity, given.shape[3])
+            for given in (key_states, value_states)
+        )
+        self.is_initialized = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Write at `rows` (None: all) and `columns`; returns the whole of what is kept."""
+        rows, columns = args
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        for kept, new in ((self.keys, key_states), (self.values, value_states)):
+            if isinstance(columns, Tensor):
+                which = torch.arange(len(kept), device=kept.device) if rows is None else rows
+                kept[which[:, None], :, columns] = new.transpose(1, 2)
+            elif rows is None:
+                kept[:, :, columns] = new
+            else:
+                kept[rows, :, columns] = new
+        last = int(columns.max()) + 1 if isinstance(columns, Tensor) else columns.stop
+        self.length = max(self.length, last)
+        return self.keys, self.values
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.length + query_length, 0
+
+    def get_max_length(self) -> int:
+        return self.capacity
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep some rows: the others' texts have ended."""
+        self.rows = len(indices)
+        if self.is_initialized:
+            self.keys, self.values = self.keys[indices], self.values[indices]
+
+
+class Store:
+    """All slots of one batch.
+
+    Attributes:
+        pads: columns before each row's first token.
+        padded: whether any row has some.
+        capacity: columns there are.
+    """
+
+    def __init__(self, pads: Int[Tensor, " rows"], capacity: int) -> None:
+        self.pads, self.capacity = pads, capacity
+        self.padded = bool(pads.any())
+        self._places: dict[Slot, int] = {}
+        self.cache = self._cache()
+
+    def _cache(self) -> Cache:
+        make: Any = partial(PlacedLayer, len(self.pads), self.capacity)
+        return Cache(layer_class_to_replicate=make)
+
+    def keep(
+        self,
+        slot: Slot,
+        key: Float[Tensor, "rows heads seq head"],
+        value: Float[Tensor, "rows heads seq head"],
+        rows: Int[Tensor, " rows"] | None,
+        columns: Columns,
+    ) -> None:
+        """Write keys and values into a slot."""
+        place = self._places.setdefault(slot, len(self._places))
+        self.cache.update(key, value, place, rows, columns)
+
+    def layer(self, slot: Slot) -> PlacedLayer:
+        """The slot's keys and values, which must have been written to."""
+        found = self.cache.layers[self._places[slot]]
+        assert isinstance(found, PlacedLayer)
+        return found
+
+    def slots(self) -> list[Slot]:
+        """Slots that were written to, in that order."""
+        return list(self._places)
+
+    def copy(self, source: Slot, target: Slot, rows: Int[Tensor, " rows"] | None, columns: slice) -> None:
+        """Give `target` what `source` keeps of some tokens."""
+        kept = self.layer(source)
+        key, value = kept.keys[:, :, columns], kept.values[:, :, columns]
+        if rows is not None:
+            key, value = key[rows], value[rows]
+        self.keep(target, key, value, rows, columns)
+
+    def select(self, rows: Int[Tensor, " rows"]) -> None:
+        """Forget all other rows."""
+        self.pads = self.pads[rows]
+        self.padded = bool(self.pads.any())
+        self.cache.batch_select_indices(rows)
+        self.cache.layer_class_to_replicate = self._cache().layer_class_to_replicate
+
+    def bytes(self) -> int:
+        """Bytes of all slots."""
+        layers = (self.layer(slot) for slot in self._places)
+        return sum(kept.nbytes for layer in layers for kept in (layer.keys, layer.values))

@@ -1,0 +1,100 @@
+"""The past as one call of the model sees it: some rows of a store, and the columns of the tokens that are new."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from loopscope.generation.store import Columns, Store
+from loopscope.past import AbstractPast, Seen, Slot
+
+Made = TypeVar("Made")
+Complete = Callable[[Slot, Int[Tensor, " rows"] | None], None]
+"""Called before new tokens enter a slot: whatever earlier tokens of these rows have not computed there is due now."""
+
+
+class View(AbstractPast):
+    """A call's past.
+
+    A token sees the columns up to its own, from its row's first token on, and within the window. Distances between
+    columns are distances between positions, so windows are counted in columns. Where nothing hides anything (one new
+    column, no padding) there is no mask.
+
+    Attributes:
+        rows: of the store, or None for all.
+        columns: of the new tokens.
+        written: slots that this call has filled.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        columns: Columns,
+        rows: Int[Tensor, " rows"] | None = None,
+        complete: Complete | None = None,
+        written: set[Slot] | None = None,
+    ) -> None:
+        self.store, self.rows, self.columns = store, rows, columns
+        self.written = set() if written is None else written
+        self._complete = complete
+        self._made: dict[str, Any] = {}
+        self._pads = store.pads if rows is None else store.pads[rows]
+        self.positions = (self.places - self._pads[:, None]).clamp(min=0)
+
+    @property
+    def places(self) -> Int[Tensor, "rows seq"]:
+        """Columns of the new tokens, row by row."""
+        if isinstance(self.columns, Tensor):
+            return self.columns
+        return torch.arange(self.columns.start, self.columns.stop, device=self._pads.device)[None]
+
+    def keep(
+        self,
+        slot: Slot,
+        key: Float[Tensor, "rows heads seq head"],
+        value: Float[Tensor, "rows heads seq head"],
+    ) -> None:
+        if self._complete is not None and slot.layer == 0:
+            self._complete(slot, self.rows)
+        self.store.keep(slot, key, value, self.rows, self.columns)
+        self.written.add(slot)
+
+    def seen(self, slot: Slot, window: int | None) -> Seen:
+        kept = self.store.layer(slot)
+        if isinstance(self.columns, Tensor):
+            first, end, single = 0, self.once("end", lambda: int(self.places.max()) + 1), False
+        else:
+            end, single = self.columns.stop, self.columns.stop - self.columns.start == 1
+            first = 0 if window is None else max(0, self.columns.start - window + 1)
+        keys, values = kept.keys[:, :, first:end], kept.values[:, :, first:end]
+        if self.rows is not None:
+            keys, values = keys[self.rows], values[self.rows]
+        if not self.store.padded:
+            if single:
+                return Seen(keys, values, None, causal=False)
+            whole = not isinstance(self.columns, Tensor) and self.columns.start == 0
+            if whole and (window is None or window >= end):
+                return Seen(keys, values, None, causal=True)
+        mask = self.once(f"mask {first} {window}", lambda: self._mask(first, end, window))
+        return Seen(keys, values, mask, causal=False)
+
+    def _mask(self, first: int, end: int, window: int | None) -> Bool[Tensor, "#rows 1 seq seen"]:
+        new = self.places[:, :, None]
+        old = torch.arange(first, end, device=new.device)
+        visible = (old <= new) & (old >= self._pads[:, None, None])
+        if window is not None:
+            visible &= old > new - window
+        return (visible | (old == new))[:, None]  # padding sees itself: a row of nothing would be NaN
+
+    def once(self, name: str, make: Callable[[], Made]) -> Made:
+        if name not in self._made:
+            self._made[name] = make()
+        made: Made = self._made[name]
+        return made
+
+    def narrow(self, rows: Int[Tensor, " rows"]) -> "View":
+        columns = self.columns[rows] if isinstance(self.columns, Tensor) else self.columns
+        kept = rows if self.rows is None else self.rows[rows]
+        return View(self.store, columns, kept, self._complete, set(self.written))

@@ -1,0 +1,78 @@
+"""What the tokens before left behind: the one thing a model must read to run over new tokens alone.
+
+A model that keeps keys and values asks its context's `past` at every attention: here are the keys and values of the
+new tokens, which may they see? Where they are kept, for which rows and at which places, is the past's business.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Literal, NamedTuple, TypeVar
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Part = Literal["embed", "core", "readout"]
+Made = TypeVar("Made")
+
+
+class Slot(NamedTuple):
+    """Where one attention's keys and values are kept: `layer` of a part of the model, at `loop`.
+
+    The part is named by the method of `AbstractLoopedLM` that runs it. A prelude (`embed`) has loop 1; layers behind
+    the loops (`readout`) have the loop of their exit.
+    """
+
+    part: Part
+    loop: int
+    layer: int
+
+
+class Seen(NamedTuple):
+    """What the new tokens may look at, themselves included; what `scaled_dot_product_attention` takes."""
+
+    keys: Float[Tensor, "batch heads seen head"]
+    values: Float[Tensor, "batch heads seen head"]
+    mask: Bool[Tensor, "#batch 1 seq seen"] | None  # None: everything, or by `causal`
+    causal: bool
+
+
+class AbstractPast(ABC):
+    """Keys and values of every slot, for the rows and the places of one call.
+
+    Attributes:
+        positions: of the new tokens, each in its own row's text: 0 is the first token of a row.
+    """
+
+    positions: Int[Tensor, "batch seq"]
+
+    @abstractmethod
+    def keep(
+        self,
+        slot: Slot,
+        key: Float[Tensor, "batch heads seq head"],
+        value: Float[Tensor, "batch heads seq head"],
+    ) -> None:
+        """Keep the new tokens' keys and values in a slot."""
+
+    @abstractmethod
+    def seen(self, slot: Slot, window: int | None) -> Seen:
+        """What the new tokens may see in a slot.
+
+        Args:
+            window: tokens that a token sees, itself included; None: all before it.
+        """
+
+    @abstractmethod
+    def once(self, name: str, make: Callable[[], Made]) -> Made:
+        """What `make` returns, made once per call: for what all layers share, such as rotary angles."""
+
+    @abstractmethod
+    def narrow(self, rows: Int[Tensor, " rows"]) -> "AbstractPast":
+        """The same past for some rows of the batch: the others take no part."""
+
+
+class Memory(NamedTuple):
+    """One slot of a past: what one attention is given."""
+
+    past: AbstractPast
+    slot: Slot

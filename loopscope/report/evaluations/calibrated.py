@@ -1,0 +1,66 @@
+"""Thresholds chosen on one part of the text and measured on another, in a table."""
+
+import math
+from collections.abc import Sequence
+
+from loopscope.report.evaluations.rules import bounds, evaluated, excess, said_of
+from loopscope.report.evaluations.said import percent
+from loopscope.report.evaluations.shown import Group
+from loopscope.report.statistics import estimate
+from loopscope.report.tables import Cell, HeadlineTable, number
+from loopscope.results import Calibration
+
+
+def calibration_table(groups: Sequence[Group]) -> HeadlineTable | None:
+    """One row per condition, rule, unit and target, over seeds; None where nothing was calibrated."""
+    rows = []
+    for group in groups:
+        kinds: dict[tuple[str, str, str, float], list[Calibration]] = {}
+        for exits in evaluated(group):
+            for made in exits.calibrations:
+                kinds.setdefault((made.rule, made.unit, made.target, made.allowed), []).append(made)
+        rows += [_row(group, *kind, made, bounds(groups)) for kind, made in kinds.items()]
+    headings = (
+        ("", ("condition", "rule", "per", "target")),
+        ("on the test part", ("mean loops", "perplexity", "held")),
+    )
+    return HeadlineTable(headings, tuple(rows)) if rows else None
+
+
+def _row(
+    group: Group,
+    rule: str,
+    unit: str,
+    target: str,
+    allowed: float,
+    made: Sequence[Calibration],
+    bound: set[str],
+) -> tuple[Cell, ...]:
+    tested = [(c.tested_on, c.full_depth) for c in made if c.tested_on]
+    loops = estimate([point.mean_loops for point, _ in tested])
+    above = estimate([excess(point, full) for point, full in tested])
+    held = sum(bool(c.held) for c in made)
+    unmet = sum(not c.met for c in made)
+    asked = (
+        f"{percent(allowed - 1)} perplexity"
+        if target == "perplexity"
+        else f"{number(allowed)} loops or fewer"
+    )
+    depth = len(made[0].full_depth.left_at)
+    return (
+        Cell(group.name, group.name),
+        Cell(said_of(rule, bound), rule),
+        Cell(unit, unit),
+        Cell(asked, allowed),
+        Cell(f"{number(loops.mean)} of {depth}", loops.mean) if tested else Cell("", math.inf),
+        Cell(percent(above.mean / 100), _sortable(above.mean)) if tested else Cell("", math.inf),
+        Cell(
+            f"{held} of {len(made)}" if len(made) > 1 else "yes" if held else "no",
+            held / len(made),
+            interval=f"{unmet} not to be met" if unmet else "",
+        ),
+    )
+
+
+def _sortable(value: float) -> float:
+    return value if math.isfinite(value) else math.inf

@@ -1,0 +1,161 @@
+"""Depth curves: quality and scale at every loop, past the trained one, over seeds."""
+
+import math
+from collections.abc import Sequence
+
+from loopscope.report.evaluations.shown import MOST, Group, depth_marks, more
+from loopscope.report.figures import Figure, Series, spans_decades
+from loopscope.results.evaluations import Reading
+
+_ROOM = 0.4
+"""Room for bands above and below the lines, as a share of what the lines span: two seeds have endless bands."""
+_LINEAR = 3.0
+"""Largest over smallest value up to which an axis stays linear."""
+
+
+def quality(groups: Sequence[Group]) -> Figure:
+    """Bits per byte."""
+    both = any(len({curve.reading for model in g.models for curve in model.depth}) > 1 for g in groups[:MOST])
+    second = (
+        " Dashed: the same model with loops below the trained depth read as training read them, as exits of a full "
+        "unroll; solid: as the last loop of a shorter one."
+        if both
+        else ""
+    )
+    return _figure(
+        groups,
+        "bits_per_byte",
+        "evaluation-depth",
+        "Quality at every depth",
+        "Bits per byte on held-out text after every loop; less is better. A line that turns up past the trained depth "
+        "is a model that more loops hurt." + second,
+        "bits per byte",
+        wide=True,
+        readings=True,
+    )
+
+
+def scale(groups: Sequence[Group]) -> Figure:
+    """L2 norm of the state."""
+    return _figure(
+        groups,
+        "l2_norm",
+        "evaluation-depth-scale",
+        "Scale at every depth",
+        "L2 norm of the hidden state on the same text, before any readout. Scale that goes on growing past the trained "
+        "depth is scale that nothing holds.",
+        "L2 norm",
+    )
+
+
+def accuracy(groups: Sequence[Group]) -> Figure:
+    """Share of labels that are the likeliest token."""
+    return _figure(
+        groups,
+        "accuracy",
+        "evaluation-depth-accuracy",
+        "Accuracy at every depth",
+        "Share of labels that are the likeliest token, in percent.",
+        "labels that are right, %",
+        times=100.0,
+    )
+
+
+def exact_match(groups: Sequence[Group]) -> Figure:
+    """Share of answers that are right whole: tasks only."""
+    return _figure(
+        groups,
+        "exact_match",
+        "evaluation-depth-exact",
+        "Tasks solved at every depth",
+        "Share of windows whose every answer is right, in percent: what depth is for, and perplexity alone hides.",
+        "windows all right, %",
+        times=100.0,
+    )
+
+
+def _figure(
+    groups: Sequence[Group],
+    field: str,
+    key: str,
+    title: str,
+    caption: str,
+    y_label: str,
+    times: float = 1.0,
+    wide: bool = False,
+    readings: bool = False,
+) -> Figure:
+    on = groups[:MOST]
+    values = [
+        entry.mean
+        for group in on
+        for entry in group.per_loop(field).values()
+        if math.isfinite(entry.mean) and entry.mean > 0
+    ]
+    log = times == 1.0 and spans_decades(values, _LINEAR)
+    series = []
+    for group in on:
+        series += _lines(group, field, group.reading, times, log)
+        other: Reading = "as trained"
+        if readings and group.reading != other and group.curves(other):
+            series += _lines(group, field, other, times, log, second=True)
+    bands = any(entry.low for entry in series)
+    shown, cut = _span(series, log)
+    seeds = " The band is a 95 % Student-t interval over seeds." if bands else " One seed each: no bands."
+    return Figure(
+        key=key,
+        title=title,
+        caption=caption
+        + (seeds if readings else "")
+        + (" Wide bands, of few seeds, are cut." if cut else "")
+        + more(groups),
+        x_label="loop",
+        y_label=y_label,
+        series=tuple(series),
+        log_y=log,
+        y_range=shown,
+        whole_x=True,
+        wide=wide,
+        marks=depth_marks(on) if series else (),
+    )
+
+
+def _span(series: Sequence[Series], log: bool) -> tuple[tuple[float, float] | None, bool]:
+    """What holds the lines and as much of their bands as leaves the lines to be seen; and whether bands are cut."""
+    if not any(entry.low for entry in series):
+        return None, False
+    to, back = (math.log, math.exp) if log else (float, float)
+    lines = [to(value) for entry in series for value in entry.y]
+    ends = [to(value) for entry in series for value in (*entry.low, *entry.high)]
+    room = _ROOM * (max(lines) - min(lines)) or 0.1 * abs(lines[0]) or 1.0
+    low, high = max(min(lines) - room, min(*lines, *ends)), min(max(lines) + room, max(*lines, *ends))
+    edge = 0.04 * (high - low) or room
+    return (back(low - edge), back(high + edge)), min(ends) < low or max(ends) > high
+
+
+def _lines(
+    group: Group, field: str, reading: Reading, times: float, log: bool, second: bool = False
+) -> list[Series]:
+    kept = [
+        (float(loop), entry)
+        for loop, entry in group.per_loop(field, reading).items()
+        if math.isfinite(entry.mean) and (entry.mean > 0 or not log) and (loop <= group.trained or not second)
+    ]
+    if not kept:
+        return []
+    bands = any(entry.half is not None for _, entry in kept)
+    return [
+        Series(
+            f"{group.name}, exits as trained" if second else group.name,
+            tuple(loop for loop, _ in kept),
+            tuple(times * entry.mean for _, entry in kept),
+            group.color,
+            "dash" if second else group.dash,
+            # A log axis has no place for zero: the low end stops just above it.
+            low=tuple(times * (max(e.low, e.mean * 1e-3) if log else e.low) for _, e in kept)
+            if bands
+            else (),
+            high=tuple(times * entry.high for _, entry in kept) if bands else (),
+            in_legend=not second,
+        )
+    ]

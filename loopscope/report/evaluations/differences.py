@@ -1,0 +1,152 @@
+"""Conditions compared in pairs at one loop: a forest plot and the table behind it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from loopscope.report.evaluations.said import bounded, cell, signed
+from loopscope.report.figures import QUIET, Figure, Mark, Series, shortened
+from loopscope.report.tables import Cell, HeadlineTable, number
+from loopscope.results import Comparison, Difference
+
+MOST = 18
+"""Pairs in the figure; of more, those with the best condition are drawn. The table has all."""
+_BETTER, _WORSE = "#0072b2", "#d55e00"
+_NAME, _ROW = 46, 30
+
+
+@dataclass(frozen=True)
+class _Kind:
+    name: str
+    color: str
+    hollow: bool
+
+
+_KINDS = (
+    _Kind("the first is better", _BETTER, False),
+    _Kind("the first is worse", _WORSE, False),
+    _Kind("not separated", QUIET, True),
+)
+
+
+def chosen_loop(comparison: Comparison) -> int | None:
+    """The trained depth that most conditions share where pairs were compared there, else the deepest loop compared."""
+    loops = {entry.loop for entry in comparison.differences}
+    depths = [verdict.trained_loops for verdict in comparison.verdicts]
+    common = sorted(set(depths) & loops, key=lambda depth: (-depths.count(depth), -depth))
+    return common[0] if common else max(loops, default=None)
+
+
+def forest(comparison: Comparison) -> Figure:
+    """Difference with its interval, the largest gains on top."""
+    loop = chosen_loop(comparison)
+    pairs = [e for e in comparison.differences if e.loop == loop and math.isfinite(e.bits_per_byte.mean)]
+    shown = _few(pairs)
+    ordered = sorted(shown, key=lambda entry: entry.bits_per_byte.mean)
+    series = [
+        made
+        for kind in _KINDS
+        if (made := _series(kind, [(row, e) for row, e in enumerate(ordered) if _kind(e) is kind]))
+    ]
+    deep = bool(ordered) and all(bounded(entry.bits_per_byte) is None for entry in ordered)
+    return Figure(
+        key="evaluation-differences",
+        title=f"Conditions compared at loop {loop}",
+        caption="Bits per byte of the first minus the second, paired by seed and by window; left of zero the first is "
+        "better. "
+        + (
+            "Too few seeds for intervals: nothing is separated."
+            if deep
+            else f"Bars: {comparison.confidence:.0%} intervals. Grey: the data does not separate the two."
+        )
+        + (f" {len(shown)} of {len(pairs)} pairs; the table has all." if len(shown) < len(pairs) else ""),
+        x_label="difference in bits per byte",
+        y_label="",
+        series=tuple(series),
+        wide=True,
+        marks=(Mark("x", 0.0),),
+        y_range=(-len(ordered) + 0.4, 0.6),
+        y_ticks=tuple((-float(row), _named(entry)) for row, entry in enumerate(ordered)),
+        height=150 + _ROW * max(2, len(ordered)),
+        least=620,
+    )
+
+
+def _few(pairs: Sequence[Difference]) -> Sequence[Difference]:
+    if len(pairs) <= MOST:
+        return pairs
+    names = list(dict.fromkeys(name for entry in pairs for name in (entry.one, entry.other)))
+    standing = dict.fromkeys(names, 0.0)
+    for entry in pairs:
+        standing[entry.other] += entry.bits_per_byte.mean
+        standing[entry.one] -= entry.bits_per_byte.mean
+    best = min(standing, key=lambda name: standing[name])
+    return [entry for entry in pairs if best in (entry.one, entry.other)][:MOST]
+
+
+def _named(entry: Difference) -> str:
+    half = _NAME // 2 - 1
+    return f"{shortened(entry.other, half)} − {shortened(entry.one, half)}"
+
+
+def _kind(entry: Difference) -> _Kind:
+    if not entry.separated:
+        return _KINDS[2]
+    return _KINDS[0] if entry.bits_per_byte.mean < 0 else _KINDS[1]
+
+
+def _series(kind: _Kind, rows: Sequence[tuple[int, Difference]]) -> Series | None:
+    if not rows:
+        return None
+    middle = tuple(entry.bits_per_byte.mean for _, entry in rows)
+    ends = [
+        bounded(entry.bits_per_byte) or (entry.bits_per_byte.mean, entry.bits_per_byte.mean)
+        for _, entry in rows
+    ]
+    barred = any(low != high for low, high in ends)
+    return Series(
+        kind.name,
+        middle,
+        tuple(-float(row) for row, _ in rows),
+        kind.color,
+        low=tuple(low for low, _ in ends) if barred else (),
+        high=tuple(high for _, high in ends) if barred else (),
+        bars="x",
+        points_only=True,
+        dot=11,
+        hollow=(kind.hollow,) * len(rows),
+        notes=tuple(_note(entry) for _, entry in rows),
+    )
+
+
+def _note(entry: Difference) -> str:
+    p = "" if entry.p_corrected is None else f", corrected p {number(entry.p_corrected)}"
+    return f"{entry.other} minus {entry.one}: {signed(entry.bits_per_byte.mean)}{p}, {entry.seeds} seeds"
+
+
+def difference_table(comparison: Comparison) -> HeadlineTable | None:
+    """All pairs at the chosen loop; None where nothing was compared."""
+    loop = chosen_loop(comparison)
+    rows = tuple(_row(entry) for entry in comparison.differences if entry.loop == loop)
+    headings = (
+        ("", ("first", "second")),
+        (f"bits per byte at loop {loop}", ("first minus second", "p", "p corrected", "")),
+        ("", ("seeds",)),
+    )
+    return HeadlineTable(headings, rows) if rows else None
+
+
+def _row(entry: Difference) -> tuple[Cell, ...]:
+    return (
+        Cell(entry.other, entry.other),
+        Cell(entry.one, entry.one),
+        cell(entry.bits_per_byte, plus=True),
+        _probability(entry.p),
+        _probability(entry.p_corrected),
+        Cell("separated" if entry.separated else "not separated", int(entry.separated)),
+        Cell(str(entry.seeds), entry.seeds),
+    )
+
+
+def _probability(p: float | None) -> Cell:
+    return Cell("", math.inf) if p is None or not math.isfinite(p) else Cell(number(p), p)

@@ -1,0 +1,137 @@
+"""Quality against what it costs: every condition at every depth, the front highlighted."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from loopscope.report.evaluations.said import span
+from loopscope.report.evaluations.shown import Group
+from loopscope.report.figures import Figure, Series, look, spans_decades
+from loopscope.report.tables import number
+from loopscope.results import Comparison, Option
+
+_FRONT = "#b8860b"
+Cost = Callable[[Option], float | None]
+
+
+def against_loops(comparison: Comparison, groups: Sequence[Group]) -> Figure:
+    """Bits per byte against loops, of what loops: a loop of an unlooped model is no loop of the others."""
+    unlooped = {entry.condition for entry in comparison.matched if entry.role != "looped"}
+    looped = replace(comparison, options=tuple(o for o in comparison.options if o.condition not in unlooped))
+    return _figure(
+        looped,
+        groups,
+        "loops",
+        "Quality against loops",
+        "Every condition at every depth. Full dots on the golden line: nothing else is as good with as few loops.",
+        "loops",
+        lambda option: float(option.loops),
+        lambda option: option.best_for_loops,
+    )
+
+
+def against_time(comparison: Comparison, groups: Sequence[Group]) -> Figure:
+    """Bits per byte against measured seconds, or counted arithmetic where any option was not timed.
+
+    The record's front is made the same way: times and counts do not mix.
+    """
+    timed = all(option.seconds_per_token is not None for option in comparison.options)
+    measured = "measured time" if timed else "counted arithmetic"
+    return _figure(
+        comparison,
+        groups,
+        "time" if timed else "flops",
+        f"Quality against {measured}",
+        f"The same, by what a token costs in {measured}. Unlike loops, this compares models of different sizes.",
+        "microseconds per token" if timed else "forward FLOPs per token",
+        (lambda o: None if o.seconds_per_token is None else 1e6 * o.seconds_per_token)
+        if timed
+        else (lambda o: o.flops_per_token),
+        lambda option: option.best_for_time,
+    )
+
+
+def _figure(
+    comparison: Comparison,
+    groups: Sequence[Group],
+    key: str,
+    title: str,
+    caption: str,
+    x_label: str,
+    cost: Cost,
+    best: Callable[[Option], bool],
+) -> Figure:
+    kept = [
+        (option, at)
+        for option in comparison.options
+        if (at := cost(option)) is not None
+        and math.isfinite(at)
+        and at > 0
+        and math.isfinite(option.bits_per_byte.mean)
+    ]
+    costs = [at for _, at in kept]
+    bits = [option.bits_per_byte.mean for option, _ in kept]
+    log_x = key != "loops" and spans_decades(costs, 8)
+    log_y = spans_decades(bits, 3)
+    series = []
+    front = sorted((at, option.bits_per_byte.mean) for option, at in kept if best(option))
+    if len(front) > 1:
+        series.append(
+            Series(
+                "front",
+                tuple(at for at, _ in front),
+                tuple(y for _, y in front),
+                _FRONT,
+                guide=True,
+                thick=True,
+            )
+        )
+    for name in dict.fromkeys(option.condition for option, _ in kept):
+        mine = sorted(
+            ((option, at) for option, at in kept if option.condition == name), key=lambda pair: pair[1]
+        )
+        series += _condition(name, mine, _color(name, groups, comparison), best)
+    left_out = len(comparison.options) - len(kept)
+    return Figure(
+        key=f"evaluation-pareto-{key}",
+        title=title,
+        caption=caption + (f" Without a finite figure, not drawn: {left_out}." if left_out else ""),
+        x_label=x_label,
+        y_label="bits per byte",
+        series=tuple(series),
+        whole_x=key == "loops",
+        log_x=log_x,
+        log_y=log_y,
+    )
+
+
+def _color(name: str, groups: Sequence[Group], comparison: Comparison) -> str:
+    for group in groups:
+        if name in (group.key, group.name):
+            return group.color
+    return look(len(groups) + list(dict.fromkeys(o.condition for o in comparison.options)).index(name))[0]
+
+
+def _condition(
+    name: str, mine: Sequence[tuple[Option, float]], color: str, best: Callable[[Option], bool]
+) -> list[Series]:
+    x = tuple(at for _, at in mine)
+    y = tuple(option.bits_per_byte.mean for option, _ in mine)
+    cloud = Series(
+        name,
+        x,
+        y,
+        color,
+        points_only=True,
+        dot=9,
+        hollow=tuple(not best(option) for option, _ in mine),
+        notes=tuple(_note(option) for option, _ in mine),
+    )
+    line = Series(name, x, y, color, guide=True, in_legend=False)
+    return [line, cloud] if len(x) > 1 else [cloud]
+
+
+def _note(option: Option) -> str:
+    interval = span(option.bits_per_byte)
+    said = f"{number(option.bits_per_byte.mean)} bits per byte" + (f" ({interval})" if interval else "")
+    return f"loop {option.loops}: {said}"

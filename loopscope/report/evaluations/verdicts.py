@@ -1,0 +1,125 @@
+"""What depth does to every condition, in a table and in sentences."""
+
+import math
+from collections.abc import Sequence
+
+from loopscope.report.evaluations.said import cell, signed
+from loopscope.report.evaluations.shown import Group, best_loop
+from loopscope.report.tables import Cell, HeadlineTable, number
+from loopscope.results import DepthVerdict
+
+WITHIN = 0.01
+"""Of the best loop's perplexity: loops that are as good."""
+_ORDER = ("helps", "holds", "unclear", "hurts")
+
+
+def verdict_table(groups: Sequence[Group]) -> HeadlineTable | None:
+    """One row per condition that a comparison judged; None where there is none."""
+    judged = [(group, group.verdict) for group in groups if group.verdict]
+    if not judged:
+        return None
+    headings = (
+        ("", ("condition", "more loops", "seeds", "trained to")),
+        ("loops", ("best", "first within 1 %", "last within 1 %")),
+        ("bits per byte", ("at trained depth", "change to the deepest")),
+    )
+    return HeadlineTable(headings, tuple(_row(group, verdict) for group, verdict in judged))
+
+
+def _row(group: Group, verdict: DepthVerdict) -> tuple[Cell, ...]:
+    return (
+        Cell(group.name, group.name),
+        Cell(verdict.beyond, _ORDER.index(verdict.beyond), badge=verdict.beyond),
+        Cell(str(verdict.seeds), verdict.seeds),
+        Cell(str(verdict.trained_loops), verdict.trained_loops),
+        cell(verdict.best),
+        cell(verdict.first),
+        cell(verdict.last),
+        _at_trained(group),
+        cell(verdict.change, plus=True),
+    )
+
+
+def _at_trained(group: Group) -> Cell:
+    value = group.per_loop("bits_per_byte").get(group.trained)
+    if value is None:
+        return Cell("", math.inf)
+    interval = "" if value.half is None else f"± {number(value.half)}"
+    return Cell(number(value.mean), value.mean if math.isfinite(value.mean) else math.inf, interval=interval)
+
+
+def verdict_sentences(groups: Sequence[Group]) -> list[tuple[str, str]]:
+    """Condition and sentence: the verdict's own, or what the curve shows where nothing was judged."""
+    return [
+        (group.name, group.verdict.why if group.verdict else shown_by(group))
+        for group in groups
+        if _has(group)
+    ]
+
+
+def _has(group: Group) -> bool:
+    return group.verdict is not None or bool(group.per_loop("loss"))
+
+
+def shown_by(group: Group) -> str:
+    """Best loop, the loops as good as it, and the change past the trained depth; no verdict."""
+    losses, bits = group.per_loop("loss"), group.per_loop("bits_per_byte")
+    best = best_loop(losses)
+    if best is None:
+        return "No loss is finite at any depth."
+    good = as_good(group)
+    reach = f"loop {good[0]}" if len(good) == 1 else f"loops {good[0]} to {good[-1]}"
+    text = f"Best at loop {best} ({number(bits[best].mean)} bits per byte); {reach} within 1 % of its perplexity."
+    deepest = max(losses)
+    if deepest > group.trained and group.trained in bits:
+        change = bits[deepest].mean - bits[group.trained].mean
+        text += (
+            f" From loop {group.trained}, the trained one, to loop {deepest}: {signed(change)} bits per byte."
+        )
+    if len(group.curves(group.reading)) == 1:
+        text += " One seed: no interval."
+    return text
+
+
+def as_good(group: Group) -> list[int]:
+    """The stretch of loops around the best whose perplexity is within 1 % of its."""
+    losses = group.per_loop("loss")
+    best = best_loop(losses)
+    if best is None:
+        return []
+    most = losses[best].mean + math.log1p(WITHIN)
+    first = last = best
+    while first - 1 in losses and losses[first - 1].mean <= most:
+        first -= 1
+    while last + 1 in losses and losses[last + 1].mean <= most:
+        last += 1
+    return list(range(first, last + 1))
+
+
+def depth_headline(groups: Sequence[Group]) -> str:
+    """The sentence over the section's first figure."""
+    judged = [group for group in groups if group.verdict]
+    if judged:
+        words = {
+            "helps": "help",
+            "holds": "neither help nor hurt",
+            "hurts": "hurt",
+            "unclear": "are unclear for",
+        }
+        parts = []
+        for beyond in _ORDER:
+            names = [group.name for group in judged if group.verdict and group.verdict.beyond == beyond]
+            if names:
+                parts.append(f"{words[beyond]} {_listed(names)}")
+        return f"More loops than trained {'; '.join(parts)}."
+    shown = [(group, as_good(group)) for group in groups]
+    shown = [(group, good) for group, good in shown if good]
+    if len(shown) == 1:
+        group, good = shown[0]
+        reach = f"Loop {good[0]} is" if len(good) == 1 else f"Loops {good[0]} to {good[-1]} are"
+        return f"{reach} worth running: within 1 % of the best perplexity. Trained to loop {group.trained}."
+    return ""
+
+
+def _listed(names: Sequence[str], most: int = 4) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
