@@ -23,6 +23,7 @@ class Family:
     depth: Change = field(default_factory=dict)
     parts: Change = field(default_factory=dict)  # prelude and coda at sizes that are not the family's own
     sizes: tuple[str, ...] = ("published-44m", "published-129m")
+    initialisation: str = "scaled"  # under its own name; under a condition (`huginn:dense/raw`) the size's
 
 
 FAMILIES: Mapping[str, Family] = {
@@ -50,7 +51,7 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "huginn": Family(
         source="Geiping et al., Scaling up Test-Time Compute with Latent Reasoning (arXiv 2502.05171)",
-        departs="no bias on queries and keys; weights start as initialisation says",
+        departs="weights start as initialisation says",
         model={
             "readout": {"kind": "rmsnorm"},
             "coda_norm": True,
@@ -58,7 +59,7 @@ FAMILIES: Mapping[str, Family] = {
             "injection": {"kind": "concat"},
             "block": {"placement": "sandwich-sum"},
             "positions": "rotary",
-            "attention": {"rotary_base": 50_000.0},
+            "attention": {"rotary_base": 50_000.0, "qk_bias": True},
             "embedding_gain": "sqrt-dim",
         },
         objective={"placement": "terminal"},
@@ -68,7 +69,8 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "parcae": Family(
         source="Prairie et al., Parcae: Scaling Laws For Stable Looped Language Models (arXiv 2604.12946)",
-        departs="without the value embeddings of its code (75M of the 140M), its scaling and capping of logits",
+        departs="without the scaling and capping of logits of its code; whether that gates its value embeddings, and "
+        "how they start, is not known here: added plainly, started as initialisation says",
         model={
             "readout": {"kind": "rmsnorm"},
             "carry": ["decay"],
@@ -77,23 +79,24 @@ FAMILIES: Mapping[str, Family] = {
             "injection": {"kind": "write", "norm": True},
             "block": {"activation": "relu2"},
             "positions": "rotary",
-            "attention": {"rotary_base": 50_000.0, "qk_norm": True},
+            "attention": {"rotary_base": 50_000.0, "qk_norm": True, "value_embeddings": "added"},
         },
         objective={"placement": "terminal"},
         depth={"distribution": "lognormal-poisson", "per_sequence": True, "backprop": 4},
         parts={"prelude": 1, "coda": 1, "coda_matrix": True},
-        sizes=("parcae-140m-core",),
+        sizes=("parcae-140m",),
     ),
     "loopformer": Family(
         source="Jeddi et al., LoopFormer: Elastic-Depth Looped Transformers (ICLR 2026)",
-        departs="steps are of equal size; its code also draws unequal ones for the short way. Its code divides the "
-        "start of residual outputs by sqrt(2·layers), initialisation scaled by sqrt(2·layers·loops)",
+        departs="steps are of equal size; its code also draws unequal ones for the short way, for which an unroll "
+        "would have to carry a time for every loop",
         model={
             "readout": {"kind": "rmsnorm"},
             "loop_embedding": "modulation",
             "block": {"activation": "gelu"},
         },
         objective={"placement": "terminal", "shortcut": {"weight": 0.1, "loss_weight": 0.1}},
+        initialisation="scaled-stack",
         sizes=("loopformer-3x8",),
     ),
     "deeploop": Family(
@@ -125,7 +128,7 @@ def family_change(name: str, size: str, condition: Change | None = None) -> dict
     if size not in family.sizes or size.startswith("published"):
         model |= family.parts
     if condition is None:
-        model["initialisation"] = "scaled"
+        model["initialisation"] = family.initialisation
         change: dict[str, Any] = {"model": model, "objective": dict(family.objective)}
         if family.depth:
             change["training"] = {"depth": dict(family.depth)}
@@ -191,8 +194,8 @@ FAMILY_SIZES: Mapping[str, Callable[[], Change]] = {
     "huginn-3.5b": _size(
         5280, 4, 55, 32, 65_536, 4096, 17_920, {"positions": "rotary", "prelude": 2, "coda": 2}
     ),
-    # The 140M model of its paper without its value embeddings (75M): 69M parameters are left.
-    "parcae-140m-core": _size(
+    # 69M parameters and 75M of value embeddings: what its paper calls 140M.
+    "parcae-140m": _size(
         768,
         2,
         6,

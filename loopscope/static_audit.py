@@ -4,6 +4,10 @@ The same four words as the measured verdict, by the same rule, from what the set
 H_k at each loop, whether they can see its scale there, and what the step between loops leaves of it. A test holds
 this reading equal to the measured one on every shipped condition. Two things a config cannot know: how much a sight
 that fades as 1/s shows at the start, and what a learned matrix on the state leaves of it. Reasons then say so.
+
+One thing only the config knows: where backpropagation is cut short (`training.depth.backprop`), terms on the loops
+before the cut train no layer, and no term reaches back through it. Such a loop is held by what sees a later one, to
+which its scale is carried: the layers are the same. A measured audit unrolls without a cut.
 """
 
 from collections.abc import Callable
@@ -17,38 +21,53 @@ from loopscope.results import WORST_FIRST, StaticAudit, StaticLoop, Verdict
 
 def static_audit(config: RunConfig) -> StaticAudit:
     """Read a run's config: per loop and for the model, blind / damped / visible / removed, and why."""
-    model, objective = config.model, config.objective
+    model, objective, cut = config.model, config.objective, loops_before_cut(config)
     loops: list[StaticLoop] = []
     for loop in range(1, model.loops + 1):
-        status, reason = _loop(model, objective, loop)
+        status, reason = _loop(model, objective, loop, cut)
         if loop == model.loops > 1 and status not in ("removed", "visible"):
             # Carried nowhere in training: what held or lost the state it comes from holds or loses it.
-            status, reason = loops[-1].status, f"it comes from loop {loop - 1}: {loops[-1].reason}"
-        loops.append(StaticLoop(loop, status, reason))
+            status, reason = loops[-1].status, f"it comes from loop {loop - 1}: {_plain(loops[-1])}"
+        if loop <= cut:
+            reason += f"{CUT}: its layers are trained at {_names([*range(cut + 1, model.loops + 1)])} only"
+        loops.append(StaticLoop(loop, status, reason, gradient=loop > cut))
     verdict = next(status for status in WORST_FIRST if any(loop.status == status for loop in loops))
     concerned = [loop for loop in loops if loop.status == verdict]
     where = "every loop" if len(concerned) == len(loops) else _names([loop.loop for loop in concerned])
+    before = f"; no gradient reaches {_names([*range(1, cut + 1)])}" if cut else ""
     return StaticAudit(
-        config.condition, verdict, f"{verdict} at {where}: {concerned[0].reason}", tuple(loops)
+        config.condition, verdict, f"{verdict} at {where}: {_plain(concerned[0])}{before}", tuple(loops)
     )
 
 
-def _loop(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> tuple[Verdict, str]:
+def loops_before_cut(config: RunConfig) -> int:
+    """Loops of an unroll of the trained depth that run without gradient, because backpropagation is cut short."""
+    backprop, loops = config.training.depth.backprop, config.model.loops
+    return 0 if backprop is None else max(0, loops - backprop)
+
+
+def _plain(loop: StaticLoop) -> str:
+    return loop.reason.partition(CUT)[0]
+
+
+def _loop(model: ModelConfig, objective: ObjectiveConfig, loop: int, cut: int) -> tuple[Verdict, str]:
     if model.loops == 1:
         return _only_loop(model, objective)
     step = step_does(model)
     if step.effect == "removes":
         return "removed", f"{step.why}: nothing of the scale reaches the next loop"
     unknown = f"; {UNKNOWN}" if model.injection.kind == "concat" else ""
-    if found := _seen_by(model, objective, loop, fading=False):
+    if found := _seen_by(model, objective, loop, cut, fading=False):
         return "visible", f"{found[0]} sees it {found[1]}"
-    faded = _seen_by(model, objective, loop, fading=True)
+    faded = _seen_by(model, objective, loop, cut, fading=True)
     if faded and step.effect != "damps":
         return "visible", f"{faded[0]} sees it {faded[1]}, how much a config cannot know{unknown}"
     if faded:
         # What shrinks anyway may be too small to count where only something of fixed size shows it.
         return "damped", f"{step.why}{unknown}; {faded[0]} may show it {faded[1]}"
     unseen = f"{_hidden(model, objective)} and there is no penalty on scale"
+    if any(_seen_at(model, objective, before) for before in range(loop, cut + 1)):
+        unseen = f"what sees it reads loops before the cut of training.depth.backprop (loop {cut}), and trains no layer"
     if step.effect == "damps":
         return "damped", f"{unseen}, but {step.why}{unknown}"
     return "blind", f"{unseen}, while the recurrence carries it on{unknown}"
@@ -56,22 +75,27 @@ def _loop(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> tuple[Ve
 
 def _only_loop(model: ModelConfig, objective: ObjectiveConfig) -> tuple[Verdict, str]:
     """No recurrence: the scale is made anew in every forward pass, and goes nowhere but to the readout."""
-    if found := _seen_by(model, objective, 1, fading=False):
+    if found := _seen_by(model, objective, 1, cut=0, fading=False):
         return "visible", f"{found[0]} sees it {found[1]}"
-    if found := _seen_by(model, objective, 1, fading=True):
+    if found := _seen_by(model, objective, 1, cut=0, fading=True):
         return "visible", f"{found[0]} sees it {found[1]}, how much a config cannot know"
     return "removed", "it is the only loop: without a recurrence nothing carries a scale on"
 
 
 def _seen_by(
-    model: ModelConfig, objective: ObjectiveConfig, loop: int, fading: bool
+    model: ModelConfig, objective: ObjectiveConfig, loop: int, cut: int, fading: bool
 ) -> tuple[str, str] | None:
     """The first term that sees the scale of `loop`, and at which loop; those that fade with it, or the others."""
-    for later in range(loop, model.loops + 1):
-        for term, sees in TERMS.items():
-            if (term in FADING_TERMS) == fading and sees(model, objective, later):
+    for later in range(max(loop, cut + 1), model.loops + 1):
+        for term in _seen_at(model, objective, later):
+            if (term in FADING_TERMS) == fading:
                 return term, "here" if later == loop else f"at loop {later}, to which the scale is carried"
     return None
+
+
+def _seen_at(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> list[str]:
+    """The terms that see the scale of H at `loop` itself, strongest first."""
+    return [term for term, sees in TERMS.items() if sees(model, objective, loop)]
 
 
 def _cross_entropy(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> bool:
@@ -141,6 +165,9 @@ TERMS: dict[str, Callable[[ModelConfig, ObjectiveConfig, int], bool]] = {
 FADING_TERMS = frozenset(term for term in TERMS if "fading" in term)
 """Those that see scale only against something of fixed size: at the start it may be too little to count."""
 
+CUT = "; no gradient reaches it (training.depth.backprop)"
+"""Starts what is added to the reason of a loop before the cut."""
+
 UNKNOWN = "what the injection's learned matrix leaves of the state a config cannot know"
 
 
@@ -169,4 +196,6 @@ def _weighed(weights: tuple[float, ...] | None, loop: int) -> bool:
 
 
 def _names(loops: list[int]) -> str:
+    if len(loops) > 2 and loops[-1] - loops[0] == len(loops) - 1:
+        return f"loops {loops[0]}-{loops[-1]}"
     return f"loop {loops[0]}" if len(loops) == 1 else f"loops {', '.join(map(str, loops))}"

@@ -131,8 +131,16 @@ def _text(subject: Subject, data: str, sequences: int, length: int, note: str) -
                 "input_ids [batch, seq] and, optionally, labels"
             )
         tokenizer, note = ByteTokenizer(), f"{note}; as bytes, because the model has no tokenizer"
-    is_name = data == "stdlib" or not (Path(data).exists() or any(sign in data for sign in "*?./\\"))
-    corpus = build_corpus(DataConfig(corpus=data) if is_name else DataConfig(corpus="files", files=(data,)))
+    is_name = data == "stdlib" or not (Path(data).exists() or looks_like_files(data))
+    try:
+        corpus = build_corpus(
+            DataConfig(corpus=data) if is_name else DataConfig(corpus="files", files=(data,))
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"data is {data!r}: {error}. Give text files (a path or a glob), stdlib, a .safetensors with input_ids, or "
+            "the name of a Hugging Face dataset (owner/name)"
+        ) from error
     pieces: Iterator[str] = corpus.validation() if is_name else _whole(corpus)
     ids = np.concatenate([*tokenizer.encode_stream(capped(pieces, TEXT_BYTES)), np.zeros(0, np.uint32)])
     if len(ids) < length + 1:
@@ -148,6 +156,12 @@ def _text(subject: Subject, data: str, sequences: int, length: int, note: str) -
     if isinstance(tokenizer, WordTokenizer) and (share := float((tokens == 3).float().mean())) > 0.2:
         unknown = f"; {share:.0%} of them unknown to its vocabulary, so losses here say little"
     return Probe(tokens[:, :-1], tokens[:, 1:], f"text of {data}{note}{unknown}")
+
+
+def looks_like_files(data: str) -> bool:
+    """Whether a text's name is a path or a glob, rather than a dataset's: `name` or `owner/name`."""
+    sign = any(sign in data for sign in "*?~\\") or data.startswith((".", "/"))
+    return sign or data.count("/") > 1 or Path(data).suffix[1:].isalpha()
 
 
 def _whole(corpus: Any) -> Iterator[str]:

@@ -74,7 +74,10 @@ def configs(draw: Any) -> RunConfig:
             ),
             "norm": draw(st.sampled_from(["rmsnorm", "layernorm"])),
         },
-        "attention": {"qk_norm": draw(st.booleans())},
+        "attention": {
+            "qk_norm": draw(st.booleans()),
+            "value_embeddings": draw(st.sampled_from(["none", "added", "gated"])),
+        },
         "adapters": draw(st.sampled_from([0, 2])),
         "exit_gate": gate,
         "gate_reads": draw(st.sampled_from(["hidden", "readout"])) if gate else "hidden",

@@ -72,6 +72,8 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
             "attention": {
                 "qk_norm": draw(st.booleans()),
                 "key_value_heads": draw(st.sampled_from([None, 2])),
+                "qk_bias": draw(st.booleans()),
+                "value_embeddings": draw(st.sampled_from(["none", "added", "gated"])),
             },
             "loop_embedding": draw(st.sampled_from(embedding)),
             "looped": draw(st.sampled_from(["all", "all", "attention"])),

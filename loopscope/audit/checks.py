@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from loopscope.objectives.labels import check_one_label_each, check_range
@@ -21,30 +22,48 @@ def check_audit(model: Any, input_ids: Any, labels: Any, objective: Any = None) 
     Raises:
         ValueError: says what is wrong, and what to do.
     """
+    looped = check_subject(model, objective)
+    for name, tensor in (("input_ids", input_ids), ("labels", labels)):
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"{name} is a {type(tensor).__name__}; give a tensor of token ids [batch, seq]")
+    check_input_ids(input_ids)
+    check_labels(input_ids, labels)
+    check_weights(looped)
+    check_ids(looped, input_ids, labels)
+    return looped
+
+
+def check_subject(model: Any, objective: Any) -> AbstractLoopedLM:
+    """The model, if it is a looped one and the objective is one or None: what audits and monitors ask for.
+
+    Raises:
+        ValueError: says what it is instead, and what to pass.
+    """
     if not isinstance(model, AbstractLoopedLM):
         raise ValueError(
             f"model is a {type(model).__name__}, not a looped model of Loopscope: pass loopscope.adapt(model) "
-            "(families that are known) or loopscope.wrap(model, block=..., readout=..., head=...)"
+            "(families that are known), loopscope.wrap(model, block=..., readout=..., head=...), or an "
+            "AbstractLoopedLM of your own (docs/extending.md shows its five methods)"
         )
     if objective is not None and not isinstance(objective, Objective):
         raise ValueError(
             f"objective is {objective!r}; pass an Objective, such as build_objective(ObjectiveConfig(placement="
             '"dense")) of loopscope.objectives, or None for dense cross-entropy'
         )
-    for name, tensor in (("input_ids", input_ids), ("labels", labels)):
-        if not isinstance(tensor, Tensor):
-            raise ValueError(f"{name} is a {type(tensor).__name__}; give a tensor of token ids [batch, seq]")
-    check_input_ids(input_ids)
-    check_labels(input_ids, labels)
-    check_weights(model)
-    check_ids(model, input_ids, labels)
     return model
+
+
+def repeats_inputs(input_ids: Int[Tensor, "batch seq"], labels: Int[Tensor, "batch seq"]) -> bool:
+    """Whether every label that counts is its own input token, in text that does not itself repeat one token."""
+    counted = labels != IGNORE_INDEX
+    same = bool(((labels == input_ids) | ~counted).all())
+    return same and len(input_ids[counted].unique()) > 1
 
 
 def notes_on(states: Sequence[LoopState], labels: Tensor) -> tuple[str, ...]:
     """What the reader should know of the tokens behind these states."""
     notes = []
-    if torch.equal(labels, states[0].context.input_ids):
+    if repeats_inputs(states[0].context.input_ids, labels):
         notes.append(
             "The labels are the input ids themselves, so every cross-entropy is of the token that was read: give the "
             "token that follows each (labels = ids[:, 1:], input_ids = ids[:, :-1])."

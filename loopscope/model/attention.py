@@ -8,6 +8,7 @@ from loopscope.model.adapters import apply, linear
 from loopscope.model.attend import attend
 from loopscope.model.config import ModelConfig
 from loopscope.model.consistency import rotated_channels
+from loopscope.model.values import GATE_CHANNELS, with_values
 from loopscope.past import AbstractPast, Memory
 from loopscope.recurrence import wide
 
@@ -15,14 +16,14 @@ ROTARY_BASE = 10_000.0
 
 
 class CausalSelfAttention(nn.Module):
-    """Attention without biases. The rows of `qkv` are queries, keys, values, each by head.
+    """Attention, without biases but for `qk_bias`. The rows of `qkv` are queries, keys, values, each by head.
 
     Keys and values may have fewer heads than queries (Ainslie et al., "GQA", arXiv 2305.13245), queries and
     keys a norm of their own (Henry et al., arXiv 2010.04245), and every token a window it sees (Beltagy et
     al., arXiv 2004.05150). A window narrower than the text is a mask: it costs what full attention costs.
     """
 
-    def __init__(self, config: ModelConfig, adapted: bool = False) -> None:
+    def __init__(self, config: ModelConfig, adapted: bool = False, valued: bool = False) -> None:
         super().__init__()
         self.heads, self.key_value_heads = config.heads, config.key_value_heads
         self.head = config.head
@@ -36,12 +37,26 @@ class CausalSelfAttention(nn.Module):
         norms = config.attention.qk_norm
         self.query_norm = nn.RMSNorm(config.head, eps=config.norm_eps) if norms else None
         self.key_norm = nn.RMSNorm(config.head, eps=config.norm_eps) if norms else None
+        rows = config.heads + config.key_value_heads
+        self.qk_bias = nn.Parameter(torch.zeros(rows * config.head)) if self.settings.qk_bias else None
+        gated = valued and self.settings.value_embeddings == "gated"
+        self.value_gate = (
+            nn.Linear(min(GATE_CHANNELS, config.dim), config.key_value_heads, bias=False) if gated else None
+        )
 
     def forward(
-        self, x: Float[Tensor, "batch seq dim"], loop: int = 1, memory: Memory | None = None
+        self,
+        x: Float[Tensor, "batch seq dim"],
+        loop: int = 1,
+        memory: Memory | None = None,
+        values: Float[Tensor, "batch seq width"] | None = None,
     ) -> Float[Tensor, "batch seq dim"]:
-        """Mix the tokens of `x`; with a memory, also what its slot keeps of tokens before them."""
-        query, key, value = self._heads(x, loop, None if memory is None else memory.past)
+        """Mix the tokens of `x`; with a memory, also what its slot keeps of tokens before them.
+
+        Args:
+            values: the tokens' value embeddings, in a layer that has them.
+        """
+        query, key, value = self._heads(x, loop, None if memory is None else memory.past, values)
         if memory is None:
             mixed = self._among_themselves(query, key, value)
         else:
@@ -50,20 +65,29 @@ class CausalSelfAttention(nn.Module):
             mixed = self._mix(query, seen.keys, seen.values, seen.mask, seen.causal)
         return apply(self.out, mixed.transpose(1, 2).flatten(2), loop)
 
-    def remember(self, x: Float[Tensor, "batch seq dim"], loop: int, memory: Memory) -> None:
+    def remember(
+        self, x: Float[Tensor, "batch seq dim"], loop: int, memory: Memory, values: Tensor | None = None
+    ) -> None:
         """Keep the keys and values that `forward` would, and mix nothing."""
-        _, key, value = self._heads(x, loop, memory.past)
+        _, key, value = self._heads(x, loop, memory.past, values)
         memory.past.keep(memory.slot, key, value)
 
-    def _heads(self, x: Tensor, loop: int, past: AbstractPast | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values by head, normed and turned."""
+    def _heads(
+        self, x: Tensor, loop: int, past: AbstractPast | None, values: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values by head; the first two biased, normed and turned, the last with its embeddings."""
         # Views, not einops: one token at a time, their 30 µs each were a tenth of a cached step.
         rows = apply(self.qkv, x, loop).unflatten(-1, (-1, self.head)).transpose(1, 2)
         turning = self.heads + self.key_value_heads
+        turned, value = rows[:, :turning], rows[:, turning:]
+        if values is not None:
+            value = with_values(value, values, x, self.value_gate)
+        if self.qk_bias is not None:
+            turned = turned + self.qk_bias.view(turning, 1, self.head).to(turned.dtype)
         if self.rotary and self.query_norm is None:  # both at once: half the calls
-            turned = self._turn(rows[:, :turning], *self._angles(x, past))
-            return turned[:, : self.heads], turned[:, self.heads :], rows[:, turning:]
-        query, key, value = rows.split([self.heads, self.key_value_heads, self.key_value_heads], dim=1)
+            turned = self._turn(turned, *self._angles(x, past))
+            return turned[:, : self.heads], turned[:, self.heads :], value
+        query, key = turned[:, : self.heads], turned[:, self.heads :]
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         if self.rotary:

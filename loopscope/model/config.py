@@ -82,8 +82,9 @@ class ModelConfig(BaseModel):
     """Whether the head's matrix is the token embedding's."""
     exit_gate: bool = False
     """A learned gate: one logit per token and loop, read from H_k."""
-    initialisation: Literal["scaled", "published"] = "scaled"
-    """scaled: N(0, 0.02), residual outputs divided by sqrt(2·layers·loops). published: PyTorch's defaults."""
+    initialisation: Literal["scaled", "scaled-stack", "published"] = "scaled"
+    """scaled: N(0, 0.02), residual outputs divided by sqrt(2·layers·loops). scaled-stack: by sqrt(2·layers), as if the
+    stack ran once. published: PyTorch's defaults."""
     damping: float = Field(0.88, gt=0, lt=1)
     """Start value of the damping carry, a sigmoid of a learned number."""
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -159,6 +160,13 @@ class ModelConfig(BaseModel):
     def depth(self) -> int:
         """Layers of the trained model, unrolled: prelude, layers × loops, coda."""
         return self.prelude + self.layers * self.loops + self.coda
+
+    @property
+    def value_layers(self) -> tuple[bool, ...]:
+        """For every layer, prelude to coda, whether it has value embeddings: every other one, the last included."""
+        count = self.prelude + self.layers + self.coda
+        on = self.attention.value_embeddings != "none"
+        return tuple(on and (count - 1 - place) % 2 == 0 for place in range(count))
 
     def unchanged(self, name: str) -> bool:
         """Whether a setting has its default value."""

@@ -18,6 +18,7 @@ from loopscope.model.flops import (
 __all__ = ["Cost", "cost", "decode_flops", "forward_flops", "parameters", "training_flops"]
 
 _TIME_WAVES = 256  # of the modulation's two maps
+_GATE_CHANNELS = 32  # of a layer's input, read by a gate of value embeddings
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,17 @@ def parameters(config: ModelConfig) -> dict[str, int]:
     reading = {"rmsnorm": dim, "layernorm": 2 * dim, "final-only": dim}.get(readout.kind, 0)
     if readout.kind == "alpha":
         reading = per_loop * (readout.learned + (readout.s_ref == "learned"))
+    values = config.vocabulary * config.key_value_heads * config.head * sum(config.value_layers)
+    gates = _value_gates(config)
     return {
         "embedding": config.vocabulary * dim
-        + (config.sequence * dim if config.positions == "learned" else 0),
-        "prelude": config.prelude * _layer(config, norm, shared=False),
-        "shared": config.layers * _layer(config, norm, shared=True),
-        "coda": config.coda * _layer(config, norm, shared=False) + dim * dim * config.coda_matrix,
+        + (config.sequence * dim if config.positions == "learned" else 0)
+        + values,
+        "prelude": config.prelude * _layer(config, norm, shared=False) + gates["prelude"],
+        "shared": config.layers * _layer(config, norm, shared=True) + gates["shared"],
+        "coda": config.coda * _layer(config, norm, shared=False)
+        + dim * dim * config.coda_matrix
+        + gates["coda"],
         "loop": loop,
         "head": reading + (0 if config.tied else config.vocabulary * dim) + (dim + 1) * config.exit_gate,
     }
@@ -112,7 +118,22 @@ def _layer(config: ModelConfig, norm: int, shared: bool) -> int:
     count += 4 * config.dim * (config.dim + 1) if modulated else 2 * norm
     if config.block.placement in ("sandwich", "sandwich-sum"):
         count += 2 * norm
+    if config.attention.qk_bias:
+        count += (config.heads + config.key_value_heads) * config.head
     return count + 2 * config.head * config.attention.qk_norm
+
+
+def _value_gates(config: ModelConfig) -> dict[str, int]:
+    """Numbers of the gates of value embeddings, by part; their FLOPs (one product per token) are left out."""
+    gate = min(_GATE_CHANNELS, config.dim) * config.key_value_heads
+    gate *= config.attention.value_embeddings == "gated"
+    first, last = config.prelude, config.prelude + config.layers
+    on = config.value_layers
+    return {
+        "prelude": gate * sum(on[:first]),
+        "shared": gate * sum(on[first:last]),
+        "coda": gate * sum(on[last:]),
+    }
 
 
 def _layer_activations(config: ModelConfig, loop: int) -> int:

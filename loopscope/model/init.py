@@ -15,24 +15,30 @@ def initialise(model: nn.Module, config: ModelConfig) -> None:
     `published` leaves PyTorch's defaults: embeddings N(0, 1), matrices uniform within 1/sqrt(fan-in).
     `scaled` draws every matrix and embedding from N(0, 0.02) and divides what feeds the residual stream
     (attention's `out`, the feed-forward's `down`) by sqrt(2·depth), the number of residual additions of
-    the unrolled model (Radford et al., "Language Models are Unsupervised Multitask Learners", 2019).
+    the unrolled model (Radford et al., "Language Models are Unsupervised Multitask Learners", 2019). `scaled-stack`
+    counts the shared layers once, as code that takes GPT-2's start over does (LoopFormer's, for one).
 
-    With either, DeepNorm and DeepLoop draw their layers as their papers say, and the gates of a modulated layer
-    start at zero.
+    With either, DeepNorm and DeepLoop draw their layers as their papers say, the gates of a modulated layer start at
+    zero, and those of value embeddings at zero too, which is a factor of one.
     """
-    if config.initialisation == "scaled":
+    if config.initialisation != "published":
         _scaled(model, config)
     for module in model.modules():
         if isinstance(module, Layer):
             if config.block.scaling in ("deepnorm", "deeploop"):
                 _deep_norm(module, initial_beta(config))
+            if module.attention.value_gate is not None:
+                nn.init.zeros_(module.attention.value_gate.weight)
             if module.modulation is not None:
                 nn.init.zeros_(module.modulation.weight)
                 nn.init.zeros_(module.modulation.bias)
 
 
 def _scaled(model: nn.Module, config: ModelConfig) -> None:
-    residual = STANDARD_DEVIATION / (2 * config.depth) ** 0.5
+    once = config.prelude + config.layers + config.coda
+    residual = (
+        STANDARD_DEVIATION / (2 * (once if config.initialisation == "scaled-stack" else config.depth)) ** 0.5
+    )
     for name, module in model.named_modules():
         if not isinstance(module, nn.Linear | nn.Embedding):
             continue

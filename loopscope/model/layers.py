@@ -66,7 +66,7 @@ class Layer(nn.Module):
     its normalised input and a gate on its output; the gates start at zero, so the layer starts as the identity.
     """
 
-    def __init__(self, config: ModelConfig, shared: bool = True) -> None:
+    def __init__(self, config: ModelConfig, shared: bool = True, valued: bool = False) -> None:
         super().__init__()
         block = config.block
         modulated = shared and config.loop_embedding == "modulation"
@@ -75,7 +75,7 @@ class Layer(nn.Module):
         self.gain = residual_gain(config) if shared else 1.0
         self.feed_forward_once = shared and config.looped == "attention"
         self.attention_norm = build_norm(config, affine=not modulated)
-        self.attention = CausalSelfAttention(config, adapted=shared)
+        self.attention = CausalSelfAttention(config, adapted=shared, valued=valued)
         self.feed_forward_norm = build_norm(config, affine=not modulated)
         self.feed_forward = build_feed_forward(config, adapted=shared)
         self.dropout = nn.Dropout(config.dropout)
@@ -90,14 +90,18 @@ class Layer(nn.Module):
         loop: int = 1,
         condition: Float[Tensor, " dim"] | None = None,
         memory: Memory | None = None,
+        values: Float[Tensor, "batch seq width"] | None = None,
     ) -> Float[Tensor, "batch seq dim"]:
         """Run the layer in loop `loop`.
 
         Args:
             condition: what `modulation` turns into gates and gains.
             memory: keys and values of the tokens before, in generation.
+            values: the tokens' value embeddings, in a layer that has them.
         """
-        attention: Branch = self.attention if memory is None else partial(self.attention, memory=memory)
+        attention: Branch = self.attention
+        if memory is not None or values is not None:
+            attention = partial(self.attention, memory=memory, values=values)
         feed_forward: Branch = self.feed_forward
         if self.modulation is not None and condition is not None:
             gate_a, gate_f, scale_a, scale_f = self.modulation(condition).chunk(4)
@@ -111,13 +115,18 @@ class Layer(nn.Module):
         return self._add(hidden, feed_forward, loop, self.feed_forward_norm, self.feed_forward_norm_after)
 
     def remember(
-        self, hidden: Float[Tensor, "batch seq dim"], loop: int, condition: Tensor | None, memory: Memory
+        self,
+        hidden: Float[Tensor, "batch seq dim"],
+        loop: int,
+        condition: Tensor | None,
+        memory: Memory,
+        values: Tensor | None = None,
     ) -> None:
         """Keep the keys and values that attention would make of `hidden`, and run nothing else."""
         x = hidden if self.placement == "post" else self.attention_norm(hidden)
         if self.modulation is not None and condition is not None:
             x = x * (1 + self.modulation(condition).chunk(4)[2])
-        self.attention.remember(x, loop, memory)
+        self.attention.remember(x, loop, memory, values)
 
     def _add(
         self, hidden: Tensor, branch: Branch, loop: int, norm: nn.Module, after: nn.Module | None

@@ -23,6 +23,7 @@ from loopscope.model.layers import Layer
 from loopscope.model.loop_embedding import build_loop_embedding
 from loopscope.model.readouts import build_readout
 from loopscope.model.start import random_start
+from loopscope.model.values import ValueEmbeddings
 from loopscope.past import AbstractPast, Memory, Part, Slot
 from loopscope.recurrence import AbstractLoopedLM, LoopContext
 
@@ -60,13 +61,15 @@ class LoopedTransformer(AbstractLoopedLM):
             nn.Embedding(config.sequence, config.dim) if config.positions == "learned" else None
         )
         self.input_dropout = nn.Dropout(config.dropout)
-        self.prelude = nn.ModuleList(Layer(config, shared=False) for _ in range(config.prelude))
+        valued = iter(config.value_layers)
+        self.prelude = nn.ModuleList(Layer(config, False, next(valued)) for _ in range(config.prelude))
         self.entry_norm = nn.RMSNorm(config.dim, eps=config.norm_eps) if config.injection.norm else None
         self.injection = build_injection(config)
         self.loop_embedding = build_loop_embedding(config)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(Layer(config, True, next(valued)) for _ in range(config.layers))
         self.carries = build_carries(config)
-        self.coda = nn.ModuleList(Layer(config, shared=False) for _ in range(config.coda))
+        self.coda = nn.ModuleList(Layer(config, False, next(valued)) for _ in range(config.coda))
+        self.value_embeddings = ValueEmbeddings(config) if any(config.value_layers) else None
         self.coda_matrix = nn.Parameter(torch.eye(config.dim)) if config.coda_matrix else None
         self.reading = build_readout(config)
         share_norm(self.carries, self.reading)
@@ -85,7 +88,7 @@ class LoopedTransformer(AbstractLoopedLM):
                     "Shorten the input, or train with positions: rotary, which have no such limit"
                 )
             hidden = hidden + self.position_embedding.weight[:seq]
-        return self._enter(hidden, None)
+        return self._enter(hidden, input_ids, None)
 
     def embed_after(
         self, input_ids: Int[Tensor, "batch seq"], past: AbstractPast
@@ -93,16 +96,17 @@ class LoopedTransformer(AbstractLoopedLM):
         hidden = self._tokens(input_ids)
         if self.position_embedding is not None:
             hidden = hidden + self.position_embedding.weight[past.positions]
-        return self._enter(hidden, past)
+        return self._enter(hidden, input_ids, past)
 
     def _tokens(self, input_ids: Tensor) -> Tensor:
         hidden = self.token_embedding(input_ids)
         return hidden * self.config.dim**0.5 if self.config.embedding_gain == "sqrt-dim" else hidden
 
-    def _enter(self, hidden: Tensor, past: AbstractPast | None) -> Tensor:
+    def _enter(self, hidden: Tensor, input_ids: Tensor, past: AbstractPast | None) -> Tensor:
         hidden = self.input_dropout(hidden)
-        for index, layer in enumerate(self.prelude):
-            hidden = self._run(layer, hidden, 1, None, past, Slot("embed", 1, index))
+        for place, layer in enumerate(self.prelude):
+            values = self._values(place, input_ids)
+            hidden = self._run(layer, hidden, 1, None, past, Slot("embed", 1, place), values)
         return hidden if self.entry_norm is None else self.entry_norm(hidden)
 
     def core(
@@ -115,7 +119,10 @@ class LoopedTransformer(AbstractLoopedLM):
     def _loop(self, hidden: Tensor, loop: int, context: LoopContext) -> Tensor:
         hidden, condition = self._before_layers(hidden, loop, context)
         for index, layer in enumerate(self.layers):
-            hidden = self._run(layer, hidden, loop, condition, context.past, Slot("core", loop, index))
+            values = self._values(self.config.prelude + index, context.input_ids)
+            hidden = self._run(
+                layer, hidden, loop, condition, context.past, Slot("core", loop, index), values
+            )
         return hidden
 
     def remember(self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext) -> None:
@@ -123,7 +130,8 @@ class LoopedTransformer(AbstractLoopedLM):
         hidden, condition = self._before_layers(hidden, loop, context)
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
-            layer.remember(hidden, loop, condition, Memory(context.past, Slot("core", loop, index)))
+            values = self._values(self.config.prelude + index, context.input_ids)
+            layer.remember(hidden, loop, condition, Memory(context.past, Slot("core", loop, index)), values)
 
     def _before_layers(self, hidden: Tensor, loop: int, context: LoopContext) -> tuple[Tensor, Tensor | None]:
         """What the first shared layer receives, and what modulates all of them."""
@@ -154,7 +162,8 @@ class LoopedTransformer(AbstractLoopedLM):
         if self.coda_matrix is not None:
             hidden = F.linear(hidden, self.coda_matrix)
         for index, layer in enumerate(self.coda):
-            hidden = self._run(layer, hidden, 1, None, context.past, Slot("readout", loop, index))
+            values = self._values(self.config.prelude + self.config.layers + index, context.input_ids)
+            hidden = self._run(layer, hidden, 1, None, context.past, Slot("readout", loop, index), values)
         return self.reading(hidden, loop, context.loops)
 
     def head(self, features: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
@@ -204,6 +213,10 @@ class LoopedTransformer(AbstractLoopedLM):
     def _decay(self) -> DecayCarry | None:
         return next((step for step in self.carries.values() if isinstance(step, DecayCarry)), None)
 
+    def _values(self, place: int, input_ids: Tensor) -> Tensor | None:
+        """Value embeddings of layer `place`, counted from the prelude to the coda, where it has any."""
+        return None if self.value_embeddings is None else self.value_embeddings(place, input_ids)
+
     def _run(
         self,
         layer: nn.Module,
@@ -212,6 +225,7 @@ class LoopedTransformer(AbstractLoopedLM):
         condition: Tensor | None,
         past: AbstractPast | None,
         slot: Slot,
+        values: Tensor | None,
     ) -> Tensor:
         # Loops that a layer cannot tell apart are one number, and one compiled graph.
         if self.config.adapters.rank:
@@ -220,10 +234,12 @@ class LoopedTransformer(AbstractLoopedLM):
             loop = min(loop, 2) if self.config.looped == "attention" else 1
         again = ("layer",) if slot.part == "core" else ("layer", "loop")
         if self.gradient_checkpointing in again and torch.is_grad_enabled():
-            return checkpoint(self.run_layer, layer, hidden, loop, condition, use_reentrant=False)
+            return checkpoint(
+                self.run_layer, layer, hidden, loop, condition, None, values, use_reentrant=False
+            )
         if past is None:
-            return self.run_layer(layer, hidden, loop, condition)
-        return layer(hidden, loop, condition, Memory(past, slot))
+            return self.run_layer(layer, hidden, loop, condition, None, values)
+        return layer(hidden, loop, condition, Memory(past, slot), values)
 
     def parameter_count(self) -> int:
         """Trainable numbers; a tied head counts once."""

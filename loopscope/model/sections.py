@@ -33,6 +33,11 @@ class AttentionConfig(BaseModel):
     """Rotary: positions are divided by this (linear interpolation, to run beyond the trained length)."""
     rotary_fraction: float = Field(1.0, gt=0, le=1)
     """Rotary: share of each head's channels that turn; the rest carries no position."""
+    qk_bias: bool = False
+    """A learned bias on queries and keys, zero at first: one number per channel of every head."""
+    value_embeddings: Literal["none", "added", "gated"] = "none"
+    """A second embedding of the token, added to the values of every other layer, the last one included; gated: times
+    2σ of a gate per token and head. Layers count from the prelude to the coda; the loops share a layer's."""
 
 
 class BlockConfig(BaseModel):

@@ -3,6 +3,9 @@
 Zhu et al., "Scaling Latent Reasoning via Looped Language Models" (arXiv 2510.25741), stage II: with I_k = max(0,
 CE_{k-1} - CE_k) per token, going on was right with probability w_k = σ(slope·(I_k - threshold)); the gate's 1 - λ_k is
 fitted to w_k by binary cross-entropy, averaged over loops 2..K. No gradient leaves the gate.
+
+Training runs the model in evaluation mode for it: with dropout, two loops' losses would differ by its noise, and half
+of that noise would count as improvement.
 """
 
 from collections.abc import Mapping, Sequence

@@ -29,7 +29,8 @@ class AbstractPlacement(ABC):
     name: str
 
     gate_only = False
-    """Whether only the gate is trained: its loop's state and cross-entropy are then read without gradient."""
+    """Whether only the gate is trained: its loop's state and cross-entropy are then read without gradient, and without
+    dropout."""
 
     def advance(self, progress: float) -> None:  # noqa: B027 (most placements do not change)
         """How much of training is done, from 0 to 1, for placements that change over it."""

@@ -236,6 +236,9 @@ class StaticLoop:
     loop: int
     status: Verdict
     reason: str
+    gradient: bool = (
+        True  # whether a gradient goes back through it: not where backpropagation is cut short of it
+    )
 
 
 @dataclass(frozen=True)

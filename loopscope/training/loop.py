@@ -80,7 +80,8 @@ def train(
     precision = resolve_precision(config.precision, device)
     if config.threads:
         torch.set_num_threads(config.threads)
-    model.to(device).train()
+    # A gate alone is fitted to what another loop improves in use: without dropout, from the noise of evaluation.
+    model.to(device).train(not objective.placement.gate_only)
     optimizer = build_optimizer(model, config)
     steps = total_steps(config, len(data.train))
     progress = Progress(step=0, tokens=0, seconds=0.0)

@@ -21,8 +21,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from loopscope.audit.carry import carries
-from loopscope.audit.checks import check_ids, in_fp32
-from loopscope.audit.expansion import fit
+from loopscope.audit.checks import check_ids, in_fp32, repeats_inputs
 from loopscope.audit.verdict import loop_verdicts, model_verdict, why
 from loopscope.audit.visibility import direct_visibility, grown_visibility, loop_visibility
 from loopscope.objectives.objective import Objective
@@ -31,17 +30,10 @@ from loopscope.objectives.token_loss import IGNORE_INDEX
 from loopscope.recurrence import AbstractLoopedLM, LoopState, scale, unroll
 from loopscope.results import LoopVerdict, ScaleCheck
 from loopscope.training.budget import TimeBudget
-from loopscope.training.probe import check_arguments, check_batch, repeats_inputs, slice_of
+from loopscope.training.growth import FEWEST, GROWN, growth, rising
+from loopscope.training.probe import UNSHIFTED, check_arguments, check_batch, slice_of
 from loopscope.training.undisturbed import undisturbed
 
-GROWN = 0.5
-"""Fitted growth of the last loop's scale, relative to the start, from which it counts as growing. A slice's
-scale varies by a few percent from batch to batch; a runaway one doubles within tens of steps."""
-FEWEST = 3
-"""Checks before a growth is fitted. As many come whatever they cost, and a verdict with the last of them."""
-STILL = 0.1
-"""Fitted growth of the later half of the checks, relative to that half's start, below which a scale has settled: the
-first steps take many models from their initialisation to a scale that they keep, and that is no runaway."""
 AGAIN = 2.0
 """Times the scale of the last warning from which a scale that had settled since is warned of again."""
 WARNINGS = 2
@@ -53,11 +45,6 @@ SCALE_PART = 0.4
 ADVICE = (
     "Add a penalty on the state's size to the loss (0.01 × mean square of H, say), read the raw state at every loop "
     "but the last, or put a norm between loops; loopscope.audit(model, input_ids, labels, objective) measures each."
-)
-UNSHIFTED = (
-    "the scale monitor's labels are the input tokens themselves, as transformers has them before its models shift "
-    "them: every cross-entropy here is of a token that the model was just given, and the verdict's exposures with it. "
-    "Call monitor.step(step, input_ids[:, :-1], labels[:, 1:])"
 )
 
 
@@ -260,33 +247,6 @@ class ScaleMonitor:
         elif self.warned and not self._settled:
             since = sum(kept.step >= self.warned[-1].step for kept in self.history)
             self._settled = since >= FEWEST and not rising(self._sizes())
-
-
-def growth(sizes: list[tuple[int, float]]) -> float:
-    """Fitted growth of (step, scale) over all of them or their later half, relative to the first scale.
-
-    The larger of the two, so that a scale that settles first and runs away later is noticed. 0 where there are
-    too few to tell.
-    """
-    sizes = [(step, size) for step, size in sizes if isfinite(size)]
-    spans = [sizes, sizes[len(sizes) // 2 :]]
-    found = []
-    for span in spans:
-        line = fit([float(step) for step, _ in span], [size for _, size in span])
-        if len(span) >= FEWEST and line is not None and span[0][1] > 0:
-            found.append(line.slope * (span[-1][0] - span[0][0]) / span[0][1])
-    return max(found, default=0.0)
-
-
-def rising(sizes: list[tuple[int, float]]) -> bool:
-    """Whether the later half of these (step, scale) still grows, by `STILL` of its own start. Two are enough."""
-    later = [(step, size) for step, size in sizes if isfinite(size)]
-    later = later[len(later) // 2 :]
-    if len(later) < 2:
-        return False
-    (first, start), (last, end) = later[0], later[-1]
-    line = fit([float(step) for step, _ in later], [size for _, size in later])
-    return (end - start if line is None else line.slope * (last - first)) >= STILL * start > 0
 
 
 def _warn(message: str) -> None:

@@ -6,13 +6,18 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from loopscope.audit.checks import check_subject
 from loopscope.objectives.labels import check_one_label_each
-from loopscope.objectives.objective import Objective
 from loopscope.objectives.token_loss import IGNORE_INDEX
-from loopscope.recurrence import AbstractLoopedLM, check_input_ids
+from loopscope.recurrence import check_input_ids
 
 SEQUENCES = 2
 """Sequences of a slice; together they have at most the tokens asked for."""
+UNSHIFTED = (
+    "the scale monitor's labels are the input tokens themselves, as transformers has them before its models shift "
+    "them: every cross-entropy here is of a token that the model was just given, and the verdict's exposures with it. "
+    "Call monitor.step(step, input_ids[:, :-1], labels[:, 1:])"
+)
 
 
 def slice_of(
@@ -32,13 +37,6 @@ def slice_of(
     return input_ids[rows, window].contiguous(), labels[rows, window].contiguous()
 
 
-def repeats_inputs(input_ids: Int[Tensor, "part width"], labels: Int[Tensor, "part width"]) -> bool:
-    """Whether every label that counts is its own input token, in text that does not itself repeat one token."""
-    counted = labels != IGNORE_INDEX
-    same = bool(((labels == input_ids) | ~counted).all())
-    return same and len(input_ids[counted].unique()) > 1
-
-
 def check_batch(input_ids: Tensor, labels: Tensor) -> None:
     """Raise ValueError unless both are [batch seq] tensors of one shape."""
     check_input_ids(input_ids)
@@ -47,16 +45,7 @@ def check_batch(input_ids: Tensor, labels: Tensor) -> None:
 
 def check_arguments(model: Any, objective: Any, every: Any, tokens: Any) -> None:
     """Raise ValueError for what a monitor cannot work with."""
-    if not isinstance(model, AbstractLoopedLM):
-        raise ValueError(
-            f"model is a {type(model).__name__}; give an AbstractLoopedLM: loopscope.adapt(model) makes one of a "
-            "known family, loopscope.wrap(module, ...) of any other, and docs/extending.md shows its five methods"
-        )
-    if objective is not None and not isinstance(objective, Objective):
-        raise ValueError(
-            f"objective is a {type(objective).__name__}; give an Objective (build_objective makes one of a "
-            "config), or None for dense cross-entropy"
-        )
+    check_subject(model, objective)
     if isinstance(every, bool) or not isinstance(every, int) or every < 1:
         raise ValueError(f"every is {every!r}; give the steps between checks, a whole number from 1 up")
     if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < SEQUENCES:

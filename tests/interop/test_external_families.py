@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-import lookalikes
 import pytest
 import torch
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from loopscope.interop.external.families import FAMILIES
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.objective import build_objective
 from loopscope.recurrence import AbstractLoopedLM, LoopContext, unroll
+from tests.interop import lookalikes
 
 VOCABULARY = 40
 IDS = torch.arange(20).view(2, 10) * 7 % VOCABULARY
@@ -255,6 +255,23 @@ def test_exit_gates(name: str) -> None:
     for gate, expected in zip(gates, own, strict=True):
         assert gate is not None
         assert torch.allclose(gate, expected.squeeze(-1), atol=1e-5)
+
+
+def test_ouros_gate_is_trained_alone() -> None:
+    """Its second stage on the module itself: the same logits, and a step that moves nothing but the gate."""
+    module, model = build(CASES["ouro"])
+    states = list(unroll(model, IDS))
+    for state in states:
+        alone = model.gate_alone(state.hidden, state.loop, state.context)
+        assert alone is not None
+        assert torch.equal(alone, state.gate_logit())
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    optimizer = torch.optim.AdamW(module.parameters(), lr=0.1, weight_decay=0.1)
+    objective = build_objective(ObjectiveConfig(placement="gate-improvement"))
+    objective(unroll(model, IDS), LABELS).total.backward()
+    optimizer.step()
+    moved = {name for name, tensor in module.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert moved == {"model.early_exit_gate.weight", "model.early_exit_gate.bias"}
 
 
 def test_ouro_with_an_exit_threshold_is_compared_at_its_last_exit() -> None:

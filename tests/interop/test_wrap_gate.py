@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import lookalikes
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ import loopscope
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.objective import build_objective
 from loopscope.recurrence import unroll
+from tests.interop import lookalikes
 
 IDS = torch.arange(20).view(2, 10) * 7 % lookalikes.VOCABULARY
 LABELS = (IDS * 3 + 1) % lookalikes.VOCABULARY

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import lookalikes
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ import loopscope
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.objective import build_objective
 from loopscope.recurrence import unroll
+from tests.interop import lookalikes
 
 IDS = torch.arange(20).view(2, 10) * 7 % lookalikes.VOCABULARY
 LABELS = (IDS * 3 + 1) % lookalikes.VOCABULARY

@@ -38,7 +38,12 @@ def norm(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def layer_by_hand(
-    layer: Layer, x: Tensor, loop: int, condition: Tensor | None, config: ModelConfig
+    layer: Layer,
+    x: Tensor,
+    loop: int,
+    condition: Tensor | None,
+    config: ModelConfig,
+    values: Tensor | None = None,
 ) -> Tensor:
     """What `Layer` computes, from its two branches and the four formulas of its docstring."""
     gates = [1.0, 1.0]
@@ -55,7 +60,8 @@ def layer_by_hand(
     for place, (branch, before, after) in enumerate(parts):
 
         def f(y: Tensor, branch: nn.Module = branch, place: int = place) -> Tensor:
-            return gates[place] * branch(y * (1 + gains[place]), loop)
+            given = {} if values is None or branch is layer.feed_forward else {"values": values}
+            return gates[place] * branch(y * (1 + gains[place]), loop, **given)
 
         g = layer.gain
         match config.block.placement:
@@ -81,8 +87,12 @@ def test_unroll_equals_a_loop_written_by_hand(name: str, loops: int) -> None:
         entry = entry * 32**0.5
     if config.positions == "learned":
         entry = entry + model.position_embedding.weight[:9]
-    for layer in model.prelude:
-        entry = layer_by_hand(layer, entry, 1, None, config)
+    count = config.prelude + config.layers + config.coda
+    valued = range((count - 1) % 2, count, 2) if config.attention.value_embeddings != "none" else ()
+    tables = {place: model.value_embeddings.tables[str(place)].weight for place in valued}
+    rows = [tables[place][IDS] if place in tables else None for place in range(count)]
+    for place, layer in enumerate(model.prelude):
+        entry = layer_by_hand(layer, entry, 1, None, config, rows[place])
     if config.injection.norm:
         entry = norm(model.entry_norm, entry)
     hidden = {"embedding": entry, "zero": torch.zeros_like(entry)}.get(config.start)
@@ -114,14 +124,14 @@ def test_unroll_equals_a_loop_written_by_hand(name: str, loops: int) -> None:
             hidden = hidden + torch.cat([angle.sin(), angle.cos()])
         elif config.loop_embedding == "modulation":
             condition = model.loop_embedding(k, loops)
-        for layer in model.layers:
-            hidden = layer_by_hand(layer, hidden, k, condition, config)
+        for place, layer in enumerate(model.layers, start=config.prelude):
+            hidden = layer_by_hand(layer, hidden, k, condition, config, rows[place])
         assert torch.equal(state.hidden, hidden), f"loop {k}"
         read = norm(model.reading.norm, hidden) if config.coda_norm else hidden
         if config.coda_matrix:
             read = F.linear(read, model.coda_matrix)
-        for layer in model.coda:
-            read = layer_by_hand(layer, read, 1, None, config)
+        for layer, values in zip(model.coda, rows[count - config.coda :], strict=True):
+            read = layer_by_hand(layer, read, 1, None, config, values)
         head = model.token_embedding.weight if config.tied else model.unembedding.weight
         assert torch.equal(state.logits(), model.reading(read, k, loops) @ head.T)
         for carry in config.carry:
@@ -189,7 +199,7 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
 
 
 def test_gradient_checkpointing_changes_no_gradient_of_any_variant() -> None:
-    for name in ("huginn", "loopformer", "adapters", "hybrid"):
+    for name in ("huginn", "loopformer", "adapters", "hybrid", "gated values"):
         gradients = []
         for checkpointing in ("none", "layer", "loop"):
             model = made(name, dropout=0.1).train()

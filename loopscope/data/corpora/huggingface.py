@@ -1,11 +1,16 @@
 """Any Hugging Face dataset with a text column, streamed; also a local folder of its files."""
 
 import hashlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from loopscope.data.config import PUBLISHED_DATASET, DataConfig
 from loopscope.data.corpora.base import AbstractCorpus, joined
+
+INSTEAD = "or use corpus: files, or corpus: stdlib, which need no network"
+TIMEOUT = 10.0
+"""Seconds in which the hub is to say whether it has a dataset."""
 
 
 class HuggingFaceCorpus(AbstractCorpus):
@@ -56,6 +61,7 @@ class HuggingFaceCorpus(AbstractCorpus):
             raise ValueError(
                 f"corpus {self.name!r} needs the datasets package; install it with: pip install 'loopscope[data]'"
             ) from error
+        check_on_hub(self.name)
         try:
             rows = load_dataset(self.name, self.dataset_config, split=split, streaming=True)
             column = self.config.text_column
@@ -68,5 +74,41 @@ class HuggingFaceCorpus(AbstractCorpus):
             raise ValueError(
                 f"dataset {self.name!r}, split {split!r}, cannot be read ({type(error).__name__}: {error}). Check "
                 "the name, the split (data.validation_split: null holds out a part of the training split) and the "
-                "network; or use corpus: files, or corpus: stdlib which needs neither"
+                f"network; {INSTEAD}"
             ) from error
+
+
+def check_on_hub(name: str) -> None:
+    """Ask the hub once whether it has a dataset, because loading one that it has not retries for 20 seconds.
+
+    A hub that answers late or with an error is left to the loader and its retries; so is one that is not to be asked
+    (HF_HUB_OFFLINE), and a local folder.
+
+    Raises:
+        ValueError: what no retry changes: no such dataset, no name of one, or a hub that twice cannot be connected to.
+    """
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+    if constants.HF_HUB_OFFLINE or Path(name).exists():
+        return
+    for last in (False, True):
+        try:
+            HfApi().dataset_info(name, timeout=TIMEOUT)
+            return
+        except HFValidationError as error:
+            raise ValueError(f"corpus {name!r} cannot be a dataset's name ({error}); {INSTEAD}") from error
+        except RepositoryNotFoundError as error:
+            raise ValueError(
+                f"dataset {name!r} is not on the hub, or is not to be seen without logging in there. Check the name; "
+                f"{INSTEAD}"
+            ) from error
+        except Exception as error:  # of whichever HTTP library the hub's client is built on
+            if "Connect" not in type(error).__name__ or "Timeout" in type(error).__name__:
+                return
+            if last:
+                raise ValueError(
+                    f"dataset {name!r} cannot be read: the hub cannot be reached ({type(error).__name__}: {error}). "
+                    f"Check the name and the network; {INSTEAD}"
+                ) from error
+            time.sleep(1)

@@ -7,7 +7,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from loopscope.interop.external.calls import recording
-from loopscope.interop.external.follow import Trace
 from loopscope.interop.external.followed import Followed
 from loopscope.interop.external.probes import probes
 from loopscope.interop.external.runs import (
@@ -19,6 +18,7 @@ from loopscope.interop.external.runs import (
     logits_of,
 )
 from loopscope.interop.external.side_paths import SEVERAL, reads_earlier_loops
+from loopscope.interop.external.trace import Trace
 from loopscope.recurrence import LoopContext, LoopState, unroll
 
 STEP = 1e-2

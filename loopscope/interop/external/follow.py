@@ -9,7 +9,7 @@ depend on its state: `wrap` compares the two before it relies on it.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from jaxtyping import Float, Int
@@ -18,24 +18,9 @@ from torch import Tensor, nn
 from loopscope.interop.external.calls import Call, Forward, Reached, call_of, stand_in, state_of, with_state
 from loopscope.interop.external.loop_count import LoopCount
 from loopscope.interop.external.runs import accepts
+from loopscope.interop.external.trace import Trace
 
 Arguments = Mapping[str, Any] | Callable[[Tensor], Mapping[str, Any]]
-
-
-@dataclass
-class Trace:
-    """One whole run of the module's forward: what its parts were called with."""
-
-    input_ids: Int[Tensor, "batch seq"]
-    set_to: int | None  # the number of loops the forward was told to run; None where it was left alone
-    calls: list[list[Call]] = field(default_factory=list)  # by loop and layer, without their states
-    others: dict[nn.Module, Call] = field(default_factory=dict)  # last calls of readout and gate parts
-    states: dict[int, Tensor] = field(default_factory=dict)  # the block's outputs, where they were asked for
-
-    @property
-    def depth(self) -> int:
-        """Loops that the forward ran."""
-        return len(self.calls)
 
 
 @dataclass

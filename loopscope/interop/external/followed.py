@@ -12,9 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from loopscope.interop.external.beside import Beside
-from loopscope.interop.external.follow import Follower, Trace
+from loopscope.interop.external.follow import Follower
 from loopscope.interop.external.foreign import Memory
 from loopscope.interop.external.runs import logits_of, repeatable
+from loopscope.interop.external.trace import Trace
 from loopscope.recurrence import AbstractLoopedLM, LoopContext
 
 Step = nn.Module | Callable[[Tensor], Tensor]

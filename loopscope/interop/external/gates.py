@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from loopscope.interop.external.calls import Call, recording, state_of
-from loopscope.interop.external.follow import Trace
 from loopscope.interop.external.followed import Followed, Step, run_steps
 from loopscope.interop.external.runs import HALF_TOLERANCE, TOLERANCE, dtype_of
+from loopscope.interop.external.trace import Trace
 
 FAR = (30.0, -30.0, 1000.0, -1000.0)
 """Factors at which a logit leaves [0, 1] on one side or the other, and a probability does not."""

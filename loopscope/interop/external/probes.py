@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from loopscope.interop.external.follow import Trace
+from loopscope.interop.external.trace import Trace
 
 
 def probes(trace: Trace) -> dict[int, Tensor]:

@@ -10,9 +10,9 @@ import warnings
 import torch
 from torch import nn
 
-from loopscope.interop.external.follow import Trace
 from loopscope.interop.external.followed import Followed
 from loopscope.interop.external.probes import probes, turned
+from loopscope.interop.external.trace import Trace
 
 SEVERAL = (
     "the head reads the states of earlier loops too (a mean or a sum over loops, a concatenation), so there is no "

@@ -1,0 +1,55 @@
+"""Value embeddings: what a token is, added to what attention carries from it, whatever the state has become.
+
+One table per layer that has them; every loop looks up a shared layer's again. Form and places (every
+other layer, the last included) as in nanochat (Karpathy, github.com/karpathy/nanochat), after modded-nanogpt (Jordan et
+al.) and value residual learning (Zhou et al., arXiv 2410.17897). They depend on tokens alone, so that no scale of the
+state goes through them.
+
+Memory: vocabulary × (key-value heads × head) numbers per table, and batch × seq × that for the looked-up rows.
+"""
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from loopscope.model.config import ModelConfig
+
+GATE_CHANNELS = 32
+"""Channels of the layer's input that a gate reads, as in nanochat."""
+
+
+class ValueEmbeddings(nn.Module):
+    """The tables of a model, by layer."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.key_value_heads * config.head
+        self.tables = nn.ModuleDict(
+            {
+                str(place): nn.Embedding(config.vocabulary, width)
+                for place, on in enumerate(config.value_layers)
+                if on
+            }
+        )
+
+    def forward(
+        self, place: int, input_ids: Int[Tensor, "batch seq"]
+    ) -> Float[Tensor, "batch seq width"] | None:
+        """The tokens' rows for layer `place` (0-based, prelude to coda), or None for a layer without."""
+        key = str(place)
+        return self.tables[key](input_ids) if key in self.tables else None
+
+
+def with_values(
+    value: Float[Tensor, "batch heads seq head"],
+    embedded: Float[Tensor, "batch seq width"],
+    x: Float[Tensor, "batch seq dim"],
+    gate: nn.Linear | None,
+) -> Float[Tensor, "batch heads seq head"]:
+    """Values plus the tokens' embeddings, times 2σ(gate of the first channels of `x`) where there is one."""
+    added = rearrange(embedded, "batch seq (heads head) -> batch heads seq head", heads=value.shape[1])
+    if gate is not None:
+        opened = 2 * torch.sigmoid(gate(x[..., : gate.in_features]))
+        added = rearrange(opened, "batch seq heads -> batch heads seq 1") * added
+    return value + added.to(value.dtype)
