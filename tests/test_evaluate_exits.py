@@ -146,7 +146,7 @@ def test_the_page_runs(
 ) -> None:
     """The Python of docs/evaluation.md: a batch that leaves early, and a rule of one's own."""
     monkeypatch.chdir(tmp_path)
-    assert call("train", "--out", "runs/raw", *TINY, "--quiet") == 0
+    assert call("train", "--out", "runs/mine/dense_raw/seed-0", *TINY, "--quiet") == 0
     page = (Path(__file__).parent.parent / "docs" / "evaluation.md").read_text()
     leave, own = re.findall(r"^```python\n(.*?)^```", page[page.index("## Exits") :], re.S | re.M)
     names: dict[str, Any] = {}

@@ -57,11 +57,12 @@ def attend(
     square = query.shape[2] == key.shape[2] and (mask is not None or causal)
     if here and dropout > 0 and square and not grouped:
         return attention_with_dropout(query, key, value, dropout, mask)
-    narrow = query.dtype == torch.bfloat16 and query.shape[-1] <= NARROW and query.requires_grad
+    kind = query.dtype
+    narrow = kind == torch.bfloat16 and query.shape[-1] <= NARROW and query.requires_grad
     with torch.autocast("cpu", enabled=False) if here and narrow else nullcontext():
         if here and narrow:
             query, key, value = query.float(), key.float(), value.float()
-        return F.scaled_dot_product_attention(
+        mixed = F.scaled_dot_product_attention(
             query,
             key,
             value,
@@ -70,6 +71,8 @@ def attend(
             is_causal=causal and mask is None,
             enable_gqa=grouped,
         )
+    # Autocast casts for the next product; a model whose own weights are 16 bits wide needs its own type.
+    return mixed if torch.is_autocast_enabled(query.device.type) else mixed.to(kind)
 
 
 def attention_with_dropout(
