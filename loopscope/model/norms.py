@@ -20,17 +20,25 @@ class RMSNorm(nn.RMSNorm):
     def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
         if x.dtype not in (torch.float32, torch.float64) or torch.compiler.is_compiling():
             return super().forward(x)
-        return _RMSNorm.apply(x, self.weight, torch.finfo(x.dtype).eps if self.eps is None else self.eps)
+        eps = torch.finfo(x.dtype).eps if self.eps is None else self.eps
+        if not torch.is_grad_enabled():  # the same, without the call's 20 µs: a sixth of a cached step
+            return _normed(x, self.weight, eps)[0]
+        return _RMSNorm.apply(x, self.weight, eps)
+
+
+def _normed(x: Tensor, weight: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+    inverse = x.square().mean(dim=-1, keepdim=True).add_(eps).rsqrt_()
+    out = x * inverse
+    return out if weight is None else out.mul_(weight), inverse
 
 
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
-        inverse = x.square().mean(dim=-1, keepdim=True).add_(eps).rsqrt_()
+        out, inverse = _normed(x, weight, eps)
         ctx.save_for_backward(x, weight, inverse)
         ctx.eps = eps
-        out = x * inverse
-        return out if weight is None else out.mul_(weight)
+        return out
 
     @staticmethod
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
