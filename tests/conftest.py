@@ -1,6 +1,8 @@
 """Shared by all tests: shapes are checked, threads are bounded, shared material is found or skipped."""
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -53,3 +55,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "cache"
     monkeypatch.setenv("LOOPSCOPE_CACHE", str(path))
     return path
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Callable[..., int]:
+    """Runs `loopscope …` in this process, with a cache of its own; gives the exit status."""
+    from tests.shared import run_command
+
+    return partial(run_command, monkeypatch)

@@ -1,9 +1,25 @@
-"""Values that several tests share."""
+"""What several tests share: values, and the command line in this process."""
 
+import sys
+
+import pytest
+
+from loopscope import cli
 from loopscope.config import RunConfig
 from loopscope.model.facts import step_does
 from loopscope.results import StaticLoop, Verdict
 from loopscope.static_audit import UNKNOWN
+
+
+def run_command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """Exit status of `loopscope …` in this process."""
+    monkeypatch.setattr(sys, "argv", ["loopscope", *map(str, arguments)])
+    try:
+        cli.main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
 
 TINY = [
     "--model.dim=16",

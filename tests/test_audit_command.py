@@ -1,7 +1,6 @@
 """`loopscope audit` as a person meets it: every kind of path, JSON, pages, and mistakes."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,26 +8,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from loopscope import cli
 from loopscope.auditing import parse_objective
 from loopscope.interop.native import save_model
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
 from loopscope.results import load_audits
 from tests.shared import TINY
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Any:
-    def run(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["loopscope", *arguments])
-        try:
-            cli.main()
-        except SystemExit as end:
-            return int(end.code or 0)
-        return 0
-
-    return run
 
 
 @pytest.fixture

@@ -10,25 +10,9 @@ import torch
 import yaml
 
 import loopscope
-from loopscope import cli
 from loopscope.data.tokenizers import load_tokenizer
 from loopscope.results import load_results
 from tests.shared import TINY
-
-
-def run(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Exit status of `loopscope …` in this process."""
-    monkeypatch.setattr(sys, "argv", ["loopscope", *arguments])
-    try:
-        cli.main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Any:
-    return lambda *arguments: run(*arguments, monkeypatch=monkeypatch)
 
 
 @pytest.mark.parametrize(

@@ -4,28 +4,19 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from loopscope import cli
 from loopscope.results import load_comparison, load_evaluation, load_results
-from tests.shared import TINY
-
-
-def run(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["loopscope", *arguments])
-    try:
-        cli.main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
+from tests.shared import TINY, run_command
 
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch) -> Any:
-    return lambda *arguments: run(*map(str, arguments), monkeypatch=monkeypatch)
+    return partial(run_command, monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +29,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         out = str(folder / "study")
         arguments = ["study", "--conditions", names, "--seeds", "3", "--out", out, "--quiet", *TINY]
         arguments.append("--training.precision=fp32")  # as evaluation measures
-        assert run(*arguments, monkeypatch=patch) == 0
+        assert run_command(patch, *arguments) == 0
     return folder
 
 
@@ -132,6 +123,22 @@ def test_unfinished_runs_are_left_out_and_named(
     shown = " ".join(capsys.readouterr().out.split())
     assert "dense_rmsnorm/seed-1 is left out: not finished." in shown
     assert "2 seeds: fewer than 3" in shown
+
+
+def test_a_comparison_is_cut_to_the_depth_asked_for(
+    call: Any, study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Tests that nobody asked for would be corrected for."""
+    assert call("evaluate", "depth", study, "--loops", "5") == 0
+    assert call("evaluate", "compare", study, "--loops", "2", "--time") == 0
+    found = load_comparison(study)
+    assert found is not None
+    assert [entry.loop for entry in found.differences] == [1, 2]
+    assert found.settings["tests"] == "2"
+    assert len(found.options) == 4
+    kept = load_evaluation(study / "dense_rmsnorm" / "seed-0")
+    assert kept is not None
+    assert len(kept.depth[0].per_loop) == 5
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from loopscope import cli
 from loopscope.interop.native import save_model
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
@@ -19,19 +17,6 @@ from tests.shared import TINY
 
 RULES = ["logit-margin", "max-probability", "entropy-confidence", "kl", "shortlist-margin", "hidden-step"]
 RULES += ["direction-step", "oracle"]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Any:
-    def run(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["loopscope", *arguments])
-        try:
-            cli.main()
-        except SystemExit as end:
-            return int(end.code or 0)
-        return 0
-
-    return run
 
 
 @pytest.fixture
@@ -54,10 +39,11 @@ def test_a_run_gets_curves_thresholds_and_speed(
     assert len(evaluation.flops_per_token) == 2
     exits = evaluation.exits
     assert [point.mean_loops for point in exits.fixed] == [1.0, 2.0]
-    assert [(c.rule, c.unit) for c in exits.curves] == [(r, u) for u in ("sequence", "token") for r in RULES]
+    pairs = [(r, u) for u in ("sequence", "token") for r in RULES if (r, u) != ("shortlist-margin", "token")]
+    assert [(c.rule, c.unit) for c in exits.curves] == pairs
     assert {c.rule for c in exits.curves if c.bound} == {"oracle"}
     assert all(sum(point.left_at) == pytest.approx(1) for curve in exits.curves for point in curve.points)
-    assert [c.target for c in exits.calibrations] == ["perplexity", "mean loops"] * 16
+    assert [c.target for c in exits.calibrations] == ["perplexity", "mean loops"] * len(pairs)
     assert all(c.windows == (16, 14) for c in exits.calibrations)
     met = [c for c in exits.calibrations if c.unit == "sequence" and c.met and c.rule != "oracle"]
     assert met
@@ -115,9 +101,10 @@ def test_a_published_checkpoint_has_its_gate_too(
         (["--rules", "logit-margn"], "unknown exit rule 'logit-margn'; did you mean logit-margin?"),
         (["--rules", "gate"], "rule 'gate' needs a model with an exit gate, and this one has none"),
         (["--rules", ","], "rules is empty"),
+        (["--rules", "shortlist-margin", "--unit", "token"], "decides per sequence only"),
         (["--target", "-1"], "target is -1.0; give the perplexity that may be lost, in percent, from 0 up"),
         (["--budget", "0.5"], "budget is 0.5; mean loops go from 1 up"),
-        (["--budget", "2.5"], "budget is 2.5; mean loops go from 1 to 2"),
+        (["--budget", "2.5"], "budget is 2.5; give mean loops from 1 up and below 2"),
         (["--windows", "1"], "windows is 1; a threshold is chosen on one part of them"),
         (["--windows", "0"], "windows is 0"),
         (["--pairs", "-1"], "pairs is -1"),

@@ -4,6 +4,7 @@ import io
 import json
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import pytest
 import torch
 
 import loopscope
-from loopscope import cli
 from loopscope.data.tokenizers import ByteTokenizer
 from loopscope.evaluation.exit_rules import build_rule
 from loopscope.generating import generate_text
@@ -20,6 +20,7 @@ from loopscope.interop.native import save_model
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
 from loopscope.subject import open_subject
+from tests.shared import run_command
 from tests.test_recurrence import LinearCore
 
 
@@ -42,15 +43,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def run(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["loopscope", *arguments])
-        try:
-            cli.main()
-        except SystemExit as end:
-            return int(end.code or 0)
-        return 0
-
-    return run
+    return partial(run_command, monkeypatch)
 
 
 IDS = torch.tensor([[3, 14, 15, 92]])

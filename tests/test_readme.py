@@ -2,13 +2,13 @@
 
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
 
 from loopscope import cli
 from loopscope.training.monitor import ScaleWarning
+from tests.shared import run_command
 
 ROOT = Path(__file__).parent.parent
 TINY = [
@@ -41,15 +41,6 @@ def shortened(words: list[str]) -> list[str]:
     return [*kept, *TINY, *steps]
 
 
-def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["loopscope", *words])
-    try:
-        cli.main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
-
-
 def commands(path: Path) -> list[list[str]]:
     lines = [line for block in blocks(path, "sh") for line in block.splitlines()]
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("loopscope ")]
@@ -67,7 +58,7 @@ def test_the_readme_runs(
     found = commands(ROOT / "README.md")
     assert {words[0] for words in found} == set(cli.COMMANDS)
     for words in found:
-        assert run(shortened(words), monkeypatch) == 0, words
+        assert run_command(monkeypatch, *shortened(words)) == 0, words
     (code,) = blocks(ROOT / "README.md", "python")
     exec(compile(code, "README.md", "exec"), {})
     lines = capsys.readouterr().out.splitlines()
@@ -82,7 +73,10 @@ def test_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: 
     command = re.search(r"loopscope (train .*)", text)
     assert command is not None
     assert (
-        run([*shlex.split(command[1]), *TINY, "--training.steps=2", "--training.warmup=1"], monkeypatch) == 0
+        run_command(
+            monkeypatch, *[*shlex.split(command[1]), *TINY, "--training.steps=2", "--training.warmup=1"]
+        )
+        == 0
     )
     assert "loop_weights" in (tmp_path / "runs" / "anchor" / "config.yaml").read_text()
     (code,) = blocks(ROOT / "docs" / "guide.md", "python")
@@ -92,7 +86,7 @@ def test_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: 
 def test_the_evaluation_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     monkeypatch.chdir(tmp_path)
     for words in commands(ROOT / "docs" / "evaluation.md"):
-        assert run(shortened(words), monkeypatch) == 0, words
+        assert run_command(monkeypatch, *shortened(words)) == 0, words
     assert (tmp_path / "runs" / "mine" / "comparison.json").is_file()
 
 
@@ -127,9 +121,9 @@ def test_the_generation_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     (tmp_path / "start.txt").write_text("def main(")
     train = ["train", "--condition", "dense/raw", "--out", "runs/raw", *TINY, "--training.steps=2"]
-    assert run([*train, "--model.positions=rotary"], monkeypatch) == 0
+    assert run_command(monkeypatch, *train, "--model.positions=rotary") == 0
     for words in commands(ROOT / "docs" / "generation.md"):
-        assert run([*words, "--new-tokens", "4"], monkeypatch) == 0, words
+        assert run_command(monkeypatch, *words, "--new-tokens", "4") == 0, words
     (code,) = blocks(ROOT / "docs" / "generation.md", "python")
     exec(compile(code, "generation.md", "exec"), {})
 

@@ -1,7 +1,7 @@
 """`loopscope evaluate compare`: a study's conditions side by side. Heavy imports are inside the functions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,14 +116,25 @@ def _runs(command: Compare) -> tuple[list[Path], list[str]]:
 def _evaluation(
     subject: "Subject", held: "HeldOut", command: Compare, device: "torch.device"
 ) -> "ModelEvaluation":
-    """What was measured of a run before, where it is of this text and deep enough; else measured now."""
+    """What was measured of a run before, where it is of this text and deep enough; else measured now.
+
+    Cut to the depth asked for: what is compared is what is tested and corrected for. The run's file keeps the rest.
+    """
     from loopscope.evaluating import evaluation_of
 
     deepest = command.loops or 2 * subject.model.loops
     known = evaluation_of(subject, held, deepest)
     if known.depth and len(known.depth[0].per_loop) >= deepest:
-        return known
-    return evaluate_depth_of(subject, held, deepest, command.batch, device)
+        return _cut(known, deepest)
+    return _cut(evaluate_depth_of(subject, held, deepest, command.batch, device), deepest)
+
+
+def _cut(evaluation: "ModelEvaluation", deepest: int) -> "ModelEvaluation":
+    curves = [
+        replace(curve, per_loop=curve.per_loop[:deepest], window_loss=curve.window_loss[:deepest])
+        for curve in evaluation.depth
+    ]
+    return replace(evaluation, depth=tuple(curves), flops_per_token=evaluation.flops_per_token[:deepest])
 
 
 def _seconds(

@@ -66,7 +66,12 @@ def evaluate_exits(arguments: Sequence[str]) -> None:
 
     if command.rules != "all":
         for name in _names(command.rules):
-            build_rule(name)
+            rule = build_rule(name)
+            if command.unit not in ("both", *rule.units):
+                raise ValueError(
+                    f"rule {name!r} decides per {' or '.join(rule.units)} only: its score takes in a sequence's later "
+                    f"tokens. Set --unit {rule.units[0]}, or leave the rule out"
+                )
     found = []
     for path in [run for given in command.paths for run in find_runs(given)]:
         subject = open_subject(path)
@@ -117,7 +122,7 @@ def _exits(command: EvaluateExits, subject: "Subject", held: "HeldOut") -> "Exit
     units: tuple[Unit, ...] = ("sequence", "token") if command.unit == "both" else (command.unit,)
     curves, calibrations = [], []
     for unit in units:
-        for rule in rules:
+        for rule in [rule for rule in rules if unit in rule.units]:
             curves.append(exit_curve(record, rule, unit))
             calibrations.append(calibrate_perplexity(record, rule, unit, command.target / 100))
             if command.budget is not None:

@@ -141,18 +141,27 @@ def _prompt(command: Generate) -> str:
 
 
 def _threshold(command: Generate, subject: "Subject") -> float | None:
-    """The threshold given, or the one that an evaluation has calibrated for tokens."""
+    """The threshold given, or the one that an evaluation has calibrated for tokens, at the depth it was chosen for."""
     if command.threshold is not None or command.exit_rule is None or not subject.path.is_dir():
         return command.threshold
+    if command.loops not in (None, subject.model.loops):
+        return None
     from loopscope.results import load_evaluation
 
     kept = load_evaluation(subject.path)
     found = [
-        each.threshold
+        each
         for each in (kept.exits.calibrations if kept and kept.exits else ())
-        if each.rule == command.exit_rule and each.unit == "token" and each.held
+        if each.rule == command.exit_rule
+        and each.unit == "token"
+        and each.held
+        and each.threshold is not None
     ]
-    return found[0] if found else None
+    if not found:
+        return None
+    best = min(found, key=lambda each: each.target != "perplexity")  # quality before a budget
+    print(f"threshold {best.threshold:.6g}, as calibrated: {best.why}", file=sys.stderr)
+    return best.threshold
 
 
 def _values(

@@ -70,9 +70,9 @@ def check_more(more: Any) -> None:
 
 def check_budget(budget: Any, depth: int) -> None:
     """Raise ValueError unless it is a number of loops that can be met at all."""
-    if isinstance(budget, bool) or not isinstance(budget, int | float) or not 1 <= budget <= depth:
+    if isinstance(budget, bool) or not isinstance(budget, int | float) or not 1 <= budget < depth:
         raise ValueError(
-            f"budget is {budget!r}; mean loops go from 1 to {depth}, the depth that is evaluated"
+            f"budget is {budget!r}; give mean loops from 1 up and below {depth}, the full depth, which needs no rule"
         )
 
 

@@ -66,7 +66,7 @@ def stretch(evaluation: ModelEvaluation) -> tuple[int, int, int]:
 def judge(change: Interval, tolerance: float) -> Beyond:
     """What an interval of the change in bits per byte says of more loops than trained."""
     if not math.isfinite(change.mean):
-        return "hurts"
+        return "helps" if change.mean == -math.inf else "hurts"
     if change.low is None or change.high is None:
         return "unclear"
     if -tolerance <= change.low and change.high <= tolerance:
@@ -104,7 +104,8 @@ def _why(condition: Condition, beyond: Beyond, places: Sequence[Interval], chang
     if deepest <= trained:
         return f"{reach}Nothing past the trained depth {trained} was measured: name more --loops. {_basis(seeds)}"
     if not math.isfinite(change.mean):
-        return f"{reach}At loop {deepest} the loss of a seed is not finite. {_basis(seeds)}"
+        where = trained if change.mean == -math.inf else deepest
+        return f"{reach}At loop {where} the loss of a seed is not finite. {_basis(seeds)}"
     says = {
         "helps": "lowers the loss",
         "holds": "changes perplexity by less than 1 %",

@@ -100,3 +100,9 @@ def test_windows_count_by_their_labels() -> None:
     (condition,) = group([made("x", 0, losses, labels=(1, 3, 0))])
     change = depth_verdict(condition).change
     assert change.mean == pytest.approx(0.05 / math.log(2) / BYTES)
+
+
+def test_a_finite_loss_past_an_infinite_one_helps() -> None:
+    assert judge(Interval(-math.inf), tolerance=0.004) == "helps"
+    assert judge(Interval(math.inf), tolerance=0.004) == "hurts"
+    assert judge(Interval(math.nan), tolerance=0.004) == "hurts"

@@ -46,12 +46,14 @@ class AbstractRule(ABC):
             `gate`; () reads nothing.
         bound: it knows the labels, so it cannot be run: a bound to compare others with.
         leaves: on which side of the threshold a token leaves.
+        units: what it can decide for. A score that a sequence's later tokens take part in is none of a token's.
         low, high: the thresholds that make sense. `never` is allowed beside them.
     """
 
     name: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
     bound: ClassVar[bool] = False
+    units: ClassVar[tuple[str, ...]] = ("sequence", "token")
     leaves: ClassVar[Literal["above", "below"]] = "above"
     low: ClassVar[float] = 0.0
     high: ClassVar[float] = math.inf

@@ -37,6 +37,7 @@ class ShortlistMargin(AbstractExitRule):
 
     name = "shortlist-margin"
     needs = ("features",)
+    units = ("sequence",)  # the list is drawn from all of a sequence's tokens, later ones too
 
     def __init__(self, entries: Any = ENTRIES) -> None:
         if isinstance(entries, bool) or not isinstance(entries, int) or entries < 2:
