@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.environment import environment
+from loopscope.auditing import AUDIT
 from loopscope.evaluation.student import over_seeds
 from loopscope.results import (
     Calibration,
@@ -26,6 +27,7 @@ from loopscope.results import (
     load_comparison,
     load_evaluation,
 )
+from loopscope.study import condition_folder
 
 CONDITIONS = (
     *("dense/rmsnorm", "dense/raw", "dense/final-only", "dense/rmsnorm+penalty", "terminal/rmsnorm"),
@@ -159,8 +161,7 @@ def _mean(group: list[ModelEvaluation], loop: int, of: Callable[[LoopQuality], f
 
 
 def _verdict(out: Path, condition: str) -> str:
-    folder = "".join(sign if sign.isalnum() or sign in "-+." else "_" for sign in condition)
-    path = out / folder / "seed-0" / "audit.json"
+    path = condition_folder(out, condition) / "seed-0" / AUDIT
     return load_audits(path)[0].report.verdict if path.is_file() else ""
 
 

@@ -92,6 +92,19 @@ def _plain(value: Any) -> Any:
     return [_plain(entry) for entry in value] if isinstance(value, tuple | list) else value
 
 
+def split_names(text: str) -> list[str]:
+    """Names separated by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def check_counts(command: Any, *names: str) -> None:
+    """Raise ValueError for one of a command's options that is given and below 1."""
+    for name in names:
+        value = getattr(command, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}; it must be a whole number from 1 up")
+
+
 def _flag(arguments: Sequence[str], name: str) -> str | None:
     """The value of `--name value` or `--name=value`, before the full parse."""
     for place, argument in enumerate(arguments):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from loopscope.arguments import parse, with_config
+from loopscope.arguments import parse, split_names, with_config
 from loopscope.commands.audit import audit
 from loopscope.commands.evaluate import evaluate
 from loopscope.commands.generate import generate
@@ -114,7 +114,7 @@ def train(arguments: Sequence[str]) -> None:
 def study(arguments: Sequence[str]) -> None:
     """`loopscope study`."""
     command, config, over = with_config(Study, "study", arguments)
-    names = list(CONDITIONS) if command.conditions == "all" else _names(command.conditions)
+    names = list(CONDITIONS) if command.conditions == "all" else split_names(command.conditions)
     from loopscope.study import run_study
 
     results = run_study(config.size, names, _seeds(command.seeds), command.out, over, command.quiet)
@@ -194,13 +194,9 @@ def main() -> None:
         raise SystemExit(130) from None
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
 def _seeds(text: str) -> list[int]:
     try:
-        numbers = [int(part) for part in _names(text)]
+        numbers = [int(part) for part in split_names(text)]
     except ValueError:
         numbers = []
     if len(numbers) == 1 and "," not in text and numbers[0] >= 1:

@@ -55,7 +55,7 @@ def evaluation_of(subject: Subject, held: HeldOut, deepest: int) -> ModelEvaluat
         provenance=provenance("cpu", torch.get_num_threads()),
     )
     kept = load_evaluation(subject.path) if subject.path.is_dir() else None
-    if kept is None or any(getattr(kept, key) != getattr(begun, key) for key in _SAME):
+    if kept is None or _changed(kept, begun):
         return begun
     longer = max(kept.flops_per_token, begun.flops_per_token, key=len)
     return replace(begun, flops_per_token=longer, depth=kept.depth, exits=kept.exits)
@@ -75,9 +75,7 @@ def keep_evaluation(subject: Subject, evaluation: ModelEvaluation) -> Path | Non
         return None
     path = subject.path / EVALUATION
     kept = load_evaluation(path)
-    if kept is not None and (
-        changed := [key for key in _SAME if getattr(kept, key) != getattr(evaluation, key)]
-    ):
+    if kept is not None and (changed := _changed(kept, evaluation)):
         there = ", ".join(f"{key} {getattr(kept, key)!r}" for key in changed)
         os.replace(path, path.with_name(PREVIOUS))
         warnings.warn(
@@ -87,6 +85,11 @@ def keep_evaluation(subject: Subject, evaluation: ModelEvaluation) -> Path | Non
         )
     write_text(path, to_json(evaluation))
     return path
+
+
+def _changed(kept: ModelEvaluation, now: ModelEvaluation) -> list[str]:
+    """What of `_SAME` differs between two evaluations."""
+    return [key for key in _SAME if getattr(kept, key) != getattr(now, key)]
 
 
 def find_runs(path: Path) -> list[Path]:

@@ -13,15 +13,16 @@ from torch import Tensor
 
 from loopscope.data.tokenizers import AbstractTokenizer, ByteTokenizer
 from loopscope.evaluation.exit_rules import RULES, AbstractExitRule, Look, build_rule
+from loopscope.evaluation.watch import not_a_number
 from loopscope.generation.decode import Generated
 from loopscope.generation.decode import generate as run
 from loopscope.generation.exits import Decision, ExitRule
 from loopscope.generation.padding import pad
 from loopscope.generation.sampling import Sampling
-from loopscope.generation.settings import Settings, check_prompts, device_of
+from loopscope.generation.settings import Settings, check_prompts
 from loopscope.generation.stopping import Stopping
 from loopscope.generation.streaming import Tokenizer
-from loopscope.recurrence import AbstractLoopedLM, LoopState
+from loopscope.recurrence import AbstractLoopedLM, LoopState, device_of
 from loopscope.subject import Subject
 
 
@@ -178,10 +179,7 @@ class TokenRule:
         score, kept = self.rule.score(look, before)
         score = score[:, -1]
         if bool(score.isnan().any()):
-            raise ValueError(
-                f"rule {self.rule.name!r} scored a token NaN at loop {state.loop}: the state or the logits are not "
-                "finite. The model diverged; try an earlier checkpoint"
-            )
+            raise not_a_number(self.rule.name, state.loop)
         known = look.logits[:, -1] if "logits" in self.rule.needs else None
         return Decision(self.rule.fires(score, self.threshold), kept, known)
 

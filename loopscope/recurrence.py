@@ -221,6 +221,22 @@ def _recording(on: bool) -> AbstractContextManager[object]:
     return nullcontext() if on else torch.no_grad()
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model computes: its first parameter's device; the CPU for one without parameters."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+@torch.no_grad()
+def vocabulary_size(model: AbstractLoopedLM, like: Int[Tensor, "batch seq"]) -> int:
+    """How many ids the model has, asked with one token of the id 0, which every model has, through one loop.
+
+    Args:
+        like: token ids where the model is, whose type is asked with.
+    """
+    (state,) = unroll(model, torch.zeros_like(like[:1, :1]), 1)
+    return state.logits().shape[-1]
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, and every part's own mode afterwards."""

@@ -96,9 +96,13 @@ def plan(
 
 
 def run_folder(out: Path, config: RunConfig) -> Path:
-    """Where a run of a study lives: the condition's name, with what file systems mind replaced."""
-    name = "".join(sign if sign.isalnum() or sign in "-+." else "_" for sign in config.condition)
-    return out / name / f"seed-{config.training.seed}"
+    """Where a run of a study lives."""
+    return condition_folder(out, config.condition) / f"seed-{config.training.seed}"
+
+
+def condition_folder(out: Path, condition: str) -> Path:
+    """Where a condition's runs live: its name, with what file systems mind replaced."""
+    return out / "".join(sign if sign.isalnum() or sign in "-+." else "_" for sign in condition)
 
 
 def collect(out: Path) -> StudyResults:

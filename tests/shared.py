@@ -38,6 +38,16 @@ TINY = [
 ]
 """Flags of a run that takes seconds."""
 
+PUBLISHED = (
+    "adaptive_rmsnorm_damped",
+    "dense_alpha_fixed",
+    "dense_final_only",
+    "dense_rmsnorm",
+    "dense_rmsnorm_interloop",
+    "terminal_raw",
+)
+"""Folders of the published fixtures."""
+
 VERDICTS = {
     "terminal/rmsnorm": "blind",
     "terminal/raw": "visible",

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from loopscope.objectives.labels import check_one_label_each, check_range
 from loopscope.objectives.objective import Objective
 from loopscope.objectives.token_loss import IGNORE_INDEX
-from loopscope.recurrence import AbstractLoopedLM, LoopState, check_input_ids, evaluating, scale
+from loopscope.recurrence import (
+    AbstractLoopedLM,
+    LoopState,
+    check_input_ids,
+    evaluating,
+    scale,
+    vocabulary_size,
+)
 
 WIDE = (torch.float32, torch.float64)
 
@@ -123,6 +130,6 @@ def check_labels(input_ids: Tensor, labels: Tensor) -> None:
 
 def check_ids(model: AbstractLoopedLM, input_ids: Tensor, labels: Tensor) -> None:
     """Refuse ids that the model does not have."""
-    with evaluating(model), torch.no_grad():
-        vocabulary = model.forward(torch.zeros_like(input_ids[:1, :1])).shape[-1]
+    with evaluating(model):
+        vocabulary = vocabulary_size(model, input_ids)
     check_range(input_ids, labels, vocabulary)

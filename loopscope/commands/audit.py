@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tyro
 
-from loopscope.arguments import parse
+from loopscope.arguments import check_counts, parse
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,7 @@ def _static_audit(command: Audit) -> list[str]:
 
 
 def _measured_audit(command: Audit) -> list[str]:
-    for name in ("sequences", "length", "threads"):
-        value = getattr(command, name)
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}; it must be a whole number from 1 up")
+    check_counts(command, "sequences", "length", "threads")
     import torch
 
     from loopscope.auditing import audit_subject, keep_audit, parse_objective

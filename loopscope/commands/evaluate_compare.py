@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from loopscope.arguments import parse
-from loopscope.commands.evaluate_depth import check_depth, evaluate_depth_of
+from loopscope.arguments import parse, split_names
+from loopscope.commands.evaluate_depth import evaluate_depth_of
 from loopscope.commands.evaluate_options import OnText, prepare_machine, text_for
 
 if TYPE_CHECKING:
@@ -45,9 +45,8 @@ class Compare(OnText):
 def evaluate_compare(arguments: Sequence[str]) -> None:
     """`loopscope evaluate compare`."""
     command = parse(Compare, "evaluate compare", arguments)
-    check_depth(command.loops)
-    runs, notes = _runs(command)
     device = prepare_machine(command)
+    runs, notes = _runs(command)
     from loopscope.commands.evaluate_compare_text import print_comparison
     from loopscope.evaluation.compare import compare
     from loopscope.results import COMPARISON, to_json
@@ -91,7 +90,7 @@ def _runs(command: Compare) -> tuple[list[Path], list[str]]:
         dict.fromkeys(runs[run] for run in sorted(runs, key=lambda run: (began[run] == "", began[run])))
     )
     if command.conditions is not None:
-        chosen = [name.strip() for name in command.conditions.split(",") if name.strip()]
+        chosen = split_names(command.conditions)
         order = [
             known("condition of this study", name, dict.fromkeys(order)) for name in dict.fromkeys(chosen)
         ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from loopscope.arguments import parse
-from loopscope.commands.evaluate_options import OnText, prepare_machine, text_for
+from loopscope.commands.evaluate_options import OnText, prepare_machine, print_json, text_for
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +40,6 @@ class Depth(OnText):
 def evaluate_depth(arguments: Sequence[str]) -> None:
     """`loopscope evaluate depth`."""
     command = parse(Depth, "evaluate depth", arguments)
-    check_depth(command.loops)
     if not command.paths:
         raise ValueError("give a path to evaluate: a run, a study, a model folder, a last.pt")
     device = prepare_machine(command)
@@ -48,7 +47,6 @@ def evaluate_depth(arguments: Sequence[str]) -> None:
     from loopscope.evaluating import find_runs
     from loopscope.evaluation.condition import group
     from loopscope.evaluation.depth_verdict import depth_verdict
-    from loopscope.results import to_json
     from loopscope.subject import open_subject
 
     evaluations = []
@@ -60,21 +58,9 @@ def evaluate_depth(arguments: Sequence[str]) -> None:
         if not command.json:
             print_curves(evaluation)
     if command.json:
-        from dataclasses import asdict
-
-        print(
-            to_json(evaluations[0] if len(evaluations) == 1 else {"models": [asdict(e) for e in evaluations]})
-        )
+        print_json(evaluations)
         return
     print_verdicts([depth_verdict(condition) for condition in group(evaluations)])
-
-
-def check_depth(loops: int | None) -> None:
-    """Refuse a depth below 1, before anything is loaded."""
-    if loops is not None and loops < 1:
-        raise ValueError(
-            f"loops is {loops}; it must be a whole number from 1 up (any depth works, also beyond the trained one)"
-        )
 
 
 def evaluate_depth_of(

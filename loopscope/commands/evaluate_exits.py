@@ -2,14 +2,14 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from loopscope.arguments import parse
-from loopscope.commands.evaluate_options import OnText, prepare_machine, text_for
+from loopscope.arguments import check_counts, parse, split_names
+from loopscope.commands.evaluate_options import OnText, prepare_machine, print_json, text_for
 
 if TYPE_CHECKING:
     import torch
@@ -61,7 +61,6 @@ def evaluate_exits(arguments: Sequence[str]) -> None:
     from loopscope.commands.exits_text import print_exits
     from loopscope.evaluating import evaluation_of, find_runs, keep_evaluation
     from loopscope.evaluation.exit_rules import build_rule
-    from loopscope.results import to_json
     from loopscope.subject import open_subject
 
     if command.rules != "all":
@@ -81,21 +80,20 @@ def evaluate_exits(arguments: Sequence[str]) -> None:
             check_budget(command.budget, subject.model.loops)
         subject.model.to(device)
         held = text_for(subject, command)
-        exits = _exits(command, subject, held)
+        exits = _exits(command, subject, held, device)
         evaluation = replace(evaluation_of(subject, held, subject.model.loops), exits=exits)
         kept = keep_evaluation(subject, evaluation) if command.keep else None
         found.append(evaluation)
         if not command.json:
             print_exits(evaluation, kept)
     if command.json:
-        print(to_json(found[0]) if len(found) == 1 else to_json({"models": [asdict(each) for each in found]}))
+        print_json(found)
 
 
 def _check(command: EvaluateExits) -> None:
     if not command.paths:
         raise ValueError("give a path to evaluate: a run, a study, a model folder, a last.pt")
-    if command.speed_batch < 1:
-        raise ValueError(f"speed_batch is {command.speed_batch}; it must be a whole number from 1 up")
+    check_counts(command, "speed_batch")
     if command.pairs < 0:
         raise ValueError(
             f"pairs is {command.pairs}; give how many pairs to time, from 1 up, or 0 to measure no speed"
@@ -108,16 +106,18 @@ def _check(command: EvaluateExits) -> None:
         raise ValueError(f"budget is {command.budget}; mean loops go from 1 up to the trained depth")
 
 
-def _exits(command: EvaluateExits, subject: "Subject", held: "HeldOut") -> "ExitEvaluation":
+def _exits(
+    command: EvaluateExits, subject: "Subject", held: "HeldOut", device: "torch.device"
+) -> "ExitEvaluation":
     from loopscope.evaluation.calibration import calibrate_loops, calibrate_perplexity
     from loopscope.evaluation.exit_curves import exit_curve, fixed_points
     from loopscope.evaluation.exit_record import record_exits
     from loopscope.results import ExitEvaluation
     from loopscope.results.evaluations import Unit
 
-    rules = _rules(command.rules, subject, held)
+    rules = _rules(command.rules, subject, held, device)
     record = record_exits(
-        subject.model, _on(subject, held.batches(command.batch)), rules, held.bytes_per_token
+        subject.model, _on(device, held.batches(command.batch)), rules, held.bytes_per_token
     )
     units: tuple[Unit, ...] = ("sequence", "token") if command.unit == "both" else (command.unit,)
     curves, calibrations = [], []
@@ -131,11 +131,11 @@ def _exits(command: EvaluateExits, subject: "Subject", held: "HeldOut") -> "Exit
         fixed=fixed_points(record),
         curves=tuple(curves),
         calibrations=tuple(calibrations),
-        speeds=tuple(_speeds(command, subject, held, rules, calibrations)),
+        speeds=tuple(_speeds(command, subject, held, rules, calibrations, device)),
     )
 
 
-def _rules(names: str, subject: "Subject", held: "HeldOut") -> "list[AbstractRule]":
+def _rules(names: str, subject: "Subject", held: "HeldOut", device: "torch.device") -> "list[AbstractRule]":
     """Those named, or all that the model can run; fixed depth is in every table anyway."""
     from loopscope.evaluation.exit_rules import RULES, AbstractExitRule, build_rule
 
@@ -148,7 +148,7 @@ def _rules(names: str, subject: "Subject", held: "HeldOut") -> "list[AbstractRul
             continue
         if isinstance(rule, AbstractExitRule):
             try:
-                rule.check_model(subject.model, held.input_ids[:1].to(_device(subject)))
+                rule.check_model(subject.model, held.input_ids[:1].to(device))
             except ValueError as reason:
                 if name != "gate":  # most models have none
                     warnings.warn(f"{subject.name}: {reason}", stacklevel=2)
@@ -163,6 +163,7 @@ def _speeds(
     held: "HeldOut",
     rules: "Sequence[AbstractRule]",
     calibrations: "Sequence[Calibration]",
+    device: "torch.device",
 ) -> "list[Speed]":
     """Of every calibrated threshold per sequence, on windows of the half that it was not chosen on."""
     from loopscope.evaluation.calibration import split
@@ -172,7 +173,7 @@ def _speeds(
     if not command.pairs:
         return []
     _, tested = split(len(held))
-    ids = held.input_ids[tested[: command.speed_batch]].to(_device(subject))
+    ids = held.input_ids[tested[: command.speed_batch]].to(device)
     running = {rule.name: rule for rule in rules if isinstance(rule, AbstractExitRule)}
     return [
         measure_speed(
@@ -200,18 +201,16 @@ def _flops(subject: "Subject", sequence: int) -> "Flops | None":
     return lambda loops, exits: float(forward_flops(config, sequence, loops, exits))
 
 
-def _device(subject: "Subject") -> "torch.device":
-    return next(subject.model.parameters()).device
-
-
-def _on(subject: "Subject", batches: "Iterator[tuple[Tensor, Tensor]]") -> "Iterator[tuple[Tensor, Tensor]]":
+def _on(
+    device: "torch.device", batches: "Iterator[tuple[Tensor, Tensor]]"
+) -> "Iterator[tuple[Tensor, Tensor]]":
     """Batches where the model is."""
     for ids, labels in batches:
-        yield ids.to(_device(subject)), labels.to(_device(subject))
+        yield ids.to(device), labels.to(device)
 
 
 def _names(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = split_names(text)
     if not names:
         raise ValueError("rules is empty; give names separated by commas, or all")
     return names

@@ -1,12 +1,16 @@
 """What the parts of `loopscope evaluate` ask alike: on which text, on which machine. Light to import."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
+
+from loopscope.arguments import check_counts
 
 if TYPE_CHECKING:
     import torch
 
     from loopscope.held_out import HeldOut
+    from loopscope.results import ModelEvaluation
     from loopscope.subject import Subject
 
 
@@ -37,13 +41,14 @@ def prepare_machine(command: OnText) -> "torch.device":
     Raises:
         ValueError: a number below 1, or a device that is not there.
     """
-    for name in ("windows", "length", "batch", "threads"):
-        value = getattr(command, name)
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}; it must be a whole number from 1 up")
+    check_counts(command, "windows", "length", "batch", "threads")
     import torch
 
+    from loopscope.recurrence import check_loops
     from loopscope.training.hardware import resolve_device
+
+    if (loops := getattr(command, "loops", None)) is not None:
+        check_loops(loops)
 
     if command.threads:
         torch.set_num_threads(command.threads)
@@ -51,6 +56,14 @@ def prepare_machine(command: OnText) -> "torch.device":
         return resolve_device(command.device)
     except ValueError as error:
         raise ValueError(str(error).removeprefix("training.")) from None
+
+
+def print_json(evaluations: "Sequence[ModelEvaluation]") -> None:
+    """One evaluation as it is, several as `models`."""
+    from loopscope.results import to_json
+
+    one = len(evaluations) == 1
+    print(to_json(evaluations[0] if one else {"models": [asdict(each) for each in evaluations]}))
 
 
 def text_for(subject: "Subject", command: OnText) -> "HeldOut":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from loopscope.arguments import parse
+from loopscope.arguments import check_counts, parse
 
 if TYPE_CHECKING:
     from loopscope.generation.decode import New
@@ -71,8 +71,7 @@ def generate(arguments: Sequence[str]) -> None:
     """`loopscope generate`."""
     command = parse(Generate, "generate", arguments)
     prompt = _prompt(command)
-    if command.threads is not None and command.threads < 1:
-        raise ValueError(f"threads is {command.threads}; it must be a whole number from 1 up")
+    check_counts(command, "threads")
     import torch
 
     from loopscope.generating import build_settings, encode, tokenizer_of

@@ -57,8 +57,7 @@ class Windows:
             batch_size: windows per rank.
             world: how many ranks there are.
         """
-        if not 0 <= rank < world:
-            raise ValueError(f"rank is {rank}; it must be from 0 to world - 1 = {world - 1}")
+        check_rank(rank, world)
         places = (step * world + rank) * batch_size + np.arange(batch_size, dtype=np.int64)
         epochs, within = places // self.count, places % self.count
         indices = np.empty(batch_size, dtype=np.int64)
@@ -73,6 +72,12 @@ class Windows:
         chosen = np.arange(count, dtype=np.int64) * self.count // count
         for start in range(0, count, batch_size):
             yield self.read(chosen[start : start + batch_size])
+
+
+def check_rank(rank: int, world: int) -> None:
+    """Raise ValueError unless the rank is one of `world`."""
+    if not 0 <= rank < world:
+        raise ValueError(f"rank is {rank}; it must be from 0 to world - 1 = {world - 1}")
 
 
 def permute(

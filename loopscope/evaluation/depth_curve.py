@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from loopscope.evaluation.token_scores import head_width, token_scores
+from loopscope.evaluation.token_scores import token_scores
 from loopscope.objectives.labels import check_one_label_each, check_range
 from loopscope.objectives.token_loss import IGNORE_INDEX
 from loopscope.recurrence import (
@@ -33,6 +33,7 @@ from loopscope.recurrence import (
     l2_norm,
     scale,
     unroll,
+    vocabulary_size,
 )
 from loopscope.results import DepthCurve, LoopQuality, Reading, bits_per_byte, perplexity
 
@@ -77,7 +78,7 @@ def depth_curves(
             check_input_ids(input_ids)
             check_one_label_each(input_ids, labels)
             if vocabulary is None:
-                vocabulary = _width(model, input_ids[:1, :1].to(device))
+                vocabulary = vocabulary_size(model, input_ids.to(device))
                 check_range(input_ids, labels, vocabulary)
                 readings = READINGS if _differ(model, input_ids[:1].to(device), depth) else READINGS[:1]
             check_range(input_ids, labels, vocabulary)
@@ -136,12 +137,6 @@ def _differ(model: AbstractLoopedLM, input_ids: Tensor, depth: int) -> bool:
         )
         for state in unroll(model, input_ids, deepest)
     )
-
-
-def _width(model: AbstractLoopedLM, input_ids: Tensor) -> int:
-    """The vocabulary, from one token whose id every model has."""
-    (state,) = unroll(model, torch.zeros_like(input_ids), 1)
-    return head_width(model.head, state.features())
 
 
 def _figures(state: LoopState, labels: Tensor, vocabulary: int) -> Float[Tensor, "figures batch"]:

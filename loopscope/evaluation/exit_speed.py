@@ -8,7 +8,6 @@ figure is the median over pairs of fixed / exit seconds: a slow moment of the ma
     realised  what the clock says
 """
 
-import time
 from collections.abc import Callable
 from statistics import median
 from typing import Any
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from loopscope.evaluation.early_exit import early_exit
 from loopscope.evaluation.exit_rules.base import AbstractExitRule, Sizes
+from loopscope.evaluation.timing import last_logits, seconds
 from loopscope.recurrence import AbstractLoopedLM, evaluating, unroll
 from loopscope.results import Speed
 
@@ -50,10 +50,10 @@ def measure_speed(
     device, fixed, exits, allowed = input_ids.device, [], [], None
     with evaluating(model):
         taken = early_exit(model, input_ids, rule, threshold, depth).loops
-        _fixed(model, input_ids, depth)
+        last_logits(model, input_ids, depth)
         for _ in range(pairs):
-            fixed.append(_seconds(device, lambda: _fixed(model, input_ids, depth)))
-            exits.append(_seconds(device, lambda: early_exit(model, input_ids, rule, threshold, depth)))
+            fixed.append(seconds(device, lambda: last_logits(model, input_ids, depth)))
+            exits.append(seconds(device, lambda: early_exit(model, input_ids, rule, threshold, depth)))
         if flops is not None:
             allowed = flops(depth, 1) / exit_flops(model, input_ids[:1], rule, taken, depth, flops)
     mean_loops = float(taken.double().mean())
@@ -92,24 +92,3 @@ def exit_flops(
         reused = "logits" in rule.needs and loop < depth
         total += flops(loop, 0) + looks + (0.0 if reused else sizes.readout)
     return total / len(taken)
-
-
-def _fixed(model: AbstractLoopedLM, input_ids: Tensor, depth: int) -> Tensor:
-    """The other side of a pair: all loops, the last exit's logits."""
-    for state in unroll(model, input_ids, depth):
-        if state.is_last:
-            return state.logits()
-    raise AssertionError("an unroll ends with its last loop")
-
-
-def _seconds(device: torch.device, run: Callable[[], Any]) -> float:
-    _wait(device)
-    began = time.perf_counter()
-    run()
-    _wait(device)
-    return time.perf_counter() - began
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -6,13 +6,16 @@ all logits. Memory: one batch with its logits.
 """
 
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from loopscope.recurrence import AbstractLoopedLM, evaluating, unroll
+from loopscope.recurrence import AbstractLoopedLM, device_of, evaluating, unroll
 
 ROUNDS = 7
 
@@ -34,29 +37,35 @@ def seconds_per_token(
     for number in range(rounds + 1):
         for name, (model, deepest) in models.items():
             with evaluating(model):
-                ids = input_ids.to(next(model.parameters()).device)
+                ids = input_ids.to(device_of(model))
                 for loops in range(1, deepest + 1):
-                    seconds = _once(model, ids, loops)
+                    taken = seconds(ids.device, partial(last_logits, model, ids, loops))
                     if number:
-                        times.setdefault((name, loops), []).append(seconds)
+                        times.setdefault((name, loops), []).append(taken)
     return {
         name: tuple(min(times[name, loops]) / input_ids.numel() for loops in range(1, deepest + 1))
         for name, (_, deepest) in models.items()
     }
 
 
-def _once(model: AbstractLoopedLM, input_ids: Tensor, loops: int) -> float:
-    """Seconds of one unroll with the logits of its last loop."""
-    _wait(input_ids)
+def last_logits(
+    model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"], loops: int
+) -> Float[Tensor, "batch seq vocab"]:
+    """What a fixed depth gives: all its loops, the last exit's logits."""
+    (last,) = deque(unroll(model, input_ids, loops), maxlen=1)
+    return last.logits()
+
+
+def seconds(device: torch.device, run: Callable[[], Any]) -> float:
+    """What one call takes, with all that it queued on an accelerator."""
+    _wait(device)
     began = time.perf_counter()
-    for state in unroll(model, input_ids, loops):
-        if state.is_last:
-            state.logits()
-    _wait(input_ids)
+    run()
+    _wait(device)
     return time.perf_counter() - began
 
 
-def _wait(tensor: Tensor) -> None:
+def _wait(device: torch.device) -> None:
     """Let an accelerator finish what was queued."""
-    if tensor.device.type != "cpu":
-        torch.accelerator.synchronize(tensor.device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

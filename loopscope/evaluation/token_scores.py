@@ -23,7 +23,7 @@ def token_scores(
     """Cross-entropy in nats, and whether the label is the likeliest token (the first of them in a tie).
 
     Args:
-        vocabulary: the head's output width, which sizes the chunks; see `head_width`.
+        vocabulary: the head's output width, which sizes the chunks.
 
     Returns:
         0 and False where the label is ignored.
@@ -42,9 +42,3 @@ def token_scores(
         hits.append(logits.argmax(dim=-1) == target)
     loss[counts], hit[counts] = torch.cat(losses), torch.cat(hits)
     return loss, hit
-
-
-@torch.no_grad()
-def head_width(head: Head, features: Float[Tensor, "batch seq dim"]) -> int:
-    """How many ids the head scores: asked with one token."""
-    return head(features[0, :1]).shape[-1]

@@ -21,12 +21,11 @@ from loopscope.generation.settings import (
     check_prompts,
     check_settings,
     check_vocabulary,
-    device_of,
     reading,
 )
 from loopscope.generation.steps import AbstractSteps, RecomputedSteps
 from loopscope.generation.stopping import Ending, Reason
-from loopscope.recurrence import AbstractLoopedLM
+from loopscope.recurrence import AbstractLoopedLM, device_of
 
 
 @dataclass(frozen=True)

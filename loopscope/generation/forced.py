@@ -20,10 +20,9 @@ from loopscope.generation.settings import (
     check_prompts,
     check_settings,
     check_vocabulary,
-    device_of,
     reading,
 )
-from loopscope.recurrence import AbstractLoopedLM, wide
+from loopscope.recurrence import AbstractLoopedLM, device_of, wide
 
 
 @dataclass(frozen=True)

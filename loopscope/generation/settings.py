@@ -15,7 +15,7 @@ from loopscope.generation.missing import check_missing
 from loopscope.generation.sampling import Sampling
 from loopscope.generation.stopping import Stopping
 from loopscope.generation.streaming import Tokenizer
-from loopscope.recurrence import AbstractLoopedLM, check_input_ids, check_loops, unroll
+from loopscope.recurrence import AbstractLoopedLM, check_input_ids, check_loops, vocabulary_size
 
 
 @dataclass(frozen=True)
@@ -105,19 +105,13 @@ def _check_positions(model: AbstractLoopedLM, longest: int, new_tokens: int) -> 
 def check_vocabulary(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"]) -> None:
     """Raise ValueError where an id is not in the model's vocabulary, which one token through one loop shows."""
     with reading(list(model.modules())):
-        vocabulary = next(unroll(model, torch.zeros_like(input_ids[:1, :1]), 1)).logits().shape[-1]
+        vocabulary = vocabulary_size(model, input_ids)
     low, high = int(input_ids.min()), int(input_ids.max())
     if low < 0 or high >= vocabulary:
         raise ValueError(
             f"input_ids go from {low} to {high}; this model has ids 0 to {vocabulary - 1}. Use the tokenizer that it "
             "was trained with"
         )
-
-
-def device_of(model: AbstractLoopedLM) -> torch.device:
-    """Where the model computes."""
-    first = next(model.parameters(), None)
-    return torch.device("cpu") if first is None else first.device
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from loopscope.recurrence import AbstractLoopedLM, LoopState, scale, unroll
 from loopscope.results import LoopVerdict, ScaleCheck
 from loopscope.training.budget import TimeBudget
 from loopscope.training.growth import FEWEST, GROWN, growth, rising
+from loopscope.training.hardware import wait
 from loopscope.training.probe import UNSHIFTED, check_arguments, check_batch, slice_of
 from loopscope.training.undisturbed import undisturbed
 
@@ -153,8 +154,7 @@ class ScaleMonitor:
     def _check(self, step: int, input_ids: Tensor, labels: Tensor, judge: bool) -> tuple[ScaleCheck, str]:
         check_batch(input_ids, labels)
         device = next((p.device for p in self.model.parameters()), input_ids.device)
-        if device.type != "cpu":  # what is still in the queue is the training's time
-            torch.accelerator.synchronize(device)
+        wait(device)  # what is still in the queue is the training's time
         self.budget.tick()
         before = self.budget.spent
         loops, reason = list[LoopVerdict](), ""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 
-from loopscope.training.hardware import Precision
+from loopscope.training.hardware import Precision, wait
 
 FlopsPerToken = Callable[[int], float]
 """FLOPs per token of a training step that runs so many loops, as `model.cost` counts them."""
@@ -24,10 +24,10 @@ def matmul_peak(device: torch.device, precision: Precision, repeats: int = 6) ->
     left, right = (torch.full((side, side), 0.5, device=device, dtype=dtype) for _ in range(2))
     best = float("inf")
     for _ in range(repeats + 1):  # the first one warms up, and is never the best
-        _wait(device)
+        wait(device)
         began = time.perf_counter()
         torch.mm(left, right)
-        _wait(device)
+        wait(device)
         best = min(best, time.perf_counter() - began)
     return 2 * side**3 / best
 
@@ -59,8 +59,3 @@ class Speedometer:
         if self.peak is not None:
             found["mfu"] = done / seconds / self.peak
         return found
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

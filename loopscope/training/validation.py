@@ -7,7 +7,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from loopscope.objectives.token_loss import IGNORE_INDEX, chunked_cross_entropy
-from loopscope.recurrence import AbstractLoopedLM, l2_norm, scale, unroll
+from loopscope.recurrence import AbstractLoopedLM, evaluating, l2_norm, scale, unroll
 from loopscope.results import LoopMetrics, bits_per_byte, perplexity
 
 Batches = Iterable[tuple[Int[Tensor, "batch seq"], Int[Tensor, "batch seq"]]]
@@ -33,21 +33,19 @@ def validate(
         ValueError: no batch, or no label that counts.
     """
     depth = model.loops if loops is None else loops
-    was_training = model.training
-    model.eval()
     loss, l2, rms = (torch.zeros(depth, dtype=torch.float64, device=device) for _ in range(3))
     counted = torch.zeros((), dtype=torch.int64, device=device)
     tokens = 0
-    for input_ids, labels in batches:
-        input_ids, labels = input_ids.to(device), labels.to(device)
-        tokens += labels.numel()
-        counted += (labels != IGNORE_INDEX).sum()
-        for state in unroll(model, input_ids, depth):
-            index = state.loop - 1
-            loss[index] += chunked_cross_entropy(model.head, state.features(), labels).double().sum()
-            l2[index] += l2_norm(state.hidden).double().sum()
-            rms[index] += scale(state.hidden).double().sum()
-    model.train(was_training)
+    with evaluating(model):
+        for input_ids, labels in batches:
+            input_ids, labels = input_ids.to(device), labels.to(device)
+            tokens += labels.numel()
+            counted += (labels != IGNORE_INDEX).sum()
+            for state in unroll(model, input_ids, depth):
+                index = state.loop - 1
+                loss[index] += chunked_cross_entropy(model.head, state.features(), labels).double().sum()
+                l2[index] += l2_norm(state.hidden).double().sum()
+                rms[index] += scale(state.hidden).double().sum()
     if not tokens or not int(counted):
         raise ValueError("nothing to validate on: no window, or every label is ignored")
     return tuple(

@@ -24,15 +24,7 @@ from loopscope.recurrence import AbstractLoopedLM, LoopState, unroll
 from loopscope.results import DepthCurve
 from loopscope.training.validation import validate
 from tests.model.families import TINY, VARIANTS
-
-FIXTURES = [
-    "adaptive_rmsnorm_damped",
-    "dense_alpha_fixed",
-    "dense_final_only",
-    "dense_rmsnorm",
-    "dense_rmsnorm_interloop",
-    "terminal_raw",
-]
+from tests.shared import PUBLISHED
 
 
 def build(**settings: Any) -> LoopedTransformer:
@@ -84,7 +76,7 @@ def agrees(curve: DepthCurve, expected: list[dict[str, Any]]) -> None:
         assert entry.bits_per_byte == pytest.approx(row["loss"] / math.log(2) / 3.5, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", FIXTURES)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_the_published_code_at_every_depth(fixtures: Path, name: str) -> None:
     model = read_published(fixtures / name / "last.pt").model
     tensors = load_file(fixtures / name / "expected.safetensors")

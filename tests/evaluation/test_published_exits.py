@@ -11,15 +11,8 @@ from loopscope.evaluation.exit_curves import exit_curve, fixed_points
 from loopscope.evaluation.exit_record import record_exits
 from loopscope.evaluation.exit_rules import build_rule
 from loopscope.interop.published import read_published
+from tests.shared import PUBLISHED
 
-NAMES = [
-    "adaptive_rmsnorm_damped",
-    "dense_alpha_fixed",
-    "dense_final_only",
-    "dense_rmsnorm",
-    "dense_rmsnorm_interloop",
-    "terminal_raw",
-]
 POLICIES = {
     "max_prob": "max-probability",
     "logit_margin": "logit-margin",
@@ -33,7 +26,7 @@ def close(found: object, expected: object) -> None:
     )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_exits_agree_with_the_published_code(name: str, fixtures: Path) -> None:
     folder = fixtures / name
     expected = json.loads((folder / "expected.json").read_text())["exit"]

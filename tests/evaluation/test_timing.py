@@ -22,12 +22,16 @@ def test_models_take_turns_and_the_least_time_counts(monkeypatch: pytest.MonkeyP
     clock, order = [0.0], []
     models = {name: LoopedTransformer(ModelConfig(**TINY)) for name in "ab"}
 
-    def once(model: Any, ids: torch.Tensor, loops: int) -> float:
+    def run(model: Any, ids: torch.Tensor, loops: int) -> None:
         order.append((next(name for name, known in models.items() if known is model), loops))
+
+    def timed(device: torch.device, call: Any) -> float:
+        call()
         clock[0] += 1
         return 1000 - clock[0] if order.count(order[-1]) == 2 else 2000.0
 
-    monkeypatch.setattr("loopscope.evaluation.timing._once", once)
+    monkeypatch.setattr("loopscope.evaluation.timing.last_logits", run)
+    monkeypatch.setattr("loopscope.evaluation.timing.seconds", timed)
     found = seconds_per_token(
         {"a": (models["a"], 2), "b": (models["b"], 1)}, torch.zeros(2, 5, dtype=torch.int64), 3
     )

@@ -14,15 +14,7 @@ from loopscope.model.start import random_start
 from loopscope.past import Slot
 from tests.generation.models import VOCABULARY, expect, lively, run
 from tests.model.families import VARIANTS
-
-FIXTURES = (
-    "adaptive_rmsnorm_damped",
-    "dense_alpha_fixed",
-    "dense_final_only",
-    "dense_rmsnorm",
-    "dense_rmsnorm_interloop",
-    "terminal_raw",
-)
+from tests.shared import PUBLISHED
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -55,7 +47,7 @@ def test_logits_of_every_step_are_the_whole_texts(name: str) -> None:
             assert torch.allclose(found, whole[:, place], rtol=0, atol=1e-9 * float(whole.abs().max()))
 
 
-@pytest.mark.parametrize("name", FIXTURES)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_published_checkpoints_say_the_same_cached(name: str, fixtures: Path) -> None:
     model = loopscope.load(fixtures / name / "last.pt")
     ids = torch.arange(5, 13)[None]

@@ -18,15 +18,8 @@ from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.objective import Loss, build_objective
 from loopscope.objectives.placements import exit_probabilities
 from loopscope.recurrence import l2_norm, scale, unroll
+from tests.shared import PUBLISHED
 
-NAMES = [
-    "adaptive_rmsnorm_damped",
-    "dense_alpha_fixed",
-    "dense_final_only",
-    "dense_rmsnorm",
-    "dense_rmsnorm_interloop",
-    "terminal_raw",
-]
 LOSSES = {
     "per-step": {"placement": "dense"},
     "terminal": {"placement": "terminal"},
@@ -50,7 +43,7 @@ class Case:
         return build_objective(ObjectiveConfig(**config))(unroll(self.model, self.ids), self.labels)
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=PUBLISHED)
 def case(request: pytest.FixtureRequest, fixtures: Path) -> Case:
     return Case(fixtures / request.param)
 

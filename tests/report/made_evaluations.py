@@ -5,6 +5,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+from loopscope.report.evaluations.found import FoundEvaluations
+from loopscope.report.evaluations.section import EvaluationSection, build_section
+from loopscope.report.evaluations.shown import Group, grouped
+from loopscope.report.figures import Figure, Series
 from loopscope.results import (
     Calibration,
     Comparison,
@@ -234,3 +238,31 @@ def broken_evaluation(condition: str = "made/broken", seed: int = 0) -> ModelEva
         depth=(DepthCurve("at depth", nothing, ()),),
         exits=ExitEvaluation((lost,) * 4, (curve,), (unmet,), (slow,)),
     )
+
+
+def groups_of(*evaluations: ModelEvaluation, comparison: Comparison | None = None) -> list[Group]:
+    return grouped(evaluations, [], comparison)
+
+
+def section_of(*evaluations: ModelEvaluation, comparison: Comparison | None = None) -> EvaluationSection:
+    section = build_section(FoundEvaluations(evaluations, comparison, ()), [])
+    assert section is not None
+    return section
+
+
+def whole() -> EvaluationSection:
+    models = [make_evaluation(name, seed) for name in ("a", "b") for seed in range(3)]
+    return section_of(*models, comparison=make_comparison(("a", "b")))
+
+
+def named(figure: Figure, name: str, panel: int = 0) -> Series:
+    (found,) = [s for s in figure.series if s.name == name and s.panel == panel and not s.guide]
+    return found
+
+
+def curve_of(losses: Sequence[float], trained: int = 1) -> Group:
+    entries = tuple(
+        replace(entry, loss=loss)
+        for entry, loss in zip(make_curve(len(losses)).per_loop, losses, strict=True)
+    )
+    return groups_of(make_evaluation(depth=(DepthCurve("at depth", entries, ()),), trained=trained))[0]

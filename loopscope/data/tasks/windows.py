@@ -10,12 +10,11 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Int
-from torch import Tensor
 
 from loopscope.data.tasks.base import AbstractTask, Problems
+from loopscope.data.windows import Batch, check_rank
 
 Part = Literal["training", "validation"]
-Batch = tuple[Int[Tensor, "batch seq"], Int[Tensor, "batch seq"]]
 
 HELD_OUT = 8
 """One problem in so many is held out."""
@@ -50,8 +49,7 @@ class TaskWindows:
 
     def batch(self, seed: int, step: int, rank: int, batch_size: int, world: int = 1) -> Batch:
         """The batch of one rank at one step (0-based)."""
-        if not 0 <= rank < world:
-            raise ValueError(f"rank is {rank}; it must be from 0 to world - 1 = {world - 1}")
+        check_rank(rank, world)
         return _tensors(self._draw([seed, step, rank], batch_size))
 
     def sequential(self, batch_size: int, limit_windows: int | None = None) -> Iterator[Batch]:

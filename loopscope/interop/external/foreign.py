@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from loopscope.interop.external.runs import disagreement, dtype_of, evaluating, example, repeatable
-from loopscope.recurrence import AbstractLoopedLM, LoopContext, check_loops, unroll
+from loopscope.interop.external.runs import disagreement, dtype_of, example, repeatable
+from loopscope.recurrence import AbstractLoopedLM, LoopContext, check_loops, evaluating, unroll
 
 
 class Memory:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from loopscope.interop.external.calls import is_float
-from loopscope.recurrence import wide
+from loopscope.recurrence import device_of, evaluating, wide
 
 BATCH, SEQ = 2, 8
 """Size of the batch that an adapter checks itself on."""
@@ -30,29 +30,12 @@ def accepts(module: nn.Module, name: str) -> bool:
     return False
 
 
-def device_of(module: nn.Module) -> torch.device:
-    """Where its first parameter is."""
-    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
-
-
 def dtype_of(module: nn.Module) -> torch.dtype:
     """What most of its numbers are."""
     counts: dict[torch.dtype, int] = {}
     for parameter in module.parameters():
         counts[parameter.dtype] = counts.get(parameter.dtype, 0) + parameter.numel()
     return max(counts, key=lambda dtype: counts[dtype], default=torch.float32)
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; every part's own mode is put back, also where they differ."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
 
 
 @contextmanager

@@ -18,10 +18,10 @@ from loopscope.interop.external.followed import Followed, Step
 from loopscope.interop.external.gates import check_gate
 from loopscope.interop.external.loop_count import LoopCount, SetLoops
 from loopscope.interop.external.paths import find_callable, find_module, readings
-from loopscope.interop.external.runs import evaluating, example
+from loopscope.interop.external.runs import example
 from loopscope.interop.external.side_paths import check_reads_one_loop, warn_of_side_paths
 from loopscope.interop.external.trace import Trace
-from loopscope.recurrence import AbstractLoopedLM, check_loops
+from loopscope.recurrence import AbstractLoopedLM, check_loops, evaluating
 
 FOLLOW = "forward"
 """Readout of a module whose forward is followed from the last loop to the head."""
