@@ -227,6 +227,7 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 @torch.no_grad()
+@torch.no_grad()
 def vocabulary_size(model: AbstractLoopedLM, like: Int[Tensor, "batch seq"]) -> int:
     """How many ids the model has, asked with one token of the id 0, which every model has, through one loop.
 
