@@ -169,13 +169,19 @@ def test_words_of_any_text_are_those_of_findall(text: str) -> None:
 @given(st.text(alphabet="ab \n.é", max_size=60), st.integers(1, 9))
 def test_encoding_in_stretches_changes_nothing(text: str, stretch: int) -> None:
     tokenizer = WordTokenizer.train(["a b ab ba . aa\n\n"] * 2, 20)
-    expected = [tokenizer._ids.get(word, 3) for word in PUBLISHED_PATTERN.findall(text)]
+    ids = {word: index for index, word in enumerate(tokenizer.itos)}
+    expected = [ids.get(word, 3) for word in PUBLISHED_PATTERN.findall(text)]
     before, word_module.STRETCH = word_module.STRETCH, stretch
     try:
         assert tokenizer.encode(text).tolist() == expected
         assert "".join(tokenizer._short(text)) == text
     finally:
         word_module.STRETCH = before
+
+
+def test_another_pattern_is_followed() -> None:
+    tokenizer = WordTokenizer(["<pad>", "<bos>", "<eos>", "<unk>", "é", "a b"], pattern="é|a.b|.")
+    assert tokenizer.encode("éa b c\n").tolist() == [4, 5, 3, 3]
 
 
 def test_the_published_vocabulary(fixtures: Path) -> None:

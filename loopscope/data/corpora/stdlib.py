@@ -5,6 +5,7 @@ every result's provenance.
 """
 
 import hashlib
+import os
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -24,11 +25,7 @@ class StdlibCorpus(AbstractCorpus):
 
     def __init__(self, validation_fraction: float, root: Path | None = None) -> None:
         self.root = root or Path(sysconfig.get_path("stdlib"))
-        files = sorted(
-            path
-            for path in self.root.rglob("*.py")
-            if not _SKIPPED.intersection(path.relative_to(self.root).parts)
-        )
+        files = sorted(_sources(self.root))
         if not files:
             raise ValueError(
                 f"no Python sources at {self.root}: this Python comes without them; "
@@ -71,3 +68,10 @@ class StdlibCorpus(AbstractCorpus):
                 continue  # a few sources have another encoding on purpose
             if text.strip():
                 yield text
+
+
+def _sources(root: Path) -> Iterator[Path]:
+    """All `.py` files but those in skipped folders, which are not entered: installed packages are many."""
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name not in _SKIPPED]
+        yield from (Path(folder, name) for name in names if name.endswith(".py"))
