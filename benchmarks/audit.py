@@ -105,6 +105,7 @@ def main() -> None:
             "size": options.size,
             "batch": options.batch,
             "sequence": ids.shape[1],
+            "pairs": options.pairs,
             "audit_in_fp32_steps": round(statistics.median(ratios), 2),
             f"audit_in_{own}_steps": round(statistics.median(own_ratios), 2),
             "peak_mib_by_depth": {str(depth): round(peak) for depth, peak in peaks.items()},

@@ -91,7 +91,8 @@ def main() -> None:
         for _ in range(options.pairs):
             for name in names:
                 rates[name].append(size / _seconds(ways[name]))
-        windows = Windows(open_tokens(path), options.sequence)
+        written = open_tokens(path)
+        windows = Windows(written, options.sequence)
         cold = statistics.median(
             _seconds(lambda step=step: windows.batch(0, step, 0, options.batch), time.perf_counter)
             for step in range(50)
@@ -123,7 +124,7 @@ def main() -> None:
             "batch_ms": round(cold * 1e3, 4),
             "batch_ahead_ms": round(ahead * 1e3, 4),
         },
-        environment(),
+        environment(dtype=written.tokens.dtype.name),
     )
 
 

@@ -76,3 +76,20 @@ def test_the_scaling_benchmark_runs() -> None:
     loops = found["axes"]["loops"]
     assert loops["values"] == [1, 2]
     assert loops["time_exponent"] > 0
+
+
+@pytest.mark.slow
+def test_the_depth_curve_benchmark_runs_and_both_ways_give_the_same_losses() -> None:
+    shape = ["--size=laptop", "--windows=2", "--batch=1", "--loops=3", "--pairs=1", "--threads=1"]
+    found = run("benchmarks.depth_curve", *shape)
+    assert found["loops"] == 3
+    assert found["largest_loss_difference"] < 1e-4
+    assert found["memory_ratio_vs_baseline"] > 0
+    assert {"speedup_vs_baseline", "threads", "device", "dtype", "torch"} <= found.keys()
+
+
+@pytest.mark.slow
+def test_the_data_benchmark_runs() -> None:
+    found = run("benchmarks.data", "--megabytes=1", "--vocabulary=2000", "--pairs=1")
+    assert found["speedup_vs_baseline"] > 0
+    assert found["dtype"] == "uint16"
