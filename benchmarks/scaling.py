@@ -1,6 +1,6 @@
 """How time and peak memory of a training step grow: with loops, sequence, batch and vocabulary.
 
-    python -m benchmarks.scaling                       # width 128: about ten minutes on two cores
+    python -m benchmarks.scaling                       # width 128: about four minutes on one core
     python -m benchmarks.scaling --axes loops --points 4
 
 One axis varies at a time around a base (K 4, 256 tokens, batch 4, vocabulary 4096). Each point is a process of its
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--axes", nargs="+", choices=list(AXES), default=list(AXES))
     parser.add_argument("--points", type=int, help="the first so many of each axis")
     parser.add_argument("--size", default="laptop", help="whose layers, dim and heads are taken")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=["fp32", "bf16"], default="fp32")
@@ -77,8 +77,15 @@ def main() -> None:
         [[axis, *(f"{row[name]:.2f}" for name in names)] for axis, row in found.items()],
     )
     finish(
-        {"benchmark": "scaling", "base": BASE, "checkpointing": options.checkpointing, "axes": found},
-        environment(options.device, options.dtype),
+        {
+            "benchmark": "scaling",
+            "size": options.size,
+            "base": BASE,
+            "repeats": options.repeats,
+            "checkpointing": options.checkpointing,
+            "axes": found,
+        },
+        environment(resolve_device(options.device).type, options.dtype),
     )
 
 

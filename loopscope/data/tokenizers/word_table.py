@@ -3,7 +3,7 @@ r"""The tokens of `\s+|[A-Za-z0-9_]+|[^\w\s]` and their numbers, by array arithm
 Characters become classes, changes of class become the places of tokens, and the up to 16 bytes of an ASCII token two
 integers, looked up in a hash table held in arrays. The few others (longer ones, and those with characters beyond
 ASCII) go through the dict one by one. Nothing is approximate: whole words are compared, not their hashes.
-Memory: some 40 bytes per token of the text given, and 20 bytes × 4 to 8 per word.
+Memory: some 80 bytes per token of the text given at a time; and the dict, and 21 bytes × 4 to 8, per word.
 """
 
 import re
