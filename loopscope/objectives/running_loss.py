@@ -4,7 +4,8 @@ A mean over tokens weighs every token alike, and a placement's share of each exi
 chunk of logits gives its loss and both gradients at once, and is gone: no product is done twice, and the backward pass
 only scales what is kept. The shares need no waiting for later exits, so one gradient of the head's matrix serves all.
 
-Memory: one chunk of logits (and its softmax), one head gradient in fp32, and per exit one gradient of its features.
+Memory: one chunk of logits, one head gradient in fp32 (and a chunk's share of it, where products are narrower), and
+per exit one gradient of its features.
 The slow reference, which this equals to rounding, is `token_loss.plain_cross_entropy`.
 """
 
@@ -23,8 +24,8 @@ LOWEST = -60.0
 """Logits further below the largest are raised to this: e^-60 is nothing beside 1 in fp32, and no number on the way
 is denormal (denormal products make a CPU's matrix product ten times slower)."""
 
-BLOCK = 1024
-"""Rows of the head whose bf16 gradient is widened at a time on a CPU, so that it is still in the cache."""
+ROWS = 16
+"""Rows as long as the vocabulary that a CPU works on in fp32 at a time, so that they are still in the cache."""
 
 
 ON_CUDA = 8
@@ -47,15 +48,19 @@ class RunningCrossEntropy:
         self.mask = counted[:, None]
         self.count = counted.sum()
         self.computed = matrix.detach().to(_compute_dtype(matrix))
-        # As wide as the value: every chunk's share is added in full.
-        self.gradient = torch.zeros_like(wide(matrix.detach())) if matrix.requires_grad else None
+        # As wide as the value: every chunk's share is added in full. [dim vocab], because a product of chunks' columns
+        # is twice as fast along the longer side: 3.2 ms against 5.8 for 419 tokens of 20,000 in bf16 on two cores.
+        turned = matrix.shape[::-1]
+        self.gradient = wide(matrix[:0].detach()).new_zeros(turned) if matrix.requires_grad else None
         self.total: Tensor | None = None
         elements = token_loss.CHUNK_ELEMENTS * (ON_CUDA if matrix.device.type == "cuda" else 1)
         size = min(len(self.mask), max(1, elements // len(matrix)))
         self.logits = self.computed.new_empty(size, len(matrix))
-        same = wide(self.logits[:0]).dtype == self.logits.dtype
-        self.wider = self.logits if same else torch.empty_like(self.logits, dtype=torch.float32)
-        self.slope = torch.empty_like(self.wider)
+        narrower = wide(self.logits[:0]).dtype != self.logits.dtype
+        gathers = narrower and self.gradient is not None
+        self.share = self.computed.new_empty(turned) if gathers else None
+        rows = size if matrix.device.type == "cuda" else min(size, ROWS)
+        self.wider, self.slope = (wide(self.logits[:0]).new_empty(rows, len(matrix)) for _ in range(2))
 
     def add(self, features: Float[Tensor, "batch seq dim"], share: float) -> Float[Tensor, "batch seq"]:
         """Add an exit; returns its cross-entropy per token in nats, without gradient, 0 where not counted."""
@@ -81,23 +86,23 @@ class RunningCrossEntropy:
         for start in range(0, len(rows), size):
             part = slice(start, start + size)
             own = rows[part]
-            losses[part], slope = self._softmax(own, self.targets[part])
+            slope = torch.mm(own, self.computed.T, out=self.logits[: len(own)])
+            for first in range(0, len(own), len(self.slope)):
+                few = slice(first, first + len(self.slope))
+                losses[part][few] = self._softmax_(slope[few], self.targets[part][few])
             if gradient is not None:
                 torch.mm(slope, self.computed, out=gradient[part])
             if self.gradient is not None:
-                _add_outer(self.gradient, slope, own * self.mask[part], share)
+                self._gather(own * self.mask[part], slope, share)
         if gradient is not None:
             gradient *= self.mask
         return losses * self.mask.squeeze(1), gradient
 
-    def _softmax(
-        self, rows: Float[Tensor, "tokens dim"], targets: Int[Tensor, "tokens 1"]
-    ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, "tokens vocab"]]:
-        """Losses of a chunk and their slope by the logits, in the type that products compute in."""
-        logits, wider, slope = (buffer[: len(rows)] for buffer in (self.logits, self.wider, self.slope))
-        torch.mm(rows, self.computed.T, out=logits)
-        if wider.dtype != logits.dtype:
-            wider.copy_(logits)
+    def _softmax_(
+        self, logits: Float[Tensor, "tokens vocab"], targets: Int[Tensor, "tokens 1"]
+    ) -> Float[Tensor, " tokens"]:
+        """Losses of a few tokens; their logits become the losses' slope by them."""
+        wider, slope = self.wider[: len(logits)].copy_(logits), self.slope[: len(logits)]
         own = wider.gather(1, targets)
         lowest = wider.amax(dim=1, keepdim=True) + LOWEST
         torch.maximum(wider, lowest, out=wider)
@@ -105,7 +110,21 @@ class RunningCrossEntropy:
         # log-sum-exp without another exponential: softmax(x) = exp(x - log-sum-exp), and none is below e^-60.
         losses = torch.maximum(own, lowest) - slope.gather(1, targets).log() - own
         slope.scatter_add_(1, targets, slope.new_full((1, 1), -1).expand_as(targets))
-        return losses.squeeze(1), slope if slope.dtype == logits.dtype else logits.copy_(slope)
+        logits.copy_(slope)
+        return losses.squeeze(1)
+
+    def _gather(self, rows: Float[Tensor, "tokens dim"], slope: Tensor, share: float) -> None:
+        """gradient += share × rowsᵀ · slope, added in the gradient's own width."""
+        assert self.gradient is not None
+        rows = rows.T.contiguous()
+        if self.share is None:
+            torch.addmm(self.gradient, rows, slope, alpha=share, out=self.gradient)
+            return
+        torch.mm(rows, slope, out=self.share)
+        few = len(self.wider)
+        for start in range(0, len(self.share), few):
+            part = self.share[start : start + few]
+            self.gradient[start : start + few].add_(self.wider[: len(part)].copy_(part), alpha=share)
 
 
 class _AddExit(torch.autograd.Function):
@@ -140,19 +159,8 @@ class _AddExit(torch.autograd.Function):
         if gradient is not None:
             by_features = (gradient * (ctx.share * scale)).view_as(features).to(features.dtype)
         if gathered is not None:
-            by_matrix = (gathered * scale).to(matrix.dtype)
+            by_matrix = torch.mul(gathered.T, scale, out=gathered.new_empty(matrix.shape)).to(matrix.dtype)
         return upstream[0], by_features, by_matrix, None, None, None
-
-
-def _add_outer(gradient: Tensor, slope: Tensor, rows: Tensor, share: float) -> None:
-    """gradient += share × slopeᵀ · rows, gathered in the gradient's own width."""
-    if slope.dtype == gradient.dtype:
-        torch.addmm(gradient, slope.T, rows, alpha=share, out=gradient)
-        return
-    block = BLOCK if gradient.device.type == "cpu" else len(gradient)
-    for start in range(0, len(gradient), block):
-        part = slice(start, start + block)
-        gradient[part].add_(wide(slope[:, part].T @ rows), alpha=share)
 
 
 def _differentiable(
