@@ -22,7 +22,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-BYTES = 2**21
+from loopscope.model.dropout import Masks, draw_seed, gain, keep_
+
+BYTES = 2**22
 """Of one square that is worked on at a time: several of them fit the second cache of a core."""
 
 ROWS = 64
@@ -30,8 +32,6 @@ ROWS = 64
 
 NARROW = 32
 """Channels of a head up to which bf16 attention goes in fp32 on a CPU."""
-
-_LEVELS = 2**16
 
 
 def attend(
@@ -85,7 +85,7 @@ def attention_with_dropout(
     """softmax(query keyᵀ / √head, masked), with dropout on its weights, times value.
 
     Args:
-        dropout: rounded to a 65536th. Draws from torch's CPU generator.
+        dropout: rounded to a 65536th. Draws a seed from torch's CPU generator.
         mask: what a token (row) sees; None: itself and all before it.
     """
     if torch.is_autocast_enabled("cpu"):
@@ -94,77 +94,110 @@ def attention_with_dropout(
     seq = query.shape[2]
     seen = torch.ones(seq, seq, dtype=torch.bool, device=query.device).tril() if mask is None else mask
     hidden = torch.zeros(seq, seq, dtype=query.dtype, device=query.device).masked_fill_(~seen, -math.inf)
-    return _Attention.apply(query, key, value, hidden, dropout, mask is None)
+    return _Attention.apply(query, key, value, hidden, dropout, mask is None, draw_seed())
 
 
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, hidden: Tensor, dropout: float, causal: bool
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        hidden: Tensor,
+        dropout: float,
+        causal: bool,
+        seed: int,
     ) -> Tensor:
-        ctx.save_for_backward(query, key, value, hidden, torch.get_rng_state())
-        ctx.dropout, ctx.causal = dropout, causal
-        batch, heads, seq, head = query.shape
-        # As the layer reads it: heads side by side in the last axis.
-        out = query.new_empty(batch, seq, heads, head).transpose(1, 2)
-        for part, rows, seen in _parts(query, causal):
-            weights = _weights(query, key, hidden, part, rows, seen)
-            weights.mul_(_kept(weights, dropout, torch.default_generator))
-            out[*part, rows] = torch.matmul(weights, value[*part, seen])
-        return out.mul_(_gain(dropout))
+        ctx.save_for_backward(query, key, value, hidden)
+        ctx.dropout, ctx.causal, ctx.seed = dropout, causal, seed
+        scaled, key, value = _scaled(query), _stacked(key), _stacked(value)
+        out, masks = torch.empty_like(scaled), Masks(dropout, seed)
+        square = _square(scaled)
+        for heads, parts in _groups(scaled, causal):
+            dropped = square[: heads.stop - heads.start]
+            for rows, seen in parts:
+                weights = _weights(scaled[heads], key[heads], hidden, rows, seen, causal)
+                dropped[:, rows, seen] = keep_(weights, masks.draw(weights))
+            torch.bmm(dropped, value[heads], out=out[heads])
+        return _by_token(out, query, gain(dropout))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, hidden, state = ctx.saved_tensors
-        generator = torch.Generator().set_state(state)
-        by_query, by_key, by_value = (torch.zeros_like(part) for part in (query, key, value))
-        upstream = upstream * _gain(ctx.dropout)
-        for part, rows, seen in _parts(query, ctx.causal):
-            weights = _weights(query, key, hidden, part, rows, seen)
-            kept = _kept(weights, ctx.dropout, generator)
-            above = upstream[*part, rows]
-            by_weights = torch.matmul(above, value[*part, seen].transpose(-2, -1)).mul_(kept)
-            slope = torch._softmax_backward_data(by_weights, weights, -1, weights.dtype)
-            by_query[*part, rows] = torch.matmul(slope, key[*part, seen])
-            by_key[*part, seen] += torch.matmul(slope.transpose(-2, -1), query[*part, rows])
-            by_value[*part, seen] += torch.matmul(weights.mul_(kept).transpose(-2, -1), above)
-        scale = query.shape[-1] ** -0.5
-        return by_query.mul_(scale), by_key.mul_(scale), by_value, None, None, None
+        query, key, value, hidden = ctx.saved_tensors
+        like, masks, factor = query, Masks(ctx.dropout, ctx.seed), gain(ctx.dropout)
+        query, key, value, above = _scaled(query), _stacked(key), _stacked(value), _stacked(upstream)
+        by_query, by_key, by_value = (torch.empty_like(part) for part in (query, key, value))
+        square, slopes = _square(query), _square(query)
+        for heads, parts in _groups(query, ctx.causal):
+            dropped, slope = (one[: heads.stop - heads.start] for one in (square, slopes))
+            for rows, seen in parts:
+                weights = _weights(query[heads], key[heads], hidden, rows, seen, ctx.causal)
+                mask = masks.draw(weights)
+                by_weights = torch.bmm(above[heads, rows], value[heads, seen].transpose(1, 2))
+                slope[:, rows, seen] = torch._softmax_backward_data(
+                    keep_(by_weights, mask), weights, -1, weights.dtype
+                )
+                dropped[:, rows, seen] = keep_(weights, mask)
+            torch.bmm(slope, key[heads], out=by_query[heads])
+            torch.bmm(slope.transpose(1, 2), query[heads], out=by_key[heads])
+            torch.bmm(dropped.transpose(1, 2), above[heads], out=by_value[heads])
+        return (
+            _by_token(by_query, like, factor * query.shape[-1] ** -0.5),
+            _by_token(by_key, like, factor),
+            _by_token(by_value, like, factor),
+            *(None,) * 4,
+        )
 
 
-def _parts(query: Tensor, causal: bool) -> Iterator[tuple[tuple[slice, slice], slice, slice]]:
-    """Cuts over batch and heads whose squares are of `BYTES` or so; in each, rows and the columns that they see."""
-    batch, heads, seq, _ = query.shape
-    each = seq * seq * query.element_size()
-    together = max(1, BYTES // each)
-    for row in range(0, batch, max(1, together // heads)):
-        for head in range(0, heads, together):
-            part = slice(row, row + max(1, together // heads)), slice(head, head + together)
-            for start in range(0, seq, ROWS if causal else seq):
-                end = min(start + ROWS, seq) if causal else seq
-                yield part, slice(start, end), slice(0, end)
+def _stacked(x: Float[Tensor, "batch heads seq head"]) -> Float[Tensor, "stack seq head"]:
+    """Heads of all rows one after another, in one piece: what batched products read without copies of their own."""
+    return x.reshape(-1, *x.shape[2:]).contiguous()
 
 
-def _weights(
-    query: Tensor, key: Tensor, hidden: Tensor, part: tuple[slice, slice], rows: slice, seen: slice
-) -> Tensor:
-    scaled = query[*part, rows] * query.shape[-1] ** -0.5
-    scores = torch.matmul(scaled, key[*part, seen].transpose(-2, -1)).add_(hidden[rows, seen])
+def _scaled(query: Float[Tensor, "batch heads seq head"]) -> Float[Tensor, "stack seq head"]:
+    scaled = torch.empty(query.shape, dtype=query.dtype)
+    return torch.mul(query, query.shape[-1] ** -0.5, out=scaled).flatten(0, 1)
+
+
+def _by_token(
+    x: Float[Tensor, "stack seq head"], like: Float[Tensor, "batch heads seq head"], factor: float
+) -> Float[Tensor, "batch heads seq head"]:
+    """x · factor as the layer's matrices read and write it: heads side by side in the last axis of a token."""
+    batch, heads, seq, head = like.shape
+    out = x.new_empty(batch, seq, heads, head).transpose(1, 2)
+    return torch.mul(x.view(batch, heads, seq, head), factor, out=out)
+
+
+def _together(query: Float[Tensor, "stack seq head"]) -> int:
+    """Heads whose squares are of `BYTES` or so."""
+    seq = query.shape[1]
+    return min(len(query), max(1, BYTES // (seq * seq * query.element_size())))
+
+
+def _square(query: Float[Tensor, "stack seq head"]) -> Float[Tensor, "together seq seq"]:
+    """Zeros, of which only what a causal token sees is ever written."""
+    seq = query.shape[1]
+    return query.new_zeros(_together(query), seq, seq)
+
+
+def _groups(
+    query: Float[Tensor, "stack seq head"], causal: bool
+) -> Iterator[tuple[slice, list[tuple[slice, slice]]]]:
+    """Heads that are worked on at a time; their squares' rows, a few at a time, and the columns that those see."""
+    stack, seq, _ = query.shape
+    together, step = _together(query), ROWS if causal else seq
+    parts = [
+        (slice(start, min(start + step, seq)), slice(0, min(start + step, seq)))
+        for start in range(0, seq, step)
+    ]
+    for head in range(0, stack, together):
+        yield slice(head, min(head + together, stack)), parts
+
+
+def _weights(query: Tensor, key: Tensor, hidden: Tensor, rows: slice, seen: slice, causal: bool) -> Tensor:
+    scores = torch.bmm(query[:, rows], key[:, seen].transpose(1, 2))
+    ragged = rows if causal else seen  # columns that not all rows see
+    scores[:, :, ragged].add_(hidden[rows, ragged])
     return torch.softmax(scores, dim=-1)
-
-
-def _kept(weights: Tensor, dropout: float, generator: torch.Generator) -> Tensor:
-    """0 with probability `dropout`, else 1."""
-    words = torch.empty(-(-weights.numel() // 4), dtype=torch.int64)
-    bits = words.random_(-(2**63), None, generator=generator).view(torch.int16)[: weights.numel()]
-    return (bits >= _dropped(dropout) - _LEVELS // 2).view(weights.shape).to(weights.dtype)
-
-
-def _gain(dropout: float) -> float:
-    """What is left is multiplied by, so that its mean stays."""
-    return _LEVELS / (_LEVELS - _dropped(dropout))
-
-
-def _dropped(dropout: float) -> int:
-    return min(round(dropout * _LEVELS), _LEVELS - 1)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from loopscope.model.attention import CausalSelfAttention
 from loopscope.model.config import ModelConfig
+from loopscope.model.dropout import Dropout
 from loopscope.model.feed_forward import build_feed_forward
 from loopscope.model.norms import RMSNorm
 from loopscope.past import Memory
@@ -78,7 +79,7 @@ class Layer(nn.Module):
         self.attention = CausalSelfAttention(config, adapted=shared, valued=valued)
         self.feed_forward_norm = build_norm(config, affine=not modulated)
         self.feed_forward = build_feed_forward(config, adapted=shared)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         two = block.placement in ("sandwich", "sandwich-sum")
         self.attention_norm_after = build_norm(config) if two else None
         self.feed_forward_norm_after = build_norm(config) if two else None
