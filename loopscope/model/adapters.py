@@ -4,6 +4,8 @@ As in relaxed recursive transformers (Bae et al., arXiv 2410.20672; LoRA: Hu et 
 at zero, so that an adapted model starts as the shared one; A draws from torch's generator.
 """
 
+from typing import TypeGuard
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -40,7 +42,12 @@ def apply(module: nn.Module, x: Float[Tensor, "*batch inputs"], loop: int) -> Fl
     """The matrix as loop `loop` has it."""
     if isinstance(module, AdaptedLinear):
         return module.in_loop(x, loop)
-    if type(module) is nn.Linear and not module._forward_hooks and not module._forward_pre_hooks:
+    if is_plain(module):
         # What calling it does, without the call: a tenth of a cached step's time goes into calls of modules.
         return F.linear(x, module.weight, module.bias)
     return module(x)
+
+
+def is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:
+    """A matrix that nobody listens to: calling it does x @ weight.T + bias and nothing else."""
+    return type(module) is nn.Linear and not module._forward_hooks and not module._forward_pre_hooks

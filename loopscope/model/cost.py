@@ -139,12 +139,13 @@ def _value_gates(config: ModelConfig) -> dict[str, int]:
 def _layer_activations(config: ModelConfig, loop: int) -> int:
     """Numbers per token that the backward pass of one shared layer keeps: inputs of products, norms and gates.
 
-    An estimate of what must be kept: what autograd keeps on top (rotations, softmax statistics) depends on kernels.
+    An estimate of what must be kept: what autograd keeps on top (rotations, softmax statistics, on a GPU swiglu's
+    product) depends on kernels.
     """
     dim, width = config.dim, config.width
     rows = (config.heads + 2 * config.key_value_heads) * config.head
     attention = 2 * dim + rows + dim  # the norm's input and output, queries to values, what `out` reads
-    inner = {"swiglu": 4, "gelu": 2, "relu2": 3}[config.block.activation]
+    inner = {"swiglu": 2, "gelu": 2, "relu2": 3}[config.block.activation]
     feed_forward = 2 * dim + inner * width
     after = 2 * dim if config.block.placement == "sandwich" else 0
     once = config.looped == "attention" and loop > 1

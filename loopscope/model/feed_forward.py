@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from loopscope.model.adapters import apply, linear
+from loopscope.model.adapters import apply, is_plain, linear
 from loopscope.model.config import ModelConfig
+from loopscope.model.gated import gated
 
 
 class SwiGLU(nn.Module):
@@ -21,8 +22,18 @@ class SwiGLU(nn.Module):
         self.down = linear(config.width, config.dim, config, adapted)
 
     def forward(self, x: Float[Tensor, "batch seq dim"], loop: int = 1) -> Float[Tensor, "batch seq dim"]:
+        if self._at_once(x):
+            return gated(x, self.gate.weight, self.up.weight, self.down.weight)
         x = cast_once(x)
         return apply(self.down, silu_times(apply(self.gate, x, loop), apply(self.up, x, loop)), loop)
+
+    def _at_once(self, x: Tensor) -> bool:
+        """Whether `gated` does it: a gradient is recorded on a CPU, and the matrices are nothing but matrices."""
+        if x.device.type != "cpu" or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return False
+        if not torch.backends.cuda.flash_sdp_enabled():
+            return False  # inside `sdpa_kernel(SDPBackend.MATH)`: second derivatives are wanted
+        return all(is_plain(matrix) for matrix in (self.gate, self.up, self.down))
 
 
 class Plain(nn.Module):
