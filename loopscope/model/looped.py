@@ -17,10 +17,12 @@ from torch.utils.checkpoint import checkpoint
 
 from loopscope.model.carries import DecayCarry, build_carries, share_norm
 from loopscope.model.config import ModelConfig
+from loopscope.model.dropout import Dropout
 from loopscope.model.init import initialise
 from loopscope.model.injections import build_injection
 from loopscope.model.layers import Layer
 from loopscope.model.loop_embedding import build_loop_embedding
+from loopscope.model.norms import RMSNorm
 from loopscope.model.readouts import build_readout
 from loopscope.model.start import random_start
 from loopscope.model.values import ValueEmbeddings
@@ -60,10 +62,10 @@ class LoopedTransformer(AbstractLoopedLM):
         self.position_embedding = (
             nn.Embedding(config.sequence, config.dim) if config.positions == "learned" else None
         )
-        self.input_dropout = nn.Dropout(config.dropout)
+        self.input_dropout = Dropout(config.dropout)
         valued = iter(config.value_layers)
         self.prelude = nn.ModuleList(Layer(config, False, next(valued)) for _ in range(config.prelude))
-        self.entry_norm = nn.RMSNorm(config.dim, eps=config.norm_eps) if config.injection.norm else None
+        self.entry_norm = RMSNorm(config.dim, eps=config.norm_eps) if config.injection.norm else None
         self.injection = build_injection(config)
         self.loop_embedding = build_loop_embedding(config)
         self.layers = nn.ModuleList(Layer(config, True, next(valued)) for _ in range(config.layers))

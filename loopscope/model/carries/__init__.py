@@ -8,6 +8,7 @@ from loopscope.model.carries.decay import DecayCarry
 from loopscope.model.carries.normed import NormCarry
 from loopscope.model.carries.readout_norm import ReadoutNormCarry
 from loopscope.model.config import CarryKind, ModelConfig
+from loopscope.model.norms import RMSNorm
 from loopscope.model.readouts import AbstractReadout
 
 __all__ = [
@@ -40,7 +41,7 @@ def share_norm(carries: nn.ModuleDict, reading: AbstractReadout) -> None:
 def _build(kind: CarryKind, config: ModelConfig) -> nn.Module:
     match kind:
         case "rmsnorm":
-            return NormCarry(nn.RMSNorm(config.dim, eps=config.norm_eps))
+            return NormCarry(RMSNorm(config.dim, eps=config.norm_eps))
         case "layernorm":
             return NormCarry(nn.LayerNorm(config.dim, eps=config.norm_eps))
         case "readout-norm":

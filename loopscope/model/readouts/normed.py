@@ -3,6 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from loopscope.model.norms import RMSNorm
 from loopscope.model.readouts.base import AbstractReadout
 
 
@@ -11,7 +12,7 @@ class RMSNormReadout(AbstractReadout):
 
     def __init__(self, dim: int, eps: float = 1e-6) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(dim, eps=eps)
+        self.norm = RMSNorm(dim, eps=eps)
 
     def forward(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, loops: int
