@@ -15,14 +15,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.environment import environment, finish, table
-from benchmarks.steps import _high_water, _resident
+from benchmarks.steps import peak_of
 from loopscope.evaluation.depth_curve import depth_curves
 from loopscope.model.looped import LoopedTransformer
 from loopscope.recipes import recipe
@@ -39,7 +38,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     ways = _ways(options)
     if options.memory_of:
-        print(_peak(ways[options.memory_of]))
+        print(peak_of(ways[options.memory_of]))
         return
     ours, plain = ways["one unroll"](), ways["a run per depth"]()  # warm up, and to compare
     apart = max(abs(one - other) for one, other in zip(ours, plain, strict=True))
@@ -112,17 +111,9 @@ def plain_curve(model: LoopedTransformer, batches: list[tuple[Tensor, Tensor]], 
     return losses
 
 
-def _peak(curve: Curve) -> int:
-    """Bytes of one curve above what was there before it; the process has run none."""
-    before = _resident()
-    Path("/proc/self/clear_refs").write_text("5")  # the kernel's high-water mark starts anew
-    curve()
-    return _high_water() - before
-
-
 def _peak_elsewhere(name: str) -> int:
     command = [sys.executable, "-m", "benchmarks.depth_curve", *sys.argv[1:], "--memory-of", name]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return int(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
 
 
 def _options() -> argparse.Namespace:

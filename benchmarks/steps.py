@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.baseline import PlainLooped, plain_loss, plain_optimizer
 from loopscope.config import RunConfig
 from loopscope.model.config import ModelConfig
-from loopscope.model.cost import training_flops
+from loopscope.model.cost import cost, training_flops
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.objective import build_objective
 from loopscope.recipes import recipe
@@ -47,6 +47,10 @@ class Kind:
         config = self.model_config(options)
         exits = config.loops if self.what in ("ours", "plain") else 1
         return float(training_flops(config, config.sequence, config.loops, exits))
+
+    def parameters(self, options: argparse.Namespace) -> int:
+        """Of what it trains."""
+        return cost(self.model_config(options)).parameters
 
 
 KINDS: dict[str, Kind] = {
@@ -90,9 +94,14 @@ def peak_memory(name: str, options: argparse.Namespace, device: torch.device) ->
         before = torch.cuda.memory_allocated()
         step(*batch)
         return float(torch.cuda.max_memory_allocated() - before)
+    return peak_of(lambda: step(*batch))
+
+
+def peak_of(work: Callable[[], object]) -> float:
+    """Bytes by which a process's memory rises above what it holds, at most, while it works."""
     before = _resident()
     Path("/proc/self/clear_refs").write_text("5")  # the kernel's high-water mark starts anew
-    step(*batch)
+    work()
     return float(_high_water() - before)
 
 

@@ -7,8 +7,8 @@ Every round takes one step of each kind in turn, so that a busy machine slows al
 (`training.step`), dense and terminal, in fp32 and bf16; the baseline (`benchmarks.baseline`), the same mathematics
 written plainly, in both; and, through the same training step, the model without loops that has loops × layers layers
 of its own. Figures are medians over the rounds, of ratios within a round. Memory is the peak of a step above weights
-and optimizer state, each in a process of its own. MFU is the model's FLOPs (`model.cost`) per second over the best
-product of large matrices measured beside it.
+and optimizer state, each in a process of its own; looped against unlooped, with them. MFU is the model's FLOPs
+(`model.cost`) per second over the best product of large matrices measured beside it.
 """
 
 import argparse
@@ -27,6 +27,9 @@ from loopscope.training.hardware import resolve_device, resolve_precision
 from loopscope.training.speed import matmul_peak
 
 MEBI = 2**20
+
+WEIGHT_BYTES = 12
+"""Of a parameter before a step: itself and AdamW's two averages, in fp32."""
 
 
 def main() -> None:
@@ -63,7 +66,8 @@ def main() -> None:
     flops = {name: KINDS[name].flops(options) for name in chosen}
     print()
     _show(chosen, seconds, memory, flops, peaks, tokens)
-    found = figures(seconds, memory, flops, precisions, main_one)
+    weights = {name: WEIGHT_BYTES * KINDS[name].parameters(options) for name in chosen}
+    found = figures(seconds, memory, flops, weights, precisions, main_one)
     finish(
         {
             "benchmark": "train_step",
@@ -88,6 +92,7 @@ def figures(
     seconds: Mapping[str, Sequence[float]],
     memory: Mapping[str, float],
     flops: Mapping[str, float],
+    weights: Mapping[str, float],
     precisions: Sequence[str],
     main_one: str,
 ) -> dict[str, object]:
@@ -110,7 +115,9 @@ def figures(
         "dense_over_terminal_flops": round(flops[dense] / flops[terminal], 3),
         # The same loss on both sides: the last loop's, and that of the last layer.
         "looped_over_unlooped_tokens_per_second": ratio(deep, terminal),
-        "looped_over_unlooped_memory": round(memory[terminal] / memory[deep], 3),
+        "looped_over_unlooped_memory": round(
+            (memory[terminal] + weights[terminal]) / (memory[deep] + weights[deep]), 3
+        ),
     }
 
 
