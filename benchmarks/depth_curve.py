@@ -11,8 +11,6 @@ Memory is the peak of one curve above the weights, each in a process of its own.
 
 import argparse
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 
@@ -20,14 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.environment import environment, finish, table
+from benchmarks.environment import MEBI, elsewhere, environment, finish, table
 from benchmarks.steps import peak_of
 from loopscope.evaluation.depth_curve import depth_curves
 from loopscope.model.looped import LoopedTransformer
 from loopscope.recipes import recipe
 from loopscope.recurrence import unroll
 
-MEBI = 2**20
 Curve = Callable[[], list[float]]
 """Runs once; the loss at every depth."""
 
@@ -48,7 +45,7 @@ def main() -> None:
             began = time.perf_counter()
             curve()
             seconds[name].append(time.perf_counter() - began)
-    memory = {name: _peak_elsewhere(name) for name in ways}
+    memory = {name: elsewhere("depth_curve", "--memory-of", name) for name in ways}
     rows = [[name, f"{statistics.median(seconds[name]):.3f}", f"{memory[name] / MEBI:,.0f}"] for name in ways]
     table([f"loops 1 to {len(ours)}", "seconds", "peak, MiB"], rows)
     print()
@@ -109,11 +106,6 @@ def plain_curve(model: LoopedTransformer, batches: list[tuple[Tensor, Tensor]], 
             tokens += labels.numel()
         losses.append(total / tokens)
     return losses
-
-
-def _peak_elsewhere(name: str) -> int:
-    command = [sys.executable, "-m", "benchmarks.depth_curve", *sys.argv[1:], "--memory-of", name]
-    return int(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
 
 
 def _options() -> argparse.Namespace:

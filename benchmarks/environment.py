@@ -2,11 +2,15 @@
 
 import json
 import platform
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import torch
+
+MEBI = 2**20
 
 
 def environment(device: str = "cpu", dtype: str = "fp32") -> dict[str, Any]:
@@ -31,6 +35,12 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         print("  ".join(cells), flush=True)
+
+
+def elsewhere(benchmark: str, *arguments: str) -> Any:
+    """What a benchmark prints, as JSON, when it runs with the same and some more arguments in a process of its own."""
+    command = [sys.executable, "-m", f"benchmarks.{benchmark}", *sys.argv[1:], *arguments]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def finish(figures: Mapping[str, Any], where: Mapping[str, Any]) -> None:

@@ -12,13 +12,11 @@ proportional, 0 is constant.
 import argparse
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Sequence
 
 import torch
 
-from benchmarks.environment import environment, finish, table
+from benchmarks.environment import MEBI, elsewhere, environment, finish, table
 from benchmarks.steps import KINDS, build, peak_memory
 from loopscope.training.hardware import resolve_device
 
@@ -29,7 +27,6 @@ AXES: dict[str, tuple[int, ...]] = {
     "vocabulary": (4096, 8192, 16384, 32768, 65536, 131072),
 }
 BASE = {"loops": 4, "sequence": 256, "batch": 4, "vocabulary": 4096}
-MEBI = 2**20
 
 
 def main() -> None:
@@ -57,7 +54,7 @@ def main() -> None:
         seconds, memory = [], []
         print(f"{axis.rjust(10)}     seconds  peak, MiB")
         for value in values:
-            took, peak = _elsewhere({**BASE, axis: value})
+            took, peak = elsewhere("scaling", "--point", json.dumps({**BASE, axis: value}))
             seconds.append(took)
             memory.append(peak)
             print(f"{value:10}  {took:10.4f}  {peak / MEBI:9.1f}", flush=True)
@@ -113,13 +110,6 @@ def measure(point: dict[str, int], options: argparse.Namespace) -> tuple[float, 
     step = build([name], settings, device)[name]
     step()
     return min(step() for _ in range(options.repeats)), peak
-
-
-def _elsewhere(point: dict[str, int]) -> tuple[float, float]:
-    command = [sys.executable, "-m", "benchmarks.scaling", *sys.argv[1:], "--point", json.dumps(point)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    seconds, peak = json.loads(done.stdout)
-    return float(seconds), float(peak)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from loopscope.model.cost import cost, training_flops
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.objective import build_objective
 from loopscope.recipes import recipe
+from loopscope.recurrence import device_of, wait
 from loopscope.training.compiled import compile_layers
 from loopscope.training.hardware import Precision
 from loopscope.training.optim import build_optimizer
@@ -139,7 +140,7 @@ def _ours(model: LoopedTransformer, kind: Kind, options: argparse.Namespace) -> 
         build_objective(config.objective),
         build_optimizer(model, training),
         training,
-        next(model.parameters()).device,
+        device_of(model),
         kind.precision,
     )
 
@@ -153,7 +154,7 @@ def _plain(looped: LoopedTransformer, kind: Kind, options: argparse.Namespace) -
     config = recipe(options.size, "dense/rmsnorm").training
     model = PlainLooped(looped)
     optimizer = plain_optimizer(model, config)
-    device = next(looped.parameters()).device
+    device = device_of(looped)
 
     def step(input_ids: Tensor, labels: Tensor) -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=kind.precision == "bf16"):
@@ -169,10 +170,10 @@ def _plain(looped: LoopedTransformer, kind: Kind, options: argparse.Namespace) -
 
 def _timed(clock: Callable[[], float], step: Raw) -> Callable[[Tensor, Tensor], float]:
     def timed(input_ids: Tensor, labels: Tensor) -> float:
-        _wait(input_ids)
+        wait(input_ids.device)
         began = clock()
         step(input_ids, labels)
-        _wait(input_ids)
+        wait(input_ids.device)
         return clock() - began
 
     return timed
@@ -188,11 +189,6 @@ def _tokens(options: argparse.Namespace, device: torch.device, vocabulary: int) 
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(vocabulary, (options.batch, sequence + 1), generator=generator).to(device)
     return tokens[:, :-1], tokens[:, 1:]
-
-
-def _wait(tensor: Tensor) -> None:
-    if tensor.device.type == "cuda":
-        torch.cuda.synchronize(tensor.device)
 
 
 def _resident() -> int:

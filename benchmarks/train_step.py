@@ -12,21 +12,16 @@ and optimizer state, each in a process of its own; looped against unlooped, with
 """
 
 import argparse
-import json
 import statistics
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 
 import torch
 
-from benchmarks.environment import environment, finish, table
+from benchmarks.environment import MEBI, elsewhere, environment, finish, table
 from benchmarks.steps import KINDS, Kind, build, peak_memory
 from loopscope.recipes import recipe
 from loopscope.training.hardware import resolve_device, resolve_precision
 from loopscope.training.speed import matmul_peak
-
-MEBI = 2**20
 
 WEIGHT_BYTES = 12
 """Of a parameter before a step: itself and AdamW's two averages, in fp32."""
@@ -62,7 +57,7 @@ def main() -> None:
         print(f"{number:5}  " + "  ".join(row), flush=True)
     peaks = {precision: matmul_peak(device, precision) for precision in precisions}  # type: ignore[arg-type]
     del steps
-    memory = {name: _memory_elsewhere(name) for name in chosen}
+    memory = {name: elsewhere("train_step", "--memory-of", name) for name in chosen}
     flops = {name: KINDS[name].flops(options) for name in chosen}
     print()
     _show(chosen, seconds, memory, flops, peaks, tokens)
@@ -151,11 +146,6 @@ def _wanted(kind: Kind, precisions: Sequence[str], main_one: str) -> bool:
     if kind.only_main:
         return kind.precision == main_one
     return kind.precision in precisions
-
-
-def _memory_elsewhere(name: str) -> float:
-    command = [sys.executable, "-m", "benchmarks.train_step", *sys.argv[1:], "--memory-of", name]
-    return float(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
 
 
 def _options() -> argparse.Namespace:

@@ -226,7 +226,12 @@ def device_of(model: nn.Module) -> torch.device:
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
-@torch.no_grad()
+def wait(device: torch.device) -> None:
+    """Let an accelerator finish what was queued."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
 @torch.no_grad()
 def vocabulary_size(model: AbstractLoopedLM, like: Int[Tensor, "batch seq"]) -> int:
     """How many ids the model has, asked with one token of the id 0, which every model has, through one loop.

@@ -78,7 +78,7 @@ def depth_curves(
             check_input_ids(input_ids)
             check_one_label_each(input_ids, labels)
             if vocabulary is None:
-                vocabulary = vocabulary_size(model, input_ids.to(device))
+                vocabulary = vocabulary_size(model, input_ids[:1, :1].to(device))
                 check_range(input_ids, labels, vocabulary)
                 readings = READINGS if _differ(model, input_ids[:1].to(device), depth) else READINGS[:1]
             check_range(input_ids, labels, vocabulary)

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from loopscope.recurrence import AbstractLoopedLM, device_of, evaluating, unroll
+from loopscope.recurrence import AbstractLoopedLM, device_of, evaluating, unroll, wait
 
 ROUNDS = 7
 
@@ -58,14 +58,8 @@ def last_logits(
 
 def seconds(device: torch.device, run: Callable[[], Any]) -> float:
     """What one call takes, with all that it queued on an accelerator."""
-    _wait(device)
+    wait(device)
     began = time.perf_counter()
     run()
-    _wait(device)
+    wait(device)
     return time.perf_counter() - began
-
-
-def _wait(device: torch.device) -> None:
-    """Let an accelerator finish what was queued."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)

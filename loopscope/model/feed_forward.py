@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from loopscope.model.adapters import apply, is_plain, linear
 from loopscope.model.config import ModelConfig
-from loopscope.model.gated import gated
+from loopscope.model.gated import cast_once, gated
+from loopscope.model.own import own_operations
 
 
 class SwiGLU(nn.Module):
@@ -29,11 +30,8 @@ class SwiGLU(nn.Module):
 
     def _at_once(self, x: Tensor) -> bool:
         """Whether `gated` does it: a gradient is recorded on a CPU, and the matrices are nothing but matrices."""
-        if x.device.type != "cpu" or not torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return False
-        if not torch.backends.cuda.flash_sdp_enabled():
-            return False  # inside `sdpa_kernel(SDPBackend.MATH)`: second derivatives are wanted
-        return all(is_plain(matrix) for matrix in (self.gate, self.up, self.down))
+        here = torch.is_grad_enabled() and own_operations(x)
+        return here and all(is_plain(matrix) for matrix in (self.gate, self.up, self.down))
 
 
 class Plain(nn.Module):
@@ -48,14 +46,6 @@ class Plain(nn.Module):
     def forward(self, x: Float[Tensor, "batch seq dim"], loop: int = 1) -> Float[Tensor, "batch seq dim"]:
         inner = apply(self.up, x, loop)
         return apply(self.down, F.relu(inner).square() if self.squared else F.gelu(inner), loop)
-
-
-def cast_once(x: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq dim"]:
-    """Under autocast, in its type already: two matrices would each cast (and keep) it for themselves."""
-    kind = x.device.type
-    if torch.is_autocast_enabled(kind) and x.dtype == torch.float32:
-        return x.to(torch.get_autocast_dtype(kind))
-    return x
 
 
 def silu_times(

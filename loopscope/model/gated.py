@@ -21,8 +21,15 @@ def gated(
     down: Float[Tensor, "dim width"],
 ) -> Float[Tensor, "*batch dim"]:
     """The feed-forward of x. Products are in autocast's type where that is on, else in x's."""
-    kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-    return _Gated.apply(x.to(kind), gate, up, down)
+    return _Gated.apply(cast_once(x), gate, up, down)
+
+
+def cast_once(x: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq dim"]:
+    """Under autocast, in its type already: two matrices would each cast (and keep) it for themselves."""
+    kind = x.device.type
+    if torch.is_autocast_enabled(kind) and x.dtype != torch.float64:  # which autocast leaves alone
+        return x.to(torch.get_autocast_dtype(kind))
+    return x
 
 
 class _Gated(torch.autograd.Function):
@@ -43,7 +50,7 @@ class _Gated(torch.autograd.Function):
         opened, raised = opened.flatten(0, -2), raised.flatten(0, -2)
         silu = F.silu(opened)
         if ctx.needs_input_grad[3]:
-            by_down = _by_weight(above, silu * raised).to(down.dtype)
+            by_down = (above.T.contiguous() @ (silu * raised)).to(down.dtype)
         by_inner = above @ down.to(kind)
         by_raised = silu.mul_(by_inner)
         by_opened = torch.ops.aten.silu_backward(by_inner.mul_(raised), opened)
@@ -55,12 +62,6 @@ class _Gated(torch.autograd.Function):
             by_x = by_opened @ gate.to(kind)
             by_x = torch.addmm(by_x, by_raised, up.to(kind), out=by_x).view(shape)
         return by_x, by_gate, by_up, by_down
-
-
-def _by_weight(
-    above: Float[Tensor, "tokens out"], into: Float[Tensor, "tokens in"]
-) -> Float[Tensor, "out in"]:
-    return above.T.contiguous() @ into
 
 
 def _recorded(

@@ -28,12 +28,6 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def wait(device: torch.device) -> None:
-    """Let an accelerator finish what was queued."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-
-
 def resolve_precision(name: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
     """`auto` takes bf16 where the hardware multiplies it natively, else fp32.
 

@@ -27,11 +27,10 @@ from loopscope.audit.visibility import direct_visibility, grown_visibility, loop
 from loopscope.objectives.objective import Objective
 from loopscope.objectives.placements import Dense
 from loopscope.objectives.token_loss import IGNORE_INDEX
-from loopscope.recurrence import AbstractLoopedLM, LoopState, scale, unroll
+from loopscope.recurrence import AbstractLoopedLM, LoopState, scale, unroll, wait
 from loopscope.results import LoopVerdict, ScaleCheck
 from loopscope.training.budget import TimeBudget
 from loopscope.training.growth import FEWEST, GROWN, growth, rising
-from loopscope.training.hardware import wait
 from loopscope.training.probe import UNSHIFTED, check_arguments, check_batch, slice_of
 from loopscope.training.undisturbed import undisturbed
 

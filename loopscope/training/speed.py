@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import torch
 
-from loopscope.training.hardware import Precision, wait
+from loopscope.recurrence import wait
+from loopscope.training.hardware import Precision
 
 FlopsPerToken = Callable[[int], float]
 """FLOPs per token of a training step that runs so many loops, as `model.cost` counts them."""

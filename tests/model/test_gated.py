@@ -67,6 +67,15 @@ def test_under_autocast_it_is_what_autocast_does_to_the_formula() -> None:
         torch.testing.assert_close(one, other, rtol=0.02, atol=0.02 * float(other.abs().max()))
 
 
+def test_another_narrow_type_follows_autocast_too() -> None:
+    inputs = [one.detach().half().requires_grad_() for one in parts(torch.float32)]
+    with torch.autocast("cpu", torch.bfloat16):
+        out = gated(*inputs)
+    assert out.dtype == torch.bfloat16
+    found = torch.autograd.grad(out.float().sum(), inputs)
+    assert [one.dtype for one in found] == [torch.float16] * 4
+
+
 def test_it_keeps_the_input_two_products_and_the_weights_themselves() -> None:
     inputs = parts(torch.float32)
     saved: list[Tensor] = []
