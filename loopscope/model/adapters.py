@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from loopscope.model.config import ModelConfig
+from loopscope.model.norms import listened_to
 
 
 class AdaptedLinear(nn.Linear):
@@ -50,4 +51,4 @@ def apply(module: nn.Module, x: Float[Tensor, "*batch inputs"], loop: int) -> Fl
 
 def is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:
     """A matrix that nobody listens to: calling it does x @ weight.T + bias and nothing else."""
-    return type(module) is nn.Linear and not module._forward_hooks and not module._forward_pre_hooks
+    return type(module) is nn.Linear and not listened_to(module)

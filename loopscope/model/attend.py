@@ -5,7 +5,8 @@ dropout on a CPU
     squares per head for the backward pass and draws its mask one double at a time. Here a few heads at a time pass
     through the cache, the mask takes 16 random bits a weight (`model.dropout`), and the backward pass computes weights
     and mask again, from a seed. 8 × 8 heads × 256 × 64 in bf16, two cores, forward and backward: 17 ms. Memory: three
-    copies of what comes in and two squares of a few heads, for the moment.
+    copies of what comes in and two squares of a few heads, for the moment. With the layer's last matrix in the same
+    operation (`attention_through`), what it mixes is made again too.
 bf16, narrow heads on a CPU
     The fused kernel's backward pass takes 18.6 ms where the fp32 one takes 4.5 (16 × 4 × 128 × 32): fp32 it is. At 64
     channels the two are equal, and bf16 keeps half the memory.
@@ -22,8 +23,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from loopscope.kernels import narrowed
 from loopscope.model.dropout import Masks, draw_seed, gain, keep_
-from loopscope.model.own import own_operations
+from loopscope.model.own import by_matrix, own_operations
 
 BYTES = 2**22
 """Of squares that are worked on at a time: the fastest of 2^20, 2^21 and 2^22 on two cores."""
@@ -51,8 +53,7 @@ def attend(
     """
     grouped = query.shape[1] != key.shape[1]
     here = own_operations(query)
-    square = query.shape[2] == key.shape[2] and (mask is not None or causal)
-    if here and dropout > 0 and square and not grouped:
+    if drops(query, key, dropout, mask, causal):
         return attention_with_dropout(query, key, value, dropout, mask)
     kind = query.dtype
     narrow = kind == torch.bfloat16 and query.shape[-1] <= NARROW and query.requires_grad
@@ -85,13 +86,40 @@ def attention_with_dropout(
         dropout: rounded to a 65536th. Draws a seed from torch's CPU generator.
         mask: what a token (row) sees; None: itself and all before it.
     """
+    query, key, value, hidden = _ready(query, key, value, mask)
+    return _Attention.apply(query, key, value, hidden, dropout, mask is None, draw_seed(), None)
+
+
+def attention_through(
+    query: Float[Tensor, "batch heads seq head"],
+    key: Float[Tensor, "batch heads seq head"],
+    value: Float[Tensor, "batch heads seq head"],
+    dropout: float,
+    mask: Bool[Tensor, "seq seq"] | None,
+    matrix: Float[Tensor, "dim dim"],
+) -> Float[Tensor, "batch seq dim"]:
+    """`attention_with_dropout` and then a layer's last matrix, of which the values it mixes are not kept."""
+    query, key, value, hidden = _ready(query, key, value, mask)
+    return _Attention.apply(query, key, value, hidden, dropout, mask is None, draw_seed(), matrix)
+
+
+def drops(query: Tensor, key: Tensor, dropout: float, mask: Tensor | None, causal: bool) -> bool:
+    """Whether attention goes by the operation with dropout for a CPU."""
+    square = query.shape[2] == key.shape[2] and (mask is not None or causal)
+    return own_operations(query) and dropout > 0 and square and query.shape[1] == key.shape[1]
+
+
+def _ready(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """In autocast's type, and what is added to scores."""
     if torch.is_autocast_enabled("cpu"):
         kind = torch.get_autocast_dtype("cpu")
         query, key, value = query.to(kind), key.to(kind), value.to(kind)
     seq = query.shape[2]
     seen = torch.ones(seq, seq, dtype=torch.bool, device=query.device).tril() if mask is None else mask
     hidden = torch.zeros(seq, seq, dtype=query.dtype, device=query.device).masked_fill_(~seen, -math.inf)
-    return _Attention.apply(query, key, value, hidden, dropout, mask is None, draw_seed())
+    return query, key, value, hidden
 
 
 class _Attention(torch.autograd.Function):
@@ -105,8 +133,9 @@ class _Attention(torch.autograd.Function):
         dropout: float,
         causal: bool,
         seed: int,
+        matrix: Tensor | None,
     ) -> Tensor:
-        ctx.save_for_backward(query, key, value, hidden)
+        ctx.save_for_backward(query, key, value, hidden, matrix)
         ctx.dropout, ctx.causal, ctx.seed = dropout, causal, seed
         scaled, key, value = _scaled(query), _stacked(key), _stacked(value)
         out, masks = torch.empty_like(scaled), Masks(dropout, seed)
@@ -117,13 +146,22 @@ class _Attention(torch.autograd.Function):
                 weights = _weights(scaled[heads], key[heads], hidden, rows, seen, causal)
                 dropped[:, rows, seen] = keep_(weights, masks.draw(weights))
             torch.bmm(dropped, value[heads], out=out[heads])
-        return _by_token(out, query, gain(dropout))
+        mixed = _by_token(out, query, gain(dropout))
+        if matrix is None:
+            return mixed
+        return F.linear(_side_by_side(mixed), narrowed(matrix, mixed.dtype))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, hidden = ctx.saved_tensors
+        query, key, value, hidden, matrix = ctx.saved_tensors
         like, masks, factor = query, Masks(ctx.dropout, ctx.seed), gain(ctx.dropout)
+        after, out = upstream, None
+        if matrix is not None:
+            upstream = (
+                (after @ narrowed(matrix, after.dtype)).unflatten(-1, (like.shape[1], -1)).transpose(1, 2)
+            )
+            out = torch.empty_like(_stacked(upstream)) if ctx.needs_input_grad[7] else None
         query, key, value, above = _scaled(query), _stacked(key), _stacked(value), _stacked(upstream)
         by_query, by_key, by_value = (torch.empty_like(part) for part in (query, key, value))
         square, slopes = _square(query), _square(query)
@@ -140,11 +178,18 @@ class _Attention(torch.autograd.Function):
             torch.bmm(slope, key[heads], out=by_query[heads])
             torch.bmm(slope.transpose(1, 2), query[heads], out=by_key[heads])
             torch.bmm(dropped.transpose(1, 2), above[heads], out=by_value[heads])
+            if out is not None:
+                torch.bmm(dropped, value[heads], out=out[heads])
+        by_own = None
+        if matrix is not None and out is not None:
+            mixed = _side_by_side(_by_token(out, like, factor))
+            by_own = by_matrix(after.flatten(0, 1), mixed.flatten(0, 1)).to(matrix.dtype)
         return (
             _by_token(by_query, like, factor * query.shape[-1] ** -0.5),
             _by_token(by_key, like, factor),
             _by_token(by_value, like, factor),
             *(None,) * 4,
+            by_own,
         )
 
 
@@ -165,6 +210,10 @@ def _by_token(
     batch, heads, seq, head = like.shape
     out = x.new_empty(batch, seq, heads, head).transpose(1, 2)
     return torch.mul(x.view(batch, heads, seq, head), factor, out=out)
+
+
+def _side_by_side(x: Float[Tensor, "batch heads seq head"]) -> Float[Tensor, "batch seq dim"]:
+    return x.transpose(1, 2).flatten(2)
 
 
 def _together(query: Float[Tensor, "stack seq head"]) -> int:

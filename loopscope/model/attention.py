@@ -6,10 +6,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from loopscope.model.adapters import apply, linear
-from loopscope.model.attend import attend
+from loopscope.model.adapters import apply, is_plain, linear
+from loopscope.model.attend import attend, attention_through, drops
 from loopscope.model.config import ModelConfig
 from loopscope.model.consistency import rotated_channels
+from loopscope.model.normed import project
 from loopscope.model.norms import RMSNorm
 from loopscope.model.values import GATE_CHANNELS, with_values
 from loopscope.past import AbstractPast, Memory
@@ -53,19 +54,22 @@ class CausalSelfAttention(nn.Module):
         loop: int = 1,
         memory: Memory | None = None,
         values: Float[Tensor, "batch seq width"] | None = None,
+        norm: nn.Module | None = None,
     ) -> Float[Tensor, "batch seq dim"]:
         """Mix the tokens of `x`; with a memory, also what its slot keeps of tokens before them.
 
         Args:
             values: the tokens' value embeddings, in a layer that has them.
+            norm: what x passes first.
         """
-        query, key, value = self._heads(x, loop, None if memory is None else memory.past, values)
+        if norm is not None and values is not None:  # whose gate reads the normalised state too
+            x, norm = norm(x), None
+        query, key, value = self._heads(x, loop, None if memory is None else memory.past, values, norm)
         if memory is None:
-            mixed = self._among_themselves(query, key, value)
-        else:
-            memory.past.keep(memory.slot, key, value)
-            seen = memory.past.seen(memory.slot, self.settings.window)
-            mixed = self._mix(query, seen.keys, seen.values, seen.mask, seen.causal)
+            return self._among_themselves(query, key, value, loop)
+        memory.past.keep(memory.slot, key, value)
+        seen = memory.past.seen(memory.slot, self.settings.window)
+        mixed = self._mix(query, seen.keys, seen.values, seen.mask, seen.causal)
         return apply(self.out, mixed.transpose(1, 2).flatten(2), loop)
 
     def remember(
@@ -76,10 +80,15 @@ class CausalSelfAttention(nn.Module):
         memory.past.keep(memory.slot, key, value)
 
     def _heads(
-        self, x: Tensor, loop: int, past: AbstractPast | None, values: Tensor | None
+        self,
+        x: Tensor,
+        loop: int,
+        past: AbstractPast | None,
+        values: Tensor | None,
+        norm: nn.Module | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values by head; the first two biased, normed and turned, the last with its embeddings."""
-        rows = apply(self.qkv, x, loop)
+        rows = project(self.qkv, x, loop, norm)
         both = self.heads + self.key_value_heads
         if self.qk_bias is None and not self.rotary:
             query, key, value = self._split(rows, self.heads, self.key_value_heads, self.key_value_heads)
@@ -116,11 +125,15 @@ class CausalSelfAttention(nn.Module):
         # Every layer turns by the same angles: one pair per call. The heads' axis goes between rows and tokens.
         return past.once("rotary", lambda: angles_at(past.positions[:, None], rotated, base, scaling))
 
-    def _among_themselves(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def _among_themselves(self, query: Tensor, key: Tensor, value: Tensor, loop: int) -> Tensor:
         seq, window = query.shape[2], self.settings.window
-        if window is not None and window < seq:
-            return self._mix(query, key, value, window_mask(seq, window, query.device), causal=False)
-        return self._mix(query, key, value, None, causal=True)
+        mask = window_mask(seq, window, query.device) if window is not None and window < seq else None
+        dropout = self.dropout if self.training else 0.0
+        plain = is_plain(self.out) and self.out.bias is None and torch.is_grad_enabled()
+        if plain and drops(query, key, dropout, mask, causal=True):
+            return attention_through(query, key, value, dropout, mask, self.out.weight)
+        mixed = self._mix(query, key, value, mask, causal=mask is None)
+        return apply(self.out, mixed.transpose(1, 2).flatten(2), loop)
 
     def _mix(
         self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, causal: bool

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from loopscope.model.adapters import apply, is_plain, linear
 from loopscope.model.config import ModelConfig
-from loopscope.model.gated import cast_once, gated
-from loopscope.model.own import own_operations
+from loopscope.model.gated import gated
+from loopscope.model.normed import project
+from loopscope.model.norms import folds
+from loopscope.model.own import cast_once, own_operations
 
 
 class SwiGLU(nn.Module):
@@ -22,10 +24,13 @@ class SwiGLU(nn.Module):
         self.up = linear(config.dim, config.width, config, adapted)
         self.down = linear(config.width, config.dim, config, adapted)
 
-    def forward(self, x: Float[Tensor, "batch seq dim"], loop: int = 1) -> Float[Tensor, "batch seq dim"]:
-        if self._at_once(x):
-            return gated(x, self.gate.weight, self.up.weight, self.down.weight)
-        x = cast_once(x)
+    def forward(
+        self, x: Float[Tensor, "batch seq dim"], loop: int = 1, norm: nn.Module | None = None
+    ) -> Float[Tensor, "batch seq dim"]:
+        """Of x, or of what a norm makes of it."""
+        if self._at_once(x) and (norm is None or folds(norm, x)):
+            return gated(x, self.gate.weight, self.up.weight, self.down.weight, norm)
+        x = cast_once(x if norm is None else norm(x))
         return apply(self.down, silu_times(apply(self.gate, x, loop), apply(self.up, x, loop)), loop)
 
     def _at_once(self, x: Tensor) -> bool:
@@ -43,8 +48,11 @@ class Plain(nn.Module):
         self.up = linear(config.dim, config.width, config, adapted)
         self.down = linear(config.width, config.dim, config, adapted)
 
-    def forward(self, x: Float[Tensor, "batch seq dim"], loop: int = 1) -> Float[Tensor, "batch seq dim"]:
-        inner = apply(self.up, x, loop)
+    def forward(
+        self, x: Float[Tensor, "batch seq dim"], loop: int = 1, norm: nn.Module | None = None
+    ) -> Float[Tensor, "batch seq dim"]:
+        """Of x, or of what a norm makes of it."""
+        inner = project(self.up, x, loop, norm)
         return apply(self.down, F.relu(inner).square() if self.squared else F.gelu(inner), loop)
 
 

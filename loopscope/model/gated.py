@@ -1,9 +1,8 @@
 """down(silu(gate x) · up x) as one operation for a CPU, which keeps x and two products.
 
-Autograd would keep silu's product for the last matrix as well, a third more, and under autocast a 16-bit copy of every
-weight. Here both are made again in the backward pass, silu once. A weight's gradient is a product over all tokens; with
-the tokens' axis last on the left side (one copy) bf16 products run 1.7 times as fast, and every loop's share is added
-to the others in the weight's own width.
+Autograd would keep silu's product for the last matrix as well, a third more, and what a norm made of the state before
+the first ones. Here both are made again in the backward pass, silu once, and every loop's share of a weight's gradient
+is added to the others in the weight's own width.
 """
 
 from typing import Any
@@ -13,66 +12,108 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from loopscope.kernels import Kernel, narrowed
+from loopscope.model.norms import RMSNorm, normalised, scaled, slopes
+from loopscope.model.own import cast_once, product_type
+from loopscope.recurrence import wide
+
 
 def gated(
     x: Float[Tensor, "*batch dim"],
     gate: Float[Tensor, "width dim"],
     up: Float[Tensor, "width dim"],
     down: Float[Tensor, "dim width"],
+    norm: RMSNorm | None = None,
 ) -> Float[Tensor, "*batch dim"]:
-    """The feed-forward of x. Products are in autocast's type where that is on, else in x's."""
-    return _Gated.apply(cast_once(x), gate, up, down)
-
-
-def cast_once(x: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq dim"]:
-    """Under autocast, in its type already: two matrices would each cast (and keep) it for themselves."""
-    kind = x.device.type
-    if torch.is_autocast_enabled(kind) and x.dtype != torch.float64:  # which autocast leaves alone
-        return x.to(torch.get_autocast_dtype(kind))
-    return x
+    """The feed-forward of x, or of what `norm` makes of it. Products are in autocast's type where that is on."""
+    if norm is None:
+        return _Gated.apply(cast_once(x), gate, up, down, None, None, x.dtype)
+    return _Gated.apply(x, gate, up, down, norm.weight, norm.epsilon(x), product_type(x))
 
 
 class _Gated(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
-        opened, raised = F.linear(x, gate.to(x.dtype)), F.linear(x, up.to(x.dtype))
-        ctx.save_for_backward(x, gate, up, down, opened, raised)
-        return F.linear(F.silu(opened).mul_(raised), down.to(x.dtype))
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        gate: Tensor,
+        up: Tensor,
+        down: Tensor,
+        weight: Tensor | None,
+        eps: float | None,
+        kind: torch.dtype,
+    ) -> Tensor:
+        ctx.eps, ctx.kind = eps, kind
+        normal, inverse = (x, None) if eps is None else normalised(x, weight, eps, kind)
+        kind = normal.dtype
+        opened, raised = F.linear(normal, narrowed(gate, kind)), F.linear(normal, narrowed(up, kind))
+        ctx.save_for_backward(x, gate, up, down, weight, inverse, opened, raised)
+        return F.linear(silu_product(opened, raised), narrowed(down, kind))
 
     @staticmethod
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
-        x, gate, up, down, opened, raised = ctx.saved_tensors
+        x, gate, up, down, weight, inverse, opened, raised = ctx.saved_tensors
         if torch.is_grad_enabled():  # a second derivative is wanted: by autograd's own formulas, recorded
-            return _recorded(ctx.needs_input_grad, above, x, gate, up, down)
-        kind = x.dtype
-        by_gate = by_up = by_down = by_x = None
-        shape, x, above = x.shape, x.flatten(0, -2), above.flatten(0, -2)
+            return *_recorded(ctx, above, x, gate, up, down, weight), None, None
+        kind, needed = opened.dtype, ctx.needs_input_grad
+        by_gate = by_up = by_down = by_x = by_weight = None
+        above = above.flatten(0, -2)
         opened, raised = opened.flatten(0, -2), raised.flatten(0, -2)
-        silu = F.silu(opened)
-        if ctx.needs_input_grad[3]:
-            by_down = (above.T.contiguous() @ (silu * raised)).to(down.dtype)
-        by_inner = above @ down.to(kind)
-        by_raised = silu.mul_(by_inner)
-        by_opened = torch.ops.aten.silu_backward(by_inner.mul_(raised), opened)
-        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-            turned = x.T.contiguous()
-            by_gate = (turned @ by_opened).T.to(gate.dtype) if ctx.needs_input_grad[1] else None
-            by_up = (turned @ by_raised).T.to(up.dtype) if ctx.needs_input_grad[2] else None
-        if ctx.needs_input_grad[0]:
-            by_x = by_opened @ gate.to(kind)
-            by_x = torch.addmm(by_x, by_raised, up.to(kind), out=by_x).view(shape)
-        return by_x, by_gate, by_up, by_down
+        inner, by_opened, by_raised = silu_slopes(opened, raised, above @ narrowed(down, kind))
+        if needed[3]:
+            by_down = (above.T.contiguous() @ inner).to(down.dtype)
+        del inner
+        if needed[1] or needed[2]:
+            normal = x if inverse is None else scaled(x, weight, inverse, kind)
+            turned = normal.flatten(0, -2).T.contiguous()
+            by_gate = (turned @ by_opened).T.to(gate.dtype) if needed[1] else None
+            by_up = (turned @ by_raised).T.to(up.dtype) if needed[2] else None
+        if needed[0] or needed[4]:
+            by_x = by_opened @ narrowed(gate, kind)
+            by_x = torch.addmm(by_x, by_raised, narrowed(up, kind), out=by_x).view(x.shape)
+        if inverse is not None and by_x is not None:
+            by_x, by_weight = slopes(by_x, x, weight, inverse, (needed[0], needed[4]))
+        return by_x, by_gate, by_up, by_down, by_weight, None, None
 
 
-def _recorded(
-    needed: tuple[bool, ...], above: Tensor, x: Tensor, *weights: Tensor
-) -> tuple[Tensor | None, ...]:
+def _recorded(ctx: Any, above: Tensor, *inputs: Tensor | None) -> tuple[Tensor | None, ...]:
     # Aliases: the weights themselves are also in the history of x, wherever loops share them.
-    aliases = [one.view_as(one) for one in (x, *weights)]
-    wanted = [one for one, is_needed in zip(aliases, needed, strict=True) if is_needed]
-    x, gate, up, down = aliases
-    kind = x.dtype
-    inner = F.silu(F.linear(x, gate.to(kind))) * F.linear(x, up.to(kind))
+    aliases = [None if one is None else one.view_as(one) for one in inputs]
+    pairs = zip(aliases, ctx.needs_input_grad, strict=False)
+    wanted = [one for one, is_needed in pairs if is_needed and one is not None]
+    x, gate, up, down, weight = aliases
+    assert x is not None
+    assert gate is not None
+    assert up is not None
+    assert down is not None
+    normal = x if ctx.eps is None else F.rms_norm(x, x.shape[-1:], weight, ctx.eps).to(ctx.kind)
+    kind = normal.dtype
+    inner = F.silu(F.linear(normal, gate.to(kind))) * F.linear(normal, up.to(kind))
     out = F.linear(inner, down.to(kind))
     found = iter(torch.autograd.grad(out, wanted, above, create_graph=True))
-    return tuple(next(found) if is_needed else None for is_needed in needed)
+    return tuple(next(found) if is_needed else None for is_needed in ctx.needs_input_grad[:5])
+
+
+def _silu_slopes(opened: Tensor, raised: Tensor, by_inner: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The product again, and gradients of both factors' inputs; `by_inner` is used up."""
+    silu = F.silu(opened)
+    inner = silu * raised
+    by_raised = silu.mul_(by_inner)
+    return inner, torch.ops.aten.silu_backward(by_inner.mul_(raised), opened), by_raised
+
+
+def _silu_slopes_formula(opened: Tensor, raised: Tensor, by_inner: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    kind = opened.dtype
+    opened, raised, by_inner = wide(opened), wide(raised), wide(by_inner)
+    share = torch.sigmoid(opened)
+    silu = opened * share
+    by_opened = by_inner * raised * share * (1 + opened - silu)
+    return (silu * raised).to(kind), by_opened.to(kind), (silu * by_inner).to(kind)
+
+
+def _silu_product_formula(opened: Tensor, raised: Tensor) -> Tensor:
+    return (F.silu(wide(opened)) * wide(raised)).to(opened.dtype)
+
+
+silu_product = Kernel(lambda opened, raised: F.silu(opened).mul_(raised), _silu_product_formula)
+silu_slopes = Kernel(_silu_slopes, _silu_slopes_formula)

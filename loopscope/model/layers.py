@@ -19,7 +19,8 @@ from loopscope.model.feed_forward import build_feed_forward
 from loopscope.model.norms import RMSNorm
 from loopscope.past import Memory
 
-Branch = Callable[[Tensor, int], Tensor]
+Branch = Callable[..., Tensor]
+"""Of a state, a loop, and the norm that the state passes first, if any."""
 
 
 def residual_alpha(config: ModelConfig) -> float:
@@ -132,7 +133,7 @@ class Layer(nn.Module):
     def _add(
         self, hidden: Tensor, branch: Branch, loop: int, norm: nn.Module, after: nn.Module | None
     ) -> Tensor:
-        added = branch(hidden if self.placement == "post" else norm(hidden), loop)
+        added = branch(hidden, loop, norm=None if self.placement == "post" else norm)
         if self.placement == "sandwich" and after is not None:
             added = after(added)
         if self.gain != 1:
@@ -148,8 +149,12 @@ class Layer(nn.Module):
 
 
 def _modulated(branch: Branch, gate: Float[Tensor, " dim"], scale: Float[Tensor, " dim"]) -> Branch:
-    return lambda x, loop: gate * branch(x * (1 + scale), loop)
+    def run(x: Tensor, loop: int, norm: nn.Module | None) -> Tensor:
+        normal = x if norm is None else norm(x)
+        return gate * branch(normal * (1 + scale), loop)
+
+    return run
 
 
 def _dropped(branch: Branch, dropout: nn.Module) -> Branch:
-    return lambda x, loop: dropout(branch(x, loop))
+    return lambda x, loop, norm: dropout(branch(x, loop, norm=norm))

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from loopscope import kernels
 from loopscope.objectives.depth import unroll_to
 from loopscope.objectives.objective import Loss, Objective
 from loopscope.recurrence import AbstractLoopedLM
@@ -23,6 +24,9 @@ class TrainingStep:
 
     Args:
         precision: what products compute in; weights, losses and norms stay fp32.
+
+    Attributes:
+        in_one_loop: whether a CPU's chains of element-wise passes are compiled (`kernels`).
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class TrainingStep:
         self.config = config
         self.device = device
         self.precision = precision
+        self.in_one_loop = config.compile and device.type == "cpu"
 
     def __call__(
         self, input_ids: Int[Tensor, "batch seq"], labels: Int[Tensor, "batch seq"], depths: Sequence[int]
@@ -49,7 +54,7 @@ class TrainingStep:
         Args:
             depths: loops to run: one number, or one per sequence.
         """
-        with tf32(self.device):
+        with tf32(self.device), kernels.step(self.in_one_loop):
             loss = self._accumulate(input_ids, labels, depths)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimizer.step()

@@ -1,0 +1,70 @@
+"""A matrix of a normalised state as one operation for a CPU, which keeps the state and not what the norm made of it."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from loopscope.kernels import narrowed
+from loopscope.model.adapters import apply, is_plain
+from loopscope.model.norms import RMSNorm, folds, normalised, scaled, slopes
+from loopscope.model.own import by_matrix, product_type
+
+
+def project(
+    matrix: nn.Module, x: Float[Tensor, "batch seq dim"], loop: int, norm: nn.Module | None = None
+) -> Float[Tensor, "batch seq out"]:
+    """A layer's matrix as loop `loop` has it, of x or of what a norm makes of it."""
+    if norm is None:
+        return apply(matrix, x, loop)
+    if folds(norm, x) and is_plain(matrix) and matrix.bias is None:
+        return normed_linear(x, norm, matrix.weight)
+    return apply(matrix, norm(x), loop)
+
+
+def normed_linear(
+    x: Float[Tensor, "*batch dim"], norm: RMSNorm, matrix: Float[Tensor, "out dim"]
+) -> Float[Tensor, "*batch out"]:
+    """norm(x) @ matrix.T, in autocast's type where that is on."""
+    return _NormedLinear.apply(x, norm.weight, matrix, norm.epsilon(x), product_type(x))
+
+
+class _NormedLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, matrix: Tensor, eps: float, kind: torch.dtype
+    ) -> Tensor:
+        normal, inverse = normalised(x, weight, eps, kind)
+        ctx.save_for_backward(x, weight, matrix, inverse)
+        ctx.eps, ctx.kind = eps, kind
+        return F.linear(normal, narrowed(matrix, kind))
+
+    @staticmethod
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, matrix, inverse = ctx.saved_tensors
+        needed = ctx.needs_input_grad
+        if torch.is_grad_enabled():  # a second derivative is wanted: by autograd's own formulas, recorded
+            return *_recorded(ctx, above, x, weight, matrix), None, None
+        by_own = by_x = by_weight = None
+        rows = above.flatten(0, -2)
+        if needed[2]:
+            normal = scaled(x, weight, inverse, ctx.kind)
+            by_own = by_matrix(rows, normal.flatten(0, -2)).to(matrix.dtype)
+        if needed[0] or needed[1]:
+            by_normal = (rows @ narrowed(matrix, ctx.kind)).view(x.shape)
+            by_x, by_weight = slopes(by_normal, x, weight, inverse, needed[:2])
+        return by_x, by_weight, by_own, None, None
+
+
+def _recorded(ctx: Any, above: Tensor, *inputs: Tensor | None) -> tuple[Tensor | None, ...]:
+    # Aliases: the weights themselves are also in the history of x, wherever loops share them.
+    x, weight, matrix = aliases = [None if one is None else one.view_as(one) for one in inputs]
+    assert x is not None
+    assert matrix is not None
+    pairs = zip(aliases, ctx.needs_input_grad, strict=False)
+    wanted = [one for one, is_needed in pairs if is_needed and one is not None]
+    normal = F.rms_norm(x, x.shape[-1:], weight, ctx.eps).to(ctx.kind)
+    found = iter(torch.autograd.grad(F.linear(normal, matrix.to(ctx.kind)), wanted, above, create_graph=True))
+    return tuple(next(found) if is_needed else None for is_needed in ctx.needs_input_grad[:3])
