@@ -37,9 +37,14 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         print("  ".join(cells), flush=True)
 
 
+def again(benchmark: str, *arguments: str) -> list[str]:
+    """The command that runs a benchmark with the arguments of this process and some more."""
+    return [sys.executable, "-m", f"benchmarks.{benchmark}", *sys.argv[1:], *arguments]
+
+
 def elsewhere(benchmark: str, *arguments: str) -> Any:
     """What a benchmark prints, as JSON, when it runs with the same and some more arguments in a process of its own."""
-    command = [sys.executable, "-m", f"benchmarks.{benchmark}", *sys.argv[1:], *arguments]
+    command = again(benchmark, *arguments)
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 

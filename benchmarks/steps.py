@@ -68,16 +68,17 @@ KINDS: dict[str, Kind] = {
 
 def build(names: Sequence[str], options: argparse.Namespace, device: torch.device) -> dict[str, Step]:
     """Steps by name. All looped ones train one model, so that memory holds its weights once."""
-    looped = _model(_run_config(options).model, options, device)
+    models: dict[ModelConfig, LoopedTransformer] = {}
     steps = {}
     for name in names:
         kind = KINDS[name]
-        model = looped
-        if kind.what == "unlooped":
-            model = _model(kind.model_config(options), options, device)
+        config = kind.model_config(options)
+        if config not in models:
+            models[config] = _model(config, options, device)
+        model = models[config]
         clock = time.process_time if getattr(options, "clock", "wall") == "processor" else time.perf_counter
         steps[name] = _timed(
-            clock, _plain(looped, kind, options) if kind.what == "plain" else _ours(model, kind, options)
+            clock, _plain(model, kind, options) if kind.what == "plain" else _ours(model, kind, options)
         )
     return {name: _on(step, options, device) for name, step in steps.items()}
 

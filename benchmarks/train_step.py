@@ -6,19 +6,24 @@
 Every round takes one step of each kind in turn, so that a busy machine slows all of them: the step that training takes
 (`training.step`), dense and terminal, in fp32 and bf16; the baseline (`benchmarks.baseline`), the same mathematics
 written plainly, in both; and, through the same training step, the model without loops that has loops × layers layers
-of its own. Figures are medians over the rounds, of ratios within a round. Memory is the peak of a step above weights
-and optimizer state, each in a process of its own; looped against unlooped, with them. MFU is the model's FLOPs
-(`model.cost`) per second over the best product of large matrices measured beside it.
+of its own. Figures are medians over the rounds, of ratios within a round.
+
+On a CPU each kind lives in a process of its own, and only one works at a time: how much the plain way pays for memory
+depends on what else has grown its process's heap, and a user has one way or the other in a process, never both. Memory
+is the peak of a step above weights and optimizer state, again each in its own process; looped against unlooped, with
+them. MFU is the model's FLOPs (`model.cost`) per second over the best product of large matrices, measured afterwards.
 """
 
 import argparse
 import statistics
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from benchmarks.environment import MEBI, elsewhere, environment, finish, table
-from benchmarks.steps import KINDS, Kind, build, peak_memory
+from benchmarks.environment import MEBI, again, elsewhere, environment, finish, table
+from benchmarks.steps import KINDS, Kind, Step, build, peak_memory
+from benchmarks.workers import serve, workers
 from loopscope.recipes import recipe
 from loopscope.training.hardware import resolve_device, resolve_precision
 from loopscope.training.speed import matmul_peak
@@ -37,26 +42,19 @@ def main() -> None:
         print(peak_memory(options.memory_of, options, device))
         return
     torch.set_flush_denormal(options.flush_denormals)
+    if options.serve:
+        serve(lambda: build([options.serve], options, device)[options.serve])
+        return
     own = resolve_precision("auto", device)
     precisions = ("fp32", "bf16") if options.dtype == "both" else (options.dtype,)
     main_one = own if own in precisions else precisions[0]
     chosen = [name for name, kind in KINDS.items() if _wanted(kind, precisions, main_one)]
-    steps = build(chosen, options, device)
+    apart = device.type == "cpu"
     tokens = options.batch * (options.sequence or recipe(options.size).model.sequence)
-    for name in chosen:
-        steps[name]()  # warm up: kernels, caches, the optimizer's state
-    seconds: dict[str, list[float]] = {name: [] for name in chosen}
-    print("seconds a step")
-    widths = [max(len(name), 6) for name in chosen]
-    print("round  " + "  ".join(name.rjust(width) for name, width in zip(chosen, widths, strict=True)))
-    for number in range(1, options.pairs + 1):
-        row = []
-        for name, width in zip(chosen, widths, strict=True):
-            seconds[name].append(steps[name]())
-            row.append(f"{seconds[name][-1]:.3f}".rjust(width))
-        print(f"{number:5}  " + "  ".join(row), flush=True)
-    peaks = {precision: matmul_peak(device, precision) for precision in precisions}  # type: ignore[arg-type]
+    with _apart(chosen) if apart else _together(chosen, options, device) as steps:
+        seconds = _rounds(steps, options.pairs)
     del steps
+    peaks = {precision: matmul_peak(device, precision) for precision in precisions}  # type: ignore[arg-type]
     memory = {name: elsewhere("train_step", "--memory-of", name) for name in chosen}
     flops = {name: KINDS[name].flops(options) for name in chosen}
     print()
@@ -74,6 +72,7 @@ def main() -> None:
             "dropout": options.dropout,
             "clock": options.clock,
             "denormals_flushed": options.flush_denormals,
+            "processes": "one a kind" if apart else "one for all",
             **found,
             "tokens_per_second": {name: round(tokens / statistics.median(s)) for name, s in seconds.items()},
             "peak_mib": {name: round(peak / MEBI) for name, peak in memory.items()},
@@ -81,6 +80,36 @@ def main() -> None:
         },
         environment(device.type, main_one),
     )
+
+
+def _apart(chosen: Sequence[str]) -> AbstractContextManager[dict[str, Step]]:
+    return workers({name: again("train_step", "--serve", name) for name in chosen})
+
+
+def _together(
+    chosen: Sequence[str], options: argparse.Namespace, device: torch.device
+) -> AbstractContextManager[dict[str, Step]]:
+    # CUDA has its own caching allocator, so no kind pays for memory by what the heap held before. Processes would each
+    # keep their cache and context on the one GPU, and give the others less room.
+    steps = build(chosen, options, device)
+    for step in steps.values():
+        step()  # warm up: kernels, caches, the optimizer's state
+    return nullcontext(steps)
+
+
+def _rounds(steps: Mapping[str, Step], rounds: int) -> dict[str, list[float]]:
+    """Seconds by kind, one step of each in turn; printed as they come."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    print("seconds a step")
+    widths = [max(len(name), 6) for name in steps]
+    print("round  " + "  ".join(name.rjust(width) for name, width in zip(steps, widths, strict=True)))
+    for number in range(1, rounds + 1):
+        row = []
+        for (name, step), width in zip(steps.items(), widths, strict=True):
+            seconds[name].append(step())
+            row.append(f"{seconds[name][-1]:.3f}".rjust(width))
+        print(f"{number:5}  " + "  ".join(row), flush=True)
+    return seconds
 
 
 def figures(
@@ -170,6 +199,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--flush-denormals", action="store_true", help="on both sides; PyTorch keeps them")
     parser.add_argument("--memory-of", choices=list(KINDS), help=argparse.SUPPRESS)
+    parser.add_argument("--serve", choices=list(KINDS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.pairs < 1:
         parser.error(f"--pairs is {options.pairs}; give 1 or more (5 for figures to publish)")

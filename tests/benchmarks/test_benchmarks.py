@@ -57,6 +57,7 @@ def test_the_training_step_benchmark_runs() -> None:
     shape = ["--size=laptop", "--batch=1", "--sequence=32", "--pairs=1", "--threads=1", "--dtype=fp32"]
     found = run("benchmarks.train_step", *shape)
     assert found["pairs"] == 1
+    assert found["processes"] == "one a kind"
     assert found["dense_over_terminal_flops"] == pytest.approx(1.6, abs=0.1)
     assert found["memory_ratio_vs_baseline"] > 0
     assert {"speedup_vs_baseline", "dense_over_terminal_time", "bf16_over_fp32", "threads"} <= found.keys()
