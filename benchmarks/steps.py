@@ -21,6 +21,7 @@ from loopscope.recipes import recipe
 from loopscope.recurrence import device_of, wait
 from loopscope.training.compiled import compile_layers
 from loopscope.training.hardware import Precision
+from loopscope.training.memory import keep_freed_memory
 from loopscope.training.optim import build_optimizer
 from loopscope.training.step import TrainingStep
 
@@ -124,7 +125,7 @@ def _model(config: ModelConfig, options: argparse.Namespace, device: torch.devic
     torch.manual_seed(0)
     model = LoopedTransformer(config).to(device).train()
     model.gradient_checkpointing = options.checkpointing
-    if options.compile:
+    if options.compile and device.type != "cpu":
         compile_layers(model)
     return model
 
@@ -135,7 +136,11 @@ Raw = Callable[[Tensor, Tensor], None]
 def _ours(model: LoopedTransformer, kind: Kind, options: argparse.Namespace) -> Raw:
     condition = "dense/rmsnorm" if kind.what == "ours" else "terminal/rmsnorm"
     config = recipe(options.size, condition)
-    training = config.training.model_copy(update={"batch": options.batch, "accumulation": 1})
+    training = config.training.model_copy(
+        update={"batch": options.batch, "accumulation": 1, "compile": options.compile}
+    )
+    if device_of(model).type == "cpu":
+        keep_freed_memory()  # as training does
     take_step = TrainingStep(
         model,
         build_objective(config.objective),

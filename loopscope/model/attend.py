@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from loopscope.kernels import narrowed
+from loopscope.kernels import narrowed, scratch
 from loopscope.model.dropout import Masks, draw_seed, gain, keep_
 from loopscope.model.own import by_matrix, own_operations
 
@@ -137,19 +137,18 @@ class _Attention(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(query, key, value, hidden, matrix)
         ctx.dropout, ctx.causal, ctx.seed = dropout, causal, seed
-        scaled, key, value = _scaled(query), _stacked(key), _stacked(value)
-        out, masks = torch.empty_like(scaled), Masks(dropout, seed)
-        square = _square(scaled)
+        scaled, key, value = _scaled(query), _stacked("key", key), _stacked("value", value)
+        out, masks = scratch("mixed", scaled.shape, scaled.dtype), Masks(dropout, seed)
+        square = _square("square", scaled)
         for heads, parts in _groups(scaled, causal):
             dropped = square[: heads.stop - heads.start]
             for rows, seen in parts:
                 weights = _weights(scaled[heads], key[heads], hidden, rows, seen, causal)
                 dropped[:, rows, seen] = keep_(weights, masks.draw(weights))
             torch.bmm(dropped, value[heads], out=out[heads])
-        mixed = _by_token(out, query, gain(dropout))
         if matrix is None:
-            return mixed
-        return F.linear(_side_by_side(mixed), narrowed(matrix, mixed.dtype))
+            return _by_token(out, query, gain(dropout))
+        return F.linear(_side_by_side(out, query, gain(dropout)), narrowed(matrix, out.dtype))
 
     @staticmethod
     @once_differentiable
@@ -161,10 +160,12 @@ class _Attention(torch.autograd.Function):
             upstream = (
                 (after @ narrowed(matrix, after.dtype)).unflatten(-1, (like.shape[1], -1)).transpose(1, 2)
             )
-            out = torch.empty_like(_stacked(upstream)) if ctx.needs_input_grad[7] else None
-        query, key, value, above = _scaled(query), _stacked(key), _stacked(value), _stacked(upstream)
+        if matrix is not None and ctx.needs_input_grad[7]:
+            out = scratch("mixed", query.flatten(0, 1).shape, query.dtype)
+        query, key, value = _scaled(query), _stacked("key", key), _stacked("value", value)
+        above = _stacked("above", upstream)
         by_query, by_key, by_value = (torch.empty_like(part) for part in (query, key, value))
-        square, slopes = _square(query), _square(query)
+        square, slopes = _square("square", query), _square("slopes", query)
         for heads, parts in _groups(query, ctx.causal):
             dropped, slope = (one[: heads.stop - heads.start] for one in (square, slopes))
             for rows, seen in parts:
@@ -182,8 +183,8 @@ class _Attention(torch.autograd.Function):
                 torch.bmm(dropped, value[heads], out=out[heads])
         by_own = None
         if matrix is not None and out is not None:
-            mixed = _side_by_side(_by_token(out, like, factor))
-            by_own = by_matrix(after.flatten(0, 1), mixed.flatten(0, 1)).to(matrix.dtype)
+            mixed = _side_by_side(out, like, factor).flatten(0, 1)
+            by_own = by_matrix(after.flatten(0, 1), mixed).to(matrix.dtype)
         return (
             _by_token(by_query, like, factor * query.shape[-1] ** -0.5),
             _by_token(by_key, like, factor),
@@ -193,14 +194,14 @@ class _Attention(torch.autograd.Function):
         )
 
 
-def _stacked(x: Float[Tensor, "batch heads seq head"]) -> Float[Tensor, "stack seq head"]:
+def _stacked(use: str, x: Float[Tensor, "batch heads seq head"]) -> Float[Tensor, "stack seq head"]:
     """Heads of all rows one after another, in one piece: what batched products read without copies of their own."""
-    return x.reshape(-1, *x.shape[2:]).contiguous()
+    return scratch(use, x.shape, x.dtype).copy_(x).flatten(0, 1)
 
 
 def _scaled(query: Float[Tensor, "batch heads seq head"]) -> Float[Tensor, "stack seq head"]:
-    scaled = torch.empty(query.shape, dtype=query.dtype)
-    return torch.mul(query, query.shape[-1] ** -0.5, out=scaled).flatten(0, 1)
+    room = scratch("query", query.shape, query.dtype)
+    return torch.mul(query, query.shape[-1] ** -0.5, out=room).flatten(0, 1)
 
 
 def _by_token(
@@ -212,8 +213,14 @@ def _by_token(
     return torch.mul(x.view(batch, heads, seq, head), factor, out=out)
 
 
-def _side_by_side(x: Float[Tensor, "batch heads seq head"]) -> Float[Tensor, "batch seq dim"]:
-    return x.transpose(1, 2).flatten(2)
+def _side_by_side(
+    x: Float[Tensor, "stack seq head"], like: Float[Tensor, "batch heads seq head"], factor: float
+) -> Float[Tensor, "batch seq dim"]:
+    """x · factor, as the layer's last matrix reads it."""
+    batch, heads, seq, head = like.shape
+    room = scratch("side by side", (batch, seq, heads, head), x.dtype)
+    torch.mul(x.view(like.shape), factor, out=room.transpose(1, 2))
+    return room.flatten(2)
 
 
 def _together(query: Float[Tensor, "stack seq head"]) -> int:
@@ -222,10 +229,10 @@ def _together(query: Float[Tensor, "stack seq head"]) -> int:
     return min(len(query), max(1, BYTES // (seq * seq * query.element_size())))
 
 
-def _square(query: Float[Tensor, "stack seq head"]) -> Float[Tensor, "together seq seq"]:
+def _square(use: str, query: Float[Tensor, "stack seq head"]) -> Float[Tensor, "together seq seq"]:
     """Zeros, for the squares of heads that are worked on together. Where causal, half of each is never written."""
     seq = query.shape[1]
-    return query.new_zeros(_together(query), seq, seq)
+    return scratch(use, (_together(query), seq, seq), query.dtype).zero_()
 
 
 def _groups(

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from loopscope.kernels import Kernel, narrowed
-from loopscope.model.norms import RMSNorm, normalised, scaled, slopes
+from loopscope.kernels import Kernel, narrowed, scratch
+from loopscope.model.norms import RMSNorm, inverse_rms, scaled, slopes
 from loopscope.model.own import cast_once, product_type
 from loopscope.recurrence import wide
 
@@ -44,7 +44,8 @@ class _Gated(torch.autograd.Function):
         kind: torch.dtype,
     ) -> Tensor:
         ctx.eps, ctx.kind = eps, kind
-        normal, inverse = (x, None) if eps is None else normalised(x, weight, eps, kind)
+        inverse = None if eps is None else inverse_rms(x, eps)
+        normal = x if inverse is None else scaled(x, weight, inverse, kind)
         kind = normal.dtype
         opened, raised = F.linear(normal, narrowed(gate, kind)), F.linear(normal, narrowed(up, kind))
         ctx.save_for_backward(x, gate, up, down, weight, inverse, opened, raised)
@@ -115,5 +116,10 @@ def _silu_product_formula(opened: Tensor, raised: Tensor) -> Tensor:
     return (F.silu(wide(opened)) * wide(raised)).to(opened.dtype)
 
 
-silu_product = Kernel(lambda opened, raised: F.silu(opened).mul_(raised), _silu_product_formula)
+def _silu_product(opened: Tensor, raised: Tensor) -> Tensor:
+    out = scratch("product", opened.shape, opened.dtype)
+    return torch.ops.aten.silu.out(opened, out=out).mul_(raised)
+
+
+silu_product = Kernel(_silu_product, _silu_product_formula)
 silu_slopes = Kernel(_silu_slopes, _silu_slopes_formula)

@@ -9,6 +9,7 @@ post          norm(αh + g·f(h)): the same; α as in DeepNorm (arXiv 2203.00555
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -16,7 +17,8 @@ from loopscope.model.attention import CausalSelfAttention
 from loopscope.model.config import ModelConfig
 from loopscope.model.dropout import Dropout
 from loopscope.model.feed_forward import build_feed_forward
-from loopscope.model.norms import RMSNorm
+from loopscope.model.norms import RMSNorm, listened_to
+from loopscope.model.own import own_operations
 from loopscope.past import Memory
 
 Branch = Callable[..., Tensor]
@@ -140,12 +142,19 @@ class Layer(nn.Module):
             added = self.gain * added
         match self.placement:
             case "pre" | "sandwich":
-                return hidden + added
+                # In place where nobody else has it: one block less between those that are kept.
+                return added.add_(hidden) if self._own(added, hidden) else hidden + added
             case "sandwich-sum":
                 assert after is not None
                 return after(hidden + added)
             case _:
                 return norm((hidden if self.alpha == 1 else self.alpha * hidden) + added)
+
+    def _own(self, added: Tensor, hidden: Tensor) -> bool:
+        alike = added.dtype == hidden.dtype and added.shape == hidden.shape
+        if not (alike and added.requires_grad and torch.is_grad_enabled() and own_operations(added)):
+            return False
+        return not any(listened_to(module) for module in self.modules())
 
 
 def _modulated(branch: Branch, gate: Float[Tensor, " dim"], scale: Float[Tensor, " dim"]) -> Branch:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from loopscope.kernels import narrowed
 from loopscope.model.adapters import apply, is_plain
-from loopscope.model.norms import RMSNorm, folds, normalised, scaled, slopes
+from loopscope.model.norms import RMSNorm, folds, inverse_rms, scaled, slopes
 from loopscope.model.own import by_matrix, product_type
 
 
@@ -36,7 +36,8 @@ class _NormedLinear(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor | None, matrix: Tensor, eps: float, kind: torch.dtype
     ) -> Tensor:
-        normal, inverse = normalised(x, weight, eps, kind)
+        inverse = inverse_rms(x, eps)
+        normal = scaled(x, weight, inverse, kind)
         ctx.save_for_backward(x, weight, matrix, inverse)
         ctx.eps, ctx.kind = eps, kind
         return F.linear(normal, narrowed(matrix, kind))

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from loopscope.kernels import Kernel
+from loopscope.kernels import Kernel, scratch
 from loopscope.model.own import own_operations
 
 
@@ -45,15 +45,21 @@ def listened_to(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
-def normalised(
-    x: Tensor, weight: Tensor | None, eps: float, kind: torch.dtype | None = None
-) -> tuple[Tensor, Tensor]:
-    """The normalised state (in another type, if one is given), and one over every token's root mean square."""
-    return _normalised(x, weight, eps, kind or x.dtype)
+def normalised(x: Tensor, weight: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+    """The normalised state, and one over every token's root mean square."""
+    inverse = x.square().mean(dim=-1, keepdim=True).add_(eps).rsqrt_()
+    out = x * inverse
+    return out if weight is None else out.mul_(weight), inverse
+
+
+def inverse_rms(x: Tensor, eps: float) -> Tensor:
+    """One over every token's root mean square, within an operation."""
+    square = torch.mul(x, x, out=scratch("normal", x.shape, x.dtype))
+    return square.mean(dim=-1, keepdim=True).add_(eps).rsqrt_()
 
 
 def scaled(x: Tensor, weight: Tensor | None, inverse: Tensor, kind: torch.dtype) -> Tensor:
-    """The normalised state again."""
+    """The normalised state in a product's type, for an operation that does not give it away (`kernels.scratch`)."""
     return _scaled(x, weight, inverse, kind)
 
 
@@ -66,23 +72,11 @@ def slopes(
     return _plain_slopes(above, x, weight, inverse, wanted)
 
 
-def _plain_normalised(
-    x: Tensor, weight: Tensor | None, eps: float, kind: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    inverse = x.square().mean(dim=-1, keepdim=True).add_(eps).rsqrt_()
-    return _plain_scaled(x, weight, inverse, kind), inverse
-
-
-def _normalised_formula(
-    x: Tensor, weight: Tensor | None, eps: float, kind: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    inverse = torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + eps)
-    return _scaled_formula(x, weight, inverse, kind), inverse
-
-
 def _plain_scaled(x: Tensor, weight: Tensor | None, inverse: Tensor, kind: torch.dtype) -> Tensor:
-    out = x * inverse
-    return (out if weight is None else out.mul_(weight)).to(kind)
+    out = torch.mul(x, inverse, out=scratch("normal", x.shape, x.dtype))
+    if weight is not None:
+        out.mul_(weight)
+    return out if kind == x.dtype else scratch("narrow normal", x.shape, kind).copy_(out)
 
 
 def _scaled_formula(x: Tensor, weight: Tensor | None, inverse: Tensor, kind: torch.dtype) -> Tensor:
@@ -117,7 +111,6 @@ def _slopes_formula(above: Tensor, x: Tensor, weight: Tensor, inverse: Tensor) -
     return (above - normal * along) * inverse, by_weight
 
 
-_normalised = Kernel(_plain_normalised, _normalised_formula)
 _scaled = Kernel(_plain_scaled, _scaled_formula)
 _slopes = Kernel(_plain_slopes, _slopes_formula)
 

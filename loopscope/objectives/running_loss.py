@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from loopscope.kernels import Kernel
 from loopscope.objectives import token_loss
 from loopscope.objectives.token_loss import IGNORE_INDEX, plain_cross_entropy
 from loopscope.recurrence import wide
@@ -87,9 +88,7 @@ class RunningCrossEntropy:
             part = slice(start, start + size)
             own = rows[part]
             slope = torch.mm(own, self.computed.T, out=self.logits[: len(own)])
-            for first in range(0, len(own), len(self.slope)):
-                few = slice(first, first + len(self.slope))
-                losses[part][few] = self._softmax_(slope[few], self.targets[part][few])
+            losses[part] = slopes_(slope, self.targets[part], self.wider, self.slope)
             if gradient is not None:
                 torch.mm(slope, self.computed, out=gradient[part])
             if self.gradient is not None:
@@ -97,21 +96,6 @@ class RunningCrossEntropy:
         if gradient is not None:
             gradient *= self.mask
         return losses * self.mask.squeeze(1), gradient
-
-    def _softmax_(
-        self, logits: Float[Tensor, "tokens vocab"], targets: Int[Tensor, "tokens 1"]
-    ) -> Float[Tensor, " tokens"]:
-        """Losses of a few tokens; their logits become the losses' slope by them."""
-        wider, slope = self.wider[: len(logits)].copy_(logits), self.slope[: len(logits)]
-        own = wider.gather(1, targets)
-        lowest = wider.amax(dim=1, keepdim=True) + LOWEST
-        torch.maximum(wider, lowest, out=wider)
-        torch.softmax(wider, dim=1, out=slope)
-        # log-sum-exp without another exponential: softmax(x) = exp(x - log-sum-exp), and none is below e^-60.
-        losses = torch.maximum(own, lowest) - slope.gather(1, targets).log() - own
-        slope.scatter_add_(1, targets, slope.new_full((1, 1), -1).expand_as(targets))
-        logits.copy_(slope)
-        return losses.squeeze(1)
 
     def _gather(self, rows: Float[Tensor, "tokens dim"], slope: Tensor, share: float) -> None:
         """gradient += share × rowsᵀ · slope, added in the gradient's own width."""
@@ -121,10 +105,7 @@ class RunningCrossEntropy:
             torch.addmm(self.gradient, rows, slope, alpha=share, out=self.gradient)
             return
         torch.mm(rows, slope, out=self.share)
-        few = len(self.wider)
-        for start in range(0, len(self.share), few):
-            part = self.share[start : start + few]
-            self.gradient[start : start + few].add_(self.wider[: len(part)].copy_(part), alpha=share)
+        add_(self.gradient, self.share, self.wider.new_tensor(share), self.wider)
 
 
 class _AddExit(torch.autograd.Function):
@@ -161,6 +142,57 @@ class _AddExit(torch.autograd.Function):
         if gathered is not None:
             by_matrix = torch.mul(gathered.T, scale, out=gathered.new_empty(matrix.shape)).to(matrix.dtype)
         return upstream[0], by_features, by_matrix, None, None, None
+
+
+def _slopes_(logits: Tensor, targets: Tensor, wider: Tensor, slope: Tensor) -> Tensor:
+    """Losses of tokens; their logits become the losses' slope by them. A few rows at a time, which fit `wider`."""
+    losses = slope.new_empty(len(logits))
+    few = len(wider)
+    for start in range(0, len(logits), few):
+        part = slice(start, start + few)
+        losses[part] = _slopes_of_few_(logits[part], targets[part], wider, slope)
+    return losses
+
+
+def _slopes_of_few_(logits: Tensor, targets: Tensor, wider: Tensor, slope: Tensor) -> Tensor:
+    wider, slope = wider[: len(logits)].copy_(logits), slope[: len(logits)]
+    own = wider.gather(1, targets)
+    lowest = wider.amax(dim=1, keepdim=True) + LOWEST
+    torch.maximum(wider, lowest, out=wider)
+    torch.softmax(wider, dim=1, out=slope)
+    # log-sum-exp without another exponential: softmax(x) = exp(x - log-sum-exp), and none is below e^-60.
+    losses = torch.maximum(own, lowest) - slope.gather(1, targets).log() - own
+    slope.scatter_add_(1, targets, slope.new_full((1, 1), -1).expand_as(targets))
+    logits.copy_(slope)
+    return losses.squeeze(1)
+
+
+def _slopes_formula_(logits: Tensor, targets: Tensor, wider: Tensor, slope: Tensor) -> Tensor:
+    values = logits.to(slope.dtype)
+    own = values.gather(1, targets)
+    highest = values.amax(dim=1, keepdim=True)
+    power = torch.exp(torch.maximum(values - highest, values.new_full((), LOWEST)))
+    total = power.sum(dim=1, keepdim=True)
+    losses = total.log() + highest - own
+    places = torch.arange(logits.shape[1], device=logits.device)
+    logits.copy_((power / total - (places == targets).to(power.dtype)).to(logits.dtype))
+    return losses.squeeze(1)
+
+
+def _add_(gradient: Tensor, part: Tensor, factor: Tensor, wider: Tensor) -> None:
+    """gradient += factor × part, a few rows at a time."""
+    few = len(wider)
+    for start in range(0, len(part), few):
+        rows = part[start : start + few]
+        gradient[start : start + few].add_(wider[: len(rows)].copy_(rows).mul_(factor))
+
+
+def _add_formula_(gradient: Tensor, part: Tensor, factor: Tensor, wider: Tensor) -> None:
+    gradient.add_(part.to(gradient.dtype) * factor)
+
+
+slopes_ = Kernel(_slopes_, _slopes_formula_)
+add_ = Kernel(_add_, _add_formula_)
 
 
 def _differentiable(

@@ -41,7 +41,8 @@ class TrainingConfig(BaseModel):
     gradient_checkpointing: Literal["none", "layer", "loop"] = "none"
     """What the backward pass computes again instead of keeping: nothing, a layer at a time, or a loop at a time."""
     compile: bool = False
-    """Run layers through torch.compile in training steps: pays off in runs of several minutes."""
+    """Run training steps through torch.compile: layers on CUDA, chains of element-wise passes on a CPU (a C++ compiler
+    is needed). Pays off in runs of several minutes."""
     weights: str | None = None
     """Start from the weights of this run or model folder (an exit gate may be new); None: from initialisation."""
     seed: int = Field(0, ge=0)

@@ -24,6 +24,7 @@ from loopscope.training.checkpoint import Progress, load_checkpoint, newest_chec
 from loopscope.training.compiled import compile_layers
 from loopscope.training.config import TrainingConfig
 from loopscope.training.hardware import resolve_device, resolve_precision
+from loopscope.training.memory import keep_freed_memory
 from loopscope.training.metrics import MetricsLog
 from loopscope.training.optim import Optimizer, build_optimizer, learning_rate, set_learning_rate
 from loopscope.training.prefetch import Prefetcher, TrainingWindows
@@ -95,7 +96,9 @@ def train(
     monitor = build_monitor(model, objective, config, log, lambda text: display.say(f"{title}: {text}"))
 
     take_step = TrainingStep(model, objective, optimizer, config, device, precision)
-    if config.compile:
+    if device.type == "cpu":
+        keep_freed_memory()
+    elif config.compile:
         compile_layers(model)
     peak = matmul_peak(device, precision) if flops_per_token is not None else None
     speedometer = Speedometer(flops_per_token, peak)

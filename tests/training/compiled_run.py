@@ -1,6 +1,7 @@
 """Train compiled, count graphs, print JSON: run by `test_fast_paths` in a process without its checks of shapes."""
 
 import json
+import sys
 
 import torch
 from torch._dynamo.utils import counters
@@ -8,17 +9,20 @@ from torch._dynamo.utils import counters
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.objective import build_objective
 from loopscope.training.compiled import compile_layers
+from loopscope.training.hardware import Precision
 from loopscope.training.optim import build_optimizer
 from loopscope.training.step import TrainingStep
 from tests.training.test_fast_paths import CPU, LOOPS, STEPS, batch, fresh, settings
 
 
-def main() -> None:
+def main(what: str, precision: Precision) -> None:
+    """Of `what`: layers, or kernels."""
     torch.set_num_threads(1)
-    model, config = fresh(), settings()
-    compile_layers(model)
+    model, config = fresh(), settings(compile=what == "kernels")
+    if what == "layers":
+        compile_layers(model)
     objective = build_objective(ObjectiveConfig(placement="dense"))
-    step = TrainingStep(model, objective, build_optimizer(model, config), config, CPU, "fp32")
+    step = TrainingStep(model, objective, build_optimizer(model, config), config, CPU, precision)
     losses = [float(step(*batch(number), (LOOPS,))[0].total) for number in range(STEPS)]
     graphs = [counters["stats"]["unique_graphs"]]
     for number, depth in enumerate((3, 1, 6, 2, 9, 4)):
@@ -32,4 +36,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1], sys.argv[2])  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.baseline import PlainLooped, plain_loss, plain_optimizer
+from loopscope import kernels
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.config import ObjectiveConfig
@@ -149,14 +151,33 @@ def model_states(model: LoopedTransformer, ids: torch.Tensor) -> Any:
     return unroll(model, ids)
 
 
-@pytest.mark.slow
-def test_compiled_losses_agree_and_a_drawn_depth_compiles_nothing(slow: dict[str, list[float]]) -> None:
+def compiled(what: str, precision: str) -> dict[str, Any]:
     """In a process of its own: the compiler cannot look through the checks of shapes that pytest puts in."""
-    command = [sys.executable, "-m", "tests.training.compiled_run"]
+    command = [sys.executable, "-m", "tests.training.compiled_run", what, precision]
     root = Path(__file__).parent.parent.parent
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_compiled_kernels_agree_and_a_drawn_depth_compiles_nothing(
+    slow: dict[str, list[float]], precision: str
+) -> None:
+    found = compiled("kernels", precision)
+    error = max(abs(a - b) for a, b in zip(slow["fp32"], slow["bf16"], strict=True))
+    allowed = 1e-5 if precision == "fp32" else 2 * error
+    assert found["losses"] == pytest.approx(slow[precision], abs=allowed)
+    assert found["breaks"] == 0
+    first, *later = found["graphs"]
+    assert first >= 4  # they are compiled: products and slopes of the feed-forward, norms, the loss
+    assert later == [first] * 7
+
+
+@pytest.mark.slow
+def test_compiled_losses_agree_and_a_drawn_depth_compiles_nothing(slow: dict[str, list[float]]) -> None:
+    found = compiled("layers", "fp32")
     assert found["losses"] == pytest.approx(slow["fp32"], abs=1e-5)
     assert found["breaks"] == 0
     first, *later = found["graphs"]  # after 50 steps; then after steps of drawn depth, and an evaluation
@@ -180,3 +201,57 @@ def test_the_baselines_attention_drops_what_it_should() -> None:
     means = {name: torch.tensor(values) for name, values in found.items()}
     error = (means["plain"].var() / 60 + means["ours"].var() / 60).sqrt()
     assert abs(means["plain"].mean() - means["ours"].mean()) < 4 * error
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_operations_share_within_a_step_mixes_nothing_up(precision: str) -> None:
+    """Room that is written again and again, and weights that are narrowed once: the same losses and gradients, bit for
+    bit, as with room of their own."""
+    model = fresh(dropout=0.2)
+    objective = build_objective(ObjectiveConfig(placement="dense"))
+    found = []
+    for scope in (nullcontext(), kernels.step()):
+        torch.manual_seed(5)
+        with scope:
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                loss = objective(model_states(model, batch(0)[0]), batch(0)[1]).total
+            found.append([loss.detach(), *torch.autograd.grad(loss, list(model.parameters()))])
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_weights_are_narrowed_anew_in_every_step() -> None:
+    weight = torch.zeros(2, 2)
+    for value in (1.0, 2.0):
+        weight.data.fill_(value)
+        with kernels.step():
+            narrow = kernels.narrowed(weight, torch.bfloat16)
+            assert kernels.narrowed(weight, torch.bfloat16) is narrow
+            assert float(narrow[0, 0]) == value
+    assert kernels.narrowed(weight, torch.bfloat16) is not kernels.narrowed(weight, torch.bfloat16)
+
+
+def test_freed_memory_is_kept_where_the_c_library_can() -> None:
+    """A block of half a heap's largest size, taken again and again: the kernel hands out its pages once."""
+    script = """
+import resource, sys, torch
+from loopscope.training.memory import keep_freed_memory
+asked = keep_freed_memory() if sys.argv[1] == "keep" else None
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    several = [torch.ones(2**22) for _ in range(6)]
+    del several
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults(), faults()
+print(asked, faults())
+"""
+    found = {}
+    for what in ("keep", "leave"):
+        done = subprocess.run(
+            [sys.executable, "-c", script, what], capture_output=True, text=True, check=True
+        )
+        asked, faults = done.stdout.split()
+        found[what] = int(faults)
+        if what == "keep" and asked != "True":
+            pytest.skip("this C library has no mallopt")
+    assert found["keep"] < 0.5 * found["leave"]
