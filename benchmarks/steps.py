@@ -19,7 +19,7 @@ from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.objective import build_objective
 from loopscope.recipes import recipe
 from loopscope.recurrence import device_of, wait
-from loopscope.training.compiled import compile_layers
+from loopscope.training.compiled import WORTH_COMPILING, compile_layers, in_one_loop
 from loopscope.training.hardware import Precision
 from loopscope.training.memory import keep_freed_memory
 from loopscope.training.optim import build_optimizer
@@ -125,7 +125,7 @@ def _model(config: ModelConfig, options: argparse.Namespace, device: torch.devic
     torch.manual_seed(0)
     model = LoopedTransformer(config).to(device).train()
     model.gradient_checkpointing = options.checkpointing
-    if options.compile and device.type != "cpu":
+    if options.compile is True and device.type != "cpu":
         compile_layers(model)
     return model
 
@@ -136,9 +136,7 @@ Raw = Callable[[Tensor, Tensor], None]
 def _ours(model: LoopedTransformer, kind: Kind, options: argparse.Namespace) -> Raw:
     condition = "dense/rmsnorm" if kind.what == "ours" else "terminal/rmsnorm"
     config = recipe(options.size, condition)
-    training = config.training.model_copy(
-        update={"batch": options.batch, "accumulation": 1, "compile": options.compile}
-    )
+    training = config.training.model_copy(update={"batch": options.batch, "accumulation": 1})
     if device_of(model).type == "cpu":
         keep_freed_memory()  # as training does
     take_step = TrainingStep(
@@ -148,6 +146,7 @@ def _ours(model: LoopedTransformer, kind: Kind, options: argparse.Namespace) -> 
         training,
         device_of(model),
         kind.precision,
+        in_one_loop(options.compile, device_of(model), WORTH_COMPILING),
     )
 
     def step(input_ids: Tensor, labels: Tensor) -> None:

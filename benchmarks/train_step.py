@@ -28,6 +28,8 @@ from loopscope.recipes import recipe
 from loopscope.training.hardware import resolve_device, resolve_precision
 from loopscope.training.speed import matmul_peak
 
+COMPILE: dict[str, bool | str] = {"auto": "auto", "on": True, "off": False}
+
 WEIGHT_BYTES = 12
 """Of a parameter before a step: itself and AdamW's two averages, in fp32."""
 
@@ -189,7 +191,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--dtype", choices=["both", "fp32", "bf16"], default="both")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dropout", type=float, help="the size's own by default")
-    parser.add_argument("--compile", action="store_true", help="our steps with training.compile")
+    parser.add_argument(
+        "--compile",
+        choices=COMPILE,
+        default="auto",
+        help="training.compile of our steps; auto: as in a long run",
+    )
     parser.add_argument("--checkpointing", choices=["none", "layer", "loop"], default="none")
     parser.add_argument(
         "--clock",
@@ -201,6 +208,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--memory-of", choices=list(KINDS), help=argparse.SUPPRESS)
     parser.add_argument("--serve", choices=list(KINDS), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.compile = COMPILE[options.compile]
     if options.pairs < 1:
         parser.error(f"--pairs is {options.pairs}; give 1 or more (5 for figures to publish)")
     return options

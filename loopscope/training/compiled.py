@@ -1,16 +1,50 @@
-"""Layers through torch.compile, one graph for all layers and loops.
+"""Layers through torch.compile on CUDA, one graph for all layers and loops; on a CPU `kernels` are compiled instead.
 
 The compiled function takes the layer as an argument, so every layer of one shape shares one graph; the generator that
 runs loops stays outside, so a drawn depth compiles nothing. Only training steps use it: validation, audits and the
 monitor run other shapes and precisions, and would each compile again.
 """
 
+import os
+import shutil
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from loopscope.recurrence import AbstractLoopedLM
+
+WORTH_COMPILING = 5e14
+"""FLOPs of a run from which `auto` compiles on a CPU: a quarter of an hour of two fast cores in bf16."""
+
+
+def in_one_loop(setting: bool | str, device: torch.device, flops: float | None) -> bool:
+    """Whether a run on a CPU has its chains of passes compiled.
+
+    Args:
+        setting: `training.compile`.
+        flops: of the whole run; None: not counted.
+
+    Raises:
+        ValueError: it was asked for, and there is no C++ compiler.
+    """
+    if device.type != "cpu" or setting is False:
+        return False
+    if setting == "auto":
+        return _missing() is None and flops is not None and flops >= WORTH_COMPILING
+    if missing := _missing():
+        raise ValueError(
+            f"training.compile is on, which takes a C++ compiler on a CPU, and {missing}; install one, or turn it off"
+        )
+    return True
+
+
+def _missing() -> str | None:
+    """What there is to say about a compiler that cannot be found."""
+    named = os.environ.get("CXX")
+    if any(shutil.which(name) for name in ([named] if named else ["g++", "clang++"])):
+        return None
+    return f"CXX names {named!r}, which is not there" if named else "neither g++ nor clang++ is there"
 
 
 def compile_layers(model: AbstractLoopedLM) -> None:

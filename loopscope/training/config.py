@@ -40,9 +40,9 @@ class TrainingConfig(BaseModel):
     """bf16 autocasts products; weights, norms, losses and scales stay fp32. auto: where hardware has it."""
     gradient_checkpointing: Literal["none", "layer", "loop"] = "none"
     """What the backward pass computes again instead of keeping: nothing, a layer at a time, or a loop at a time."""
-    compile: bool = False
-    """Run training steps through torch.compile: layers on CUDA, chains of element-wise passes on a CPU (a C++ compiler
-    is needed). Pays off in runs of several minutes."""
+    compile: bool | Literal["auto"] = "auto"
+    """Run training steps through torch.compile: layers on CUDA; on a CPU chains of element-wise passes, which takes a
+    C++ compiler and half a minute. auto: on a CPU that has a compiler, in runs of more than a quarter of an hour."""
     weights: str | None = None
     """Start from the weights of this run or model folder (an exit gate may be new); None: from initialisation."""
     seed: int = Field(0, ge=0)

@@ -21,7 +21,7 @@ from loopscope.objectives.objective import Loss, Objective
 from loopscope.recurrence import AbstractLoopedLM
 from loopscope.results import Failure, LoopMetrics
 from loopscope.training.checkpoint import Progress, load_checkpoint, newest_checkpoint, save_checkpoint
-from loopscope.training.compiled import compile_layers
+from loopscope.training.compiled import compile_layers, in_one_loop
 from loopscope.training.config import TrainingConfig
 from loopscope.training.hardware import resolve_device, resolve_precision
 from loopscope.training.memory import keep_freed_memory
@@ -75,7 +75,7 @@ def train(
         flops_per_token: of a step by its number of loops, for the FLOP/s that are logged; None logs none.
 
     Raises:
-        ValueError: the device is not there, or the checkpoint is damaged.
+        ValueError: the device or the compiler asked for is not there, or the checkpoint is damaged.
     """
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
@@ -85,6 +85,10 @@ def train(
     model.to(device).train(not objective.placement.gate_only)
     optimizer = build_optimizer(model, config)
     steps = total_steps(config, len(data.train))
+    window = data.train.batch(config.seed, 0, 0, 1)[1].numel()
+    tokens = steps * config.batch * window
+    flops = None if flops_per_token is None else tokens * flops_per_token(model.loops)
+    one_loop = in_one_loop(config.compile, device, flops)
     progress = Progress(step=0, tokens=0, seconds=0.0)
     if checkpoint := newest_checkpoint(run):
         progress = load_checkpoint(checkpoint, model, optimizer)
@@ -95,10 +99,10 @@ def train(
     display = ProgressDisplay(title, steps, progress.step, quiet)
     monitor = build_monitor(model, objective, config, log, lambda text: display.say(f"{title}: {text}"))
 
-    take_step = TrainingStep(model, objective, optimizer, config, device, precision)
+    take_step = TrainingStep(model, objective, optimizer, config, device, precision, one_loop)
     if device.type == "cpu":
         keep_freed_memory()
-    elif config.compile:
+    elif config.compile is True:
         compile_layers(model)
     peak = matmul_peak(device, precision) if flops_per_token is not None else None
     speedometer = Speedometer(flops_per_token, peak)

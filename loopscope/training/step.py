@@ -24,8 +24,6 @@ class TrainingStep:
 
     Args:
         precision: what products compute in; weights, losses and norms stay fp32.
-
-    Attributes:
         in_one_loop: whether a CPU's chains of element-wise passes are compiled (`kernels`).
     """
 
@@ -37,6 +35,7 @@ class TrainingStep:
         config: TrainingConfig,
         device: torch.device,
         precision: Precision,
+        in_one_loop: bool = False,
     ) -> None:
         self.model = model
         self.objective = objective
@@ -44,7 +43,7 @@ class TrainingStep:
         self.config = config
         self.device = device
         self.precision = precision
-        self.in_one_loop = config.compile and device.type == "cpu"
+        self.in_one_loop = in_one_loop
 
     def __call__(
         self, input_ids: Int[Tensor, "batch seq"], labels: Int[Tensor, "batch seq"], depths: Sequence[int]

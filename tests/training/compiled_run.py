@@ -18,11 +18,13 @@ from tests.training.test_fast_paths import CPU, LOOPS, STEPS, batch, fresh, sett
 def main(what: str, precision: Precision) -> None:
     """Of `what`: layers, or kernels."""
     torch.set_num_threads(1)
-    model, config = fresh(), settings(compile=what == "kernels")
+    model, config = fresh(), settings()
     if what == "layers":
         compile_layers(model)
     objective = build_objective(ObjectiveConfig(placement="dense"))
-    step = TrainingStep(model, objective, build_optimizer(model, config), config, CPU, precision)
+    step = TrainingStep(
+        model, objective, build_optimizer(model, config), config, CPU, precision, what == "kernels"
+    )
     losses = [float(step(*batch(number), (LOOPS,))[0].total) for number in range(STEPS)]
     graphs = [counters["stats"]["unique_graphs"]]
     for number, depth in enumerate((3, 1, 6, 2, 9, 4)):

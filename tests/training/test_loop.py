@@ -264,3 +264,28 @@ def test_loop_weights_move_while_training(trainer: Trainer, tmp_path: Path) -> N
     for record, share in zip(records, (0, 0.25, 0.5, 0.75, 1), strict=True):
         first, _, last = (loss or 0.0 for loss in record["cross_entropy"])
         assert record["loss"] == pytest.approx((1 - share) * first + share * last, rel=1e-5)
+
+
+def test_compiling_asks_for_a_compiler_before_work_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from loopscope.training.compiled import WORTH_COMPILING, in_one_loop
+
+    cpu, long = torch.device("cpu"), 2 * WORTH_COMPILING
+    (tmp_path / "g++").touch(mode=0o755)
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert in_one_loop(True, cpu, None)
+    assert in_one_loop("auto", cpu, long)
+    assert not in_one_loop("auto", cpu, WORTH_COMPILING / 2)
+    assert not in_one_loop("auto", cpu, None)
+    assert not in_one_loop(False, cpu, long)
+    assert not in_one_loop(True, torch.device("cuda"), long)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert not in_one_loop("auto", cpu, long)
+    with pytest.raises(ValueError, match=r"CXX names 'no-such-compiler'.*turn it off"):
+        in_one_loop(True, cpu, long)
+    monkeypatch.delenv("CXX")
+    (tmp_path / "g++").unlink()
+    with pytest.raises(ValueError, match="neither g"):
+        in_one_loop(True, cpu, None)
