@@ -53,6 +53,11 @@ def step(in_one_loop: bool = False) -> Iterator[None]:
         _scratch.reset(before[2])
 
 
+def fuses() -> bool:
+    """Whether kernels are compiled here."""
+    return _in_one_loop.get()
+
+
 def narrowed(weight: Tensor, kind: torch.dtype) -> Tensor:
     """A weight in another type; within a step made once and kept until its end."""
     weight = weight.detach()

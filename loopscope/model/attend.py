@@ -13,7 +13,7 @@ bf16, narrow heads on a CPU
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -23,9 +23,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from loopscope.kernels import narrowed, scratch
+from loopscope.kernels import fuses, narrowed, scratch
 from loopscope.model.dropout import Masks, draw_seed, gain, keep_
 from loopscope.model.own import by_matrix, own_operations
+from loopscope.model.weighing import PARTS, place_of, short_seed, weigh_, weigh_back_
 
 BYTES = 2**22
 """Of squares that are worked on at a time: the fastest of 2^20, 2^21 and 2^22 on two cores."""
@@ -140,8 +141,16 @@ class _Attention(torch.autograd.Function):
         scaled, key, value = _scaled(query), _stacked("key", key), _stacked("value", value)
         out, masks = scratch("mixed", scaled.shape, scaled.dtype), Masks(dropout, seed)
         square = _square("square", scaled)
-        for heads, parts in _groups(scaled, causal):
+        ctx.fused = fuses()
+        for heads, parts in _groups(scaled, causal, ctx.fused):
             dropped = square[: heads.stop - heads.start]
+            if ctx.fused:
+                torch.bmm(scaled[heads], key[heads].transpose(1, 2), out=dropped)
+                for rows, seen in parts:
+                    place = place_of(heads.start, rows.start, hidden.shape[0])
+                    weigh_(dropped[:, rows, seen], hidden[rows, seen], place, short_seed(seed), dropout)
+                    dropped[:, rows, seen.stop :].zero_()
+                parts = ()
             for rows, seen in parts:
                 weights = _weights(scaled[heads], key[heads], hidden, rows, seen, causal)
                 dropped[:, rows, seen] = keep_(weights, masks.draw(weights))
@@ -166,8 +175,18 @@ class _Attention(torch.autograd.Function):
         above = _stacked("above", upstream)
         by_query, by_key, by_value = (torch.empty_like(part) for part in (query, key, value))
         square, slopes = _square("square", query), _square("slopes", query)
-        for heads, parts in _groups(query, ctx.causal):
+        for heads, parts in _groups(query, ctx.causal, ctx.fused):
             dropped, slope = (one[: heads.stop - heads.start] for one in (square, slopes))
+            if ctx.fused:
+                torch.bmm(query[heads], key[heads].transpose(1, 2), out=dropped)
+                torch.bmm(above[heads], value[heads].transpose(1, 2), out=slope)
+                for rows, seen in parts:
+                    both = dropped[:, rows, seen], slope[:, rows, seen]
+                    place = place_of(heads.start, rows.start, hidden.shape[0])
+                    weigh_back_(*both, hidden[rows, seen], place, short_seed(ctx.seed), ctx.dropout)
+                    dropped[:, rows, seen.stop :].zero_()
+                    slope[:, rows, seen.stop :].zero_()
+                parts = ()
             for rows, seen in parts:
                 weights = _weights(query[heads], key[heads], hidden, rows, seen, ctx.causal)
                 mask = masks.draw(weights)
@@ -236,11 +255,13 @@ def _square(use: str, query: Float[Tensor, "stack seq head"]) -> Float[Tensor, "
 
 
 def _groups(
-    query: Float[Tensor, "stack seq head"], causal: bool
-) -> Iterator[tuple[slice, list[tuple[slice, slice]]]]:
+    query: Float[Tensor, "stack seq head"], causal: bool, fused: bool
+) -> Iterator[tuple[slice, Sequence[tuple[slice, slice]]]]:
     """Heads that are worked on at a time; their squares' rows, a few at a time, and the columns that those see."""
     stack, seq, _ = query.shape
-    together, step = _together(query), ROWS if causal else seq
+    together, step = _together(query), seq
+    if causal:
+        step = -(-seq // PARTS) if fused else ROWS
     parts = [
         (slice(start, min(start + step, seq)), slice(0, min(start + step, seq)))
         for start in range(0, seq, step)

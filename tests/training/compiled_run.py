@@ -6,8 +6,11 @@ import sys
 import torch
 from torch._dynamo.utils import counters
 
+from loopscope import kernels
+from loopscope.model import attend
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.objective import build_objective
+from loopscope.recurrence import unroll
 from loopscope.training.compiled import compile_layers
 from loopscope.training.hardware import Precision
 from loopscope.training.optim import build_optimizer
@@ -34,7 +37,24 @@ def main(what: str, precision: Precision) -> None:
     with torch.no_grad():
         model(batch(0)[0][:1, :5])  # another shape, in evaluation
     graphs.append(counters["stats"]["unique_graphs"])
-    print(json.dumps({"losses": losses, "graphs": graphs, "breaks": sum(counters["graph_break"].values())}))
+    breaks = sum(counters["graph_break"].values())
+    worst = with_dropout() if what == "kernels" else 0.0
+    print(json.dumps({"losses": losses, "graphs": graphs, "breaks": breaks, "with_dropout": worst}))
+
+
+def with_dropout() -> float:
+    """How far gradients of compiled kernels are from those of the formulas uncompiled, as a share of their norms."""
+    model = fresh(dropout=0.2)
+    objective = build_objective(ObjectiveConfig(placement="dense"))
+    attend.fuses = lambda: True  # both with masks by place
+    found = []
+    for in_one_loop in (True, False):
+        torch.manual_seed(3)
+        with kernels.step(in_one_loop):
+            loss = objective(unroll(model, batch(0)[0]), batch(0)[1]).total
+            found.append(torch.autograd.grad(loss, list(model.parameters())))
+    pairs = zip(*found, strict=True)
+    return max(float((one - other).norm() / other.norm()) for one, other in pairs)
 
 
 if __name__ == "__main__":
