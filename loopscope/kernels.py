@@ -5,6 +5,7 @@ needs a C++ compiler, and a second or so for each chain, once a machine. Whole l
 attention with dropout is slower there than `model.attend`'s. Outside `in_one_loop`, chains run as PyTorch runs them.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -75,14 +76,14 @@ def narrowed(weight: Tensor, kind: torch.dtype) -> Tensor:
 def scratch(use: str, shape: Sequence[int], kind: torch.dtype) -> Tensor:
     """Room on a CPU for what an operation needs until it ends, and never gives to anybody else.
 
-    Within a step it is the same memory for every use of one name, shape and type. Freed one by one between what is
+    Within a step it is the same memory for every use of one name and type. Freed one by one between what is
     kept, such blocks leave holes that blocks of the same size do not fit into again (a C library's aligned blocks
     need a little more than their size), a third of an fp32 step's memory.
     """
     kept = _scratch.get()
     if kept is None:
         return torch.empty(shape, dtype=kind)
-    key = use, tuple(shape), kind
-    if key not in kept:
-        kept[key] = torch.empty(shape, dtype=kind)
-    return kept[key]
+    size, key = math.prod(shape), (use, kind)
+    if key not in kept or kept[key].numel() < size:
+        kept[key] = torch.empty(size, dtype=kind)
+    return kept[key][:size].view(*shape)

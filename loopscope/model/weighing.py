@@ -1,16 +1,27 @@
-"""Attention's weights with dropout where a CPU's chains of passes are compiled: scores to dropped weights in one loop.
+"""What stands between the scores of attention and its weights, on a CPU, with dropout: softmax and mask, both ways.
 
-A mask is made where it is used, from each weight's place and a seed, so nothing is drawn or read; the backward pass
-makes the same one. The hash is Wellons' `lowbias32` (https://nullprogram.com/blog/2018/07/31/), of which 16 bits count.
+by passes
+    As PyTorch's own operations go, a few rows at a time; masks are drawn (`model.dropout`).
+by place
+    One loop over memory for all of it, where chains are compiled (`kernels`). A mask is made where it is used, from
+    each weight's place and a seed, so nothing is drawn or read. The hash is Wellons' `lowbias32`
+    (https://nullprogram.com/blog/2018/07/31/), of which 16 bits count.
+
+The backward pass makes the same masks.
 """
+
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from loopscope.kernels import Kernel
-from loopscope.model.dropout import LEVELS
+from loopscope.model.dropout import LEVELS, Masks, keep_
 from loopscope.recurrence import wide
+
+ROWS = 64
+"""Rows of a causal square that are worked on at a time, up to the last column that they see: half is never touched."""
 
 PARTS = 4
 """Rows of a causal square go in so many parts, each up to the last column that it sees: 5/8 of the square."""
@@ -68,3 +79,93 @@ def _weigh_back_(
 
 weigh_ = Kernel(_weigh_, _weigh_)
 weigh_back_ = Kernel(_weigh_back_, _weigh_back_)
+
+
+class ByPasses:
+    """Weights of heads, in order from the first, by PyTorch's operations.
+
+    Args:
+        hidden: added to scores: 0, or -inf where a row does not see a column.
+        causal: rows see themselves and those before.
+    """
+
+    def __init__(self, hidden: Float[Tensor, "seq seq"], dropout: float, causal: bool, seed: int) -> None:
+        self.hidden, self.causal = hidden, causal
+        self.masks = Masks(dropout, seed)
+        self.parts = list(parts(len(hidden), ROWS if causal else len(hidden)))
+
+    def forward(self, query: Tensor, key: Tensor, dropped: Float[Tensor, "heads seq seq"], head: int) -> None:
+        """Dropped weights; what no row sees of `dropped` stays as it is, which is 0."""
+        for rows, seen in self.parts:
+            weights = self._weights(query, key, rows, seen)
+            dropped[:, rows, seen] = keep_(weights, self.masks.draw(weights))
+
+    def backward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        above: Tensor,
+        dropped: Float[Tensor, "heads seq seq"],
+        slope: Float[Tensor, "heads seq seq"],
+        head: int,
+    ) -> None:
+        """The same again, and the slope by scores; `above` is the gradient of what the weights mix."""
+        for rows, seen in self.parts:
+            weights = self._weights(query, key, rows, seen)
+            mask = self.masks.draw(weights)
+            by_weights = torch.bmm(above[:, rows], value[:, seen].transpose(1, 2))
+            slope[:, rows, seen] = torch._softmax_backward_data(
+                keep_(by_weights, mask), weights, -1, weights.dtype
+            )
+            dropped[:, rows, seen] = keep_(weights, mask)
+
+    def _weights(self, query: Tensor, key: Tensor, rows: slice, seen: slice) -> Tensor:
+        scores = torch.bmm(query[:, rows], key[:, seen].transpose(1, 2))
+        ragged = rows if self.causal else seen  # columns that not all rows see
+        scores[:, :, ragged].add_(self.hidden[rows, ragged])
+        return torch.softmax(scores, dim=-1)
+
+
+class ByPlace:
+    """The same by whole products and one loop over each part. Any heads, in any order."""
+
+    def __init__(self, hidden: Float[Tensor, "seq seq"], dropout: float, causal: bool, seed: int) -> None:
+        self.hidden, self.dropout, self.seed = hidden, dropout, short_seed(seed)
+        seq = len(hidden)
+        self.parts = list(parts(seq, -(-seq // PARTS) if causal else seq))
+
+    def forward(self, query: Tensor, key: Tensor, dropped: Float[Tensor, "heads seq seq"], head: int) -> None:
+        """Dropped weights."""
+        torch.bmm(query, key.transpose(1, 2), out=dropped)
+        for rows, seen in self.parts:
+            place = place_of(head, rows.start, len(self.hidden))
+            weigh_(dropped[:, rows, seen], self.hidden[rows, seen], place, self.seed, self.dropout)
+            dropped[:, rows, seen.stop :].zero_()
+
+    def backward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        above: Tensor,
+        dropped: Float[Tensor, "heads seq seq"],
+        slope: Float[Tensor, "heads seq seq"],
+        head: int,
+    ) -> None:
+        """The same again, and the slope by scores; `above` is the gradient of what the weights mix."""
+        torch.bmm(query, key.transpose(1, 2), out=dropped)
+        torch.bmm(above, value.transpose(1, 2), out=slope)
+        for rows, seen in self.parts:
+            place = place_of(head, rows.start, len(self.hidden))
+            both = dropped[:, rows, seen], slope[:, rows, seen]
+            weigh_back_(*both, self.hidden[rows, seen], place, self.seed, self.dropout)
+            for square in (dropped, slope):
+                square[:, rows, seen.stop :].zero_()
+
+
+def parts(seq: int, step: int) -> Iterator[tuple[slice, slice]]:
+    """A causal square's rows, so many at a time, and the columns that they see."""
+    for start in range(0, seq, step):
+        stop = min(start + step, seq)
+        yield slice(start, stop), slice(0, stop)

@@ -41,7 +41,7 @@ def test_figures_are_medians_of_ratios_within_rounds_and_the_worse_precision_cou
     memory = dict.fromkeys(seconds, 100.0) | {"plain fp32": 400.0, "plain bf16": 200.0}
     flops = dict.fromkeys(seconds, 10.0) | {"terminal bf16": 8.0}
     weights = dict.fromkeys(seconds, 20.0) | {"unlooped bf16": 100.0}
-    found = figures(seconds, memory, flops, weights, ("fp32", "bf16"), "bf16")
+    found = figures([seconds], memory, flops, weights, ("fp32", "bf16"), "bf16")
     assert found["speedup_by_dtype"] == {"fp32": 3.0, "bf16": 5.0}
     assert found["speedup_vs_baseline"] == 3.0
     assert found["memory_ratio_by_dtype"] == {"fp32": 0.25, "bf16": 0.5}

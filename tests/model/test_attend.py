@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from loopscope.model import attend as module
+from loopscope.model import dropped_attention, weighing
 from loopscope.model.attend import attend, attention_with_dropout
 from loopscope.model.attention import window_mask
 
@@ -23,8 +24,8 @@ def test_dropout_attention_is_the_formula_with_its_own_mask(
     elements: int, rows: int, window: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The mask is read off a value of ones at single places; then value and gradients follow from the formula."""
-    monkeypatch.setattr(module, "BYTES", elements * 8)
-    monkeypatch.setattr(module, "ROWS", rows)
+    monkeypatch.setattr(dropped_attention, "BYTES", elements * 8)
+    monkeypatch.setattr(weighing, "ROWS", rows)
     query, key, value = inputs()
     mask = None if window is None else window_mask(12, window, query.device)
     seen = torch.ones(12, 12, dtype=torch.bool).tril() if mask is None else mask

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from loopscope.model import attend
+from loopscope.model import attend, dropped_attention
 from loopscope.model.weighing import kept, place_of, short_seed, weigh_, weigh_back_
 
 SEQ = 37
@@ -66,8 +66,8 @@ def test_both_passes_against_autograd() -> None:
 @pytest.mark.parametrize("masked", [False, True])
 def test_attention_is_the_formula_with_its_mask(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a compiled step runs it, but for the compiler; several groups of heads, parts of unequal rows."""
-    monkeypatch.setattr(attend, "fuses", lambda: True)
-    monkeypatch.setattr(attend, "BYTES", 3 * SEQ * SEQ * 8)
+    monkeypatch.setattr(dropped_attention, "fuses", lambda: True)
+    monkeypatch.setattr(dropped_attention, "BYTES", 3 * SEQ * SEQ * 8)
     monkeypatch.setattr(attend, "draw_seed", lambda: 2**50 + 17)
     torch.manual_seed(0)
     query, key, value = (torch.randn(2, 4, SEQ, 8, dtype=torch.float64).requires_grad_() for _ in range(3))

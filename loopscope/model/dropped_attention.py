@@ -1,0 +1,136 @@
+"""Attention with dropout as one operation for a CPU, which keeps what comes in and a seed.
+
+Heads lie one after another, and a few at a time pass through the cache. What stands between scores and weights is
+`model.weighing`'s, in one of two ways. Squares, weights and masks are made again in the backward pass.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from loopscope.kernels import fuses, narrowed, scratch
+from loopscope.model.dropout import gain
+from loopscope.model.own import by_matrix
+from loopscope.model.weighing import ByPasses, ByPlace
+
+BYTES = 2**22
+"""Of squares that are worked on at a time: the fastest of 2^20, 2^21 and 2^22 on two cores."""
+
+
+class DroppedAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        hidden: Tensor,
+        dropout: float,
+        causal: bool,
+        seed: int,
+        matrix: Tensor | None,
+    ) -> Tensor:
+        ctx.save_for_backward(query, key, value, hidden, matrix)
+        ctx.dropout, ctx.causal, ctx.seed = dropout, causal, seed
+        scaled, key, value = _scaled(query), _stacked("key", key), _stacked("value", value)
+        out = scratch("mixed", scaled.shape, scaled.dtype)
+        square = _square("square", scaled)
+        ctx.way = ByPlace if fuses() else ByPasses
+        weighing = ctx.way(hidden, dropout, causal, seed)
+        for heads in _groups(scaled):
+            dropped = square[: heads.stop - heads.start]
+            weighing.forward(scaled[heads], key[heads], dropped, heads.start)
+            torch.bmm(dropped, value[heads], out=out[heads])
+        if matrix is None:
+            return _by_token(out, query, gain(dropout))
+        return F.linear(_side_by_side(out, query, gain(dropout)), narrowed(matrix, out.dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, hidden, matrix = ctx.saved_tensors
+        like, factor = query, gain(ctx.dropout)
+        after, out = upstream, None
+        if matrix is not None:
+            by_mixed = after @ narrowed(matrix, after.dtype)
+            upstream = by_mixed.unflatten(-1, (like.shape[1], -1)).transpose(1, 2)
+            if ctx.needs_input_grad[7]:
+                out = scratch("mixed", query.flatten(0, 1).shape, query.dtype)
+        query, key, value = _scaled(query), _stacked("key", key), _stacked("value", value)
+        above = _stacked("above", upstream)
+        by_query, by_key, by_value = (torch.empty_like(part) for part in (query, key, value))
+        square, slopes = _square("square", query), _square("slopes", query)
+        weighing = ctx.way(hidden, ctx.dropout, ctx.causal, ctx.seed)
+        for heads in _groups(query):
+            dropped, slope = (one[: heads.stop - heads.start] for one in (square, slopes))
+            inputs = query[heads], key[heads], value[heads], above[heads]
+            weighing.backward(*inputs, dropped, slope, heads.start)
+            torch.bmm(slope, key[heads], out=by_query[heads])
+            torch.bmm(slope.transpose(1, 2), query[heads], out=by_key[heads])
+            torch.bmm(dropped.transpose(1, 2), above[heads], out=by_value[heads])
+            if out is not None:
+                torch.bmm(dropped, value[heads], out=out[heads])
+        by_own = None
+        if matrix is not None and out is not None:
+            mixed = _side_by_side(out, like, factor).flatten(0, 1)
+            by_own = by_matrix(after.flatten(0, 1), mixed).to(matrix.dtype)
+        return (
+            _by_token(by_query, like, factor * query.shape[-1] ** -0.5),
+            _by_token(by_key, like, factor),
+            _by_token(by_value, like, factor),
+            *(None,) * 4,
+            by_own,
+        )
+
+
+def _stacked(use: str, x: Float[Tensor, "batch heads seq head"]) -> Float[Tensor, "stack seq head"]:
+    """Heads of all rows one after another, in one piece: what batched products read without copies of their own."""
+    return scratch(use, x.shape, x.dtype).copy_(x).flatten(0, 1)
+
+
+def _scaled(query: Float[Tensor, "batch heads seq head"]) -> Float[Tensor, "stack seq head"]:
+    room = scratch("query", query.shape, query.dtype)
+    return torch.mul(query, query.shape[-1] ** -0.5, out=room).flatten(0, 1)
+
+
+def _by_token(
+    x: Float[Tensor, "stack seq head"], like: Float[Tensor, "batch heads seq head"], factor: float
+) -> Float[Tensor, "batch heads seq head"]:
+    """x · factor as the layer's matrices read and write it: heads side by side in the last axis of a token."""
+    batch, heads, seq, head = like.shape
+    out = x.new_empty(batch, seq, heads, head).transpose(1, 2)
+    return torch.mul(x.view(batch, heads, seq, head), factor, out=out)
+
+
+def _side_by_side(
+    x: Float[Tensor, "stack seq head"], like: Float[Tensor, "batch heads seq head"], factor: float
+) -> Float[Tensor, "batch seq dim"]:
+    """x · factor, as the layer's last matrix reads it."""
+    batch, heads, seq, head = like.shape
+    room = scratch("side by side", (batch, seq, heads, head), x.dtype)
+    torch.mul(x.view(like.shape), factor, out=room.transpose(1, 2))
+    return room.flatten(2)
+
+
+def _together(query: Float[Tensor, "stack seq head"]) -> int:
+    """Heads whose squares are of `BYTES` or so."""
+    seq = query.shape[1]
+    return min(len(query), max(1, BYTES // (seq * seq * query.element_size())))
+
+
+def _square(use: str, query: Float[Tensor, "stack seq head"]) -> Float[Tensor, "together seq seq"]:
+    """Zeros, for the squares of heads that are worked on together. Where causal, half of each is never written."""
+    seq = query.shape[1]
+    return scratch(use, (_together(query), seq, seq), query.dtype).zero_()
+
+
+def _groups(query: Float[Tensor, "stack seq head"]) -> Iterator[slice]:
+    """Heads that are worked on at a time."""
+    stack, together = len(query), _together(query)
+    for head in range(0, stack, together):
+        yield slice(head, min(head + together, stack))
