@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -29,12 +30,17 @@ class Kernel:
 
     def __init__(self, plain: Callable[..., Any], formula: Callable[..., Any]) -> None:
         self.plain = plain
-        self.compiled = torch.compile(formula)
+        self.formula = formula
 
     def __call__(self, *inputs: Any) -> Any:
         if _in_one_loop.get() and inputs[0].device.type == "cpu":
             return self.compiled(*inputs)
         return self.plain(*inputs)
+
+    @cached_property
+    def compiled(self) -> Callable[..., Any]:
+        """Made when it is first called for: the compiler takes a second to import."""
+        return torch.compile(self.formula)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import sys
 LARGEST = 2**25
 """Bytes up to which a block comes from the heap: the most that the C library allows."""
 
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # M_* of malloc.h
+TRIM_THRESHOLD, MMAP_THRESHOLD, NEVER = -1, -3, -1  # M_* of malloc.h
 
 
 def keep_freed_memory() -> bool:
@@ -20,4 +20,4 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    return bool(mallopt(MMAP_THRESHOLD, LARGEST) and mallopt(TRIM_THRESHOLD, 2**31 - 1))
+    return bool(mallopt(MMAP_THRESHOLD, LARGEST) and mallopt(TRIM_THRESHOLD, NEVER))
