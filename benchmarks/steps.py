@@ -86,18 +86,20 @@ def build(names: Sequence[str], options: argparse.Namespace, device: torch.devic
 
 def peak_memory(name: str, options: argparse.Namespace, device: torch.device) -> float:
     """Bytes of a step above weights and optimizer state. Call it in a process of its own."""
-    small = argparse.Namespace(**{**vars(options), "batch": 1, "sequence": 16})
     kind = KINDS[name]
     model = _model(kind.model_config(options), options, device)
     step = _plain(model, kind, options) if kind.what == "plain" else _ours(model, kind, options)
-    step(*_tokens(small, device, kind.model_config(options).vocabulary))  # makes the optimizer's state
-    batch = _tokens(options, device, kind.model_config(options).vocabulary)
+    # Makes the optimizer's state, and compiles: after two sizes, kernels are there for any.
+    for batch, sequence in ((2, 16), (3, 24)):
+        small = argparse.Namespace(**{**vars(options), "batch": batch, "sequence": sequence})
+        step(*_tokens(small, device, kind.model_config(options).vocabulary))
+    full = _tokens(options, device, kind.model_config(options).vocabulary)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        step(*batch)
+        step(*full)
         return float(torch.cuda.max_memory_allocated() - before)
-    return peak_of(lambda: step(*batch))
+    return peak_of(lambda: step(*full))
 
 
 def peak_of(work: Callable[[], object]) -> float:
