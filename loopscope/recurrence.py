@@ -286,6 +286,14 @@ def l2_norm(hidden: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq"
     return torch.linalg.vector_norm(wide(hidden), dim=-1)
 
 
+def product_type(x: Tensor) -> torch.dtype:
+    """What a product with x is computed in: autocast's type where that is on, else its own."""
+    kind = x.device.type
+    if torch.is_autocast_enabled(kind) and x.dtype != torch.float64:  # which autocast leaves alone
+        return torch.get_autocast_dtype(kind)
+    return x.dtype
+
+
 def wide(tensor: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """At least fp32: what losses and scales are measured in, whatever the model computes in."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()

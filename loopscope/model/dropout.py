@@ -25,7 +25,7 @@ class Masks:
     """
 
     def __init__(self, dropout: float, seed: int) -> None:
-        self._kept_below = _kept(dropout) - LEVELS // 2
+        self._kept_below = levels_kept(dropout) - LEVELS // 2
         self._bits = np.random.SFC64(seed)
 
     def draw(self, like: Float[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
@@ -47,7 +47,7 @@ def keep_(x: Float[Tensor, "*shape"], mask: Int[Tensor, "*shape"]) -> Float[Tens
 
 def gain(dropout: float) -> float:
     """What is left is multiplied by, so that its mean stays."""
-    return LEVELS / _kept(dropout)
+    return LEVELS / levels_kept(dropout)
 
 
 def draw_seed() -> int:
@@ -77,5 +77,6 @@ class _Dropout(torch.autograd.Function):
         return _Dropout.apply(above, ctx.dropout, ctx.seed), None, None
 
 
-def _kept(dropout: float) -> int:
+def levels_kept(dropout: float) -> int:
+    """How many of all levels of 16 random bits keep a number: at least one."""
     return LEVELS - min(round(dropout * LEVELS), LEVELS - 1)

@@ -39,9 +39,9 @@ class DroppedAttention(torch.autograd.Function):
         ctx.dropout, ctx.causal, ctx.seed = dropout, causal, seed
         scaled, key, value = _scaled(query), _stacked("key", key), _stacked("value", value)
         out = scratch("mixed", scaled.shape, scaled.dtype)
-        square = _square("square", scaled)
         ctx.way = ByPlace if fuses() else ByPasses
         weighing = ctx.way(hidden, dropout, causal, seed)
+        square = weighing.ready(_square("square", scaled))
         for heads in _groups(scaled):
             dropped = square[: heads.stop - heads.start]
             weighing.forward(scaled[heads], key[heads], dropped, heads.start)
@@ -64,8 +64,8 @@ class DroppedAttention(torch.autograd.Function):
         query, key, value = _scaled(query), _stacked("key", key), _stacked("value", value)
         above = _stacked("above", upstream)
         by_query, by_key, by_value = (torch.empty_like(part) for part in (query, key, value))
-        square, slopes = _square("square", query), _square("slopes", query)
         weighing = ctx.way(hidden, ctx.dropout, ctx.causal, ctx.seed)
+        square, slopes = (weighing.ready(_square(use, query)) for use in ("square", "slopes"))
         for heads in _groups(query):
             dropped, slope = (one[: heads.stop - heads.start] for one in (square, slopes))
             inputs = query[heads], key[heads], value[heads], above[heads]
@@ -124,9 +124,9 @@ def _together(query: Float[Tensor, "stack seq head"]) -> int:
 
 
 def _square(use: str, query: Float[Tensor, "stack seq head"]) -> Float[Tensor, "together seq seq"]:
-    """Zeros, for the squares of heads that are worked on together. Where causal, half of each is never written."""
+    """Room for the squares of heads that are worked on together."""
     seq = query.shape[1]
-    return scratch(use, (_together(query), seq, seq), query.dtype).zero_()
+    return scratch(use, (_together(query), seq, seq), query.dtype)
 
 
 def _groups(query: Float[Tensor, "stack seq head"]) -> Iterator[slice]:

@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from loopscope.kernels import Kernel, narrowed, scratch
-from loopscope.model.norms import RMSNorm, inverse_rms, scaled, slopes
-from loopscope.model.own import cast_once, product_type
-from loopscope.recurrence import wide
+from loopscope.model.norms import RMSNorm, inverse_rms, rms_norm, scaled, slopes
+from loopscope.model.own import cast_once, recorded
+from loopscope.recurrence import product_type, wide
 
 
 def gated(
@@ -55,7 +55,15 @@ class _Gated(torch.autograd.Function):
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
         x, gate, up, down, weight, inverse, opened, raised = ctx.saved_tensors
         if torch.is_grad_enabled():  # a second derivative is wanted: by autograd's own formulas, recorded
-            return *_recorded(ctx, above, x, gate, up, down, weight), None, None
+
+            def formula(x: Tensor, gate: Tensor, up: Tensor, down: Tensor, weight: Tensor | None) -> Tensor:
+                normal = x if ctx.eps is None else rms_norm(x, weight, ctx.eps).to(ctx.kind)
+                kind = normal.dtype
+                inner = F.silu(F.linear(normal, gate.to(kind))) * F.linear(normal, up.to(kind))
+                return F.linear(inner, down.to(kind))
+
+            inputs = x, gate, up, down, weight
+            return *recorded(formula, inputs, ctx.needs_input_grad, above), None, None
         kind, needed = opened.dtype, ctx.needs_input_grad
         by_gate = by_up = by_down = by_x = by_weight = None
         above = above.flatten(0, -2)
@@ -75,24 +83,6 @@ class _Gated(torch.autograd.Function):
         if inverse is not None and by_x is not None:
             by_x, by_weight = slopes(by_x, x, weight, inverse, (needed[0], needed[4]))
         return by_x, by_gate, by_up, by_down, by_weight, None, None
-
-
-def _recorded(ctx: Any, above: Tensor, *inputs: Tensor | None) -> tuple[Tensor | None, ...]:
-    # Aliases: the weights themselves are also in the history of x, wherever loops share them.
-    aliases = [None if one is None else one.view_as(one) for one in inputs]
-    pairs = zip(aliases, ctx.needs_input_grad, strict=False)
-    wanted = [one for one, is_needed in pairs if is_needed and one is not None]
-    x, gate, up, down, weight = aliases
-    assert x is not None
-    assert gate is not None
-    assert up is not None
-    assert down is not None
-    normal = x if ctx.eps is None else F.rms_norm(x, x.shape[-1:], weight, ctx.eps).to(ctx.kind)
-    kind = normal.dtype
-    inner = F.silu(F.linear(normal, gate.to(kind))) * F.linear(normal, up.to(kind))
-    out = F.linear(inner, down.to(kind))
-    found = iter(torch.autograd.grad(out, wanted, above, create_graph=True))
-    return tuple(next(found) if is_needed else None for is_needed in ctx.needs_input_grad[:5])
 
 
 def _silu_slopes(opened: Tensor, raised: Tensor, by_inner: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from loopscope.kernels import narrowed
 from loopscope.model.adapters import apply, is_plain
-from loopscope.model.norms import RMSNorm, folds, inverse_rms, scaled, slopes
-from loopscope.model.own import by_matrix, product_type
+from loopscope.model.norms import RMSNorm, folds, inverse_rms, rms_norm, scaled, slopes
+from loopscope.model.own import by_matrix, recorded
+from loopscope.recurrence import product_type
 
 
 def project(
@@ -47,7 +48,11 @@ class _NormedLinear(torch.autograd.Function):
         x, weight, matrix, inverse = ctx.saved_tensors
         needed = ctx.needs_input_grad
         if torch.is_grad_enabled():  # a second derivative is wanted: by autograd's own formulas, recorded
-            return *_recorded(ctx, above, x, weight, matrix), None, None
+
+            def formula(x: Tensor, weight: Tensor | None, matrix: Tensor) -> Tensor:
+                return F.linear(rms_norm(x, weight, ctx.eps).to(ctx.kind), matrix.to(ctx.kind))
+
+            return *recorded(formula, (x, weight, matrix), needed, above), None, None
         by_own = by_x = by_weight = None
         rows = above.flatten(0, -2)
         if needed[2]:
@@ -57,15 +62,3 @@ class _NormedLinear(torch.autograd.Function):
             by_normal = (rows @ narrowed(matrix, ctx.kind)).view(x.shape)
             by_x, by_weight = slopes(by_normal, x, weight, inverse, needed[:2])
         return by_x, by_weight, by_own, None, None
-
-
-def _recorded(ctx: Any, above: Tensor, *inputs: Tensor | None) -> tuple[Tensor | None, ...]:
-    # Aliases: the weights themselves are also in the history of x, wherever loops share them.
-    x, weight, matrix = aliases = [None if one is None else one.view_as(one) for one in inputs]
-    assert x is not None
-    assert matrix is not None
-    pairs = zip(aliases, ctx.needs_input_grad, strict=False)
-    wanted = [one for one, is_needed in pairs if is_needed and one is not None]
-    normal = F.rms_norm(x, x.shape[-1:], weight, ctx.eps).to(ctx.kind)
-    found = iter(torch.autograd.grad(F.linear(normal, matrix.to(ctx.kind)), wanted, above, create_graph=True))
-    return tuple(next(found) if is_needed else None for is_needed in ctx.needs_input_grad[:3])

@@ -7,6 +7,7 @@ bit, with and without a gradient. A matrix that follows may take the norm into i
 normalised state is not kept either.
 """
 
+from functools import partial
 from typing import Any, TypeGuard
 
 import torch
@@ -15,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from loopscope.kernels import Kernel, scratch
-from loopscope.model.own import own_operations
+from loopscope.model.own import own_operations, recorded
 
 
 class RMSNorm(nn.RMSNorm):
@@ -50,6 +51,11 @@ def normalised(x: Tensor, weight: Tensor | None, eps: float) -> tuple[Tensor, Te
     inverse = x.square().mean(dim=-1, keepdim=True).add_(eps).rsqrt_()
     out = x * inverse
     return out if weight is None else out.mul_(weight), inverse
+
+
+def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    """PyTorch's own, which records second derivatives."""
+    return F.rms_norm(x, x.shape[-1:], weight, eps)
 
 
 def inverse_rms(x: Tensor, eps: float) -> Tensor:
@@ -127,12 +133,6 @@ class _RMSNorm(torch.autograd.Function):
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, inverse = ctx.saved_tensors
         if torch.is_grad_enabled():  # a second derivative is wanted: by PyTorch's own formula, recorded
-            # Aliases: the weight itself is also in the history of x, wherever layers share it.
-            x, weight = x.view_as(x), None if weight is None else weight.view_as(weight)
-            pairs = zip((x, weight), ctx.needs_input_grad[:2], strict=True)
-            wanted = [part for part, needed in pairs if needed and part is not None]
-            out = F.rms_norm(x, x.shape[-1:], weight, ctx.eps)
-            found = iter(torch.autograd.grad(out, wanted, above, create_graph=True))
-            by_x, by_weight = (next(found) if needed else None for needed in ctx.needs_input_grad[:2])
-            return by_x, by_weight, None
+            formula = partial(rms_norm, eps=ctx.eps)
+            return *recorded(formula, (x, weight), ctx.needs_input_grad, above), None
         return *slopes(above, x, weight, inverse, ctx.needs_input_grad[:2]), None

@@ -1,8 +1,12 @@
 """What operations written for a CPU share: where they replace PyTorch's, and in which type they compute."""
 
+from collections.abc import Callable, Iterator, Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from loopscope.recurrence import product_type
 
 
 def own_operations(x: Tensor) -> bool:
@@ -18,12 +22,21 @@ def cast_once(x: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq dim
     return x.to(product_type(x))
 
 
-def product_type(x: Tensor) -> torch.dtype:
-    """What a product with x is computed in: autocast's type where that is on, else its own."""
-    kind = x.device.type
-    if torch.is_autocast_enabled(kind) and x.dtype != torch.float64:  # which autocast leaves alone
-        return torch.get_autocast_dtype(kind)
-    return x.dtype
+def recorded(
+    formula: Callable[..., Tensor], inputs: Sequence[Tensor | None], needed: Sequence[bool], above: Tensor
+) -> Iterator[Tensor | None]:
+    """An operation's gradients by autograd's own formulas, with a graph of their own: for second derivatives.
+
+    Args:
+        formula: what the operation computes of its inputs.
+        needed: which of them want a gradient (one more than there are inputs does no harm).
+    """
+    # Aliases: weights are also in the history of a state, wherever layers or loops share them.
+    aliases = [None if one is None else one.view_as(one) for one in inputs]
+    pairs = list(zip(aliases, needed, strict=False))
+    wanted = [one for one, is_needed in pairs if is_needed and one is not None]
+    found = iter(torch.autograd.grad(formula(*aliases), wanted, above, create_graph=True))
+    return (next(found) if is_needed else None for _, is_needed in pairs)
 
 
 def by_matrix(above: Float[Tensor, "tokens out"], x: Float[Tensor, "tokens dim"]) -> Float[Tensor, "out dim"]:

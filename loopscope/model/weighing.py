@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from loopscope.kernels import Kernel
-from loopscope.model.dropout import LEVELS, Masks, keep_
+from loopscope.model.dropout import LEVELS, Masks, keep_, levels_kept
 from loopscope.recurrence import wide
 
 ROWS = 64
@@ -49,7 +49,7 @@ def kept(shape: tuple[int, ...], place: Int[Tensor, "3"], seed: Int[Tensor, ""],
     number = number ^ seed
     number = (number ^ ((number >> 16) & 0xFFFF)) * 0x7FEB352D
     number = (number ^ ((number >> 15) & 0x1FFFF)) * _signed(0x846CA68B)
-    return ((number ^ ((number >> 16) & 0xFFFF)) & 0xFFFF) >= round(dropout * LEVELS)
+    return ((number ^ ((number >> 16) & 0xFFFF)) & 0xFFFF) >= LEVELS - levels_kept(dropout)
 
 
 def _weigh_(
@@ -94,6 +94,11 @@ class ByPasses:
         self.masks = Masks(dropout, seed)
         self.parts = list(parts(len(hidden), ROWS if causal else len(hidden)))
 
+    @staticmethod
+    def ready(squares: Tensor) -> Tensor:
+        """Squares as `forward` and `backward` want them: what they never write is 0."""
+        return squares.zero_()
+
     def forward(self, query: Tensor, key: Tensor, dropped: Float[Tensor, "heads seq seq"], head: int) -> None:
         """Dropped weights; what no row sees of `dropped` stays as it is, which is 0."""
         for rows, seen in self.parts:
@@ -134,6 +139,11 @@ class ByPlace:
         self.hidden, self.dropout, self.seed = hidden, dropout, short_seed(seed)
         seq = len(hidden)
         self.parts = list(parts(seq, -(-seq // PARTS) if causal else seq))
+
+    @staticmethod
+    def ready(squares: Tensor) -> Tensor:
+        """Squares as they come: all of them is written."""
+        return squares
 
     def forward(self, query: Tensor, key: Tensor, dropped: Float[Tensor, "heads seq seq"], head: int) -> None:
         """Dropped weights."""
