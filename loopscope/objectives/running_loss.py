@@ -29,6 +29,10 @@ ROWS = 16
 """Rows as long as the vocabulary that a CPU works on in fp32 at a time, so that they are still in the cache."""
 
 
+FEW = 256
+"""Tokens whose gradient a narrow product on a CPU takes at a time: of 419 tokens and 20,000 logits, 512 channels want
+9.2 ms in one product, and 4.9 in two (two cores, bf16); other widths lose nothing by it."""
+
 ON_CUDA = 8
 """Chunks are so many times larger there, for fewer and fuller kernels: 670 MB with all that belongs to one."""
 
@@ -90,12 +94,19 @@ class RunningCrossEntropy:
             slope = torch.mm(own, self.computed.T, out=self.logits[: len(own)])
             losses[part] = slopes_(slope, self.targets[part], self.wider, self.slope)
             if gradient is not None:
-                torch.mm(slope, self.computed, out=gradient[part])
+                self._by_features(slope, gradient[part])
             if self.gradient is not None:
                 self._gather(own * self.mask[part], slope, share)
         if gradient is not None:
             gradient *= self.mask
         return losses * self.mask.squeeze(1), gradient
+
+    def _by_features(self, slope: Tensor, out: Tensor) -> None:
+        """out = slope · matrix."""
+        narrow = slope.device.type == "cpu" and slope.element_size() == 2
+        few = FEW if narrow else len(slope)
+        for start in range(0, len(slope), few):
+            torch.mm(slope[start : start + few], self.computed, out=out[start : start + few])
 
     def _gather(self, rows: Float[Tensor, "tokens dim"], slope: Tensor, share: float) -> None:
         """gradient += share × rowsᵀ · slope, added in the gradient's own width."""
