@@ -22,6 +22,7 @@ from torch import Tensor
 
 from loopscope.model.dropout import draw_seed
 from loopscope.model.dropped_attention import DroppedAttention
+from loopscope.model.gathered import gathered
 from loopscope.model.own import own_operations
 
 NARROW = 32
@@ -78,7 +79,7 @@ def attention_with_dropout(
         mask: what a token (row) sees; None: itself and all before it.
     """
     query, key, value, hidden = _ready(query, key, value, mask)
-    return DroppedAttention.apply(query, key, value, hidden, dropout, mask is None, draw_seed(), None)
+    return DroppedAttention.apply(query, key, value, hidden, dropout, mask is None, draw_seed(), None, None)
 
 
 def attention_through(
@@ -91,7 +92,10 @@ def attention_through(
 ) -> Float[Tensor, "batch seq dim"]:
     """`attention_with_dropout` and then a layer's last matrix, of which the values it mixes are not kept."""
     query, key, value, hidden = _ready(query, key, value, mask)
-    return DroppedAttention.apply(query, key, value, hidden, dropout, mask is None, draw_seed(), matrix)
+    own = gathered(matrix)
+    return DroppedAttention.apply(
+        query, key, value, hidden, dropout, mask is None, draw_seed(), own.matrix, own
+    )
 
 
 def drops(query: Tensor, key: Tensor, dropout: float, mask: Tensor | None, causal: bool) -> bool:

@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from loopscope.kernels import fuses, narrowed, scratch
+from loopscope.kernels import fuses, linear, narrowed, product, scratch
 from loopscope.model.dropout import gain
-from loopscope.model.own import by_matrix
+from loopscope.model.gathered import Gathered
 from loopscope.model.weighing import ByPasses, ByPlace
 
 BYTES = 2**22
@@ -34,8 +33,10 @@ class DroppedAttention(torch.autograd.Function):
         causal: bool,
         seed: int,
         matrix: Tensor | None,
+        own: Gathered | None,
     ) -> Tensor:
         ctx.save_for_backward(query, key, value, hidden, matrix)
+        ctx.own = own
         ctx.dropout, ctx.causal, ctx.seed = dropout, causal, seed
         scaled, key, value = _scaled(query), _stacked("key", key), _stacked("value", value)
         out = scratch("mixed", scaled.shape, scaled.dtype)
@@ -48,16 +49,17 @@ class DroppedAttention(torch.autograd.Function):
             torch.bmm(dropped, value[heads], out=out[heads])
         if matrix is None:
             return _by_token(out, query, gain(dropout))
-        return F.linear(_side_by_side(out, query, gain(dropout)), narrowed(matrix, out.dtype))
+        return linear(_side_by_side(out, query, gain(dropout)), narrowed(matrix, out.dtype))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, hidden, matrix = ctx.saved_tensors
         like, factor = query, gain(ctx.dropout)
-        after, out = upstream, None
+        out = None
         if matrix is not None:
-            by_mixed = after @ narrowed(matrix, after.dtype)
+            after = upstream.flatten(0, 1)
+            by_mixed = product(after, narrowed(matrix, after.dtype)).unflatten(0, upstream.shape[:2])
             upstream = by_mixed.unflatten(-1, (like.shape[1], -1)).transpose(1, 2)
             if ctx.needs_input_grad[7]:
                 out = scratch("mixed", query.flatten(0, 1).shape, query.dtype)
@@ -75,16 +77,13 @@ class DroppedAttention(torch.autograd.Function):
             torch.bmm(dropped.transpose(1, 2), above[heads], out=by_value[heads])
             if out is not None:
                 torch.bmm(dropped, value[heads], out=out[heads])
-        by_own = None
-        if matrix is not None and out is not None:
-            mixed = _side_by_side(out, like, factor).flatten(0, 1)
-            by_own = by_matrix(after.flatten(0, 1), mixed).to(matrix.dtype)
+        if out is not None:
+            ctx.own.add(after, _side_by_side(out, like, factor).flatten(0, 1))
         return (
             _by_token(by_query, like, factor * query.shape[-1] ** -0.5),
             _by_token(by_key, like, factor),
             _by_token(by_value, like, factor),
-            *(None,) * 4,
-            by_own,
+            *(None,) * 6,
         )
 
 

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from loopscope.kernels import Kernel, narrowed, scratch
-from loopscope.model.norms import RMSNorm, inverse_rms, rms_norm, scaled, slopes
+from loopscope.kernels import Kernel, linear, narrowed, product, scratch, turned
+from loopscope.model.gathered import Gathered, gathered
+from loopscope.model.norms import RMSNorm, inverse_rms, rms_norm, scaled, scaled_turned, slopes
 from loopscope.model.own import cast_once, recorded
 from loopscope.recurrence import product_type, wide
 
@@ -26,9 +27,11 @@ def gated(
     norm: RMSNorm | None = None,
 ) -> Float[Tensor, "*batch dim"]:
     """The feed-forward of x, or of what `norm` makes of it. Products are in autocast's type where that is on."""
+    own = [gathered(matrix) for matrix in (gate, up, down)]
+    matrices = (one.matrix for one in own)
     if norm is None:
-        return _Gated.apply(cast_once(x), gate, up, down, None, None, x.dtype)
-    return _Gated.apply(x, gate, up, down, norm.weight, norm.epsilon(x), product_type(x))
+        return _Gated.apply(cast_once(x), *matrices, None, None, x.dtype, own)
+    return _Gated.apply(x, *matrices, norm.weight, norm.epsilon(x), product_type(x), own)
 
 
 class _Gated(torch.autograd.Function):
@@ -42,14 +45,15 @@ class _Gated(torch.autograd.Function):
         weight: Tensor | None,
         eps: float | None,
         kind: torch.dtype,
+        own: list[Gathered],
     ) -> Tensor:
-        ctx.eps, ctx.kind = eps, kind
+        ctx.eps, ctx.kind, ctx.own = eps, kind, own
         inverse = None if eps is None else inverse_rms(x, eps)
         normal = x if inverse is None else scaled(x, weight, inverse, kind)
         kind = normal.dtype
-        opened, raised = F.linear(normal, narrowed(gate, kind)), F.linear(normal, narrowed(up, kind))
+        opened, raised = (linear(normal, narrowed(matrix, kind)) for matrix in (gate, up))
         ctx.save_for_backward(x, gate, up, down, weight, inverse, opened, raised)
-        return F.linear(silu_product(opened, raised), narrowed(down, kind))
+        return linear(silu_product(opened, raised), narrowed(down, kind))
 
     @staticmethod
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
@@ -63,26 +67,28 @@ class _Gated(torch.autograd.Function):
                 return F.linear(inner, down.to(kind))
 
             inputs = x, gate, up, down, weight
-            return *recorded(formula, inputs, ctx.needs_input_grad, above), None, None
+            return *recorded(formula, inputs, ctx.needs_input_grad, above), None, None, None
         kind, needed = opened.dtype, ctx.needs_input_grad
-        by_gate = by_up = by_down = by_x = by_weight = None
-        above = above.flatten(0, -2)
+        by_x = by_weight = None
+        above, (own_gate, own_up, own_down) = above.flatten(0, -2), ctx.own
         opened, raised = opened.flatten(0, -2), raised.flatten(0, -2)
-        inner, by_opened, by_raised = silu_slopes(opened, raised, above @ narrowed(down, kind))
+        inner, by_opened, by_raised = silu_slopes(opened, raised, product(above, narrowed(down, kind)))
         if needed[3]:
-            by_down = (above.T.contiguous() @ inner).to(down.dtype)
+            own_down.add(above, inner)
         del inner
         if needed[1] or needed[2]:
-            normal = x if inverse is None else scaled(x, weight, inverse, kind)
-            turned = normal.flatten(0, -2).T.contiguous()
-            by_gate = (turned @ by_opened).T.to(gate.dtype) if needed[1] else None
-            by_up = (turned @ by_raised).T.to(up.dtype) if needed[2] else None
+            flat = turned(x.flatten(0, -2)) if inverse is None else scaled_turned(x, weight, inverse, kind)
+            for matrix, by_matrix, is_needed in zip(
+                (own_gate, own_up), (by_opened, by_raised), needed[1:3], strict=True
+            ):
+                if is_needed:
+                    matrix.add_turned(flat, by_matrix)
         if needed[0] or needed[4]:
-            by_x = by_opened @ narrowed(gate, kind)
+            by_x = product(by_opened, narrowed(gate, kind))
             by_x = torch.addmm(by_x, by_raised, narrowed(up, kind), out=by_x).view(x.shape)
         if inverse is not None and by_x is not None:
             by_x, by_weight = slopes(by_x, x, weight, inverse, (needed[0], needed[4]))
-        return by_x, by_gate, by_up, by_down, by_weight, None, None
+        return by_x, None, None, None, by_weight, None, None, None
 
 
 def _silu_slopes(opened: Tensor, raised: Tensor, by_inner: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,10 +7,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from loopscope.kernels import narrowed
+from loopscope.kernels import linear, narrowed, product
 from loopscope.model.adapters import apply, is_plain
-from loopscope.model.norms import RMSNorm, folds, inverse_rms, rms_norm, scaled, slopes
-from loopscope.model.own import by_matrix, recorded
+from loopscope.model.gathered import Gathered, gathered
+from loopscope.model.norms import RMSNorm, folds, inverse_rms, rms_norm, scaled, scaled_turned, slopes
+from loopscope.model.own import recorded
 from loopscope.recurrence import product_type
 
 
@@ -29,19 +30,26 @@ def normed_linear(
     x: Float[Tensor, "*batch dim"], norm: RMSNorm, matrix: Float[Tensor, "out dim"]
 ) -> Float[Tensor, "*batch out"]:
     """norm(x) @ matrix.T, in autocast's type where that is on."""
-    return _NormedLinear.apply(x, norm.weight, matrix, norm.epsilon(x), product_type(x))
+    own = gathered(matrix)
+    return _NormedLinear.apply(x, norm.weight, own.matrix, norm.epsilon(x), product_type(x), own)
 
 
 class _NormedLinear(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, matrix: Tensor, eps: float, kind: torch.dtype
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        matrix: Tensor,
+        eps: float,
+        kind: torch.dtype,
+        own: Gathered,
     ) -> Tensor:
         inverse = inverse_rms(x, eps)
         normal = scaled(x, weight, inverse, kind)
         ctx.save_for_backward(x, weight, matrix, inverse)
-        ctx.eps, ctx.kind = eps, kind
-        return F.linear(normal, narrowed(matrix, kind))
+        ctx.eps, ctx.kind, ctx.own = eps, kind, own
+        return linear(normal, narrowed(matrix, kind))
 
     @staticmethod
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
@@ -52,13 +60,12 @@ class _NormedLinear(torch.autograd.Function):
             def formula(x: Tensor, weight: Tensor | None, matrix: Tensor) -> Tensor:
                 return F.linear(rms_norm(x, weight, ctx.eps).to(ctx.kind), matrix.to(ctx.kind))
 
-            return *recorded(formula, (x, weight, matrix), needed, above), None, None
-        by_own = by_x = by_weight = None
+            return *recorded(formula, (x, weight, matrix), needed, above), None, None, None
+        by_x = by_weight = None
         rows = above.flatten(0, -2)
         if needed[2]:
-            normal = scaled(x, weight, inverse, ctx.kind)
-            by_own = by_matrix(rows, normal.flatten(0, -2)).to(matrix.dtype)
+            ctx.own.add_turned(scaled_turned(x, weight, inverse, ctx.kind), rows)
         if needed[0] or needed[1]:
-            by_normal = (rows @ narrowed(matrix, ctx.kind)).view(x.shape)
+            by_normal = product(rows, narrowed(matrix, ctx.kind)).view(x.shape)
             by_x, by_weight = slopes(by_normal, x, weight, inverse, needed[:2])
-        return by_x, by_weight, by_own, None, None
+        return by_x, by_weight, *(None,) * 4

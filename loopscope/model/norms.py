@@ -69,6 +69,11 @@ def scaled(x: Tensor, weight: Tensor | None, inverse: Tensor, kind: torch.dtype)
     return _scaled(x, weight, inverse, kind)
 
 
+def scaled_turned(x: Tensor, weight: Tensor | None, inverse: Tensor, kind: torch.dtype) -> Tensor:
+    """The same as [dim tokens]."""
+    return _scaled_turned(x.flatten(0, -2), weight, inverse.flatten(0, -2), kind)
+
+
 def slopes(
     above: Tensor, x: Tensor, weight: Tensor | None, inverse: Tensor, wanted: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
@@ -88,6 +93,14 @@ def _plain_scaled(x: Tensor, weight: Tensor | None, inverse: Tensor, kind: torch
 def _scaled_formula(x: Tensor, weight: Tensor | None, inverse: Tensor, kind: torch.dtype) -> Tensor:
     out = x * inverse
     return (out if weight is None else out * weight).to(kind)
+
+
+def _plain_scaled_turned(x: Tensor, weight: Tensor | None, inverse: Tensor, kind: torch.dtype) -> Tensor:
+    return _plain_scaled(x, weight, inverse, kind).T.contiguous()
+
+
+def _scaled_turned_formula(x: Tensor, weight: Tensor | None, inverse: Tensor, kind: torch.dtype) -> Tensor:
+    return _scaled_formula(x, weight, inverse, kind).T.contiguous()
 
 
 def _plain_slopes(
@@ -118,6 +131,7 @@ def _slopes_formula(above: Tensor, x: Tensor, weight: Tensor, inverse: Tensor) -
 
 
 _scaled = Kernel(_plain_scaled, _scaled_formula)
+_scaled_turned = Kernel(_plain_scaled_turned, _scaled_turned_formula)
 _slopes = Kernel(_plain_slopes, _slopes_formula)
 
 

@@ -37,8 +37,3 @@ def recorded(
     wanted = [one for one, is_needed in pairs if is_needed and one is not None]
     found = iter(torch.autograd.grad(formula(*aliases), wanted, above, create_graph=True))
     return (next(found) if is_needed else None for _, is_needed in pairs)
-
-
-def by_matrix(above: Float[Tensor, "tokens out"], x: Float[Tensor, "tokens dim"]) -> Float[Tensor, "out dim"]:
-    """A matrix's gradient. With the tokens' axis last on the left, bf16 products run 1.7 times as fast."""
-    return (x.T.contiguous() @ above).T

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from loopscope.kernels import Kernel
+from loopscope.kernels import Kernel, add_, product
 from loopscope.objectives import token_loss
 from loopscope.objectives.token_loss import IGNORE_INDEX, plain_cross_entropy
 from loopscope.recurrence import product_type, wide
@@ -28,10 +28,6 @@ is denormal (denormal products make a CPU's matrix product ten times slower)."""
 ROWS = 16
 """Rows as long as the vocabulary that a CPU works on in fp32 at a time, so that they are still in the cache."""
 
-
-FEW = 256
-"""Tokens whose gradient a narrow product on a CPU takes at a time: of 419 tokens and 20,000 logits, 512 channels want
-9.2 ms in one product, and 4.9 in two (two cores, bf16); other widths lose nothing by it."""
 
 ON_CUDA = 8
 """Chunks are so many times larger there, for fewer and fuller kernels: 670 MB with all that belongs to one."""
@@ -91,22 +87,15 @@ class RunningCrossEntropy:
         for start in range(0, len(rows), size):
             part = slice(start, start + size)
             own = rows[part]
-            slope = torch.mm(own, self.computed.T, out=self.logits[: len(own)])
+            slope = product(own, self.computed.T, out=self.logits[: len(own)])
             losses[part] = slopes_(slope, self.targets[part], self.wider, self.slope)
             if gradient is not None:
-                self._by_features(slope, gradient[part])
+                product(slope, self.computed, out=gradient[part])
             if self.gradient is not None:
                 self._gather(own * self.mask[part], slope, share)
         if gradient is not None:
             gradient *= self.mask
         return losses * self.mask.squeeze(1), gradient
-
-    def _by_features(self, slope: Tensor, out: Tensor) -> None:
-        """out = slope · matrix."""
-        narrow = slope.device.type == "cpu" and slope.element_size() == 2
-        few = FEW if narrow else len(slope)
-        for start in range(0, len(slope), few):
-            torch.mm(slope[start : start + few], self.computed, out=out[start : start + few])
 
     def _gather(self, rows: Float[Tensor, "tokens dim"], slope: Tensor, share: float) -> None:
         """gradient += share × rowsᵀ · slope, added in the gradient's own width."""
@@ -115,8 +104,8 @@ class RunningCrossEntropy:
         if self.share is None:
             torch.addmm(self.gradient, rows, slope, alpha=share, out=self.gradient)
             return
-        torch.mm(rows, slope, out=self.share)
-        add_(self.gradient, self.share, self.wider.new_tensor(share), self.wider)
+        product(rows, slope, out=self.share)
+        add_(self.gradient, self.share, share)
 
 
 class _AddExit(torch.autograd.Function):
@@ -190,20 +179,7 @@ def _slopes_formula_(logits: Tensor, targets: Tensor, wider: Tensor, slope: Tens
     return losses.squeeze(1)
 
 
-def _add_(gradient: Tensor, part: Tensor, factor: Tensor, wider: Tensor) -> None:
-    """gradient += factor × part, a few rows at a time."""
-    few = len(wider)
-    for start in range(0, len(part), few):
-        rows = part[start : start + few]
-        gradient[start : start + few].add_(wider[: len(rows)].copy_(rows).mul_(factor))
-
-
-def _add_formula_(gradient: Tensor, part: Tensor, factor: Tensor, wider: Tensor) -> None:
-    gradient.add_(part.to(gradient.dtype) * factor)
-
-
 slopes_ = Kernel(_slopes_, _slopes_formula_)
-add_ = Kernel(_add_, _add_formula_)
 
 
 def _differentiable(

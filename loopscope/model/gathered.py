@@ -1,0 +1,74 @@
+"""A matrix that several operations of a step use, and its gradient, which they gather in one place.
+
+Left to autograd, every loop's share of a shared matrix's gradient is widened, turned and added by itself: 155 ms of a
+2.7 s step at the published size. Here shares are added as they come, in the matrix's own width, and the sum is turned
+once, after the last. When that is, autograd knows: the node that gave the matrix out runs after all that used it.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from loopscope.kernels import add_, for_a_step, product, scratch, turned
+
+
+class Gathered:
+    """A matrix as operations take it.
+
+    Attributes:
+        matrix: an alias, through which autograd reaches the weight. An operation gives it no gradient, but calls
+            `add` in its backward pass.
+    """
+
+    def __init__(self, weight: Float[Tensor, "out dim"]) -> None:
+        self._sums: dict[int, Tensor] = {}
+        self.matrix: Tensor = _Given.apply(weight, self._sums)
+
+    def add(self, above: Float[Tensor, "tokens out"], x: Float[Tensor, "tokens dim"]) -> None:
+        """The gradient grows by aboveᵀ · x."""
+        # With the tokens' axis last on the left, bf16 products are 1.7 times as fast; the narrower side is turned.
+        if x.shape[1] < above.shape[1]:
+            self.add_turned(turned(x), above)
+        else:
+            self._add(turned(above), x, False)
+
+    def add_turned(self, x: Float[Tensor, "dim tokens"], above: Float[Tensor, "tokens out"]) -> None:
+        """The same, of an x that is turned already."""
+        self._add(x, above, True)
+
+    def _add(self, left: Tensor, right: Tensor, is_turned: bool) -> None:
+        # Every backward pass has its own sum: one that wants no gradient of weights leaves a share behind.
+        own, kind = torch._C._current_graph_task_id(), self.matrix.dtype
+        if own not in self._sums:
+            total = product(left, right).to(kind)
+            self._sums[own] = total.T if is_turned else total
+            return
+        total = self._sums[own].T if is_turned else self._sums[own]
+        if left.dtype == kind:
+            torch.addmm(total, left, right, out=total)
+        else:
+            add_(total, product(left, right, out=scratch("share", total.shape, left.dtype)))
+
+
+def gathered(weight: Float[Tensor, "out dim"]) -> Gathered:
+    """A matrix for an operation to use; within a step the same for all of them."""
+    if not torch.is_grad_enabled():
+        return Gathered(weight)
+    return for_a_step(weight, Gathered, lambda: Gathered(weight))
+
+
+class _Given(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, sums: dict[int, Tensor]) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.sums = sums
+        return weight.view_as(weight)
+
+    @staticmethod
+    def backward(ctx: Any, above: Tensor | None) -> tuple[Tensor | None, None]:
+        total = ctx.sums.pop(torch._C._current_graph_task_id(), None)
+        if above is None or total is None:
+            return above if total is None else total, None
+        return above + total, None
