@@ -3,7 +3,7 @@
 dropout on a CPU
     PyTorch's fused kernel has none there. `scaled_dot_product_attention` falls back to plain products, keeps three
     squares per head for the backward pass and draws its mask one double at a time. Here a few heads at a time pass
-    through the cache, the mask takes 16 random bits a weight (`model.dropout`), and the backward pass computes weights
+    through the cache, the mask takes 16 random bits a weight (`model.masks`), and the backward pass computes weights
     and mask again, from a seed. 8 × 8 heads × 256 × 64 in bf16, two cores, forward and backward: 17 ms. Memory: three
     copies of what comes in and two squares of a few heads, for the moment. With the layer's last matrix in the same
     operation (`attention_through`), what it mixes is made again too.
@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from loopscope.model.dropout import draw_seed
 from loopscope.model.dropped_attention import DroppedAttention
 from loopscope.model.gathered import gathered
+from loopscope.model.masks import draw_seed
 from loopscope.model.own import own_operations
 
 NARROW = 32

@@ -1,82 +1,84 @@
-"""Dropout on a CPU from a seed: 16 random bits a number, and no mask kept.
-
-PyTorch draws a CPU's mask one double at a time (5.4 ms for a million numbers) and keeps it. Here a mask is integers
-that are all ones or all zeros, made by a few vectorised integer operations from numpy's SFC64, and `and`-ed with the
-numbers' own bits: 1.2 ms, two cores. The backward pass draws it again: what is kept is a seed.
-"""
+"""Dropout on a CPU with masks from a seed, which is all that is kept; alone, or on the way into the residual."""
 
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-LEVELS = 2**16
-
-_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-class Masks:
-    """Masks one after another, the same for the same seed and shapes.
-
-    Args:
-        dropout: share that is dropped, in [0, 1); rounded to a 65536th.
-    """
-
-    def __init__(self, dropout: float, seed: int) -> None:
-        self._kept_below = levels_kept(dropout) - LEVELS // 2
-        self._bits = np.random.SFC64(seed)
-
-    def draw(self, like: Float[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
-        """-1 (all bits set) where a number stays, else 0, in integers as wide as `like`'s numbers."""
-        words = self._bits.random_raw(-(-like.numel() // 4)).view(np.int16)
-        bits = torch.from_numpy(words)[: like.numel()]
-        # The sign of (bits - threshold), which would overflow at one end of 16 bits.
-        least, most = -(LEVELS // 2), LEVELS // 2 - 1
-        bits.clamp_(max(least, least + self._kept_below), min(most, most + self._kept_below))
-        bits.sub_(self._kept_below).bitwise_right_shift_(15)
-        return bits.view(like.shape).to(_INTEGERS[like.element_size()])
-
-
-def keep_(x: Float[Tensor, "*shape"], mask: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """`x` with what the mask drops put to 0, in place."""
-    x.view(mask.dtype).bitwise_and_(mask)
-    return x
-
-
-def gain(dropout: float) -> float:
-    """What is left is multiplied by, so that its mean stays."""
-    return LEVELS / levels_kept(dropout)
-
-
-def draw_seed() -> int:
-    """A seed from torch's CPU generator: one draw, so `torch.manual_seed` and checkpointing govern the masks."""
-    return int(torch.randint(2**62, ()))
+from loopscope.kernels import Kernel, fuses
+from loopscope.model.masks import Masks, draw_seed, gain, kept_in_a_row, short_seed
+from loopscope.model.own import own_operations
+from loopscope.recurrence import wide
 
 
 class Dropout(nn.Dropout):
-    """`nn.Dropout`; in training on a CPU, outside compiled layers, with masks of `Masks`."""
+    """`nn.Dropout`; in training on a CPU, outside compiled layers, with masks of `model.masks`."""
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         ours = self.training and 0 < self.p < 1 and x.device.type == "cpu" and not self.inplace
         if not ours or torch.compiler.is_compiling():
             return super().forward(x)
-        return _Dropout.apply(x, self.p, draw_seed())
+        return _Dropped.apply(x, x.dtype, self.p, draw_seed(), fuses())
 
 
-class _Dropout(torch.autograd.Function):
+def join(
+    hidden: Float[Tensor, "batch seq dim"], added: Float[Tensor, "batch seq dim"], dropout: float
+) -> Float[Tensor, "batch seq dim"]:
+    """hidden + dropout(added), in hidden's type."""
+    seed = draw_seed() if dropout else 0
+    return _Joined.apply(hidden, added, dropout, seed, fuses())
+
+
+def joins(hidden: Tensor, added: Tensor, dropout: float) -> bool:
+    """Whether `join` is faster than PyTorch's own sum: dropout is on, or it would be a pass to widen what is added."""
+    if not (torch.is_grad_enabled() and added.requires_grad and own_operations(added)) or dropout >= 1:
+        return False
+    return hidden.shape == added.shape and (dropout > 0 or (fuses() and hidden.dtype != added.dtype))
+
+
+class _Dropped(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, dropout: float, seed: int) -> Tensor:
-        ctx.dropout, ctx.seed = dropout, seed
-        mask = Masks(dropout, seed).draw(x)
-        return torch.bitwise_and(x.view(mask.dtype), mask).view(x.dtype).mul_(gain(dropout))
+    def forward(ctx: Any, x: Tensor, kind: torch.dtype, dropout: float, seed: int, by_place: bool) -> Tensor:
+        ctx.before, ctx.settings = x.dtype, (dropout, seed, by_place)
+        return _dropped(x, kind, dropout, seed, by_place)
 
     @staticmethod
-    def backward(ctx: Any, above: Tensor) -> tuple[Tensor, None, None]:
-        return _Dropout.apply(above, ctx.dropout, ctx.seed), None, None
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
+        return _Dropped.apply(above, ctx.before, *ctx.settings), *(None,) * 4
 
 
-def levels_kept(dropout: float) -> int:
-    """How many of all levels of 16 random bits keep a number: at least one."""
-    return LEVELS - min(round(dropout * LEVELS), LEVELS - 1)
+class _Joined(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, added: Tensor, dropout: float, seed: int, by_place: bool) -> Tensor:
+        ctx.before, ctx.settings = added.dtype, (dropout, seed, by_place)
+        if by_place:
+            return _join(hidden, added, short_seed(seed), dropout)
+        return _dropped(added, hidden.dtype, dropout, seed, by_place).add_(hidden)
+
+    @staticmethod
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
+        return above, _Dropped.apply(above, ctx.before, *ctx.settings), *(None,) * 3
+
+
+def _dropped(x: Tensor, kind: torch.dtype, dropout: float, seed: int, by_place: bool) -> Tensor:
+    """dropout(x) in another type, by either kind of mask."""
+    if by_place:
+        return _drop(x, kind, short_seed(seed), dropout)
+    mask = Masks(dropout, seed).draw(x)
+    return torch.bitwise_and(x.view(mask.dtype), mask).view(x.dtype).to(kind).mul_(gain(dropout))
+
+
+def _drop_formula(x: Tensor, kind: torch.dtype, seed: Tensor, dropout: float) -> Tensor:
+    if not dropout:
+        return x.to(kind)
+    stays = kept_in_a_row(x.numel(), seed, dropout).view(x.shape)
+    return torch.where(stays, wide(x) * gain(dropout), 0.0).to(kind)
+
+
+def _join_formula(hidden: Tensor, added: Tensor, seed: Tensor, dropout: float) -> Tensor:
+    return hidden + _drop_formula(added, hidden.dtype, seed, dropout)
+
+
+_drop = Kernel(_drop_formula, _drop_formula)
+_join = Kernel(_join_formula, _join_formula)

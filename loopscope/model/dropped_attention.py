@@ -5,6 +5,7 @@ Heads lie one after another, and a few at a time pass through the cache. What st
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from loopscope.kernels import fuses, linear, narrowed, product, scratch
-from loopscope.model.dropout import gain
 from loopscope.model.gathered import Gathered
 from loopscope.model.weighing import ByPasses, ByPlace
 
@@ -37,36 +37,35 @@ class DroppedAttention(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(query, key, value, hidden, matrix)
         ctx.own = own
-        ctx.dropout, ctx.causal, ctx.seed = dropout, causal, seed
-        scaled, key, value = _scaled(query), _stacked("key", key), _stacked("value", value)
-        out = scratch("mixed", scaled.shape, scaled.dtype)
-        ctx.way = ByPlace if fuses() else ByPasses
-        weighing = ctx.way(hidden, dropout, causal, seed)
-        square = weighing.ready(_square("square", scaled))
-        for heads in _groups(scaled):
+        ctx.way = partial(ByPlace if fuses() else ByPasses, dropout=dropout, causal=causal, seed=seed)
+        weighing = ctx.way(hidden, scale=query.shape[-1] ** -0.5)
+        stacked = _stacked("query", query, weighing.before)
+        key, value = _stacked("key", key), _stacked("value", value)
+        out = scratch("mixed", stacked.shape, stacked.dtype)
+        square = weighing.ready(_square("square", stacked))
+        for heads in _groups(stacked):
             dropped = square[: heads.stop - heads.start]
-            weighing.forward(scaled[heads], key[heads], dropped, heads.start)
+            weighing.forward(stacked[heads], key[heads], dropped, heads.start)
             torch.bmm(dropped, value[heads], out=out[heads])
         if matrix is None:
-            return _by_token(out, query, gain(dropout))
-        return linear(_side_by_side(out, query, gain(dropout)), narrowed(matrix, out.dtype))
+            return _by_token(out, query, weighing.after)
+        return linear(_side_by_side(out, query, weighing.after), narrowed(matrix, out.dtype))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, hidden, matrix = ctx.saved_tensors
-        like, factor = query, gain(ctx.dropout)
-        out = None
+        like, out = query, None
+        weighing = ctx.way(hidden, scale=query.shape[-1] ** -0.5)
         if matrix is not None:
             after = upstream.flatten(0, 1)
             by_mixed = product(after, narrowed(matrix, after.dtype)).unflatten(0, upstream.shape[:2])
             upstream = by_mixed.unflatten(-1, (like.shape[1], -1)).transpose(1, 2)
             if ctx.needs_input_grad[7]:
                 out = scratch("mixed", query.flatten(0, 1).shape, query.dtype)
-        query, key, value = _scaled(query), _stacked("key", key), _stacked("value", value)
-        above = _stacked("above", upstream)
+        query, key = _stacked("query", query, weighing.before), _stacked("key", key)
+        value, above = _stacked("value", value), _stacked("above", upstream)
         by_query, by_key, by_value = (torch.empty_like(part) for part in (query, key, value))
-        weighing = ctx.way(hidden, ctx.dropout, ctx.causal, ctx.seed)
         square, slopes = (weighing.ready(_square(use, query)) for use in ("square", "slopes"))
         for heads in _groups(query):
             dropped, slope = (one[: heads.stop - heads.start] for one in (square, slopes))
@@ -78,23 +77,20 @@ class DroppedAttention(torch.autograd.Function):
             if out is not None:
                 torch.bmm(dropped, value[heads], out=out[heads])
         if out is not None:
-            ctx.own.add(after, _side_by_side(out, like, factor).flatten(0, 1))
+            ctx.own.add(after, _side_by_side(out, like, weighing.after).flatten(0, 1))
         return (
-            _by_token(by_query, like, factor * query.shape[-1] ** -0.5),
-            _by_token(by_key, like, factor),
-            _by_token(by_value, like, factor),
+            _by_token(by_query, like, weighing.before * weighing.after),
+            _by_token(by_key, like, weighing.after),
+            _by_token(by_value, like, weighing.after),
             *(None,) * 6,
         )
 
 
-def _stacked(use: str, x: Float[Tensor, "batch heads seq head"]) -> Float[Tensor, "stack seq head"]:
-    """Heads of all rows one after another, in one piece: what batched products read without copies of their own."""
-    return scratch(use, x.shape, x.dtype).copy_(x).flatten(0, 1)
-
-
-def _scaled(query: Float[Tensor, "batch heads seq head"]) -> Float[Tensor, "stack seq head"]:
-    room = scratch("query", query.shape, query.dtype)
-    return torch.mul(query, query.shape[-1] ** -0.5, out=room).flatten(0, 1)
+def _stacked(
+    use: str, x: Float[Tensor, "batch heads seq head"], factor: float = 1.0
+) -> Float[Tensor, "stack seq head"]:
+    """x · factor, heads of all rows one after another: what batched products read without copies of their own."""
+    return _times(x, factor, scratch(use, x.shape, x.dtype)).flatten(0, 1)
 
 
 def _by_token(
@@ -102,8 +98,7 @@ def _by_token(
 ) -> Float[Tensor, "batch heads seq head"]:
     """x · factor as the layer's matrices read and write it: heads side by side in the last axis of a token."""
     batch, heads, seq, head = like.shape
-    out = x.new_empty(batch, seq, heads, head).transpose(1, 2)
-    return torch.mul(x.view(batch, heads, seq, head), factor, out=out)
+    return _times(x.view(like.shape), factor, x.new_empty(batch, seq, heads, head).transpose(1, 2))
 
 
 def _side_by_side(
@@ -112,8 +107,12 @@ def _side_by_side(
     """x · factor, as the layer's last matrix reads it."""
     batch, heads, seq, head = like.shape
     room = scratch("side by side", (batch, seq, heads, head), x.dtype)
-    torch.mul(x.view(like.shape), factor, out=room.transpose(1, 2))
+    _times(x.view(like.shape), factor, room.transpose(1, 2))
     return room.flatten(2)
+
+
+def _times(x: Tensor, factor: float, out: Tensor) -> Tensor:
+    return out.copy_(x) if factor == 1 else torch.mul(x, factor, out=out)
 
 
 def _together(query: Float[Tensor, "stack seq head"]) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from loopscope.model.attention import CausalSelfAttention
 from loopscope.model.config import ModelConfig
-from loopscope.model.dropout import Dropout
+from loopscope.model.dropout import Dropout, join, joins
 from loopscope.model.feed_forward import build_feed_forward
 from loopscope.model.norms import RMSNorm, listened_to
 from loopscope.model.own import own_operations
@@ -114,9 +114,8 @@ class Layer(nn.Module):
         hidden = self._add(hidden, attention, loop, self.attention_norm, self.attention_norm_after)
         if self.feed_forward_once and loop > 1:
             return hidden
-        if self.dropout.training:
-            feed_forward = _dropped(feed_forward, self.dropout)
-        return self._add(hidden, feed_forward, loop, self.feed_forward_norm, self.feed_forward_norm_after)
+        norms = self.feed_forward_norm, self.feed_forward_norm_after
+        return self._add(hidden, feed_forward, loop, *norms, self.dropout)
 
     def remember(
         self,
@@ -133,9 +132,21 @@ class Layer(nn.Module):
         self.attention.remember(x, loop, memory, values)
 
     def _add(
-        self, hidden: Tensor, branch: Branch, loop: int, norm: nn.Module, after: nn.Module | None
+        self,
+        hidden: Tensor,
+        branch: Branch,
+        loop: int,
+        norm: nn.Module,
+        after: nn.Module | None,
+        dropout: nn.Dropout | None = None,
     ) -> Tensor:
         added = branch(hidden, loop, norm=None if self.placement == "post" else norm)
+        dropped = 0.0 if dropout is None or not dropout.training else dropout.p
+        nothing_else = self.placement == "pre" and self.gain == 1
+        if nothing_else and not (dropped and listened_to(self.dropout)) and joins(hidden, added, dropped):
+            return join(hidden, added, dropped)
+        if dropped and dropout is not None:
+            added = dropout(added)
         if self.placement == "sandwich" and after is not None:
             added = after(added)
         if self.gain != 1:
@@ -163,7 +174,3 @@ def _modulated(branch: Branch, gate: Float[Tensor, " dim"], scale: Float[Tensor,
         return gate * branch(normal * (1 + scale), loop)
 
     return run
-
-
-def _dropped(branch: Branch, dropout: nn.Module) -> Branch:
-    return lambda x, loop, norm: dropout(branch(x, loop, norm=norm))

@@ -1,23 +1,21 @@
 """What stands between the scores of attention and its weights, on a CPU, with dropout: softmax and mask, both ways.
 
 by passes
-    As PyTorch's own operations go, a few rows at a time; masks are drawn (`model.dropout`).
+    As PyTorch's own operations go, a few rows at a time; masks are drawn.
 by place
-    One loop over memory for all of it, where chains are compiled (`kernels`). A mask is made where it is used, from
-    each weight's place and a seed, so nothing is drawn or read. The hash is Wellons' `lowbias32`
-    (https://nullprogram.com/blog/2018/07/31/), of which 16 bits count.
+    One loop over memory for all of it, where chains are compiled (`kernels`).
 
-The backward pass makes the same masks.
+The backward pass makes the same masks, each in its way (`model.masks`).
 """
 
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from loopscope.kernels import Kernel
-from loopscope.model.dropout import LEVELS, Masks, keep_, levels_kept
+from loopscope.model.masks import Masks, gain, keep_, kept, place_of, short_seed
 from loopscope.recurrence import wide
 
 ROWS = 64
@@ -27,37 +25,18 @@ PARTS = 4
 """Rows of a causal square go in so many parts, each up to the last column that it sees: 5/8 of the square."""
 
 
-def place_of(head: int, row: int, seq: int) -> Int[Tensor, "3"]:
-    """Where a part's first weight lies among all, and how far it is to the next row and head; modulo 2^32."""
-    steps = ((head * seq + row) * seq, seq, seq * seq)
-    return torch.tensor([_signed(step) for step in steps], dtype=torch.int32)
-
-
-def short_seed(seed: int) -> Int[Tensor, ""]:
-    """A seed of 32 bits."""
-    return torch.tensor(_signed(seed ^ (seed >> 32)), dtype=torch.int32)
-
-
-def _signed(number: int) -> int:
-    return (number + 2**31) % 2**32 - 2**31
-
-
-def kept(shape: tuple[int, ...], place: Int[Tensor, "3"], seed: Int[Tensor, ""], dropout: float) -> Tensor:
-    """True where a weight stays, [heads rows columns]."""
-    heads, rows, columns = (torch.arange(size, dtype=torch.int32) for size in shape)
-    number = columns + rows[:, None] * place[1] + heads[:, None, None] * place[2] + place[0]
-    number = number ^ seed
-    number = (number ^ ((number >> 16) & 0xFFFF)) * 0x7FEB352D
-    number = (number ^ ((number >> 15) & 0x1FFFF)) * _signed(0x846CA68B)
-    return ((number ^ ((number >> 16) & 0xFFFF)) & 0xFFFF) >= LEVELS - levels_kept(dropout)
-
-
 def _weigh_(
-    scores: Float[Tensor, "heads rows columns"], hidden: Tensor, place: Tensor, seed: Tensor, dropout: float
+    scores: Float[Tensor, "heads rows columns"],
+    hidden: Tensor,
+    place: Tensor,
+    seed: Tensor,
+    dropout: float,
+    scale: float,
 ) -> None:
-    """Scores become weights, those that are dropped 0. `hidden` is added to them first."""
-    weights = torch.softmax(wide(scores) + hidden, dim=-1)
-    scores.copy_(torch.where(kept(scores.shape, place, seed, dropout), weights, 0.0).to(scores.dtype))
+    """softmax(scale · scores + hidden), with dropout, in the scores' place."""
+    weights = torch.softmax(wide(scores) * scale + hidden, dim=-1)
+    stays = kept(scores.shape, place, seed, dropout)
+    scores.copy_(torch.where(stays, weights * gain(dropout), 0.0).to(scores.dtype))
 
 
 def _weigh_back_(
@@ -67,14 +46,15 @@ def _weigh_back_(
     place: Tensor,
     seed: Tensor,
     dropout: float,
+    scale: float,
 ) -> None:
     """The same; and slopes by dropped weights become slopes by scores."""
-    weights = torch.softmax(wide(scores) + hidden, dim=-1)
+    weights = torch.softmax(wide(scores) * scale + hidden, dim=-1)
     stays = kept(scores.shape, place, seed, dropout)
-    slope = torch.where(stays, wide(slopes), 0.0)
+    slope = torch.where(stays, wide(slopes) * gain(dropout), 0.0)
     along = (slope * weights).sum(dim=-1, keepdim=True)
-    scores.copy_(torch.where(stays, weights, 0.0).to(scores.dtype))
-    slopes.copy_((weights * (slope - along)).to(slopes.dtype))
+    scores.copy_(torch.where(stays, weights * gain(dropout), 0.0).to(scores.dtype))
+    slopes.copy_((weights * (slope - along) * scale).to(slopes.dtype))
 
 
 weigh_ = Kernel(_weigh_, _weigh_)
@@ -87,10 +67,18 @@ class ByPasses:
     Args:
         hidden: added to scores: 0, or -inf where a row does not see a column.
         causal: rows see themselves and those before.
+        scale: of scores.
+
+    Attributes:
+        before: what queries are to be multiplied by before they come here.
+        after: what is mixed by these weights is to be multiplied by, and gradients that come from them.
     """
 
-    def __init__(self, hidden: Float[Tensor, "seq seq"], dropout: float, causal: bool, seed: int) -> None:
+    def __init__(
+        self, hidden: Float[Tensor, "seq seq"], dropout: float, causal: bool, seed: int, scale: float
+    ) -> None:
         self.hidden, self.causal = hidden, causal
+        self.before, self.after = scale, gain(dropout)
         self.masks = Masks(dropout, seed)
         self.parts = list(parts(len(hidden), ROWS if causal else len(hidden)))
 
@@ -135,8 +123,12 @@ class ByPasses:
 class ByPlace:
     """The same by whole products and one loop over each part. Any heads, in any order."""
 
-    def __init__(self, hidden: Float[Tensor, "seq seq"], dropout: float, causal: bool, seed: int) -> None:
-        self.hidden, self.dropout, self.seed = hidden, dropout, short_seed(seed)
+    before = after = 1.0
+
+    def __init__(
+        self, hidden: Float[Tensor, "seq seq"], dropout: float, causal: bool, seed: int, scale: float
+    ) -> None:
+        self.hidden, self.dropout, self.seed, self.scale = hidden, dropout, short_seed(seed), scale
         seq = len(hidden)
         self.parts = list(parts(seq, -(-seq // PARTS) if causal else seq))
 
@@ -150,7 +142,9 @@ class ByPlace:
         torch.bmm(query, key.transpose(1, 2), out=dropped)
         for rows, seen in self.parts:
             place = place_of(head, rows.start, len(self.hidden))
-            weigh_(dropped[:, rows, seen], self.hidden[rows, seen], place, self.seed, self.dropout)
+            weigh_(
+                dropped[:, rows, seen], self.hidden[rows, seen], place, self.seed, self.dropout, self.scale
+            )
             dropped[:, rows, seen.stop :].zero_()
 
     def backward(
@@ -169,7 +163,7 @@ class ByPlace:
         for rows, seen in self.parts:
             place = place_of(head, rows.start, len(self.hidden))
             both = dropped[:, rows, seen], slope[:, rows, seen]
-            weigh_back_(*both, self.hidden[rows, seen], place, self.seed, self.dropout)
+            weigh_back_(*both, self.hidden[rows, seen], place, self.seed, self.dropout, self.scale)
             for square in (dropped, slope):
                 square[:, rows, seen.stop :].zero_()
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from loopscope.kernels import Kernel, add_, product
+from loopscope.kernels import Kernel, add_, fuses, product, scratch
 from loopscope.objectives import token_loss
 from loopscope.objectives.token_loss import IGNORE_INDEX, plain_cross_entropy
 from loopscope.recurrence import product_type, wide
@@ -87,8 +87,8 @@ class RunningCrossEntropy:
         for start in range(0, len(rows), size):
             part = slice(start, start + size)
             own = rows[part]
-            slope = product(own, self.computed.T, out=self.logits[: len(own)])
-            losses[part] = slopes_(slope, self.targets[part], self.wider, self.slope)
+            logits = product(own, self.computed.T, out=self.logits[: len(own)])
+            losses[part], slope = self._slopes(logits, self.targets[part])
             if gradient is not None:
                 product(slope, self.computed, out=gradient[part])
             if self.gradient is not None:
@@ -96,6 +96,12 @@ class RunningCrossEntropy:
         if gradient is not None:
             gradient *= self.mask
         return losses * self.mask.squeeze(1), gradient
+
+    def _slopes(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses of tokens, and their slopes by the logits, which may be where those were."""
+        if fuses() and logits.device.type == "cpu":
+            return _at_once(logits, targets)
+        return _slopes_(logits, targets, self.wider, self.slope), logits
 
     def _gather(self, rows: Float[Tensor, "tokens dim"], slope: Tensor, share: float) -> None:
         """gradient += share × rowsᵀ · slope, added in the gradient's own width."""
@@ -167,19 +173,27 @@ def _slopes_of_few_(logits: Tensor, targets: Tensor, wider: Tensor, slope: Tenso
     return losses.squeeze(1)
 
 
-def _slopes_formula_(logits: Tensor, targets: Tensor, wider: Tensor, slope: Tensor) -> Tensor:
-    values = logits.to(slope.dtype)
-    own = values.gather(1, targets)
+def _at_once(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Losses and their slopes by the logits, which stay: only what is written elsewhere becomes one loop."""
+    shares = scratch("shares", logits.shape, logits.dtype)
+    highest, total = _shares_(logits, shares)
+    own = wide(logits.gather(1, targets)) - highest
+    rows = torch.arange(len(targets))
+    shares[rows, targets.squeeze(1)] = (own.exp() / total - 1).to(shares.dtype).squeeze(1)
+    return (total.log() - own).squeeze(1), shares
+
+
+def _shares_formula_(logits: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest logit of every token, and the sum of powers beside it; their shares go to `shares`."""
+    values = wide(logits)
     highest = values.amax(dim=1, keepdim=True)
     power = torch.exp(torch.maximum(values - highest, values.new_full((), LOWEST)))
     total = power.sum(dim=1, keepdim=True)
-    losses = total.log() + highest - own
-    places = torch.arange(logits.shape[1], device=logits.device)
-    logits.copy_((power / total - (places == targets).to(power.dtype)).to(logits.dtype))
-    return losses.squeeze(1)
+    shares.copy_((power * (1 / total)).to(logits.dtype))
+    return highest, total
 
 
-slopes_ = Kernel(_slopes_, _slopes_formula_)
+_shares_ = Kernel(_shares_formula_, _shares_formula_)
 
 
 def _differentiable(

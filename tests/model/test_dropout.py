@@ -6,7 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from loopscope.model.dropout import Dropout, Masks, draw_seed, gain, keep_
+from loopscope.model import dropout as dropouts
+from loopscope.model.dropout import Dropout, join
+from loopscope.model.masks import Masks, draw_seed, gain, keep_
 
 
 @pytest.mark.parametrize("dropout", [1e-3, 0.1, 0.5, 0.9])
@@ -75,3 +77,41 @@ def test_no_mask_is_kept() -> None:
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
         Dropout(0.1)(torch.randn(8, requires_grad=True))
     assert saved == []
+
+
+@pytest.mark.parametrize("by_place", [False, True])
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_joined_is_the_sum_with_what_dropout_left(
+    share: float, by_place: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the second derivative, with either kind of mask; as compiled steps run it, but for the compiler."""
+    monkeypatch.setattr(dropouts, "fuses", lambda: by_place)
+    hidden, added = (torch.randn(2, 50, 8, dtype=torch.float64).requires_grad_() for _ in range(2))
+
+    def seeded(hidden: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(4)
+        return join(hidden, added, share)
+
+    mask = seeded(torch.zeros_like(hidden), torch.ones_like(added))
+    deviation = (share * (1 - share) / mask.numel()) ** 0.5
+    assert abs(float((mask == 0).double().mean()) - share) <= 4 * deviation
+    assert set(mask.unique().tolist()) <= {0.0, gain(share)}
+    torch.testing.assert_close(seeded(hidden, added), hidden + added * mask)
+    few = hidden[:1, :2], added[:1, :2]
+    assert torch.autograd.gradcheck(seeded, few)
+    assert torch.autograd.gradgradcheck(seeded, few)
+
+
+def test_what_is_added_may_be_narrower_than_the_residual() -> None:
+    """Its sum and gain are the residual's width, its gradient is its own."""
+    hidden, added = torch.randn(2, 5, 8).requires_grad_(), torch.randn(2, 5, 8).bfloat16().requires_grad_()
+    torch.manual_seed(5)
+    found = join(hidden, added, 0.25)
+    torch.manual_seed(5)
+    mask = join(torch.zeros(2, 5, 8), torch.ones(2, 5, 8), 0.25)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, hidden + added.float() * mask)
+    upstream = torch.randn(2, 5, 8)
+    one, other = torch.autograd.grad(found, [hidden, added], upstream)
+    assert torch.equal(one, upstream)
+    torch.testing.assert_close(other, (upstream * mask).bfloat16())

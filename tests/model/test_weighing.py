@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from loopscope.model import attend, dropped_attention
-from loopscope.model.weighing import kept, place_of, short_seed, weigh_, weigh_back_
+from loopscope.model.masks import kept, place_of, short_seed
+from loopscope.model.weighing import weigh_, weigh_back_
 
 SEQ = 37
 
@@ -52,13 +53,13 @@ def test_both_passes_against_autograd() -> None:
     scores = torch.randn(3, SEQ, SEQ, dtype=torch.float64).requires_grad_()
     above = torch.randn(3, SEQ, SEQ, dtype=torch.float64)
     place, seed = place_of(4, 0, SEQ), short_seed(99)
-    weights = torch.softmax(scores + hidden(), dim=-1) * kept((3, SEQ, SEQ), place, seed, 0.25)
+    weights = torch.softmax(0.5 * scores + hidden(), dim=-1) * kept((3, SEQ, SEQ), place, seed, 0.25) / 0.75
     (expected,) = torch.autograd.grad(weights, scores, above)
     forward = scores.detach().clone()
-    weigh_(forward, hidden(), place, seed, 0.25)
+    weigh_(forward, hidden(), place, seed, 0.25, 0.5)
     torch.testing.assert_close(forward, weights.detach())
     backward, slopes = scores.detach().clone(), above.clone()
-    weigh_back_(backward, slopes, hidden(), place, seed, 0.25)
+    weigh_back_(backward, slopes, hidden(), place, seed, 0.25, 0.5)
     torch.testing.assert_close(backward, weights.detach())
     torch.testing.assert_close(slopes, expected)
 

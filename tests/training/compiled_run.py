@@ -7,7 +7,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from loopscope import kernels
-from loopscope.model import dropped_attention
+from loopscope.model import dropout, dropped_attention
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.objective import build_objective
 from loopscope.recurrence import unroll
@@ -46,7 +46,8 @@ def with_dropout() -> float:
     """How far gradients of compiled kernels are from those of the formulas uncompiled, as a share of their norms."""
     model = fresh(dropout=0.2)
     objective = build_objective(ObjectiveConfig(placement="dense"))
-    dropped_attention.fuses = lambda: True  # both with masks by place
+    for module in (dropped_attention, dropout):
+        module.fuses = lambda: True  # both with masks by place
     found = []
     for in_one_loop in (True, False):
         torch.manual_seed(3)
