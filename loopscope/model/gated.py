@@ -14,7 +14,7 @@ from torch import Tensor
 
 from loopscope.kernels import Kernel, linear, narrowed, product, scratch, turned
 from loopscope.model.gathered import Gathered, gathered
-from loopscope.model.norms import RMSNorm, inverse_rms, rms_norm, scaled, scaled_turned, slopes
+from loopscope.model.norms import RMSNorm, narrow_normal, rms_norm, scaled_turned, slopes
 from loopscope.model.own import cast_once, recorded
 from loopscope.recurrence import product_type, wide
 
@@ -48,8 +48,7 @@ class _Gated(torch.autograd.Function):
         own: list[Gathered],
     ) -> Tensor:
         ctx.eps, ctx.kind, ctx.own = eps, kind, own
-        inverse = None if eps is None else inverse_rms(x, eps)
-        normal = x if inverse is None else scaled(x, weight, inverse, kind)
+        normal, inverse = (x, None) if eps is None else narrow_normal(x, weight, eps, kind)
         kind = normal.dtype
         opened, raised = (linear(normal, narrowed(matrix, kind)) for matrix in (gate, up))
         ctx.save_for_backward(x, gate, up, down, weight, inverse, opened, raised)

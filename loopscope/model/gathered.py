@@ -69,6 +69,8 @@ class _Given(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, above: Tensor | None) -> tuple[Tensor | None, None]:
         total = ctx.sums.pop(torch._C._current_graph_task_id(), None)
-        if above is None or total is None:
-            return above if total is None else total, None
-        return above + total, None
+        if total is None:
+            return above, None
+        if not total.is_contiguous():
+            total = turned(total.T)
+        return total if above is None else above + total, None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from loopscope.kernels import linear, narrowed, product
 from loopscope.model.adapters import apply, is_plain
 from loopscope.model.gathered import Gathered, gathered
-from loopscope.model.norms import RMSNorm, folds, inverse_rms, rms_norm, scaled, scaled_turned, slopes
+from loopscope.model.norms import RMSNorm, folds, narrow_normal, rms_norm, scaled_turned, slopes
 from loopscope.model.own import recorded
 from loopscope.recurrence import product_type
 
@@ -45,8 +45,7 @@ class _NormedLinear(torch.autograd.Function):
         kind: torch.dtype,
         own: Gathered,
     ) -> Tensor:
-        inverse = inverse_rms(x, eps)
-        normal = scaled(x, weight, inverse, kind)
+        normal, inverse = narrow_normal(x, weight, eps, kind)
         ctx.save_for_backward(x, weight, matrix, inverse)
         ctx.eps, ctx.kind, ctx.own = eps, kind, own
         return linear(normal, narrowed(matrix, kind))

@@ -58,19 +58,15 @@ def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     return F.rms_norm(x, x.shape[-1:], weight, eps)
 
 
-def inverse_rms(x: Tensor, eps: float) -> Tensor:
-    """One over every token's root mean square, within an operation."""
-    square = torch.mul(x, x, out=scratch("normal", x.shape, x.dtype))
-    return square.mean(dim=-1, keepdim=True).add_(eps).rsqrt_()
-
-
-def scaled(x: Tensor, weight: Tensor | None, inverse: Tensor, kind: torch.dtype) -> Tensor:
-    """The normalised state in a product's type, for an operation that does not give it away (`kernels.scratch`)."""
-    return _scaled(x, weight, inverse, kind)
+def narrow_normal(
+    x: Tensor, weight: Tensor | None, eps: float, kind: torch.dtype
+) -> tuple[Tensor, Float[Tensor, "*batch 1"]]:
+    """`normalised` in a product's type, for an operation that does not give the state away (`kernels.scratch`)."""
+    return _narrow_normal(x, weight, eps, kind)
 
 
 def scaled_turned(x: Tensor, weight: Tensor | None, inverse: Tensor, kind: torch.dtype) -> Tensor:
-    """The same as [dim tokens]."""
+    """The normalised state as [dim tokens]."""
     return _scaled_turned(x.flatten(0, -2), weight, inverse.flatten(0, -2), kind)
 
 
@@ -81,6 +77,21 @@ def slopes(
     if all(wanted) and weight is not None:
         return _slopes(above, x, weight, inverse)
     return _plain_slopes(above, x, weight, inverse, wanted)
+
+
+def _plain_narrow_normal(
+    x: Tensor, weight: Tensor | None, eps: float, kind: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    square = torch.mul(x, x, out=scratch("normal", x.shape, x.dtype))
+    inverse = square.mean(dim=-1, keepdim=True).add_(eps).rsqrt_()
+    return _plain_scaled(x, weight, inverse, kind), inverse
+
+
+def _narrow_normal_formula(
+    x: Tensor, weight: Tensor | None, eps: float, kind: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    inverse = (x.square().mean(dim=-1, keepdim=True) + eps).rsqrt()
+    return _scaled_formula(x, weight, inverse, kind), inverse
 
 
 def _plain_scaled(x: Tensor, weight: Tensor | None, inverse: Tensor, kind: torch.dtype) -> Tensor:
@@ -130,7 +141,7 @@ def _slopes_formula(above: Tensor, x: Tensor, weight: Tensor, inverse: Tensor) -
     return (above - normal * along) * inverse, by_weight
 
 
-_scaled = Kernel(_plain_scaled, _scaled_formula)
+_narrow_normal = Kernel(_plain_narrow_normal, _narrow_normal_formula)
 _scaled_turned = Kernel(_plain_scaled_turned, _scaled_turned_formula)
 _slopes = Kernel(_plain_slopes, _slopes_formula)
 

@@ -55,7 +55,8 @@ class RunningCrossEntropy:
         self.gradient = wide(matrix[:0].detach()).new_zeros(turned) if matrix.requires_grad else None
         self.total: Tensor | None = None
         elements = token_loss.CHUNK_ELEMENTS * (ON_CUDA if matrix.device.type == "cuda" else 1)
-        size = min(len(self.mask), max(1, elements // len(matrix)))
+        most = max(1, elements // len(matrix))
+        size = -(-len(self.mask) // -(-len(self.mask) // most))  # of equal chunks
         self.logits = self.computed.new_empty(size, len(matrix))
         narrower = wide(self.logits[:0]).dtype != self.logits.dtype
         gathers = narrower and self.gradient is not None

@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from loopscope.training.config import TrainingConfig
 from loopscope.training.muon import MuonWithAdamW, layer_matrices
@@ -50,6 +51,26 @@ def _groups(model: nn.Module, config: TrainingConfig) -> Iterable[tuple[list[nn.
     decayed = [p for p in trainable if p.ndim >= 2 and id(p) not in embeddings]
     kept = [p for p in trainable if p.ndim < 2 or id(p) in embeddings]
     return [(decayed, config.weight_decay), (kept, 0.0)]
+
+
+def clip_gradients_(model: nn.Module, most: float) -> Float[Tensor, ""]:
+    """Shrink a model's gradients to a norm of `most`; returns their norm before.
+
+    On a CPU norms are taken row by row: over ten million numbers at once, `vector_norm` is 4e-4 off in fp32, and
+    twice as slow.
+    """
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    if not gradients or any(one.device.type != "cpu" for one in gradients):
+        return torch.nn.utils.clip_grad_norm_(model.parameters(), most)
+    norm = torch.linalg.vector_norm(torch.stack([_norm(one) for one in gradients]))
+    torch.nn.utils.clip_grads_with_norm_(model.parameters(), most, norm)
+    return norm
+
+
+def _norm(gradient: Tensor) -> Tensor:
+    if gradient.ndim > 1:
+        gradient = torch.linalg.vector_norm(gradient, dim=-1)
+    return torch.linalg.vector_norm(gradient)
 
 
 def learning_rate(step: int, steps: int, config: TrainingConfig) -> float:

@@ -16,7 +16,7 @@ from loopscope.objectives.objective import Loss, Objective
 from loopscope.recurrence import AbstractLoopedLM
 from loopscope.training.config import TrainingConfig
 from loopscope.training.hardware import Precision
-from loopscope.training.optim import Optimizer
+from loopscope.training.optim import Optimizer, clip_gradients_
 
 
 class TrainingStep:
@@ -55,7 +55,7 @@ class TrainingStep:
         """
         with tf32(self.device), kernels.step(self.in_one_loop):
             loss = self._accumulate(input_ids, labels, depths)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        norm = clip_gradients_(self.model, self.config.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss, norm
