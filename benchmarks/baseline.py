@@ -53,13 +53,13 @@ class PlainLooped(nn.Module):
         every_logits, norms = [], []
         for _ in range(config.loops):
             for layer in model.layers:
-                hidden = hidden + self._attention(layer, layer.attention_norm(hidden), causal)
-                normed = layer.feed_forward_norm(hidden)
+                hidden = hidden + self._attention(layer, _norm(layer.attention_norm, hidden), causal)
+                normed = _norm(layer.feed_forward_norm, hidden)
                 branch = layer.feed_forward
                 inner = F.silu(branch.gate(normed)) * branch.up(normed)
                 hidden = hidden + F.dropout(branch.down(inner), config.dropout, self.training)
             norms.append(hidden.float().norm(dim=-1).mean().item())
-            every_logits.append(F.linear(model.reading(hidden, 1, 1), model.token_embedding.weight))
+            every_logits.append(F.linear(_norm(model.reading.norm, hidden), model.token_embedding.weight))
         return every_logits, norms
 
     def _attention(
@@ -75,6 +75,11 @@ class PlainLooped(nn.Module):
         scores = scores.masked_fill(~causal, float("-inf"))
         weights = F.dropout(scores.softmax(dim=-1), self.config.dropout, self.training)
         return layer.attention.out((weights @ value).transpose(1, 2).reshape(batch, seq, dim))
+
+
+def _norm(norm: nn.RMSNorm, hidden: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq dim"]:
+    """As PyTorch computes it: the module's own forward pass may be one of those that are measured."""
+    return F.rms_norm(hidden, norm.normalized_shape, norm.weight, norm.eps)
 
 
 def plain_loss(

@@ -5,8 +5,7 @@ dropout on a CPU
     squares per head for the backward pass and draws its mask one double at a time. Here a few heads at a time pass
     through the cache, the mask takes 16 random bits a weight (`model.masks`), and the backward pass computes weights
     and mask again, from a seed. 8 × 8 heads × 256 × 64 in bf16, two cores, forward and backward: 17 ms. Memory: three
-    copies of what comes in and two squares of a few heads, for the moment. With the layer's last matrix in the same
-    operation (`attention_through`), what it mixes is made again too.
+    copies of what comes in, which are kept in its stead, and two squares of a few heads, for the moment.
 bf16, narrow heads on a CPU
     The fused kernel's backward pass takes 18.6 ms where the fp32 one takes 4.5 (16 × 4 × 128 × 32): fp32 it is. At 64
     channels the two are equal, and bf16 keeps half the memory.
@@ -21,7 +20,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from loopscope.model.dropped_attention import DroppedAttention
-from loopscope.model.gathered import gathered
 from loopscope.model.masks import draw_seed
 from loopscope.model.own import own_operations
 
@@ -79,23 +77,7 @@ def attention_with_dropout(
         mask: what a token (row) sees; None: itself and all before it.
     """
     query, key, value, hidden = _ready(query, key, value, mask)
-    return DroppedAttention.apply(query, key, value, hidden, dropout, mask is None, draw_seed(), None, None)
-
-
-def attention_through(
-    query: Float[Tensor, "batch heads seq head"],
-    key: Float[Tensor, "batch heads seq head"],
-    value: Float[Tensor, "batch heads seq head"],
-    dropout: float,
-    mask: Bool[Tensor, "seq seq"] | None,
-    matrix: Float[Tensor, "dim dim"],
-) -> Float[Tensor, "batch seq dim"]:
-    """`attention_with_dropout` and then a layer's last matrix, of which the values it mixes are not kept."""
-    query, key, value, hidden = _ready(query, key, value, mask)
-    own = gathered(matrix)
-    return DroppedAttention.apply(
-        query, key, value, hidden, dropout, mask is None, draw_seed(), own.matrix, own
-    )
+    return DroppedAttention.apply(query, key, value, hidden, dropout, mask is None, draw_seed())
 
 
 def drops(query: Tensor, key: Tensor, dropout: float, mask: Tensor | None, causal: bool) -> bool:

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from loopscope.model.adapters import apply, is_plain, linear
-from loopscope.model.attend import attend, attention_through, drops
+from loopscope.model.adapters import apply, linear
+from loopscope.model.attend import attend
 from loopscope.model.config import ModelConfig
 from loopscope.model.consistency import rotated_channels
 from loopscope.model.normed import project
@@ -128,12 +128,8 @@ class CausalSelfAttention(nn.Module):
     def _among_themselves(self, query: Tensor, key: Tensor, value: Tensor, loop: int) -> Tensor:
         seq, window = query.shape[2], self.settings.window
         mask = window_mask(seq, window, query.device) if window is not None and window < seq else None
-        dropout = self.dropout if self.training else 0.0
-        plain = is_plain(self.out) and self.out.bias is None and torch.is_grad_enabled()
-        if plain and drops(query, key, dropout, mask, causal=True):
-            return attention_through(query, key, value, dropout, mask, self.out.weight)
         mixed = self._mix(query, key, value, mask, causal=mask is None)
-        return apply(self.out, mixed.transpose(1, 2).flatten(2), loop)
+        return project(self.out, mixed.transpose(1, 2).flatten(2), loop)
 
     def _mix(
         self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, causal: bool

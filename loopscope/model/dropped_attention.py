@@ -13,8 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from loopscope.kernels import fuses, linear, narrowed, product, scratch
-from loopscope.model.gathered import Gathered
+from loopscope.kernels import fuses, scratch
 from loopscope.model.weighing import ByPasses, ByPlace
 
 BYTES = 2**22
@@ -32,40 +31,30 @@ class DroppedAttention(torch.autograd.Function):
         dropout: float,
         causal: bool,
         seed: int,
-        matrix: Tensor | None,
-        own: Gathered | None,
     ) -> Tensor:
-        ctx.save_for_backward(query, key, value, hidden, matrix)
-        ctx.own = own
+        ctx.like = query.shape
         ctx.way = partial(ByPlace if fuses() else ByPasses, dropout=dropout, causal=causal, seed=seed)
         weighing = ctx.way(hidden, scale=query.shape[-1] ** -0.5)
-        stacked = _stacked("query", query, weighing.before)
-        key, value = _stacked("key", key), _stacked("value", value)
-        out = scratch("mixed", stacked.shape, stacked.dtype)
-        square = weighing.ready(_square("square", stacked))
-        for heads in _groups(stacked):
+        # Kept as they are read, so that nothing is laid out twice.
+        query, key, value = _stacked(query, weighing.before), _stacked(key), _stacked(value)
+        ctx.save_for_backward(query, key, value, hidden)
+        out = scratch("mixed", query.shape, query.dtype)
+        square = weighing.ready(_square("square", query))
+        for heads in _groups(query):
             dropped = square[: heads.stop - heads.start]
-            weighing.forward(stacked[heads], key[heads], dropped, heads.start)
+            weighing.forward(query[heads], key[heads], dropped, heads.start)
             torch.bmm(dropped, value[heads], out=out[heads])
-        if matrix is None:
-            return _by_token(out, query, weighing.after)
-        return linear(_side_by_side(out, query, weighing.after), narrowed(matrix, out.dtype))
+        return _by_token(out, ctx.like, weighing.after)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, hidden, matrix = ctx.saved_tensors
-        like, out = query, None
+        query, key, value, hidden = ctx.saved_tensors
         weighing = ctx.way(hidden, scale=query.shape[-1] ** -0.5)
-        if matrix is not None:
-            after = upstream.flatten(0, 1)
-            by_mixed = product(after, narrowed(matrix, after.dtype)).unflatten(0, upstream.shape[:2])
-            upstream = by_mixed.unflatten(-1, (like.shape[1], -1)).transpose(1, 2)
-            if ctx.needs_input_grad[7]:
-                out = scratch("mixed", query.flatten(0, 1).shape, query.dtype)
-        query, key = _stacked("query", query, weighing.before), _stacked("key", key)
-        value, above = _stacked("value", value), _stacked("above", upstream)
-        by_query, by_key, by_value = (torch.empty_like(part) for part in (query, key, value))
+        above = _times(upstream, 1.0, scratch("above", ctx.like, upstream.dtype)).flatten(0, 1)
+        by_query, by_key, by_value = (
+            scratch(use, query.shape, query.dtype) for use in ("by query", "by key", "by value")
+        )
         square, slopes = (weighing.ready(_square(use, query)) for use in ("square", "slopes"))
         for heads in _groups(query):
             dropped, slope = (one[: heads.stop - heads.start] for one in (square, slopes))
@@ -74,41 +63,27 @@ class DroppedAttention(torch.autograd.Function):
             torch.bmm(slope, key[heads], out=by_query[heads])
             torch.bmm(slope.transpose(1, 2), query[heads], out=by_key[heads])
             torch.bmm(dropped.transpose(1, 2), above[heads], out=by_value[heads])
-            if out is not None:
-                torch.bmm(dropped, value[heads], out=out[heads])
-        if out is not None:
-            ctx.own.add(after, _side_by_side(out, like, weighing.after).flatten(0, 1))
         return (
-            _by_token(by_query, like, weighing.before * weighing.after),
-            _by_token(by_key, like, weighing.after),
-            _by_token(by_value, like, weighing.after),
-            *(None,) * 6,
+            _by_token(by_query, ctx.like, weighing.before * weighing.after),
+            _by_token(by_key, ctx.like, weighing.after),
+            _by_token(by_value, ctx.like, weighing.after),
+            *(None,) * 4,
         )
 
 
 def _stacked(
-    use: str, x: Float[Tensor, "batch heads seq head"], factor: float = 1.0
+    x: Float[Tensor, "batch heads seq head"], factor: float = 1.0
 ) -> Float[Tensor, "stack seq head"]:
     """x · factor, heads of all rows one after another: what batched products read without copies of their own."""
-    return _times(x, factor, scratch(use, x.shape, x.dtype)).flatten(0, 1)
+    return _times(x, factor, x.new_empty(x.shape)).flatten(0, 1)
 
 
 def _by_token(
-    x: Float[Tensor, "stack seq head"], like: Float[Tensor, "batch heads seq head"], factor: float
+    x: Float[Tensor, "stack seq head"], like: torch.Size, factor: float
 ) -> Float[Tensor, "batch heads seq head"]:
     """x · factor as the layer's matrices read and write it: heads side by side in the last axis of a token."""
-    batch, heads, seq, head = like.shape
-    return _times(x.view(like.shape), factor, x.new_empty(batch, seq, heads, head).transpose(1, 2))
-
-
-def _side_by_side(
-    x: Float[Tensor, "stack seq head"], like: Float[Tensor, "batch heads seq head"], factor: float
-) -> Float[Tensor, "batch seq dim"]:
-    """x · factor, as the layer's last matrix reads it."""
-    batch, heads, seq, head = like.shape
-    room = scratch("side by side", (batch, seq, heads, head), x.dtype)
-    _times(x.view(like.shape), factor, room.transpose(1, 2))
-    return room.flatten(2)
+    batch, heads, seq, head = like
+    return _times(x.view(like), factor, x.new_empty(batch, seq, heads, head).transpose(1, 2))
 
 
 def _times(x: Tensor, factor: float, out: Tensor) -> Tensor:

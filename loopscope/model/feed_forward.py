@@ -53,7 +53,7 @@ class Plain(nn.Module):
     ) -> Float[Tensor, "batch seq dim"]:
         """Of x, or of what a norm makes of it."""
         inner = project(self.up, x, loop, norm)
-        return apply(self.down, F.relu(inner).square() if self.squared else F.gelu(inner), loop)
+        return project(self.down, F.relu(inner).square() if self.squared else F.gelu(inner), loop)
 
 
 def silu_times(

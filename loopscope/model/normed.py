@@ -1,4 +1,4 @@
-"""A matrix of a normalised state as one operation for a CPU, which keeps the state and not what the norm made of it."""
+"""A layer's matrix as one operation for a CPU, which keeps a normalised state's input, not what the norm made of it."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from loopscope.kernels import linear, narrowed, product
 from loopscope.model.adapters import apply, is_plain
 from loopscope.model.gathered import Gathered, gathered
 from loopscope.model.norms import RMSNorm, folds, narrow_normal, rms_norm, scaled_turned, slopes
-from loopscope.model.own import recorded
+from loopscope.model.own import cast_once, own_operations, recorded
 from loopscope.recurrence import product_type
 
 
@@ -19,11 +19,19 @@ def project(
     matrix: nn.Module, x: Float[Tensor, "batch seq dim"], loop: int, norm: nn.Module | None = None
 ) -> Float[Tensor, "batch seq out"]:
     """A layer's matrix as loop `loop` has it, of x or of what a norm makes of it."""
-    if norm is None:
-        return apply(matrix, x, loop)
-    if folds(norm, x) and is_plain(matrix) and matrix.bias is None:
+    if not (is_plain(matrix) and matrix.bias is None and torch.is_grad_enabled() and own_operations(x)):
+        return apply(matrix, x if norm is None else norm(x), loop)
+    if norm is not None and folds(norm, x):
         return normed_linear(x, norm, matrix.weight)
-    return apply(matrix, norm(x), loop)
+    return gathered_linear(x if norm is None else norm(x), matrix.weight)
+
+
+def gathered_linear(
+    x: Float[Tensor, "*batch dim"], matrix: Float[Tensor, "out dim"]
+) -> Float[Tensor, "*batch out"]:
+    """x @ matrix.T, in autocast's type where that is on; the matrix's gradient is gathered over its uses."""
+    own = gathered(matrix)
+    return _Linear.apply(cast_once(x), own.matrix, own)
 
 
 def normed_linear(
@@ -68,3 +76,27 @@ class _NormedLinear(torch.autograd.Function):
             by_normal = product(rows, narrowed(matrix, ctx.kind)).view(x.shape)
             by_x, by_weight = slopes(by_normal, x, weight, inverse, needed[:2])
         return by_x, by_weight, *(None,) * 4
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, matrix: Tensor, own: Gathered) -> Tensor:
+        ctx.save_for_backward(x, matrix)
+        ctx.own = own
+        return linear(x, narrowed(matrix, x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
+        x, matrix = ctx.saved_tensors
+        needed = ctx.needs_input_grad
+        if torch.is_grad_enabled():  # a second derivative is wanted: by autograd's own formula, recorded
+
+            def formula(x: Tensor, matrix: Tensor) -> Tensor:
+                return F.linear(x, matrix.to(x.dtype))
+
+            return *recorded(formula, (x, matrix), needed, above), None
+        rows = above.flatten(0, -2)
+        if needed[1]:
+            ctx.own.add(rows, x.flatten(0, -2))
+        by_x = product(rows, narrowed(matrix, x.dtype)).view(x.shape) if needed[0] else None
+        return by_x, None, None

@@ -5,11 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from loopscope.model.attend import attention_through, attention_with_dropout
 from loopscope.model.config import ModelConfig
 from loopscope.model.gated import gated
 from loopscope.model.layers import Layer
-from loopscope.model.normed import normed_linear
+from loopscope.model.normed import gathered_linear, normed_linear
 from loopscope.model.norms import RMSNorm
 
 
@@ -65,27 +64,21 @@ def test_the_normalised_state_is_not_kept(name: str) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_layers_last_matrix_within_attention(precision: str) -> None:
+def test_a_matrix_by_itself_is_the_matrix(precision: str) -> None:
+    """Of any leading shape, to the second derivative; twice used, so that its gradient is gathered."""
     torch.manual_seed(0)
-    query, key, value = (torch.randn(2, 3, 70, 8).requires_grad_() for _ in range(3))
-    matrix = torch.randn(24, 24).requires_grad_()
-    saved: list[Tensor] = []
+    x, matrix = torch.randn(2, 7, 12).requires_grad_(), torch.randn(12, 12).requires_grad_()
     results = []
-    for through in (True, False):
-        torch.manual_seed(1)
+    for way in (gathered_linear, F.linear):
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            if through:
-                with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
-                    out = attention_through(query, key, value, 0.25, None, matrix)
-            else:
-                mixed = attention_with_dropout(query, key, value, 0.25)
-                out = F.linear(mixed.transpose(1, 2).flatten(2), matrix)
-        results.append([out, *torch.autograd.grad(out.float().square().sum(), [query, key, value, matrix])])
-    assert torch.equal(results[0][0], results[1][0])
-    rtol = 1e-5 if precision == "fp32" else 0.02
+            out = way(torch.tanh(way(x, matrix)), matrix)
+        first = torch.autograd.grad(out.float().square().sum(), [x, matrix], create_graph=True)
+        second = torch.autograd.grad(first[0].square().sum(), [x, matrix])
+        again = torch.autograd.grad(way(x, matrix).square().sum(), [x, matrix])
+        results.append([out, *first, *second, *again])
+    rtol = 1e-5 if precision == "fp32" else 0.03
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, rtol=rtol, atol=rtol * float(other.detach().abs().max()))
-    assert not [one for one in saved if one.shape == out.shape]
 
 
 def test_a_layer_computes_what_its_parts_do_and_spares_what_a_listener_hears() -> None:
