@@ -3,10 +3,7 @@
 import ctypes
 import sys
 
-LARGEST = 2**25
-"""Bytes up to which a block comes from the heap: the most that the C library allows."""
-
-TRIM_THRESHOLD, MMAP_THRESHOLD, NEVER = -1, -3, -1  # M_* of malloc.h
+TRIM_THRESHOLD, MMAP_MAX = -1, -4  # M_* of malloc.h
 
 
 def keep_freed_memory() -> bool:
@@ -20,4 +17,6 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    return bool(mallopt(MMAP_THRESHOLD, LARGEST) and mallopt(TRIM_THRESHOLD, NEVER))
+    # No block by itself outside the heap, however large (a threshold ends at 32 MiB: below a head's gradient), and none
+    # of the heap given back.
+    return bool(mallopt(MMAP_MAX, 0) and mallopt(TRIM_THRESHOLD, -1))
