@@ -32,26 +32,26 @@ class DroppedAttention(torch.autograd.Function):
         causal: bool,
         seed: int,
     ) -> Tensor:
-        ctx.like = query.shape
+        ctx.save_for_backward(query, key, value, hidden)
         ctx.way = partial(ByPlace if fuses() else ByPasses, dropout=dropout, causal=causal, seed=seed)
         weighing = ctx.way(hidden, scale=query.shape[-1] ** -0.5)
-        # Kept as they are read, so that nothing is laid out twice.
-        query, key, value = _stacked(query, weighing.before), _stacked(key), _stacked(value)
-        ctx.save_for_backward(query, key, value, hidden)
+        like = query.shape
+        query, key, value = _all_stacked(query, key, value, weighing.before)
         out = scratch("mixed", query.shape, query.dtype)
         square = weighing.ready(_square("square", query))
         for heads in _groups(query):
             dropped = square[: heads.stop - heads.start]
             weighing.forward(query[heads], key[heads], dropped, heads.start)
             torch.bmm(dropped, value[heads], out=out[heads])
-        return _by_token(out, ctx.like, weighing.after)
+        return _by_token(out, like, weighing.after)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, hidden = ctx.saved_tensors
         weighing = ctx.way(hidden, scale=query.shape[-1] ** -0.5)
-        above = _times(upstream, 1.0, scratch("above", ctx.like, upstream.dtype)).flatten(0, 1)
+        like, above = query.shape, _stacked("above", upstream)
+        query, key, value = _all_stacked(query, key, value, weighing.before)
         by_query, by_key, by_value = (
             scratch(use, query.shape, query.dtype) for use in ("by query", "by key", "by value")
         )
@@ -64,18 +64,23 @@ class DroppedAttention(torch.autograd.Function):
             torch.bmm(slope.transpose(1, 2), query[heads], out=by_key[heads])
             torch.bmm(dropped.transpose(1, 2), above[heads], out=by_value[heads])
         return (
-            _by_token(by_query, ctx.like, weighing.before * weighing.after),
-            _by_token(by_key, ctx.like, weighing.after),
-            _by_token(by_value, ctx.like, weighing.after),
+            _by_token(by_query, like, weighing.before * weighing.after),
+            _by_token(by_key, like, weighing.after),
+            _by_token(by_value, like, weighing.after),
             *(None,) * 4,
         )
 
 
 def _stacked(
-    x: Float[Tensor, "batch heads seq head"], factor: float = 1.0
+    use: str, x: Float[Tensor, "batch heads seq head"], factor: float = 1.0
 ) -> Float[Tensor, "stack seq head"]:
     """x · factor, heads of all rows one after another: what batched products read without copies of their own."""
-    return _times(x, factor, x.new_empty(x.shape)).flatten(0, 1)
+    return _times(x, factor, scratch(use, x.shape, x.dtype)).flatten(0, 1)
+
+
+def _all_stacked(query: Tensor, key: Tensor, value: Tensor, before: float) -> tuple[Tensor, Tensor, Tensor]:
+    # Made again in the backward pass: kept, they would leave a hole as large as the rows that they were cut from.
+    return _stacked("query", query, before), _stacked("key", key), _stacked("value", value)
 
 
 def _by_token(
