@@ -48,15 +48,19 @@ class Gathered:
         total = self._sums[own].T if is_turned else self._sums[own]
         if left.dtype == kind:
             torch.addmm(total, left, right, out=total)
-        else:
-            add_(total, product(left, right, out=scratch("share", total.shape, left.dtype)))
+            return
+        share = product(left, right, out=scratch("share", total.shape, left.dtype))
+        if total.is_contiguous():
+            add_(total, share)
+        else:  # it was begun by another kind of operation
+            total.add_(share)
 
 
 def gathered(weight: Float[Tensor, "out dim"]) -> Gathered:
     """A matrix for an operation to use; within a step the same for all of them."""
     if not torch.is_grad_enabled():
         return Gathered(weight)
-    return for_a_step(weight, Gathered, lambda: Gathered(weight))
+    return for_a_step(weight, (Gathered, weight.requires_grad), lambda: Gathered(weight))
 
 
 class _Given(torch.autograd.Function):

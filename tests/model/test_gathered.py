@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from loopscope import kernels
 from loopscope.model.gated import gated
+from loopscope.model.normed import gathered_linear
 from loopscope.model.norms import RMSNorm
 
 USES = 3
@@ -107,6 +108,21 @@ def test_loops_share_one_narrow_gradient_in_the_weights_own_width(weights: list[
         )
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, 8 * one + 64 * other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_operations_of_two_kinds_may_share_a_matrix(weights: list[nn.Parameter], precision: str) -> None:
+    """One gathers it turned, the other straight."""
+    gate, up, down = weights
+    wide = torch.randn(6, 8)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"), kernels.step():
+        total = gated(wide, gate, up, down).sum() + gathered_linear(gathered_linear(wide, gate), down).sum()
+        found = torch.autograd.grad(total, weights)
+    inner = nn.functional.silu(wide @ gate.T) * (wide @ up.T) + wide @ gate.T
+    expected = torch.autograd.grad((inner @ down.T).sum(), weights)
+    rtol = 1e-4 if precision == "fp32" else 0.03
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=rtol, atol=rtol * float(other.abs().max()))
 
 
 def test_narrow_products_by_rows_are_the_product() -> None:
