@@ -1,7 +1,7 @@
-"""Chains of element-wise passes over activations, each as one loop where a training step asks for it.
+"""What a training step's operations on a CPU are made of: chains of passes, products, and what a step keeps for them.
 
-Between the matrix products of a step lie hundreds of passes over memory. `torch.compile` makes one loop of a chain; it
-needs a C++ compiler, and a second or so for each chain, once a machine. Whole layers gain nothing on a CPU, because
+Chains are element-wise passes over activations. Hundreds of passes over memory lie between the matrix products of a
+step; where it asks for it, `torch.compile` makes one loop of each chain. It needs a C++ compiler, and a second or so for each chain, once a machine. Whole layers gain nothing on a CPU, because
 attention with dropout is slower there than `model.attend`'s. Outside `in_one_loop`, chains run as PyTorch runs them.
 """
 
@@ -24,6 +24,7 @@ FEW = 2**18
 """Numbers that are widened at a time, so that they are still in the cache."""
 
 ALONE_ROWS, ALONE_COLUMNS = range(321, 1280), range(321, 896)
+"""Sizes of a narrow product that oneDNN leaves to one of two threads (`product`)."""
 
 Made = TypeVar("Made")
 
@@ -159,4 +160,7 @@ _add = Kernel(_add_, _add_formula_)
 
 def add_(total: Tensor, share: Tensor, factor: float = 1.0) -> None:
     """total += factor · share of a narrower type; both in one piece, and laid out alike."""
+    if total.device.type != "cpu":
+        total.add_(share, alpha=factor)
+        return
     _add(total.view(-1), share.view(-1), total.new_tensor(factor))

@@ -4,8 +4,8 @@ dropout on a CPU
     PyTorch's fused kernel has none there. `scaled_dot_product_attention` falls back to plain products, keeps three
     squares per head for the backward pass and draws its mask one double at a time. Here a few heads at a time pass
     through the cache, the mask takes 16 random bits a weight (`model.masks`), and the backward pass computes weights
-    and mask again, from a seed. 8 × 8 heads × 256 × 64 in bf16, two cores, forward and backward: 17 ms. Memory: three
-    copies of what comes in and two squares of a few heads, for the moment.
+    and mask again, from a seed. 8 × 8 heads × 256 × 64 in bf16, two cores, forward and backward: 17 ms. Memory: seven
+    copies of what comes in and two squares of a few heads, for the moment (within a step, for its length and once).
 bf16, narrow heads on a CPU
     The fused kernel's backward pass takes 18.6 ms where the fp32 one takes 4.5 (16 × 4 × 128 × 32): fp32 it is. At 64
     channels the two are equal, and bf16 keeps half the memory.
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from loopscope.model.dropped_attention import DroppedAttention
 from loopscope.model.masks import draw_seed
-from loopscope.model.own import own_operations
+from loopscope.model.own import cast_once, own_operations
 
 NARROW = 32
 """Channels of a head up to which bf16 attention goes in fp32 on a CPU."""
@@ -41,9 +41,9 @@ def attend(
         mask: what a token (row) sees.
         causal: without a mask: itself and all before it, instead of everything.
     """
-    grouped = query.shape[1] != key.shape[1]
-    here = own_operations(query)
-    if drops(query, key, dropout, mask, causal):
+    grouped, here = query.shape[1] != key.shape[1], own_operations(query)
+    square = query.shape[2] == key.shape[2] and (mask is not None or causal)
+    if here and dropout > 0 and square and not grouped:
         return attention_with_dropout(query, key, value, dropout, mask)
     kind = query.dtype
     narrow = kind == torch.bfloat16 and query.shape[-1] <= NARROW and query.requires_grad
@@ -76,24 +76,8 @@ def attention_with_dropout(
         dropout: rounded to a 65536th. Draws a seed from torch's CPU generator.
         mask: what a token (row) sees; None: itself and all before it.
     """
-    query, key, value, hidden = _ready(query, key, value, mask)
-    return DroppedAttention.apply(query, key, value, hidden, dropout, mask is None, draw_seed())
-
-
-def drops(query: Tensor, key: Tensor, dropout: float, mask: Tensor | None, causal: bool) -> bool:
-    """Whether attention goes by the operation with dropout for a CPU."""
-    square = query.shape[2] == key.shape[2] and (mask is not None or causal)
-    return own_operations(query) and dropout > 0 and square and query.shape[1] == key.shape[1]
-
-
-def _ready(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """In autocast's type, and what is added to scores."""
-    if torch.is_autocast_enabled("cpu"):
-        kind = torch.get_autocast_dtype("cpu")
-        query, key, value = query.to(kind), key.to(kind), value.to(kind)
+    query, key, value = cast_once(query), cast_once(key), cast_once(value)
     seq = query.shape[2]
     seen = torch.ones(seq, seq, dtype=torch.bool, device=query.device).tril() if mask is None else mask
     hidden = torch.zeros(seq, seq, dtype=query.dtype, device=query.device).masked_fill_(~seen, -math.inf)
-    return query, key, value, hidden
+    return DroppedAttention.apply(query, key, value, hidden, dropout, mask is None, draw_seed())

@@ -23,15 +23,15 @@ class Dropout(nn.Dropout):
 
 
 def join(
-    hidden: Float[Tensor, "batch seq dim"], added: Float[Tensor, "batch seq dim"], dropout: float
-) -> Float[Tensor, "batch seq dim"]:
+    hidden: Float[Tensor, "*shape"], added: Float[Tensor, "*shape"], dropout: float
+) -> Float[Tensor, "*shape"]:
     """hidden + dropout(added), in hidden's type."""
     seed = draw_seed() if dropout else 0
     return _Joined.apply(hidden, added, dropout, seed, fuses())
 
 
 def joins(hidden: Tensor, added: Tensor, dropout: float) -> bool:
-    """Whether `join` is faster than PyTorch's own sum: dropout is on, or it would be a pass to widen what is added."""
+    """Whether `join` can do it, and is faster than PyTorch's own sum: there is dropout, or something to widen."""
     if not (torch.is_grad_enabled() and added.requires_grad and own_operations(added)) or dropout >= 1:
         return False
     return hidden.shape == added.shape and (dropout > 0 or (fuses() and hidden.dtype != added.dtype))
@@ -53,7 +53,7 @@ class _Joined(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, added: Tensor, dropout: float, seed: int, by_place: bool) -> Tensor:
         ctx.before, ctx.settings = added.dtype, (dropout, seed, by_place)
         if by_place:
-            return _join(hidden, added, short_seed(seed), dropout)
+            return _join(hidden, added, short_seed(seed), dropout) if dropout else _sum(hidden, added)
         return _dropped(added, hidden.dtype, dropout, seed, by_place).add_(hidden)
 
     @staticmethod
@@ -62,7 +62,9 @@ class _Joined(torch.autograd.Function):
 
 
 def _dropped(x: Tensor, kind: torch.dtype, dropout: float, seed: int, by_place: bool) -> Tensor:
-    """dropout(x) in another type, by either kind of mask."""
+    """dropout(x) in another type, by either kind of mask; never x itself."""
+    if not dropout:
+        return x.to(kind, copy=True)
     if by_place:
         return _drop(x, kind, short_seed(seed), dropout)
     mask = Masks(dropout, seed).draw(x)
@@ -70,8 +72,6 @@ def _dropped(x: Tensor, kind: torch.dtype, dropout: float, seed: int, by_place: 
 
 
 def _drop_formula(x: Tensor, kind: torch.dtype, seed: Tensor, dropout: float) -> Tensor:
-    if not dropout:
-        return x.to(kind)
     stays = kept_in_a_row(x.numel(), seed, dropout).view(x.shape)
     return torch.where(stays, wide(x) * gain(dropout), 0.0).to(kind)
 
@@ -80,5 +80,10 @@ def _join_formula(hidden: Tensor, added: Tensor, seed: Tensor, dropout: float) -
     return hidden + _drop_formula(added, hidden.dtype, seed, dropout)
 
 
+def _sum_formula(hidden: Tensor, added: Tensor) -> Tensor:
+    return hidden + added.to(hidden.dtype)
+
+
+_sum = Kernel(_sum_formula, _sum_formula)
 _drop = Kernel(_drop_formula, _drop_formula)
 _join = Kernel(_join_formula, _join_formula)

@@ -72,16 +72,14 @@ class _Gated(torch.autograd.Function):
         above, (own_gate, own_up, own_down) = above.flatten(0, -2), ctx.own
         opened, raised = opened.flatten(0, -2), raised.flatten(0, -2)
         inner, by_opened, by_raised = silu_slopes(opened, raised, product(above, narrowed(down, kind)))
-        if needed[3]:
+        if own_down.wanted():
             own_down.add(above, inner)
         del inner
-        if needed[1] or needed[2]:
+        pairs = (own_gate, by_opened), (own_up, by_raised)
+        if wanted := [(one, by_one) for one, by_one in pairs if one.wanted()]:
             flat = turned(x.flatten(0, -2)) if inverse is None else scaled_turned(x, weight, inverse, kind)
-            for matrix, by_matrix, is_needed in zip(
-                (own_gate, own_up), (by_opened, by_raised), needed[1:3], strict=True
-            ):
-                if is_needed:
-                    matrix.add_turned(flat, by_matrix)
+            for one, by_one in wanted:
+                one.add_turned(flat, by_one)
         if needed[0] or needed[4]:
             by_x = product(by_opened, narrowed(gate, kind))
             by_x = torch.addmm(by_x, by_raised, narrowed(up, kind), out=by_x).view(x.shape)

@@ -18,13 +18,18 @@ class Gathered:
     """A matrix as operations take it.
 
     Attributes:
-        matrix: an alias, through which autograd reaches the weight. An operation gives it no gradient, but calls
-            `add` in its backward pass.
+        matrix: an alias, through which autograd reaches the weight. In a backward pass an operation calls `add` where
+            the weight is `wanted`, and gives the alias no gradient (but for second derivatives: see `own.recorded`).
     """
 
     def __init__(self, weight: Float[Tensor, "out dim"]) -> None:
         self._sums: dict[int, Tensor] = {}
         self.matrix: Tensor = _Given.apply(weight, self._sums)
+
+    def wanted(self) -> bool:
+        """Whether this backward pass asks for the weight's gradient: an audit asks for states' alone."""
+        node = self.matrix.grad_fn
+        return node is not None and torch._C._will_engine_execute_node(node)
 
     def add(self, above: Float[Tensor, "tokens out"], x: Float[Tensor, "tokens dim"]) -> None:
         """The gradient grows by aboveᵀ · x."""
@@ -39,13 +44,13 @@ class Gathered:
         self._add(x, above, True)
 
     def _add(self, left: Tensor, right: Tensor, is_turned: bool) -> None:
-        # Every backward pass has its own sum: one that wants no gradient of weights leaves a share behind.
-        own, kind = torch._C._current_graph_task_id(), self.matrix.dtype
-        if own not in self._sums:
+        # Every backward pass has its own sum.
+        task, kind = torch._C._current_graph_task_id(), self.matrix.dtype
+        if task not in self._sums:
             total = product(left, right).to(kind)
-            self._sums[own] = total.T if is_turned else total
+            self._sums[task] = total.T if is_turned else total
             return
-        total = self._sums[own].T if is_turned else self._sums[own]
+        total = self._sums[task].T if is_turned else self._sums[task]
         if left.dtype == kind:
             torch.addmm(total, left, right, out=total)
             return
@@ -58,9 +63,8 @@ class Gathered:
 
 def gathered(weight: Float[Tensor, "out dim"]) -> Gathered:
     """A matrix for an operation to use; within a step the same for all of them."""
-    if not torch.is_grad_enabled():
-        return Gathered(weight)
-    return for_a_step(weight, (Gathered, weight.requires_grad), lambda: Gathered(weight))
+    # By identity: two tensors may share their numbers and not their history.
+    return for_a_step(weight, (Gathered, id(weight)), lambda: Gathered(weight))
 
 
 class _Given(torch.autograd.Function):

@@ -115,7 +115,7 @@ class Layer(nn.Module):
         if self.feed_forward_once and loop > 1:
             return hidden
         norms = self.feed_forward_norm, self.feed_forward_norm_after
-        return self._add(hidden, feed_forward, loop, *norms, self.dropout)
+        return self._add(hidden, feed_forward, loop, *norms, drops=self.dropout.training)
 
     def remember(
         self,
@@ -138,15 +138,16 @@ class Layer(nn.Module):
         loop: int,
         norm: nn.Module,
         after: nn.Module | None,
-        dropout: nn.Dropout | None = None,
+        drops: bool = False,
     ) -> Tensor:
         added = branch(hidden, loop, norm=None if self.placement == "post" else norm)
-        dropped = 0.0 if dropout is None or not dropout.training else dropout.p
-        nothing_else = self.placement == "pre" and self.gain == 1
-        if nothing_else and not (dropped and listened_to(self.dropout)) and joins(hidden, added, dropped):
-            return join(hidden, added, dropped)
-        if dropped and dropout is not None:
-            added = dropout(added)
+        if self.placement == "pre" and self.gain == 1:
+            alone = not drops or (type(self.dropout) is Dropout and not listened_to(self.dropout))
+            share = self.dropout.p if drops and alone else 0.0
+            if alone and joins(hidden, added, share):
+                return join(hidden, added, share)
+        if drops:
+            added = self.dropout(added)
         if self.placement == "sandwich" and after is not None:
             added = after(added)
         if self.gain != 1:

@@ -19,7 +19,7 @@ def project(
     matrix: nn.Module, x: Float[Tensor, "batch seq dim"], loop: int, norm: nn.Module | None = None
 ) -> Float[Tensor, "batch seq out"]:
     """A layer's matrix as loop `loop` has it, of x or of what a norm makes of it."""
-    if not (is_plain(matrix) and matrix.bias is None and torch.is_grad_enabled() and own_operations(x)):
+    if not (torch.is_grad_enabled() and is_plain(matrix) and matrix.bias is None and own_operations(x)):
         return apply(matrix, x if norm is None else norm(x), loop)
     if norm is not None and folds(norm, x):
         return normed_linear(x, norm, matrix.weight)
@@ -70,7 +70,7 @@ class _NormedLinear(torch.autograd.Function):
             return *recorded(formula, (x, weight, matrix), needed, above), None, None, None
         by_x = by_weight = None
         rows = above.flatten(0, -2)
-        if needed[2]:
+        if ctx.own.wanted():
             ctx.own.add_turned(scaled_turned(x, weight, inverse, ctx.kind), rows)
         if needed[0] or needed[1]:
             by_normal = product(rows, narrowed(matrix, ctx.kind)).view(x.shape)
@@ -96,7 +96,7 @@ class _Linear(torch.autograd.Function):
 
             return *recorded(formula, (x, matrix), needed, above), None
         rows = above.flatten(0, -2)
-        if needed[1]:
+        if ctx.own.wanted():
             ctx.own.add(rows, x.flatten(0, -2))
         by_x = product(rows, narrowed(matrix, x.dtype)).view(x.shape) if needed[0] else None
         return by_x, None, None

@@ -43,7 +43,8 @@ def folds(norm: nn.Module, x: Float[Tensor, "*batch dim"]) -> TypeGuard[RMSNorm]
 
 def listened_to(module: nn.Module) -> bool:
     """Whether calling a module does more than its forward pass."""
-    return bool(module._forward_hooks or module._forward_pre_hooks)
+    forward = module._forward_hooks or module._forward_pre_hooks
+    return bool(forward or module._backward_hooks or module._backward_pre_hooks)
 
 
 def normalised(x: Tensor, weight: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ def own_operations(x: Tensor) -> bool:
     return torch.backends.cuda.flash_sdp_enabled()
 
 
-def cast_once(x: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq dim"]:
+def cast_once(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Under autocast, in its type already: two matrices would each cast (and keep) it for themselves."""
     return x.to(product_type(x))
 

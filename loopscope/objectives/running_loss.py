@@ -4,8 +4,8 @@ A mean over tokens weighs every token alike, and a placement's share of each exi
 chunk of logits gives its loss and both gradients at once, and is gone: no product is done twice, and the backward pass
 only scales what is kept. The shares need no waiting for later exits, so one gradient of the head's matrix serves all.
 
-Memory: one chunk of logits, one head gradient in fp32 (and a chunk's share of it, where products are narrower), and
-per exit one gradient of its features.
+Memory: one chunk of logits (two where chains are compiled), one head gradient in fp32 (and a chunk's share of it, where
+products are narrower), and per exit one gradient of its features.
 The slow reference, which this equals to rounding, is `token_loss.plain_cross_entropy`.
 """
 
@@ -176,7 +176,7 @@ def _slopes_of_few_(logits: Tensor, targets: Tensor, wider: Tensor, slope: Tenso
 
 def _at_once(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Losses and their slopes by the logits, which stay: only what is written elsewhere becomes one loop."""
-    shares = scratch("shares", logits.shape, logits.dtype)
+    shares = scratch("slopes by logits", logits.shape, logits.dtype)
     highest, total = _shares_(logits, shares)
     own = wide(logits.gather(1, targets)) - highest
     rows = torch.arange(len(targets))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from loopscope import kernels
 from loopscope.model.gated import gated
+from loopscope.model.gathered import gathered
 from loopscope.model.normed import gathered_linear
 from loopscope.model.norms import RMSNorm
 
@@ -58,8 +59,17 @@ def test_a_pass_that_wants_no_weight_leaves_nothing_for_the_next(weights: list[n
     with kernels.step():
         total = ours(x, weights).square().sum()
         torch.autograd.grad(total, [x], retain_graph=True)
+        assert not any(gathered(weight)._sums for weight in weights)
         agree(torch.autograd.grad(total, weights, retain_graph=True), expected)
         agree(torch.autograd.grad(total, weights), expected)
+
+
+def test_tensors_that_share_their_numbers_have_gradients_of_their_own(weights: list[nn.Parameter]) -> None:
+    other, x = [nn.Parameter(weight.data) for weight in weights], states()
+    with kernels.step():
+        total = gated(x, *weights).square().sum() + 3 * gated(x, *other).square().sum()
+        found = torch.autograd.grad(total, [*weights, *other])
+    agree([3 * one for one in found[:3]], found[3:])
 
 
 def test_uses_that_no_loss_reaches_are_not_waited_for(weights: list[nn.Parameter]) -> None:
@@ -138,3 +148,13 @@ def test_narrow_products_by_rows_are_the_product() -> None:
         torch.testing.assert_close(out, found)
     finally:
         torch.set_num_threads(before)
+
+
+def test_shares_are_added_on_any_device() -> None:
+    """A CPU's room and factors stay out of it: the loss adds its head's gradient here wherever it is."""
+    total = torch.ones(3, 4)
+    kernels.add_(total, torch.full((3, 4), 2.0).bfloat16(), 0.25)
+    assert torch.equal(total, torch.full((3, 4), 1.5))
+    elsewhere = torch.ones(3, 4, device="meta")
+    kernels.add_(elsewhere, torch.ones(3, 4, device="meta", dtype=torch.bfloat16), 0.25)
+    assert elsewhere.is_meta

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from loopscope.model.config import ModelConfig
 from loopscope.model.gated import gated
@@ -99,3 +99,28 @@ def test_a_layer_computes_what_its_parts_do_and_spares_what_a_listener_hears() -
     torch.testing.assert_close(heard["attention_norm"], layer.attention_norm(x))
     torch.testing.assert_close(heard["attention"], between - x)
     torch.testing.assert_close(heard["feed_forward"], expected - between)
+
+
+@pytest.mark.parametrize("change", ["identity", "forward hook", "backward hook"])
+def test_a_layers_dropout_may_be_another_module_or_be_heard(change: str) -> None:
+    """It is called then, and not taken into the residual's sum."""
+    torch.manual_seed(0)
+    layer, heard = Layer(ModelConfig(dim=16, heads=2, dropout=0.4)).train(), []
+    layer.attention.dropout = 0.0
+    if change == "identity":
+        layer.dropout = nn.Identity()
+    elif change == "forward hook":
+        layer.dropout.register_forward_hook(lambda module, given, got: heard.append(got))
+    else:
+        layer.dropout.register_full_backward_hook(lambda module, below, above: heard.append(above))
+    x = torch.randn(2, 50, 16).requires_grad_()
+    torch.manual_seed(1)
+    out = layer(x)
+    out.sum().backward()
+    between = x + layer.attention(layer.attention_norm(x))
+    added = layer.feed_forward(layer.feed_forward_norm(between))
+    if change == "identity":
+        torch.testing.assert_close(out, between + added)
+    else:
+        assert len(heard) == 1
+        assert 0.3 < float((out == between).float().mean()) < 0.5

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
-from loopscope.objectives import token_loss
+from loopscope.objectives import running_loss, token_loss
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.objective import Objective, build_objective
 from loopscope.objectives.placements import Dense, Terminal
@@ -55,24 +55,28 @@ def problem(
     shares=st.lists(st.floats(0.1, 3), min_size=1, max_size=4),
     elements=st.integers(1, 400),
     seed=st.integers(0, 2**31),
+    fused=st.booleans(),
 )
-@settings(max_examples=40)
+@settings(max_examples=60)
 def test_equal_in_value_and_every_gradient(
-    batch: int, seq: int, vocab: int, shares: list[float], elements: int, seed: int
+    batch: int, seq: int, vocab: int, shares: list[float], elements: int, seed: int, fused: bool
 ) -> None:
+    """`fused`: as a step runs it whose chains are compiled, but for the compiler."""
     torch.manual_seed(seed)
     exits, matrix, labels = problem(batch, seq, vocab, len(shares))
     results = []
     before, token_loss.CHUNK_ELEMENTS = token_loss.CHUNK_ELEMENTS, elements
+    asked, running_loss.fuses = running_loss.fuses, lambda: fused
     try:
         for function in (plainly, running):
             total, losses = function(exits, matrix, labels, shares)
             gradients = torch.autograd.grad(1.7 * total, [*exits, matrix])
             results.append([total.detach(), *[loss.detach() for loss in losses], *gradients])
     finally:
-        token_loss.CHUNK_ELEMENTS = before
+        token_loss.CHUNK_ELEMENTS, running_loss.fuses = before, asked
     for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=2e-6)
+        # Gradients are sums over exits and tokens: what cancels leaves the rounding of what it was.
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=2e-6 * max(1.0, float(other.abs().max())))
 
 
 def test_second_derivatives_are_right() -> None:
@@ -101,8 +105,10 @@ def test_second_derivatives_of_a_tied_head() -> None:
     assert torch.autograd.gradgradcheck(total, (matrix,))
 
 
-def test_the_value_is_exact_under_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_value_is_exact_under_bf16(fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Logits are bf16 products, as autocast makes them; everything behind them is fp32."""
+    monkeypatch.setattr(running_loss, "fuses", lambda: fused)
     monkeypatch.setattr(token_loss, "CHUNK_ELEMENTS", 100)
     torch.manual_seed(0)
     exits, matrix, labels = problem(2, 16, 30, 2)
@@ -135,6 +141,18 @@ def test_far_logits_give_the_right_loss_and_no_denormal_number() -> None:
     assert run.slope.abs()[run.slope != 0].min() > 1e-27 > tiny
     softmax = F.linear(features, matrix).softmax(-1)
     assert ((softmax > 0) & (softmax < tiny)).any()  # the plain way does meet them
+
+
+def test_far_logits_in_one_loop() -> None:
+    """The same where chains are compiled: labels further below the largest than anything is raised to."""
+    torch.manual_seed(0)
+    logits, targets = 60 * torch.randn(50, 40), torch.randint(40, (50, 1))
+    losses, slopes = running_loss._at_once(logits, targets)
+    expected = F.cross_entropy(logits, targets[:, 0], reduction="none")
+    assert float(expected.max()) > 100
+    torch.testing.assert_close(losses, expected)
+    torch.testing.assert_close(slopes, logits.softmax(-1) - F.one_hot(targets[:, 0], 40))
+    assert slopes.abs()[slopes != 0].min() > torch.finfo(torch.float32).tiny
 
 
 def losses_of(objective: Objective, model: LoopedTransformer, ids: torch.Tensor) -> list[torch.Tensor]:

@@ -173,7 +173,7 @@ def test_compiled_kernels_agree_and_a_drawn_depth_compiles_nothing(
     first, *later = found["graphs"]
     assert first >= 4  # they are compiled: products and slopes of the feed-forward, norms, the loss
     assert later == [first] * 7
-    assert 0 < found["with_dropout"] < 1e-5
+    assert 0 < found["with_dropout"] < (1e-5 if precision == "fp32" else 0.02)
 
 
 @pytest.mark.slow
