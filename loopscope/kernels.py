@@ -1,8 +1,8 @@
 """What a training step's operations on a CPU are made of: chains of passes, products, and what a step keeps for them.
 
 Chains are element-wise passes over activations. Hundreds of passes over memory lie between the matrix products of a
-step; where it asks for it, `torch.compile` makes one loop of each chain. It needs a C++ compiler, and a second or so for
-each chain, once a machine. Whole layers gain nothing on a CPU, because attention with dropout is slower there than
+step; where it asks for it, `torch.compile` makes one loop of each chain. It needs a C++ compiler, and a second or so
+for each chain, once a machine. Whole layers gain nothing on a CPU, because attention with dropout is slower there than
 `model.attend`'s. Outside `in_one_loop`, chains run as PyTorch runs them.
 """
 
