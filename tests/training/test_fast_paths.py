@@ -243,8 +243,7 @@ def faults():
     several = [torch.ones(2**24) for _ in range(3)]
     del several
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-faults(), faults()
-print(asked, faults())
+print(asked, [faults() for _ in range(8)][-1])  # the first few leave holes that do not fit
 """
     found = {}
     for what in ("keep", "leave"):
