@@ -1,6 +1,7 @@
 """The steps that `benchmarks.train_step` compares: what each runs, its FLOPs, its memory."""
 
 import argparse
+import ctypes
 import resource
 import time
 from collections.abc import Callable, Sequence
@@ -103,7 +104,13 @@ def peak_memory(name: str, options: argparse.Namespace, device: torch.device) ->
 
 
 def peak_of(work: Callable[[], object]) -> float:
-    """Bytes by which a process's memory rises above what it holds, at most, while it works."""
+    """Bytes by which a process's memory rises above what it holds, at most, while it works.
+
+    What it has freed and not given back is given back first, or work that takes it again would seem to take nothing.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)
     before = _resident()
     Path("/proc/self/clear_refs").write_text("5")  # the kernel's high-water mark starts anew
     work()

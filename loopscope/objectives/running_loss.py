@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from loopscope.kernels import Kernel, add_, fuses, product, scratch
+from loopscope.kernels import Kernel, add_, fuses, product
 from loopscope.objectives import token_loss
 from loopscope.objectives.token_loss import IGNORE_INDEX, plain_cross_entropy
 from loopscope.recurrence import product_type, wide
@@ -58,8 +58,10 @@ class RunningCrossEntropy:
         most = max(1, elements // len(matrix))
         size = -(-len(self.mask) // -(-len(self.mask) // most))  # of equal chunks
         self.logits = self.computed.new_empty(size, len(matrix))
+        self.slopes: Tensor | None = None  # beside them, where chains are compiled
         narrower = wide(self.logits[:0]).dtype != self.logits.dtype
         gathers = narrower and self.gradient is not None
+        # Not touched, and so no memory, where the logits' own room serves.
         self.share = self.computed.new_empty(turned) if gathers else None
         rows = size if matrix.device.type == "cuda" else min(size, ROWS)
         self.wider, self.slope = (wide(self.logits[:0]).new_empty(rows, len(matrix)) for _ in range(2))
@@ -101,7 +103,9 @@ class RunningCrossEntropy:
     def _slopes(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Losses of tokens, and their slopes by the logits, which may be where those were."""
         if fuses() and logits.device.type == "cpu":
-            return _at_once(logits, targets)
+            if self.slopes is None:
+                self.slopes = torch.empty_like(self.logits)
+            return _at_once(logits, targets, self.slopes[: len(logits)])
         return _slopes_(logits, targets, self.wider, self.slope), logits
 
     def _gather(self, rows: Float[Tensor, "tokens dim"], slope: Tensor, share: float) -> None:
@@ -111,8 +115,11 @@ class RunningCrossEntropy:
         if self.share is None:
             torch.addmm(self.gradient, rows, slope, alpha=share, out=self.gradient)
             return
-        product(rows, slope, out=self.share)
-        add_(self.gradient, self.share, share)
+        out = self.share
+        if slope.data_ptr() != self.logits.data_ptr() and self.logits.numel() >= out.numel():
+            out = self.logits.view(-1)[: out.numel()].view(out.shape)  # whose logits nobody needs any more
+        product(rows, slope, out=out)
+        add_(self.gradient, out, share)
 
 
 class _AddExit(torch.autograd.Function):
@@ -174,9 +181,8 @@ def _slopes_of_few_(logits: Tensor, targets: Tensor, wider: Tensor, slope: Tenso
     return losses.squeeze(1)
 
 
-def _at_once(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Losses and their slopes by the logits, which stay: only what is written elsewhere becomes one loop."""
-    shares = scratch("slopes by logits", logits.shape, logits.dtype)
+def _at_once(logits: Tensor, targets: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+    """Losses, and in `shares` their slopes by the logits: only what is written elsewhere becomes one loop."""
     highest, total = _shares_(logits, shares)
     own = wide(logits.gather(1, targets)) - highest
     rows = torch.arange(len(targets))
