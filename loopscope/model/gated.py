@@ -97,12 +97,13 @@ def _silu_slopes(opened: Tensor, raised: Tensor, by_inner: Tensor) -> tuple[Tens
 
 
 def _silu_slopes_formula(opened: Tensor, raised: Tensor, by_inner: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    kind = opened.dtype
+    kind, by_opened = opened.dtype, by_inner
     opened, raised, by_inner = wide(opened), wide(raised), wide(by_inner)
     share = torch.sigmoid(opened)
     silu = opened * share
-    by_opened = by_inner * raised * share * (1 + opened - silu)
-    return (silu * raised).to(kind), by_opened.to(kind), (silu * by_inner).to(kind)
+    inner, by_raised = (silu * raised).to(kind), (silu * by_inner).to(kind)
+    by_opened.copy_((by_inner * raised * share * (1 + opened - silu)).to(kind))
+    return inner, by_opened, by_raised
 
 
 def _silu_product_formula(opened: Tensor, raised: Tensor) -> Tensor:
