@@ -59,7 +59,7 @@ class DroppedAttention(torch.autograd.Function):
         for heads in _groups(query):
             dropped, slope = (one[: heads.stop - heads.start] for one in (square, slopes))
             inputs = query[heads], key[heads], value[heads], above[heads]
-            weighing.backward(*inputs, dropped, slope, heads.start)
+            weighing.backward(inputs, dropped, slope, heads.start)
             torch.bmm(slope, key[heads], out=by_query[heads])
             torch.bmm(slope.transpose(1, 2), query[heads], out=by_key[heads])
             torch.bmm(dropped.transpose(1, 2), above[heads], out=by_value[heads])

@@ -141,10 +141,10 @@ class Layer(nn.Module):
         drops: bool = False,
     ) -> Tensor:
         added = branch(hidden, loop, norm=None if self.placement == "post" else norm)
-        if self.placement == "pre" and self.gain == 1:
-            alone = not drops or (type(self.dropout) is Dropout and not listened_to(self.dropout))
-            share = self.dropout.p if drops and alone else 0.0
-            if alone and joins(hidden, added, share):
+        known = not drops or (type(self.dropout) is Dropout and not listened_to(self.dropout))
+        if self.placement == "pre" and self.gain == 1 and known:
+            share = self.dropout.p if drops else 0.0
+            if joins(hidden, added, share):
                 return join(hidden, added, share)
         if drops:
             added = self.dropout(added)

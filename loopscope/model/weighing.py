@@ -61,6 +61,10 @@ weigh_ = Kernel(_weigh_, _weigh_)
 weigh_back_ = Kernel(_weigh_back_, _weigh_back_)
 
 
+Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Queries, keys and values of heads, and the gradient of what their weights mix."""
+
+
 class ByPasses:
     """Weights of heads, in order from the first, by PyTorch's operations.
 
@@ -95,15 +99,13 @@ class ByPasses:
 
     def backward(
         self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        above: Tensor,
+        inputs: Inputs,
         dropped: Float[Tensor, "heads seq seq"],
         slope: Float[Tensor, "heads seq seq"],
         head: int,
     ) -> None:
-        """The same again, and the slope by scores; `above` is the gradient of what the weights mix."""
+        """The same again, and the slope by scores."""
+        query, key, value, above = inputs
         for rows, seen in self.parts:
             weights = self._weights(query, key, rows, seen)
             mask = self.masks.draw(weights)
@@ -149,15 +151,13 @@ class ByPlace:
 
     def backward(
         self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        above: Tensor,
+        inputs: Inputs,
         dropped: Float[Tensor, "heads seq seq"],
         slope: Float[Tensor, "heads seq seq"],
         head: int,
     ) -> None:
-        """The same again, and the slope by scores; `above` is the gradient of what the weights mix."""
+        """The same again, and the slope by scores."""
+        query, key, value, above = inputs
         torch.bmm(query, key.transpose(1, 2), out=dropped)
         torch.bmm(above, value.transpose(1, 2), out=slope)
         for rows, seen in self.parts:

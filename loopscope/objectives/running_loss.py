@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from loopscope.kernels import Kernel, add_, fuses, product
+from loopscope.kernels import Kernel, add_, fuses, product, turned
 from loopscope.objectives import token_loss
 from loopscope.objectives.token_loss import IGNORE_INDEX, plain_cross_entropy
 from loopscope.recurrence import product_type, wide
@@ -51,8 +51,8 @@ class RunningCrossEntropy:
         self.computed = matrix.detach().to(product_type(matrix))
         # As wide as the value: every chunk's share is added in full. [dim vocab], because a product of chunks' columns
         # is twice as fast along the longer side: 3.2 ms against 5.8 for 419 tokens of 20,000 in bf16 on two cores.
-        turned = matrix.shape[::-1]
-        self.gradient = wide(matrix[:0].detach()).new_zeros(turned) if matrix.requires_grad else None
+        shape = matrix.shape[::-1]
+        self.gradient = wide(matrix[:0].detach()).new_zeros(shape) if matrix.requires_grad else None
         self.total: Tensor | None = None
         elements = token_loss.CHUNK_ELEMENTS * (ON_CUDA if matrix.device.type == "cuda" else 1)
         most = max(1, elements // len(matrix))
@@ -62,7 +62,7 @@ class RunningCrossEntropy:
         narrower = wide(self.logits[:0]).dtype != self.logits.dtype
         gathers = narrower and self.gradient is not None
         # Not touched, and so no memory, where the logits' own room serves.
-        self.share = self.computed.new_empty(turned) if gathers else None
+        self.share = self.computed.new_empty(shape) if gathers else None
         rows = size if matrix.device.type == "cuda" else min(size, ROWS)
         self.wider, self.slope = (wide(self.logits[:0]).new_empty(rows, len(matrix)) for _ in range(2))
 
@@ -111,7 +111,7 @@ class RunningCrossEntropy:
     def _gather(self, rows: Float[Tensor, "tokens dim"], slope: Tensor, share: float) -> None:
         """gradient += share × rowsᵀ · slope, added in the gradient's own width."""
         assert self.gradient is not None
-        rows = rows.T.contiguous()
+        rows = turned(rows)
         if self.share is None:
             torch.addmm(self.gradient, rows, slope, alpha=share, out=self.gradient)
             return
