@@ -21,9 +21,9 @@ import torch
 import loopscope
 from benchmarks.environment import environment, finish, table
 from loopscope.audit.expansion import expansion
+from loopscope.config.recipes import recipe
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.objective import build_objective
-from loopscope.recipes import recipe
 from loopscope.recurrence import unroll
 from loopscope.training.hardware import resolve_precision
 from loopscope.training.optim import build_optimizer

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from benchmarks.environment import MEBI, elsewhere, environment, finish, table
 from benchmarks.steps import peak_of
-from loopscope.evaluation.depth_curve import depth_curves
+from loopscope.config.recipes import recipe
+from loopscope.evaluation.depth.curve import depth_curves
 from loopscope.model.looped import LoopedTransformer
-from loopscope.recipes import recipe
 from loopscope.recurrence import unroll
 
 Curve = Callable[[], list[float]]

@@ -16,14 +16,14 @@ import argparse
 import torch
 
 from benchmarks.environment import environment, finish, table
-from loopscope.evaluation.exit_curves import Sweep, exits_at
-from loopscope.evaluation.exit_record import record_exits
-from loopscope.evaluation.exit_rules import build_rule
-from loopscope.evaluation.exit_rules.base import AbstractExitRule
-from loopscope.evaluation.exit_speed import measure_speed
-from loopscope.model.cost import forward_flops
+from loopscope.config.recipes import recipe
+from loopscope.evaluation.exits.curves import Sweep, exits_at
+from loopscope.evaluation.exits.record import record_exits
+from loopscope.evaluation.exits.rules import build_rule
+from loopscope.evaluation.exits.rules.base import AbstractExitRule
+from loopscope.evaluation.exits.speed import measure_speed
 from loopscope.model.looped import LoopedTransformer
-from loopscope.recipes import recipe
+from loopscope.plan.parameters import forward_flops
 
 RULES = ("logit-margin", "shortlist-margin", "direction-step")
 """Whole logits, a few of them, none."""

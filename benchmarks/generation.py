@@ -23,18 +23,18 @@ import torch
 from torch import Tensor
 
 from benchmarks.environment import environment, finish, table
-from loopscope.evaluation.exit_rules import AbstractExitRule, build_rule
-from loopscope.generating import exit_rule
+from loopscope.config.recipes import recipe
+from loopscope.evaluation.exits.rules import AbstractExitRule, build_rule
 from loopscope.generation.decode import generate, make_steps
 from loopscope.generation.forced import Forced, force
 from loopscope.generation.missing import STRATEGIES
 from loopscope.generation.settings import Settings
 from loopscope.generation.stopping import Stopping
-from loopscope.held_out import HeldOut, held_out
-from loopscope.recipes import recipe
+from loopscope.jobs.generate import exit_rule
+from loopscope.jobs.opened import open_subject
+from loopscope.jobs.text import HeldOut, held_out
+from loopscope.jobs.train import execute
 from loopscope.recurrence import AbstractLoopedLM
-from loopscope.run import execute
-from loopscope.subject import open_subject
 
 
 def main() -> None:

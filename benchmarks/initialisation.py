@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 
 from benchmarks.environment import environment, table
 from loopscope.audit.expansion import fit
+from loopscope.jobs.study import run_study
 from loopscope.results import RunResult, to_json
-from loopscope.study import run_study
 
 STARTS = ("published", "scaled")
 COLORS = {"published": "#d55e00", "scaled": "#0072b2"}

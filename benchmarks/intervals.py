@@ -18,9 +18,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from benchmarks.environment import environment, finish, table
-from loopscope.evaluation.bootstrap import over_both
-from loopscope.evaluation.paired import Spread, spread
-from loopscope.evaluation.student import quantile
+from loopscope.evaluation.statistics.bootstrap import over_both
+from loopscope.evaluation.statistics.paired import Spread, spread
+from loopscope.results.student_t import quantile
 
 WINDOWS, NOISE = 100, 0.3
 REPEATS, BOOTSTRAPS = 4_000, 400

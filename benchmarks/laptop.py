@@ -15,8 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.environment import environment
-from loopscope.auditing import AUDIT
-from loopscope.evaluation.student import over_seeds
+from loopscope.jobs.study import condition_folder
 from loopscope.results import (
     Calibration,
     Comparison,
@@ -27,7 +26,8 @@ from loopscope.results import (
     load_comparison,
     load_evaluation,
 )
-from loopscope.study import condition_folder
+from loopscope.results.layout import AUDIT
+from loopscope.results.student_t import over_seeds
 
 CONDITIONS = (
     *("dense/rmsnorm", "dense/raw", "dense/final-only", "dense/rmsnorm+penalty", "terminal/rmsnorm"),

@@ -20,12 +20,12 @@ from typing import Any
 import torch
 
 from benchmarks.environment import environment, finish, table
+from loopscope.config.recipes import recipe
 from loopscope.model.looped import LoopedTransformer
+from loopscope.monitor.monitor import ScaleMonitor
 from loopscope.objectives.objective import build_objective
-from loopscope.recipes import recipe
 from loopscope.recurrence import unroll
 from loopscope.training.hardware import resolve_precision
-from loopscope.training.monitor import ScaleMonitor
 from loopscope.training.optim import build_optimizer
 
 BATCHES = {"laptop": 16, "published-44m": 4}

@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 
 from benchmarks.environment import environment, finish, table
-from loopscope.evaluation.exit_curves import exits_at, thresholds
-from loopscope.evaluation.exit_record import record_exits
-from loopscope.evaluation.exit_rules import LogitMargin, ShortlistMargin, Sizes
-from loopscope.held_out import held_out
+from loopscope.evaluation.exits.curves import exits_at, thresholds
+from loopscope.evaluation.exits.record import record_exits
+from loopscope.evaluation.exits.rules import LogitMargin, ShortlistMargin, Sizes
+from loopscope.jobs.opened import open_subject
+from loopscope.jobs.text import held_out
 from loopscope.results.evaluations import Unit
-from loopscope.subject import open_subject
 
 UNITS: tuple[Unit, ...] = ("sequence", "token")
 

@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from benchmarks.baseline import PlainLooped, plain_loss, plain_optimizer
-from loopscope.config import RunConfig
+from loopscope.config.recipes import recipe
+from loopscope.config.run_config import RunConfig
+from loopscope.guards import device_of, wait
 from loopscope.model.config import ModelConfig
-from loopscope.model.cost import cost, training_flops
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.objective import build_objective
-from loopscope.recipes import recipe
-from loopscope.recurrence import device_of, wait
-from loopscope.training.compiled import WORTH_COMPILING, compile_layers, in_one_loop
+from loopscope.plan.parameters import cost, training_flops
+from loopscope.training.compile import WORTH_COMPILING, compile_layers, in_one_loop
 from loopscope.training.hardware import Precision
-from loopscope.training.memory import keep_freed_memory
+from loopscope.training.malloc import keep_freed_memory
 from loopscope.training.optim import build_optimizer
 from loopscope.training.step import TrainingStep
 

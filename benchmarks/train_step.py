@@ -11,7 +11,7 @@ of its own. Figures are medians over the rounds, of ratios within a round.
 On a CPU each kind lives in a process of its own, and only one works at a time: how much the plain way pays for memory
 depends on what else has grown its process's heap, and a user has one way or the other in a process, never both. Memory
 is the peak of a step above weights and optimizer state, again each in its own process; looped against unlooped, with
-them. MFU is the model's FLOPs (`model.cost`) per second over the best product of large matrices, measured afterwards.
+them. MFU is the model's FLOPs (`plan.flops`) per second over the best product of large matrices, measured afterwards.
 """
 
 import argparse
@@ -24,9 +24,9 @@ import torch
 from benchmarks.environment import MEBI, again, elsewhere, environment, finish, table
 from benchmarks.steps import KINDS, Kind, Step, build, peak_memory
 from benchmarks.workers import serve, workers
-from loopscope.recipes import recipe
+from loopscope.config.recipes import recipe
 from loopscope.training.hardware import resolve_device, resolve_precision
-from loopscope.training.speed import matmul_peak
+from loopscope.training.throughput import matmul_peak
 
 COMPILE: dict[str, bool | str] = {"auto": "auto", "on": True, "off": False}
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from loopscope import audit as audit
-    from loopscope.generating import generate as generate
-    from loopscope.interop.external.families import adapt as adapt
-    from loopscope.interop.external.wrap import wrap as wrap
+    from loopscope.interop.foreign.adapt import adapt as adapt
+    from loopscope.interop.foreign.wrap import wrap as wrap
     from loopscope.interop.load import load as load
+    from loopscope.jobs.generate import generate as generate
     from loopscope.recurrence import AbstractLoopedLM as AbstractLoopedLM
     from loopscope.recurrence import LoopState as LoopState
     from loopscope.recurrence import unroll as unroll
@@ -28,9 +28,9 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "load": "loopscope.interop.load",
-    "adapt": "loopscope.interop.external.families",
-    "wrap": "loopscope.interop.external.wrap",
-    "generate": "loopscope.generating",
+    "adapt": "loopscope.interop.foreign.adapt",
+    "wrap": "loopscope.interop.foreign.wrap",
+    "generate": "loopscope.jobs.generate",
     "unroll": "loopscope.recurrence",
     "LoopState": "loopscope.recurrence",
     "AbstractLoopedLM": "loopscope.recurrence",

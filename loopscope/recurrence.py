@@ -8,8 +8,8 @@ with the number of loops. Stopping early is a `break`.
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Generator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from loopscope.past import AbstractPast, Part
+from loopscope.kv_cache import AbstractPast, Part
 
 
 @dataclass(frozen=True)
@@ -221,17 +221,6 @@ def _recording(on: bool) -> AbstractContextManager[object]:
     return nullcontext() if on else torch.no_grad()
 
 
-def device_of(model: nn.Module) -> torch.device:
-    """Where the model computes: its first parameter's device; the CPU for one without parameters."""
-    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-
-
-def wait(device: torch.device) -> None:
-    """Let an accelerator finish what was queued."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-
-
 @torch.no_grad()
 def vocabulary_size(model: AbstractLoopedLM, like: Int[Tensor, "batch seq"]) -> int:
     """How many ids the model has, asked with one token of the id 0, which every model has, through one loop.
@@ -241,18 +230,6 @@ def vocabulary_size(model: AbstractLoopedLM, like: Int[Tensor, "batch seq"]) -> 
     """
     (state,) = unroll(model, torch.zeros_like(like[:1, :1]), 1)
     return state.logits().shape[-1]
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and every part's own mode afterwards."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def check_loops(loops: Any) -> int:
@@ -274,26 +251,3 @@ def check_input_ids(input_ids: Tensor) -> None:
         )
     if input_ids.dtype not in (torch.int64, torch.int32):
         raise ValueError(f"input_ids has dtype {input_ids.dtype}; token ids must be int64 or int32")
-
-
-def scale(hidden: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq"]:
-    """s_k: root mean square over `dim`, in fp32 or wider."""
-    return wide(hidden).square().mean(dim=-1).sqrt()
-
-
-def l2_norm(hidden: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq"]:
-    """L2 norm over `dim`, in fp32 or wider: s_k times the square root of dim."""
-    return torch.linalg.vector_norm(wide(hidden), dim=-1)
-
-
-def product_type(x: Tensor) -> torch.dtype:
-    """What a product with x is computed in: autocast's type where that is on, else its own."""
-    kind = x.device.type
-    if torch.is_autocast_enabled(kind) and x.dtype != torch.float64:  # which autocast leaves alone
-        return torch.get_autocast_dtype(kind)
-    return x.dtype
-
-
-def wide(tensor: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """At least fp32: what losses and scales are measured in, whatever the model computes in."""
-    return tensor if tensor.dtype == torch.float64 else tensor.float()

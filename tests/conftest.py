@@ -15,12 +15,17 @@ from jaxtyping import install_import_hook
 CHECKED = [
     f"loopscope.{part}"
     for part in (
-        "past",
+        "kv_cache",
+        "numerics",
+        "guards",
         "recurrence",
+        "ops",
         "model",
         "objectives",
         "data",
         "training",
+        "monitor",
+        "jobs",
         "audit",
         "evaluation",
         "generation",
@@ -60,6 +65,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Callable[..., int]:
     """Runs `loopscope …` in this process, with a cache of its own; gives the exit status."""
-    from tests.shared import run_command
+    from tests.fixtures import run_command
 
     return partial(run_command, monkeypatch)

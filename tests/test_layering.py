@@ -113,10 +113,10 @@ def modules_after(code: str) -> set[str]:
         "import loopscope",
         "import loopscope.cli",
         "import loopscope.results",
-        "import loopscope.config, loopscope.recipes",
-        "import loopscope.catalogue, loopscope.commands.recipes; loopscope.catalogue.catalogue()",
-        "import loopscope.static_audit, loopscope.commands.audit_text, loopscope.commands.audit",
-        "import loopscope.report.page, loopscope.report.figures",
+        "import loopscope.config, loopscope.config.recipes",
+        "import loopscope.plan.catalogue, loopscope.cli.recipes; loopscope.plan.catalogue.catalogue()",
+        "import loopscope.plan.static_audit, loopscope.cli.audit_print, loopscope.cli.audit",
+        "import loopscope.report.page, loopscope.report.plots.figure",
     ],
 )
 def test_light_parts_never_load_torch(code: str) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from loopscope import cli
-from loopscope.training.monitor import ScaleWarning
-from tests.shared import run_command
+from loopscope.monitor.monitor import ScaleWarning
+from tests.fixtures import run_command
 
 ROOT = Path(__file__).parent.parent
 TINY = [

@@ -5,15 +5,8 @@ import torch
 from torch import Tensor, nn
 
 import loopscope
-from loopscope.recurrence import (
-    AbstractLoopedLM,
-    LoopContext,
-    check_input_ids,
-    check_loops,
-    l2_norm,
-    scale,
-    unroll,
-)
+from loopscope.numerics import l2_norm, scale
+from loopscope.recurrence import AbstractLoopedLM, LoopContext, check_input_ids, check_loops, unroll
 
 
 class LinearCore(AbstractLoopedLM):

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from loopscope.recurrence import LoopState, l2_norm, scale, wide
+from loopscope.numerics import l2_norm, scale, wide
+from loopscope.recurrence import LoopState
 from loopscope.results import Carry
 
 LARGE = 1000.0

@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from loopscope.recurrence import AbstractLoopedLM, LoopState, l2_norm, unroll
+from loopscope.numerics import l2_norm
+from loopscope.recurrence import AbstractLoopedLM, LoopState, unroll
 from loopscope.results import LoopDynamics
 
 ITERATIONS = 16

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from loopscope.recurrence import AbstractLoopedLM, l2_norm, scale, unroll, wide
+from loopscope.numerics import l2_norm, scale, wide
+from loopscope.recurrence import AbstractLoopedLM, unroll
 from loopscope.results import Expansion, Fit
 
 

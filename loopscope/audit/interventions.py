@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from loopscope.numerics import l2_norm, scale
 from loopscope.objectives.token_loss import IGNORE_INDEX, chunked_cross_entropy
-from loopscope.recurrence import LoopState, l2_norm, scale, unroll_from
+from loopscope.recurrence import LoopState, unroll_from
 from loopscope.results import Clamped
 
 FACTORS = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)

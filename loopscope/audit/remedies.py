@@ -14,9 +14,9 @@ from torch import Tensor
 
 from loopscope.audit.carry import carries
 from loopscope.audit.interventions import exit_losses
+from loopscope.audit.patched_model import NormBetweenLoops, Raw, RawBeforeLast, Wrapped
 from loopscope.audit.verdict import loop_verdicts, model_verdict
 from loopscope.audit.visibility import direct_visibility, grown_visibility, loop_visibility
-from loopscope.audit.wrapped import NormBetweenLoops, Raw, RawBeforeLast, Wrapped
 from loopscope.objectives.objective import Objective
 from loopscope.objectives.penalties import NormPenalty
 from loopscope.recurrence import AbstractLoopedLM, LoopState, unroll

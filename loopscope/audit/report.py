@@ -7,17 +7,18 @@ import torch
 from torch import Tensor
 
 from loopscope.audit.carry import carries
-from loopscope.audit.checks import check_audit, in_fp32, notes_on
 from loopscope.audit.dynamics import dynamics
 from loopscope.audit.expansion import expansion
+from loopscope.audit.input_checks import check_audit, in_fp32, notes_on
 from loopscope.audit.interventions import final_scale_sweep, radial_clamp, rescaled
 from loopscope.audit.remedies import try_remedies
 from loopscope.audit.tokens import token_norms
 from loopscope.audit.verdict import loop_verdicts, model_verdict, why
 from loopscope.audit.visibility import readout_visibility, visibility
+from loopscope.guards import evaluating
 from loopscope.objectives.objective import Objective
 from loopscope.objectives.placements import Dense
-from loopscope.recurrence import AbstractLoopedLM, LoopState, evaluating, unroll
+from loopscope.recurrence import AbstractLoopedLM, LoopState, unroll
 from loopscope.results import AuditReport
 
 BEYOND = 4

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from jaxtyping import Float
 from torch import Tensor
 
-from loopscope.recurrence import LoopState, l2_norm, wide
+from loopscope.numerics import l2_norm, wide
+from loopscope.recurrence import LoopState
 from loopscope.results import TokenNorms
 
 TOP = 0.01

@@ -16,9 +16,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from loopscope.numerics import l2_norm, wide
 from loopscope.objectives.objective import Objective
 from loopscope.objectives.token_loss import IGNORE_INDEX, chunked_cross_entropy
-from loopscope.recurrence import AbstractLoopedLM, LoopState, l2_norm, unroll, wide
+from loopscope.recurrence import AbstractLoopedLM, LoopState, unroll
 from loopscope.results import LoopVisibility, Radial
 
 GROWN = 30.0

@@ -16,16 +16,11 @@ from loopscope.generation.cached import CachedSteps
 from loopscope.generation.missing import check_missing
 from loopscope.generation.padding import to_the_right
 from loopscope.generation.sampling import Sampler
-from loopscope.generation.settings import (
-    Settings,
-    check_prompts,
-    check_settings,
-    check_vocabulary,
-    reading,
-)
+from loopscope.generation.settings import Settings, check_prompts, check_settings, check_vocabulary, reading
 from loopscope.generation.steps import AbstractSteps, RecomputedSteps
 from loopscope.generation.stopping import Ending, Reason
-from loopscope.recurrence import AbstractLoopedLM, device_of
+from loopscope.guards import device_of
+from loopscope.recurrence import AbstractLoopedLM
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from loopscope.generation.decode import make_steps
-from loopscope.generation.settings import (
-    Settings,
-    check_prompts,
-    check_settings,
-    check_vocabulary,
-    reading,
-)
-from loopscope.recurrence import AbstractLoopedLM, device_of, wide
+from loopscope.generation.settings import Settings, check_prompts, check_settings, check_vocabulary, reading
+from loopscope.guards import device_of
+from loopscope.numerics import wide
+from loopscope.recurrence import AbstractLoopedLM
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from loopscope.recurrence import wide
+from loopscope.numerics import wide
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from loopscope.past import Slot
+from loopscope.kv_cache import Slot
 
 Columns = slice | Tensor
 """Where the tokens of a call are: the same columns for every row, or places `[rows seq]` of each row's own."""

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from loopscope.generation.store import Columns, Store
-from loopscope.past import AbstractPast, Seen, Slot
+from loopscope.kv_cache import AbstractPast, Seen, Slot
 
 Made = TypeVar("Made")
 Complete = Callable[[Slot, Int[Tensor, " rows"] | None], None]

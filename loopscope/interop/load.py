@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from loopscope.interop.native import CONFIG, WEIGHTS, load_model
+from loopscope.interop.model_folder import load_model
 from loopscope.interop.published import read_published
 from loopscope.recurrence import AbstractLoopedLM
+from loopscope.results.layout import CONFIG, WEIGHTS
 
 
 def load(path: str | Path) -> AbstractLoopedLM:

@@ -15,7 +15,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from loopscope.interop.native import check_state
+from loopscope.interop.model_folder import check_state
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
 

@@ -3,20 +3,17 @@
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from loopscope.model.adapters import apply, linear
-from loopscope.model.attend import attend
+from loopscope.kv_cache import AbstractPast, Memory
 from loopscope.model.config import ModelConfig
-from loopscope.model.consistency import rotated_channels
-from loopscope.model.normed import project
-from loopscope.model.norms import RMSNorm
-from loopscope.model.values import GATE_CHANNELS, with_values
-from loopscope.past import AbstractPast, Memory
-from loopscope.recurrence import wide
-
-ROTARY_BASE = 10_000.0
+from loopscope.model.config.checks import rotated_channels
+from loopscope.model.linear import apply, linear, project
+from loopscope.model.rotary import angles_at, rotary_angles, rotate
+from loopscope.model.value_embeddings import GATE_CHANNELS, with_values
+from loopscope.ops.attention import attend
+from loopscope.ops.rms_norm import RMSNorm
 
 
 class CausalSelfAttention(nn.Module):
@@ -149,36 +146,3 @@ def window_mask(seq: int, window: int, device: torch.device) -> Bool[Tensor, "se
     place = torch.arange(seq, device=device)
     distance = place[:, None] - place[None, :]
     return (distance >= 0) & (distance < window)
-
-
-def rotary_angles(
-    seq: int, head: int, device: torch.device, base: float = ROTARY_BASE, scaling: float = 1.0
-) -> tuple[Float[Tensor, "seq half"], Float[Tensor, "seq half"]]:
-    """Cosines and sines of Su et al., "RoFormer" (arXiv 2104.09864), in fp32, for positions 0..seq-1.
-
-    Args:
-        head: channels that turn.
-        scaling: what positions are divided by (Chen et al., position interpolation, arXiv 2306.15595).
-    """
-    place = torch.arange(seq, device=device)
-    return angles_at(place, head, base, scaling)
-
-
-def angles_at(
-    places: Int[Tensor, "... seq"], head: int, base: float = ROTARY_BASE, scaling: float = 1.0
-) -> tuple[Float[Tensor, "... seq half"], Float[Tensor, "... seq half"]]:
-    """`rotary_angles` at any positions."""
-    frequency = base ** (-torch.arange(0, head, 2, device=places.device, dtype=torch.float32) / head)
-    place = places.float()
-    angle = (place if scaling == 1 else place / scaling)[..., None] * frequency
-    return angle.cos(), angle.sin()
-
-
-def rotate(
-    x: Float[Tensor, "batch heads seq head"],
-    cos: Float[Tensor, "... seq half"],
-    sin: Float[Tensor, "... seq half"],
-) -> Float[Tensor, "batch heads seq head"]:
-    """Rotate channel pairs (i, i + half) by their position's angle; keeps the dtype and every norm."""
-    first, second = wide(x).chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)

@@ -7,12 +7,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from loopscope.model.adapters import apply, is_plain, linear
 from loopscope.model.config import ModelConfig
-from loopscope.model.gated import gated
-from loopscope.model.normed import project
-from loopscope.model.norms import folds
-from loopscope.model.own import cast_once, own_operations
+from loopscope.model.linear import apply, linear, project
+from loopscope.ops.dispatch import cast_once, is_plain, own_operations
+from loopscope.ops.rms_norm import folds
+from loopscope.ops.swiglu import gated
 
 
 class SwiGLU(nn.Module):

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from loopscope.model.config import ModelConfig
-from loopscope.model.layers import Layer, initial_beta
+from loopscope.model.layer import Layer, initial_beta
 
 STANDARD_DEVIATION = 0.02
 

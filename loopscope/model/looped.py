@@ -15,18 +15,18 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from loopscope.kv_cache import AbstractPast, Memory, Part, Slot
 from loopscope.model.carries import DecayCarry, build_carries, share_norm
 from loopscope.model.config import ModelConfig
-from loopscope.model.dropout import Dropout
 from loopscope.model.init import initialise
+from loopscope.model.initial_state import random_start
 from loopscope.model.injections import build_injection
-from loopscope.model.layers import Layer
+from loopscope.model.layer import Layer
 from loopscope.model.loop_embedding import build_loop_embedding
-from loopscope.model.norms import RMSNorm
 from loopscope.model.readouts import build_readout
-from loopscope.model.start import random_start
-from loopscope.model.values import ValueEmbeddings
-from loopscope.past import AbstractPast, Memory, Part, Slot
+from loopscope.model.value_embeddings import ValueEmbeddings
+from loopscope.ops.dropout import Dropout
+from loopscope.ops.rms_norm import RMSNorm
 from loopscope.recurrence import AbstractLoopedLM, LoopContext
 
 

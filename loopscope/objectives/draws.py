@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from loopscope.objectives.schedules import DepthConfig
+from loopscope.objectives.depth_config import DepthConfig
 
 _STREAM = 0xDE97  # keeps these draws apart from every other use of (seed, step)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from loopscope.objectives.random_state import RandomState
+from loopscope.guards import RandomState
 from loopscope.objectives.token_loss import Head
 from loopscope.recurrence import LoopState
 

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from loopscope.numerics import wide
 from loopscope.objectives.placements import AbstractPlacement, Reading, mean_over
-from loopscope.recurrence import wide
 
 
 class GateImprovement(AbstractPlacement):

@@ -15,9 +15,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from loopscope.guards import RandomState
+from loopscope.numerics import wide
 from loopscope.objectives.extras import AbstractCollector, AbstractExtra, TokenLoss
-from loopscope.objectives.random_state import RandomState
-from loopscope.recurrence import LoopState, wide
+from loopscope.recurrence import LoopState
 
 
 class JacobianPenalty(AbstractExtra):

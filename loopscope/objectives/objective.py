@@ -12,10 +12,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from loopscope.guards import RandomState
+from loopscope.numerics import l2_norm, wide
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.extras import AbstractCollector, AbstractExtra, TokenLoss
 from loopscope.objectives.gate_stage import GateImprovement
 from loopscope.objectives.jacobian import JacobianPenalty
+from loopscope.objectives.linear_cross_entropy import RunningCrossEntropy
 from loopscope.objectives.penalties import AbstractPenalty, NormPenalty, ScaleAnchor
 from loopscope.objectives.placements import (
     AbstractPlacement,
@@ -25,11 +28,9 @@ from loopscope.objectives.placements import (
     Terminal,
     mean_over,
 )
-from loopscope.objectives.random_state import RandomState
-from loopscope.objectives.running_loss import RunningCrossEntropy
 from loopscope.objectives.shortcut import ShortcutConsistency
 from loopscope.objectives.token_loss import IGNORE_INDEX, chunked_cross_entropy
-from loopscope.recurrence import LoopState, l2_norm, wide
+from loopscope.recurrence import LoopState
 
 
 @dataclass(frozen=True)

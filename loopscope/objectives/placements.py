@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from loopscope.recurrence import wide
+from loopscope.numerics import wide
 
 
 @dataclass(frozen=True)

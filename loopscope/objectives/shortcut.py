@@ -14,10 +14,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from loopscope.guards import RandomState
+from loopscope.numerics import wide
 from loopscope.objectives.extras import AbstractCollector, AbstractExtra, TokenLoss
 from loopscope.objectives.placements import mean_over
-from loopscope.objectives.random_state import RandomState
-from loopscope.recurrence import LoopState, unroll, wide
+from loopscope.recurrence import LoopState, unroll
 
 
 class ShortcutConsistency(AbstractExtra):

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from loopscope.recurrence import wide
+from loopscope.numerics import wide
 
 IGNORE_INDEX = -100
 """Label of a token that is not counted (PyTorch's and transformers' convention)."""

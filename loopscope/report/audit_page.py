@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from loopscope.report.audits.section import build_section
-from loopscope.report.sheet import origins, page_path, render, write
+from loopscope.report.html import origins, page_path, render, write
 from loopscope.results import AuditedModel
 
 

@@ -6,16 +6,15 @@ from typing import Any
 
 import yaml
 
-from loopscope.report.audits.found import find_audits
 from loopscope.report.audits.section import build_section
-from loopscope.report.evaluations.found import find_evaluations
 from loopscope.report.evaluations.section import build_section as build_evaluations
-from loopscope.report.findings import findings
-from loopscope.report.sheet import origins, page_path, render, write
-from loopscope.report.static import save_hero
-from loopscope.report.statistics import RUNAWAY_DRIFT, RUNAWAY_SIZE, Condition, group
-from loopscope.report.study_figures import build_figures
-from loopscope.report.tables import headline
+from loopscope.report.found import find_audits, find_evaluations
+from loopscope.report.html import origins, page_path, render, write
+from loopscope.report.plots.to_matplotlib import save_hero
+from loopscope.report.study.conditions import RUNAWAY_DRIFT, RUNAWAY_SIZE, Condition, group
+from loopscope.report.study.figures import build_figures
+from loopscope.report.study.findings import findings
+from loopscope.report.study.table import headline
 from loopscope.results import StudyResults, load_results
 
 HERO = ("scale-last-loop", "perplexity-by-loop")

@@ -19,13 +19,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from loopscope.results.layout import OPTIMIZER, WEIGHTS
 from loopscope.training.muon import MuonWithAdamW
 
 Optimizer = torch.optim.Optimizer | MuonWithAdamW
 
 STATE = "state.json"
-WEIGHTS = "model.safetensors"
-OPTIMIZER = "optimizer.safetensors"
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from loopscope.objectives.schedules import DepthConfig
+from loopscope.objectives.depth_config import DepthConfig
 
 
 class TrainingConfig(BaseModel):

@@ -21,19 +21,19 @@ from loopscope.objectives.objective import Loss, Objective
 from loopscope.recurrence import AbstractLoopedLM
 from loopscope.results import Failure, LoopMetrics
 from loopscope.training.checkpoint import Progress, load_checkpoint, newest_checkpoint, save_checkpoint
-from loopscope.training.compiled import compile_layers, in_one_loop
+from loopscope.training.compile import compile_layers, in_one_loop
 from loopscope.training.config import TrainingConfig
+from loopscope.training.finite_watch import FiniteWatch
 from loopscope.training.hardware import resolve_device, resolve_precision
-from loopscope.training.memory import keep_freed_memory
+from loopscope.training.malloc import keep_freed_memory
 from loopscope.training.metrics import MetricsLog
 from loopscope.training.optim import Optimizer, build_optimizer, learning_rate, set_learning_rate
 from loopscope.training.prefetch import Prefetcher, TrainingWindows
 from loopscope.training.progress import ProgressDisplay
-from loopscope.training.run_monitor import build_monitor
-from loopscope.training.speed import FlopsPerToken, Speedometer, matmul_peak
+from loopscope.training.scale_monitor import build_monitor
 from loopscope.training.step import TrainingStep
+from loopscope.training.throughput import FlopsPerToken, Speedometer, matmul_peak
 from loopscope.training.validation import Batches, validate
-from loopscope.training.watch import FiniteWatch
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-METRICS = "metrics.jsonl"
+from loopscope.results.layout import METRICS
 
 
 class MetricsLog:

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from loopscope import kernels
 from loopscope.objectives.depth import unroll_to
 from loopscope.objectives.objective import Loss, Objective
+from loopscope.ops import step_scope
 from loopscope.recurrence import AbstractLoopedLM
 from loopscope.training.config import TrainingConfig
 from loopscope.training.hardware import Precision
@@ -53,7 +53,7 @@ class TrainingStep:
         Args:
             depths: loops to run: one number, or one per sequence.
         """
-        with tf32(self.device), kernels.step(self.in_one_loop):
+        with tf32(self.device), step_scope.step(self.in_one_loop):
             loss = self._accumulate(input_ids, labels, depths)
         norm = clip_gradients_(self.model, self.config.clip)
         self.optimizer.step()

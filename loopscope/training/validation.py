@@ -6,8 +6,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from loopscope.guards import evaluating
+from loopscope.numerics import l2_norm, scale
 from loopscope.objectives.token_loss import IGNORE_INDEX, chunked_cross_entropy
-from loopscope.recurrence import AbstractLoopedLM, evaluating, l2_norm, scale, unroll
+from loopscope.recurrence import AbstractLoopedLM, unroll
 from loopscope.results import LoopMetrics, bits_per_byte, perplexity
 
 Batches = Iterable[tuple[Int[Tensor, "batch seq"], Int[Tensor, "batch seq"]]]

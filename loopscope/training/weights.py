@@ -7,7 +7,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from loopscope.training.checkpoint import STATE, WEIGHTS, newest_checkpoint, verify
+from loopscope.results.layout import WEIGHTS
+from loopscope.training.checkpoint import STATE, newest_checkpoint, verify
 
 TOKENIZER = "tokenizer.json"
 NEW = ("gate.",)

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from loopscope.auditing import audit_subject
-from loopscope.recipes import CONDITIONS, recipe
+from loopscope.config.recipes import CONDITIONS, recipe
+from loopscope.jobs.audit import audit_subject
+from loopscope.jobs.opened import open_subject
+from loopscope.jobs.train import execute
 from loopscope.results import AuditedModel, RunResult
-from loopscope.run import execute
-from loopscope.subject import open_subject
-from tests.shared import VERDICTS
+from tests.fixtures import VERDICTS
 
 
 def trained(condition: str, run: Path, **training: Any) -> tuple[RunResult, AuditedModel]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from loopscope.config import RunConfig
+from loopscope.config.run_config import RunConfig
 from loopscope.data.config import DataConfig, TokenizerConfig
 from loopscope.data.prepare import open_prepared, prepare
 from loopscope.data.tokenizers import FileTokenizer, load_tokenizer, train_tokenizer

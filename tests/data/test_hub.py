@@ -12,7 +12,7 @@ import pytest
 from loopscope.data.config import DataConfig
 from loopscope.data.corpora import build_corpus
 from loopscope.data.corpora.huggingface import check_on_hub
-from loopscope.subject import looks_like_files
+from loopscope.jobs.text import looks_like_files
 
 
 class _Hub(BaseHTTPRequestHandler):

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loopscope.config import parse_config
+from loopscope.config.recipes import recipe
+from loopscope.config.run_config import parse_config
 from loopscope.data.config import DataConfig
 from loopscope.data.source import PreparedTask, open_data
 from loopscope.data.task_config import SETTINGS, TaskConfig
@@ -18,7 +19,6 @@ from loopscope.data.tasks.base import NO_ANSWER
 from loopscope.data.tasks.p_hop import hopped
 from loopscope.data.tasks.windows import held_out
 from loopscope.data.tokenizers import SymbolTokenizer, tokenizer_from_text
-from loopscope.recipes import recipe
 from loopscope.training.loop import TrainingWindows
 
 TASKS: dict[str, dict[str, Any]] = {

@@ -10,11 +10,11 @@ import loopscope
 from loopscope.generation.decode import make_steps
 from loopscope.generation.settings import Settings
 from loopscope.generation.stopping import Stopping
-from loopscope.model.start import random_start
-from loopscope.past import Slot
-from tests.generation.models import VOCABULARY, expect, lively, run
-from tests.model.families import VARIANTS
-from tests.shared import PUBLISHED
+from loopscope.kv_cache import Slot
+from loopscope.model.initial_state import random_start
+from tests.fixtures import PUBLISHED
+from tests.generation.fixtures import VOCABULARY, expect, lively, run
+from tests.model.fixtures import VARIANTS
 
 
 @pytest.mark.parametrize("name", VARIANTS)

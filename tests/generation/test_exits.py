@@ -6,10 +6,10 @@ from torch import Tensor
 
 from loopscope.generation.cached import CachedSteps
 from loopscope.generation.missing import STRATEGIES, Fill, Lazy, Reuse
+from loopscope.kv_cache import Slot
 from loopscope.model.looped import LoopedTransformer
-from loopscope.past import Slot
-from tests.generation.models import Erratic, expect, lively, run
-from tests.model.families import VARIANTS
+from tests.generation.fixtures import Erratic, expect, lively, run
+from tests.model.fixtures import VARIANTS
 
 NEVER, ALWAYS = 2.0, -2.0
 

@@ -8,7 +8,7 @@ from loopscope.generation.forced import force
 from loopscope.generation.settings import Settings
 from loopscope.generation.stopping import Stopping
 from loopscope.recurrence import unroll
-from tests.generation.models import VOCABULARY, Erratic, lively
+from tests.generation.fixtures import VOCABULARY, Erratic, lively
 
 TOKENS = torch.randint(VOCABULARY, (2, 12), generator=torch.Generator().manual_seed(3))
 IDS, LABELS = TOKENS[:, :-1], TOKENS[:, 1:]

@@ -9,7 +9,7 @@ from loopscope.generation.decode import generate, make_steps
 from loopscope.generation.padding import pad, to_the_right
 from loopscope.generation.settings import Settings
 from loopscope.generation.stopping import Stopping
-from tests.generation.models import Erratic, lively, ragged, run
+from tests.generation.fixtures import Erratic, lively, ragged, run
 
 ROWS = st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=6), min_size=1, max_size=4)
 

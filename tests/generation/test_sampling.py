@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from loopscope.generation.sampling import Sampler, Sampling
-from tests.generation.models import lively, ragged, run
+from tests.generation.fixtures import lively, ragged, run
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.5, 0.0, -1.0, -3.0]])
 
@@ -92,8 +92,8 @@ def test_logits_that_are_not_finite_are_refused(bad: float) -> None:
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, float], message: str) -> None:
-    from loopscope.generating import build_settings
     from loopscope.generation.settings import check_settings
+    from loopscope.jobs.generate import build_settings
 
     model = lively()
     with pytest.raises(ValueError, match=message):

@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 import loopscope
-from loopscope.interop.native import load_model, save_model
+from loopscope.interop.model_folder import load_model, save_model
 from loopscope.interop.published import PublishedCheckpoint, read_published, rename_state
+from loopscope.numerics import l2_norm, scale
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.objective import Loss, build_objective
 from loopscope.objectives.placements import exit_probabilities
-from loopscope.recurrence import l2_norm, scale, unroll
-from tests.shared import PUBLISHED
+from loopscope.recurrence import unroll
+from tests.fixtures import PUBLISHED
 
 LOSSES = {
     "per-step": {"placement": "dense"},

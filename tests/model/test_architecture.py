@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from loopscope.model.attention import window_mask
 from loopscope.model.config import ModelConfig
-from loopscope.model.layers import Layer, initial_beta, residual_alpha
+from loopscope.model.layer import Layer, initial_beta, residual_alpha
 from loopscope.model.looped import LoopedTransformer
-from loopscope.recurrence import LoopContext, scale, unroll
-from tests.model.families import TINY, VARIANTS, build
+from loopscope.numerics import scale
+from loopscope.recurrence import LoopContext, unroll
+from tests.model.fixtures import TINY, VARIANTS, build
 
 IDS = torch.randint(61, (2, 9), generator=torch.Generator().manual_seed(7))
 

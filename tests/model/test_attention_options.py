@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from loopscope.model.attention import rotary_angles, rotate
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
+from loopscope.model.rotary import rotary_angles, rotate
 from loopscope.recurrence import unroll
 from loopscope.training.muon import layer_matrices
-from tests.model.families import TINY, build
+from tests.model.fixtures import TINY, build
 
 IDS = torch.randint(61, (2, 9), generator=torch.Generator().manual_seed(7))
 

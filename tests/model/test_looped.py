@@ -4,11 +4,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from loopscope.model.attention import rotary_angles, rotate
+from loopscope.config.recipes import recipe
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
-from loopscope.recipes import recipe
-from loopscope.recurrence import scale, unroll
+from loopscope.model.rotary import rotary_angles, rotate
+from loopscope.numerics import scale
+from loopscope.recurrence import unroll
 
 TINY = {"dim": 32, "layers": 2, "heads": 4, "loops": 3, "vocabulary": 61, "sequence": 16}
 

@@ -10,8 +10,8 @@ from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.depth import draw_depths, unroll_to
+from loopscope.objectives.depth_config import DepthConfig
 from loopscope.objectives.objective import build_objective
-from loopscope.objectives.schedules import DepthConfig
 from loopscope.recurrence import LoopContext, unroll
 
 IDS = torch.arange(24).view(2, 12)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 
 from loopscope.audit.visibility import visibility
-from loopscope.families import FAMILIES
+from loopscope.config.families import FAMILIES
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.config import ObjectiveConfig

@@ -5,12 +5,19 @@ import shutil
 from pathlib import Path
 
 import pytest
-from made_audits import broken_report, make_audit, make_report
-from pages import EVIL, Tags, assert_nothing_breaks_out, assert_offline, drawn_by_browser, figure_data
 
 from loopscope.report.audit_page import write_audit_page
 from loopscope.results import AuditedModel, TokenNorms, audits_from_json, load_audits, to_json
 from loopscope.results.audits import audit_values
+from tests.report.audits.fixtures import broken_report, make_audit, make_report
+from tests.report.fixtures import (
+    EVIL,
+    Tags,
+    assert_nothing_breaks_out,
+    assert_offline,
+    drawn_by_browser,
+    figure_data,
+)
 
 KEYS = {
     "audit-blind-corner",

@@ -8,13 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_run, make_study
-from made_audits import make_audit
-from made_evaluations import broken_evaluation, make_comparison, make_evaluation
-from pages import EVIL, assert_nothing_breaks_out, assert_offline, drawn_by_browser, figure_data
 
 from loopscope.report.page import write_report
 from loopscope.results import Comparison, ModelEvaluation, audit_values, to_json
+from tests.report.audits.fixtures import make_audit
+from tests.report.evaluations.fixtures import broken_evaluation, make_comparison, make_evaluation
+from tests.report.fixtures import (
+    EVIL,
+    assert_nothing_breaks_out,
+    assert_offline,
+    drawn_by_browser,
+    figure_data,
+)
+from tests.report.study.fixtures import make_run, make_study
 
 
 def write(

@@ -8,15 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_audits import make_audit
-from pages import EVIL, assert_nothing_breaks_out, assert_offline, drawn_by_browser, figure_data
 
-from loopscope.report.audits.found import find_audits
-from loopscope.report.interactive import to_plotly
+from loopscope.report.found import find_audits
 from loopscope.report.page import write_report
-from loopscope.report.statistics import group
-from loopscope.report.study_figures import build_figures
+from loopscope.report.plots.to_plotly import to_plotly
+from loopscope.report.study.conditions import group
+from loopscope.report.study.figures import build_figures
 from loopscope.results import StudyResults, audit_values, to_json
+from tests.report.audits.fixtures import make_audit
+from tests.report.fixtures import (
+    EVIL,
+    assert_nothing_breaks_out,
+    assert_offline,
+    drawn_by_browser,
+    figure_data,
+)
 
 
 def write(folder: Path, study: StudyResults) -> str:

@@ -6,13 +6,13 @@ import sys
 import torch
 from torch._dynamo.utils import counters
 
-from loopscope import kernels
-from loopscope.model import dropout, dropped_attention
-from loopscope.objectives import running_loss
+from loopscope.objectives import linear_cross_entropy as running_loss
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.objective import build_objective
+from loopscope.ops import attention_dropout as dropped_attention
+from loopscope.ops import dropout, step_scope
 from loopscope.recurrence import unroll
-from loopscope.training.compiled import compile_layers
+from loopscope.training.compile import compile_layers
 from loopscope.training.hardware import Precision
 from loopscope.training.optim import build_optimizer
 from loopscope.training.step import TrainingStep
@@ -52,7 +52,7 @@ def with_dropout(precision: Precision) -> float:
     found = []
     for in_one_loop in (True, False):
         torch.manual_seed(3)
-        with kernels.step(in_one_loop):
+        with step_scope.step(in_one_loop):
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
                 loss = objective(unroll(model, batch(0)[0]), batch(0)[1]).total
             found.append(torch.autograd.grad(loss, list(model.parameters())))

@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 
+from loopscope.config.recipes import recipe
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.depth import draw_depths
 from loopscope.objectives.objective import build_objective
-from loopscope.recipes import recipe
 from loopscope.training.optim import build_optimizer
 from loopscope.training.step import TrainingStep
 
@@ -157,7 +157,7 @@ def main() -> None:
 
 def every_family() -> list[str]:
     """All that a recipe can be named by."""
-    from loopscope.recipes import CONDITIONS, NAMED
+    from loopscope.config.recipes import CONDITIONS, NAMED
 
     return [*CONDITIONS, *NAMED]
 

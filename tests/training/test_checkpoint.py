@@ -81,8 +81,7 @@ def test_damage_is_named(tmp_path: Path, name: str) -> None:
 KILLED = """
 import sys, torch
 sys.path.insert(0, {tests!r})
-import conftest
-from conftest import DATA, VOCABULARY, SEQUENCE
+from tests.training.fixtures import DATA, VOCABULARY, SEQUENCE
 from pathlib import Path
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
@@ -106,7 +105,7 @@ def test_kill_9_at_any_moment_then_resume(tmp_path: Path) -> None:
     from loopscope.training.metrics import read_metrics
 
     script = tmp_path / "script.py"
-    script.write_text(KILLED.format(tests=str(Path(__file__).parent)))
+    script.write_text(KILLED.format(tests=str(Path(__file__).parents[2])))
 
     def start(folder: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(

@@ -10,7 +10,7 @@ from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.objective import build_objective
 from loopscope.recurrence import unroll
 from loopscope.training.metrics import read_metrics
-from tests.training.conftest import Counting
+from tests.training.fixtures import Counting
 
 GATED = {"exit_gate": True, "dropout": 0.4}
 

@@ -163,7 +163,7 @@ def test_checkpointing_by_name_and_by_the_flag_of_older_configs() -> None:
 
 def test_a_model_without_layers_to_compile_is_refused() -> None:
     from loopscope.recurrence import AbstractLoopedLM
-    from loopscope.training.compiled import compile_layers
+    from loopscope.training.compile import compile_layers
 
     class Bare(AbstractLoopedLM):
         embed = core = carry = readout = head = None  # type: ignore[assignment]
@@ -269,7 +269,7 @@ def test_loop_weights_move_while_training(trainer: Trainer, tmp_path: Path) -> N
 def test_compiling_asks_for_a_compiler_before_work_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from loopscope.training.compiled import WORTH_COMPILING, in_one_loop
+    from loopscope.training.compile import WORTH_COMPILING, in_one_loop
 
     cpu, long = torch.device("cpu"), 2 * WORTH_COMPILING
     (tmp_path / "g++").touch(mode=0o755)

@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from loopscope.config.recipes import recipe
 from loopscope.data.tokenizers.byte import ByteTokenizer
 from loopscope.data.tokenizers.word import SPECIAL, WordTokenizer
+from loopscope.jobs.train import execute
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
-from loopscope.recipes import recipe
-from loopscope.run import execute
 from loopscope.training.checkpoint import Progress, save_checkpoint
 from loopscope.training.weights import load_weights
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from loopscope.generation.store import Store
 from loopscope.generation.view import View
-from loopscope.past import Slot
+from loopscope.kv_cache import Slot
 from loopscope.recurrence import AbstractLoopedLM, LoopState
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from loopscope.generation.missing.base import AbstractMissing, newest
 from loopscope.generation.store import Store
 from loopscope.generation.view import View
-from loopscope.past import Slot
+from loopscope.kv_cache import Slot
 from loopscope.recurrence import AbstractLoopedLM, LoopContext, LoopState, unroll_from
 
 Waiting = list[dict[int, list[int]]]

@@ -4,7 +4,7 @@ Costs a copy per layer and skipped loop at the time of the exit; keeps nothing b
 """
 
 from loopscope.generation.missing.base import AbstractMissing, newest
-from loopscope.past import Slot
+from loopscope.kv_cache import Slot
 from loopscope.recurrence import LoopState
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from loopscope.model.config import ReadoutConfig
 from loopscope.model.readouts.base import AbstractReadout
-from loopscope.recurrence import wide
+from loopscope.numerics import wide
 
 
 class AlphaReadout(AbstractReadout):

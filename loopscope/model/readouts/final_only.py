@@ -3,8 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from loopscope.model.norms import RMSNorm
 from loopscope.model.readouts.base import AbstractReadout
+from loopscope.ops.rms_norm import RMSNorm
 
 
 class FinalOnlyReadout(AbstractReadout):

@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from loopscope.report.audits.label_places import grouped, placed
-from loopscope.report.audits.shown import MOST, Shown
-from loopscope.report.audits.words import GROWN, LOOKS, REMOVED, SEEN, loops_named
-from loopscope.report.figures import Area, Figure, Series, Symbol
-from loopscope.report.tables import number, power_of_ten
+from loopscope.report.audits.glossary import GROWN, LOOKS, REMOVED, SEEN, loops_named
+from loopscope.report.audits.models import MOST, Shown
+from loopscope.report.plots.figure import Area, Figure, Series, Symbol
+from loopscope.report.plots.label_places import grouped, placed
+from loopscope.report.study.table import number, power_of_ten
 from loopscope.results import WORST_FIRST, LoopVerdict
 
 FLOOR = 1e-10

@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from loopscope.report.audits.shown import Shown
-from loopscope.report.audits.words import LOOKS, loops_named, share
-from loopscope.report.tables import number
+from loopscope.report.audits.glossary import LOOKS, loops_named, share
+from loopscope.report.audits.models import Shown
+from loopscope.report.study.table import number
 from loopscope.results import AuditReport, LoopVerdict, Verdict
 
 _FROM = {

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 
-from loopscope.report.audits.shown import MOST, Shown, depth_marks
-from loopscope.report.figures import Figure, Series, points, spans_decades
-from loopscope.report.tables import Cell, HeadlineTable, number
+from loopscope.report.audits.models import MOST, Shown, depth_marks
+from loopscope.report.plots.figure import Figure, Series, points, spans_decades
+from loopscope.report.study.table import Cell, HeadlineTable, number
 from loopscope.results import Fit
 
 _STEPS = 40

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from loopscope.report.audits.drift import more
-from loopscope.report.audits.lines import Quantity, lines
-from loopscope.report.audits.shown import MOST, Shown, depth_marks
-from loopscope.report.figures import Figure, Mark, Series, spans_decades
+from loopscope.report.audits.line_series import Quantity, lines
+from loopscope.report.audits.models import MOST, Shown, depth_marks
+from loopscope.report.plots.figure import Figure, Mark, Series, spans_decades
 
 _JACOBIAN: tuple[Quantity, ...] = (
     ("spectral radius", lambda report: [entry.spectral_radius for entry in report.dynamics]),

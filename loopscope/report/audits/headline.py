@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable, Sequence
 
 from loopscope.report.audits.cards import drift_ratio, drift_to, span
-from loopscope.report.audits.shown import Shown
-from loopscope.report.audits.words import loops_named, share
-from loopscope.report.tables import Cell, HeadlineTable, number
+from loopscope.report.audits.glossary import loops_named, share
+from loopscope.report.audits.models import Shown
+from loopscope.report.study.table import Cell, HeadlineTable, number
 from loopscope.results import WORST_FIRST, Verdict
 
 _NAMED = 4

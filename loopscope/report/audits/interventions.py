@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from functools import partial
 
 from loopscope.report.audits.drift import more
-from loopscope.report.audits.lines import lines
-from loopscope.report.audits.shown import MOST, Shown
-from loopscope.report.figures import Figure, Mark, Series, points, ramp
-from loopscope.report.tables import chosen
+from loopscope.report.audits.line_series import lines
+from loopscope.report.audits.models import MOST, Shown
+from loopscope.report.plots.figure import Figure, Mark, Series, points, ramp
+from loopscope.report.study.table import chosen
 from loopscope.results import AuditReport
 
 MODES = {

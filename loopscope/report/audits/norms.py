@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from loopscope.report.audits.drift import more
-from loopscope.report.audits.lines import Quantity, lines
-from loopscope.report.audits.shown import MOST, Shown
-from loopscope.report.figures import Figure, spans_decades
-from loopscope.report.tables import chosen, number
+from loopscope.report.audits.line_series import Quantity, lines
+from loopscope.report.audits.models import MOST, Shown
+from loopscope.report.plots.figure import Figure, spans_decades
+from loopscope.report.study.table import chosen, number
 from loopscope.results import TokenNorms
 
 _NORMS: tuple[Quantity, ...] = (

@@ -7,14 +7,14 @@ from loopscope.report.audits.blind_corner import blind_corner
 from loopscope.report.audits.cards import Card, RemedyTable, card, remedy_table
 from loopscope.report.audits.drift import drift, fits, turning
 from loopscope.report.audits.dynamics import cosines, increment, jacobian, step_size
+from loopscope.report.audits.glossary import GLOSSARY
 from loopscope.report.audits.headline import comparison, sentences
 from loopscope.report.audits.interventions import clamp, final_sweep, rescaled
+from loopscope.report.audits.models import Shown, shown
 from loopscope.report.audits.norms import TokenTable, largest_tokens, norms, shares
-from loopscope.report.audits.shown import Shown, shown
 from loopscope.report.audits.visibility import SeenTable, seen_table
-from loopscope.report.audits.words import GLOSSARY
-from loopscope.report.figures import Figure
-from loopscope.report.tables import HeadlineTable
+from loopscope.report.plots.figure import Figure
+from loopscope.report.study.table import HeadlineTable
 from loopscope.results import WORST_FIRST, AuditedModel
 
 

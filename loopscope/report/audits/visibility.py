@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from loopscope.report.audits.shown import Shown
-from loopscope.report.audits.words import GROWN, SEEN
-from loopscope.report.audits.words import share as share_named
-from loopscope.report.tables import chosen, number
+from loopscope.report.audits.glossary import GROWN, SEEN
+from loopscope.report.audits.glossary import share as share_named
+from loopscope.report.audits.models import Shown
+from loopscope.report.study.table import chosen, number
 from loopscope.results import AuditReport, LoopVisibility, Radial
 
 MOST_LOOPS = 8

@@ -3,11 +3,11 @@
 import math
 from collections.abc import Sequence
 
+from loopscope.report.evaluations.formatting import percent
+from loopscope.report.evaluations.groups import Group
 from loopscope.report.evaluations.rules import bounds, evaluated, excess, said_of
-from loopscope.report.evaluations.said import percent
-from loopscope.report.evaluations.shown import Group
-from loopscope.report.statistics import estimate
-from loopscope.report.tables import Cell, HeadlineTable, number
+from loopscope.report.study.conditions import estimate
+from loopscope.report.study.table import Cell, HeadlineTable, number
 from loopscope.results import Calibration
 
 

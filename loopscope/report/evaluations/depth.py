@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from loopscope.report.evaluations.shown import MOST, Group, depth_marks, more
-from loopscope.report.figures import Figure, Series, spans_decades
+from loopscope.report.evaluations.groups import MOST, Group, depth_marks, more
+from loopscope.report.plots.figure import Figure, Series, spans_decades
 from loopscope.results.evaluations import Reading
 
 _ROOM = 0.4

@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loopscope.report.evaluations.said import bounded, cell, signed
-from loopscope.report.figures import QUIET, Figure, Mark, Series, shortened
-from loopscope.report.tables import Cell, HeadlineTable, number
+from loopscope.report.evaluations.formatting import bounded, cell, signed
+from loopscope.report.plots.figure import QUIET, Figure, Mark, Series, shortened
+from loopscope.report.study.table import Cell, HeadlineTable, number
 from loopscope.results import Comparison, Difference
 
 MOST = 18

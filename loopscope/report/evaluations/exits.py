@@ -3,12 +3,12 @@
 import math
 from collections.abc import Sequence
 
+from loopscope.report.evaluations.formatting import percent
+from loopscope.report.evaluations.groups import Group
 from loopscope.report.evaluations.rules import RuleLook, bounds, evaluated, excess, rule_looks, said_of
-from loopscope.report.evaluations.said import percent
-from loopscope.report.evaluations.shown import Group
-from loopscope.report.figures import QUIET, Figure, Mark, Series, Symbol
-from loopscope.report.statistics import estimate
-from loopscope.report.tables import number
+from loopscope.report.plots.figure import QUIET, Figure, Mark, Series, Symbol
+from loopscope.report.study.conditions import estimate
+from loopscope.report.study.table import number
 from loopscope.results import Calibration, ExitCurve, ExitPoint
 from loopscope.results.evaluations import Unit
 

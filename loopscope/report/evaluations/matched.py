@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 
-from loopscope.report.evaluations.said import bounded, cell
-from loopscope.report.figures import Figure, Series, Symbol, shortened
-from loopscope.report.tables import Cell, HeadlineTable, number
+from loopscope.report.evaluations.formatting import bounded, cell
+from loopscope.report.plots.figure import Figure, Series, Symbol, shortened
+from loopscope.report.study.table import Cell, HeadlineTable, number
 from loopscope.results import Comparison, Matched
 
 _ROLES: dict[str, tuple[str, Symbol]] = {

@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from loopscope.report.evaluations.said import span
-from loopscope.report.evaluations.shown import Group
-from loopscope.report.figures import Figure, Series, look, spans_decades
-from loopscope.report.tables import number
+from loopscope.report.evaluations.formatting import span
+from loopscope.report.evaluations.groups import Group
+from loopscope.report.plots.figure import Figure, Series, look, spans_decades
+from loopscope.report.study.table import number
 from loopscope.results import Comparison, Option
 
 _FRONT = "#b8860b"

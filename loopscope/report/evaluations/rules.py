@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loopscope.report.evaluations.shown import Group
-from loopscope.report.figures import PALETTE, QUIET
+from loopscope.report.evaluations.groups import Group
+from loopscope.report.plots.figure import PALETTE, QUIET
 from loopscope.results import ExitCurve, ExitEvaluation, ExitPoint
 
 

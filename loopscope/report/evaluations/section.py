@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from loopscope.report.audits.section import drawn
 from loopscope.report.evaluations.calibrated import calibration_table
 from loopscope.report.evaluations.depth import accuracy, exact_match, quality, scale
+from loopscope.report.evaluations.depth_grid import glance
 from loopscope.report.evaluations.differences import difference_table, forest
 from loopscope.report.evaluations.exits import trade_off
-from loopscope.report.evaluations.found import FoundEvaluations
-from loopscope.report.evaluations.glance import glance
+from loopscope.report.evaluations.glossary import GLOSSARY
+from loopscope.report.evaluations.groups import Group, grouped
 from loopscope.report.evaluations.matched import matched_figure, matched_table
 from loopscope.report.evaluations.pareto import against_loops, against_time
-from loopscope.report.evaluations.shown import Group, grouped
 from loopscope.report.evaluations.speed import speed_table, speed_up
 from loopscope.report.evaluations.verdicts import depth_headline, verdict_sentences, verdict_table
-from loopscope.report.evaluations.words import GLOSSARY
-from loopscope.report.figures import Figure
-from loopscope.report.statistics import Condition
-from loopscope.report.tables import HeadlineTable
+from loopscope.report.found import FoundEvaluations
+from loopscope.report.plots.figure import Figure
+from loopscope.report.study.conditions import Condition
+from loopscope.report.study.table import HeadlineTable
 from loopscope.results import Comparison, ModelEvaluation
 
 ROWS = 12

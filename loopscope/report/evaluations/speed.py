@@ -3,10 +3,10 @@
 import math
 from collections.abc import Sequence
 
+from loopscope.report.evaluations.groups import Group
 from loopscope.report.evaluations.rules import rule_looks
-from loopscope.report.evaluations.shown import Group
-from loopscope.report.figures import QUIET, Figure, Series
-from loopscope.report.tables import Cell, HeadlineTable, number
+from loopscope.report.plots.figure import QUIET, Figure, Series
+from loopscope.report.study.table import Cell, HeadlineTable, number
 from loopscope.results import Speed
 
 _LINES = 12

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 
-from loopscope.report.evaluations.said import cell, signed
-from loopscope.report.evaluations.shown import Group, best_loop
-from loopscope.report.tables import Cell, HeadlineTable, number
+from loopscope.report.evaluations.formatting import cell, signed
+from loopscope.report.evaluations.groups import Group, best_loop
+from loopscope.report.study.table import Cell, HeadlineTable, number
 from loopscope.results import DepthVerdict
 
 WITHIN = 0.01

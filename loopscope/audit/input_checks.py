@@ -1,0 +1,130 @@
+"""What an audit refuses before it measures anything, and what it changes and says so."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from loopscope.guards import evaluating
+from loopscope.numerics import scale
+from loopscope.objectives.labels import check_one_label_each, check_range
+from loopscope.objectives.objective import Objective
+from loopscope.objectives.token_loss import IGNORE_INDEX
+from loopscope.recurrence import AbstractLoopedLM, LoopState, check_input_ids, vocabulary_size
+
+WIDE = (torch.float32, torch.float64)
+
+
+def check_audit(model: Any, input_ids: Any, labels: Any, objective: Any = None) -> AbstractLoopedLM:
+    """The model, if it can be audited on these tokens.
+
+    Raises:
+        ValueError: says what is wrong, and what to do.
+    """
+    looped = check_subject(model, objective)
+    for name, tensor in (("input_ids", input_ids), ("labels", labels)):
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"{name} is a {type(tensor).__name__}; give a tensor of token ids [batch, seq]")
+    check_input_ids(input_ids)
+    check_labels(input_ids, labels)
+    check_weights(looped)
+    check_ids(looped, input_ids, labels)
+    return looped
+
+
+def check_subject(model: Any, objective: Any) -> AbstractLoopedLM:
+    """The model, if it is a looped one and the objective is one or None: what audits and monitors ask for.
+
+    Raises:
+        ValueError: says what it is instead, and what to pass.
+    """
+    if not isinstance(model, AbstractLoopedLM):
+        raise ValueError(
+            f"model is a {type(model).__name__}, not a looped model of Loopscope: pass loopscope.adapt(model) "
+            "(families that are known), loopscope.wrap(model, block=..., readout=..., head=...), or an "
+            "AbstractLoopedLM of your own (docs/extending.md shows its five methods)"
+        )
+    if objective is not None and not isinstance(objective, Objective):
+        raise ValueError(
+            f"objective is {objective!r}; pass an Objective, such as build_objective(ObjectiveConfig(placement="
+            '"dense")) of loopscope.objectives, or None for dense cross-entropy'
+        )
+    return model
+
+
+def repeats_inputs(input_ids: Int[Tensor, "batch seq"], labels: Int[Tensor, "batch seq"]) -> bool:
+    """Whether every label that counts is its own input token, in text that does not itself repeat one token."""
+    counted = labels != IGNORE_INDEX
+    same = bool(((labels == input_ids) | ~counted).all())
+    return same and len(input_ids[counted].unique()) > 1
+
+
+def notes_on(states: Sequence[LoopState], labels: Tensor) -> tuple[str, ...]:
+    """What the reader should know of the tokens behind these states."""
+    notes = []
+    if repeats_inputs(states[0].context.input_ids, labels):
+        notes.append(
+            "The labels are the input ids themselves, so every cross-entropy is of the token that was read: give the "
+            "token that follows each (labels = ids[:, 1:], input_ids = ids[:, :-1])."
+        )
+    empty = torch.stack([scale(state.hidden) == 0 for state in states]).any(dim=0)
+    if bool(empty.any()):
+        notes.append(
+            f"{int(empty.sum())} of {empty.numel()} tokens have a state of zeros (padding, perhaps): they have no "
+            "scale, and are left out of the carries."
+        )
+    return tuple(notes)
+
+
+@contextmanager
+def in_fp32(model: nn.Module) -> Iterator[tuple[str, ...]]:
+    """Weights and buffers in half precision give way to fp32 copies meanwhile; yields a note where any do.
+
+    They themselves are not touched: widening a parameter's own data would make autograd forget its gradient
+    accumulator, and with it the hooks through which DDP exchanges gradients.
+    """
+    copies: dict[int, Tensor] = {}  # one per tensor, so that tied weights stay tied
+    replaced: list[tuple[dict[str, Any], str, Tensor]] = []
+    try:
+        for module in model.modules():
+            tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+            for table in tables:
+                for name, tensor in list(table.items()):
+                    if tensor is None or not tensor.is_floating_point() or tensor.dtype in WIDE:
+                        continue
+                    if id(tensor) not in copies:
+                        wide = tensor.detach().float()
+                        copies[id(tensor)] = nn.Parameter(wide) if table is module._parameters else wide
+                    replaced.append((table, name, tensor))
+                    table[name] = copies[id(tensor)]
+        names = ", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for _, _, tensor in replaced}))
+        yield (f"The model's weights are {names}; fp32 copies of them were audited.",) if names else ()
+    finally:
+        for table, name, tensor in replaced:
+            table[name] = tensor
+
+
+def check_weights(model: AbstractLoopedLM) -> None:
+    """Refuse weights that are not finite."""
+    for name, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise ValueError(f"the weights of {name} are not all finite; audit an earlier checkpoint")
+
+
+def check_labels(input_ids: Tensor, labels: Tensor) -> None:
+    """Refuse labels that are not one integer per token, or of which none counts."""
+    check_one_label_each(input_ids, labels)
+    if labels.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"labels have dtype {labels.dtype}; they are token ids, int64 or int32")
+    if not bool((labels != IGNORE_INDEX).any()):
+        raise ValueError(f"every label is {IGNORE_INDEX}: there is no token to measure a loss on")
+
+
+def check_ids(model: AbstractLoopedLM, input_ids: Tensor, labels: Tensor) -> None:
+    """Refuse ids that the model does not have."""
+    with evaluating(model):
+        vocabulary = vocabulary_size(model, input_ids)
+    check_range(input_ids, labels, vocabulary)

@@ -1,0 +1,78 @@
+"""The command line: one file per command, and one for what it prints. `loopscope COMMAND --help` never waits for torch.
+
+A new command is a file here, with a function that takes the words behind its name, and a line in `COMMANDS`.
+"""
+
+import os
+import sys
+import warnings
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from loopscope.config.recipes import known
+
+__all__ = ["COMMANDS", "main"]
+
+
+class Command(NamedTuple):
+    """Where a command is, and what it does in a few words."""
+
+    module: str
+    function: str
+    text: str
+
+
+COMMANDS: Mapping[str, Command] = {
+    "train": Command("train", "train", "train one looped model"),
+    "study": Command("study", "study", "train conditions × seeds side by side"),
+    "audit": Command("audit", "audit", "which loops carry a scale that no loss sees"),
+    "evaluate": Command("evaluate", "evaluate", "what every depth is worth, exits, conditions side by side"),
+    "generate": Command("generate", "generate", "text, token by token, with early exits if asked for"),
+    "recipes": Command("recipes", "recipes", "families and sizes: parameters, FLOPs, what holds their scale"),
+    "report": Command("report", "report", "one self-contained HTML page from results"),
+    "import-published": Command("import_published", "import_published", "read the paper's last.pt"),
+}
+
+USAGE = """usage: loopscope COMMAND [options]
+
+Train looped language models and see which part of their hidden state the loss cannot.
+
+{commands}
+
+loopscope COMMAND --help explains one, with examples. Start with:
+  loopscope study --out runs/first --seeds 1
+  loopscope audit runs/first
+  loopscope report runs/first"""
+
+
+def main() -> None:
+    """Entry point: 0 when done, 1 when a run diverged, 2 for bad input, 130 when interrupted."""
+    warnings.showwarning = _show_warning
+    name, arguments = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("--help", [])
+    if name in ("-h", "--help"):
+        commands = "\n".join(f"  {key:17} {command.text}" for key, command in COMMANDS.items())
+        print(USAGE.format(commands=commands))
+        return
+    if name == "--version":
+        from loopscope import __version__
+
+        print(__version__)
+        return
+    try:
+        command = COMMANDS[known("command", name, COMMANDS)]
+        run = getattr(import_module(f"loopscope.cli.{command.module}"), command.function)
+        run(arguments)
+    except ValueError as error:
+        print(f"loopscope: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except BrokenPipeError:  # `loopscope … | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
+    except KeyboardInterrupt:
+        print("loopscope: interrupted; what was saved is intact, call again to go on", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"loopscope: note: {message}", file=sys.stderr)

@@ -1,0 +1,6 @@
+"""`python -m loopscope.cli` is the command line."""
+
+from loopscope.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""`loopscope audit`: measure models, or read a config. Heavy imports are inside: `--help` never waits for torch."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from loopscope.cli.arguments import check_counts, parse
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Which loops carry a scale that no loss sees, and what would close it.
+
+    A run and a published checkpoint are judged under their own objective; without one the plausible ones are
+    (terminal, dense). Tokens are the run's validation tokens, else the embedded corpus in the model's own tokens.
+
+    Example:
+        loopscope audit runs/raw
+        loopscope audit runs/demo --out runs/demo/audit.html
+        loopscope audit last.pt --objective dense+norm_penalty=0.01 --data 'text/*.txt' --json
+        loopscope audit --config run.yaml
+    """
+
+    paths: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Run folders, study folders, model folders, published last.pt files."""
+    config: Path | None = None
+    """YAML file of a run: read its verdict before any training, instead of measuring."""
+    objective: str | None = None
+    """What it was trained on: dense, terminal, exit-weighted, with +norm_penalty=W, or a YAML file."""
+    data: str | None = None
+    """Text files (a path or a glob), stdlib, a Hugging Face dataset, or tokens.safetensors with input_ids."""
+    sequences: int = 8
+    """Windows to measure on."""
+    length: int | None = None
+    """Tokens of a window; the trained length by default, at most 256."""
+    threads: int | None = None
+    """CPU threads; torch's choice by default."""
+    json: bool = False
+    """Print the whole audit as JSON, and nothing else."""
+    out: Path | None = None
+    """Write a page with the verdicts and figures."""
+    keep: bool = True
+    """Keep audit.json in each run's folder, where `loopscope report` finds it."""
+    strict: bool = False
+    """Exit with status 1 where a verdict is blind: for CI."""
+
+
+def audit(arguments: Sequence[str]) -> None:
+    """`loopscope audit`."""
+    command = parse(Audit, "audit", arguments)
+    if (command.config is None) == (not command.paths):
+        raise ValueError(
+            "give a path to measure (a run, a study, a model folder, a last.pt) or --config run.yaml to read, "
+            "and not both"
+        )
+    verdicts = _static_audit(command) if command.config else _measured_audit(command)
+    if command.strict and "blind" in verdicts:
+        raise SystemExit(1)
+
+
+def _static_audit(command: Audit) -> list[str]:
+    from loopscope.cli.audit_print import print_static
+    from loopscope.config.nested import read_yaml
+    from loopscope.config.recipes import recipe
+    from loopscope.plan.static_audit import static_audit
+    from loopscope.results import to_json
+
+    assert command.config is not None
+    values = read_yaml(command.config)
+    size, condition = values.pop("size", "laptop"), values.pop("condition", "dense/rmsnorm")
+    found = static_audit(recipe(size, condition, values))
+    if command.json:
+        print(to_json(found))
+    else:
+        print_static(found)
+    return [found.verdict]
+
+
+def _measured_audit(command: Audit) -> list[str]:
+    check_counts(command, "sequences", "length", "threads")
+    import torch
+
+    from loopscope.cli.audit_print import print_audits
+    from loopscope.jobs.audit import audit_subject, keep_audit, parse_objective
+    from loopscope.jobs.opened import find_subjects, open_subject
+    from loopscope.results import audit_values, to_json
+
+    if command.threads:
+        torch.set_num_threads(command.threads)
+    if command.objective is not None:
+        parse_objective(command.objective)
+    subjects = [open_subject(path) for given in command.paths for path in find_subjects(given)]
+    audits = []
+    for subject in subjects:
+        audited = audit_subject(subject, command.objective, command.data, command.sequences, command.length)
+        audits.append(audited)
+        if not command.json:
+            print_audits([audited])
+        if command.keep:
+            keep_audit(subject.path, to_json(audit_values(audited)))
+    if command.json:
+        values = [audit_values(audited) for audited in audits]
+        print(to_json(values[0] if len(values) == 1 else {"models": values}))
+    if command.out:
+        from loopscope.report.audit_page import write_audit_page
+
+        page = write_audit_page(audits, command.out)
+        print(page, file=sys.stderr if command.json else sys.stdout)
+    return [audited.report.verdict for audited in audits]

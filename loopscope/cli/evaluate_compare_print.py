@@ -1,0 +1,110 @@
+"""A comparison on a terminal: what it says first, then the figures it rests on."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+from loopscope.cli.evaluate_depth_print import new_table, print_verdicts, say, with_interval
+from loopscope.results import Comparison, Difference, Matched, Option
+
+
+def print_comparison(comparison: Comparison, console: Console | None = None) -> None:
+    """Sentences, notes, and five tables."""
+    console = console or Console()
+    settings = comparison.settings
+    unit = settings.get("unit", "bits per byte")
+    console.print(Text("What the data separates", "bold"))
+    for sentence in comparison.sentences:
+        say(console, f"• {sentence}")
+    for note in comparison.notes:
+        say(console, f"Note: {note}")
+    console.print()
+    _quality(comparison, unit, console)
+    trained = max((verdict.trained_loops for verdict in comparison.verdicts), default=1)
+    _differences([d for d in comparison.differences if d.loop == trained], trained, unit, console)
+    _pareto(comparison.options, unit, console)
+    if comparison.matched:
+        _matched(comparison.matched, unit, console)
+    print_verdicts(comparison.verdicts, console)
+    say(
+        console,
+        f"{settings['windows']} windows of {settings['sequence']} tokens: {settings['data']}. Seeds: "
+        f"{settings['seeds']}. Intervals are 95 %; p-values are corrected over {settings['tests']} tests (Holm). "
+        "Every loop's figures are in comparison.json.",
+    )
+
+
+def _quality(comparison: Comparison, unit: str, console: Console) -> None:
+    """Mean bits per byte (of a task: per answer): conditions down, loops across."""
+    deepest = max(option.loops for option in comparison.options)
+    table = new_table([f"{unit} at loop", *map(str, range(1, deepest + 1))])
+    for condition in comparison.conditions:
+        found = {o.loops: o.bits_per_byte.mean for o in comparison.options if o.condition == condition}
+        cells = (f"{found[loop]:.3f}" if loop in found else "" for loop in range(1, deepest + 1))
+        table.add_row(condition, *cells)
+    console.print(table)
+    console.print()
+
+
+def _differences(differences: Sequence[Difference], loop: int, unit: str, console: Console) -> None:
+    if not differences:
+        return
+    table = new_table([f"at loop {loop}: second minus first", unit, "p", "corrected", ""])
+    for entry in differences:
+        table.add_row(
+            f"{entry.one}, {entry.other}",
+            with_interval(entry.bits_per_byte, sign=True),
+            _p(entry.p),
+            _p(entry.p_corrected),
+            "separated" if entry.separated else "",
+        )
+    console.print(table)
+    console.print()
+
+
+def _pareto(options: Sequence[Option], unit: str, console: Console) -> None:
+    """Only what nothing beats; the whole table is in the file."""
+    measured = any(option.seconds_per_token is not None for option in options)
+    cost = "µs per token" if measured else "FLOPs per token"
+    table = new_table(["nothing beats (mean)", "loops", unit, cost, "over loops", "over time"])
+    for option in sorted(options, key=lambda o: (o.loops, o.bits_per_byte.mean)):
+        if not (option.best_for_loops or option.best_for_time):
+            continue
+        seconds, flops = option.seconds_per_token, option.flops_per_token
+        cell = f"{seconds * 1e6:.3g}" if seconds is not None else "" if flops is None else f"{flops:.3g}"
+        marks = ["✓" if on else "" for on in (option.best_for_loops, option.best_for_time)]
+        table.add_row(option.condition, str(option.loops), with_interval(option.bits_per_byte), cell, *marks)
+    console.print(table)
+    if not measured:
+        say(console, "Time by counted FLOPs; --time measures it.")
+    console.print()
+
+
+def _matched(rows: Sequence[Matched], unit: str, console: Console) -> None:
+    """What each baseline is worth beside its looped model, then what they cost."""
+    table = new_table(["is looping worth it", "loops", unit, "minus looped", "separated"])
+    costs = new_table(["cost", "parameters", "FLOPs per token", "FLOPs of training"])
+    for row in rows:
+        table.add_row(
+            row.condition if row.role == "looped" else f"  {row.condition} ({row.role})",
+            str(row.loops),
+            with_interval(row.bits_per_byte),
+            "" if row.against is None else with_interval(row.against, sign=True),
+            "✓" if row.separated else "",
+        )
+    for row in {row.condition: row for row in rows}.values():
+        costs.add_row(
+            row.condition, f"{row.parameters:,}", _figure(row.inference_flops), _figure(row.training_flops)
+        )
+    for printed in (table, costs):
+        console.print(printed)
+        console.print()
+
+
+def _p(value: float | None) -> str:
+    return "" if value is None else f"{value:.2g}"
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"

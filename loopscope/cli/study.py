@@ -1,0 +1,56 @@
+"""`loopscope study`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from loopscope.cli.arguments import split_names, with_config
+from loopscope.cli.train_print import print_results
+from loopscope.config.recipes import CONDITIONS
+
+
+@dataclass(frozen=True)
+class Study:
+    """Train conditions × seeds side by side in one folder, then collect results.json.
+
+    Called again, it goes on where it stopped and skips what is done.
+
+    Example:
+        loopscope study --size laptop --conditions dense/rmsnorm,dense/raw --seeds 3 --out runs/x
+        loopscope report runs/x
+    """
+
+    out: Path
+    """Folder of the study."""
+    conditions: str = "dense/rmsnorm,dense/raw,dense/rmsnorm+penalty,terminal/rmsnorm"
+    """Names, separated by commas; `all` for every named condition."""
+    seeds: str = "1"
+    """How many seeds (3 means 0, 1, 2), or which, separated by commas (42,101,202)."""
+    config: Path | None = None
+    """YAML file with settings for every run. Flags come on top."""
+    size: str = "laptop"
+    """Named size."""
+    quiet: bool = False
+    """Print nothing but errors."""
+
+
+def study(arguments: Sequence[str]) -> None:
+    """`loopscope study`."""
+    command, config, over = with_config(Study, "study", arguments)
+    names = list(CONDITIONS) if command.conditions == "all" else split_names(command.conditions)
+    from loopscope.jobs.study import run_study
+
+    results = run_study(config.size, names, _seeds(command.seeds), command.out, over, command.quiet)
+    print_results(results.runs, command.out, command.quiet)
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in split_names(text)]
+    except ValueError:
+        numbers = []
+    if len(numbers) == 1 and "," not in text and numbers[0] >= 1:
+        return list(range(numbers[0]))
+    if not numbers or min(numbers) < 0 or "," not in text:
+        raise ValueError(f"seeds is {text!r}; give how many (3) or which, from 0 up (42,101,202)")
+    return numbers

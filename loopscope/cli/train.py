@@ -1,0 +1,43 @@
+"""`loopscope train`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from loopscope.cli.arguments import with_config
+from loopscope.cli.train_print import print_results
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train one looped model in one folder.
+
+    Example:
+        loopscope train --condition dense/raw --out runs/raw --training.steps 300
+        loopscope train --config run.yaml --out runs/mine --model.dim 256
+        loopscope train --config run.yaml --out runs/mine --resume
+    """
+
+    out: Path
+    """Folder of the run: config, metrics, checkpoints, result."""
+    config: Path | None = None
+    """YAML file: size, condition, and any settings below. Flags come on top."""
+    size: str = "laptop"
+    """Named size: what is trained, on what."""
+    condition: str = "dense/rmsnorm"
+    """Named condition: where the loss is, how it reads the state, what holds the scale."""
+    resume: bool = False
+    """Go on from the newest checkpoint in the folder, bit for bit."""
+    quiet: bool = False
+    """Print nothing but errors."""
+
+
+def train(arguments: Sequence[str]) -> None:
+    """`loopscope train`."""
+    command, config, _ = with_config(Train, "train", arguments)
+    from loopscope.jobs.train import execute
+
+    result = execute(config, command.out, resume=command.resume, quiet=command.quiet)
+    print_results([result], command.out, command.quiet)
+    if result.status != "completed":
+        raise SystemExit(1)

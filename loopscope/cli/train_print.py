@@ -1,0 +1,34 @@
+"""What `loopscope train` and `loopscope study` print when they are done."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from loopscope.results import RunResult
+
+
+def print_results(runs: Sequence["RunResult"], folder: Path, quiet: bool) -> None:
+    """A table of the final evaluation; the same figures are in the folder's results."""
+    if quiet:
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=str(folder), title_justify="left")
+    headings = ("condition", "seed", "status", "perplexity", "bits per byte", "L2 norm, first and last loop")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in ("condition", "status") else "right")
+    for run in runs:
+        first, last = (run.per_loop[0], run.per_loop[-1]) if run.per_loop else (None, None)
+        table.add_row(
+            run.condition,
+            str(run.seed),
+            run.status,
+            f"{last.perplexity:.4g}" if last else "",
+            # A task's symbols have no bytes.
+            f"{last.bits_per_byte:.3f}" if last and not math.isnan(last.bits_per_byte) else "",
+            f"{first.l2_norm:.3g}  {last.l2_norm:.3g}" if first and last else "",
+        )
+    Console().print(table, markup=False)

@@ -1,1 +1,0 @@
-"""The command line's commands, one file each. Heavy imports are inside them: `--help` never waits for torch."""

@@ -1,0 +1,229 @@
+"""Named sizes and named conditions: functions that change a base config and nothing else.
+
+A size says what is trained and on what; a condition says where the loss is placed, how it reads the state
+and what holds the scale. `recipe("laptop", "dense/raw")` is a whole run.
+"""
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from loopscope.config.baselines import BASELINES, Baseline, asked_of_the_looped, baseline_change
+from loopscope.config.families import FAMILIES, FAMILY_SIZES, Change, Family, family_change
+from loopscope.config.nested import differences, merged
+from loopscope.config.run_config import RunConfig, parse_config
+from loopscope.model.config import ModelConfig
+
+
+def _laptop() -> Change:
+    """1.07M parameters: the whole phenomenon within about 100 steps on two CPU cores."""
+    return {
+        "model": {
+            "dim": 128,
+            "layers": 2,
+            "heads": 4,
+            "loops": 4,
+            "vocabulary": 4096,
+            "sequence": 128,
+            "initialisation": "published",
+        },
+        "data": {
+            "corpus": "stdlib",
+            "max_bytes": 8_000_000,
+            "max_validation_bytes": 300_000,
+            "tokenizer": {"kind": "word", "vocabulary": 4096},
+        },
+        "training": {
+            "steps": 120,
+            "batch": 16,
+            "learning_rate": 1e-3,
+            "decay": "published",
+            "evaluate_every": 40,
+            "evaluate_windows": 128,
+            "checkpoint_every": 40,
+        },
+    }
+
+
+def _published(dim: int, layers: int, heads: int, batch: int) -> Change:
+    """The paper's architecture and hyperparameters (Sharma and Vu, arXiv 2606.24898)."""
+    return {
+        "model": {
+            "dim": dim,
+            "layers": layers,
+            "heads": heads,
+            "loops": 4,
+            "vocabulary": 20_000,
+            "sequence": 256,
+            "dropout": 0.1,
+            "initialisation": "published",
+        },
+        "data": {
+            "corpus": "wikitext-103",
+            "stride": 128,
+            "tokenizer": {"kind": "word", "vocabulary": 20_000, "min_count": 2},
+        },
+        "training": {
+            "steps": None,
+            "epochs": 4,
+            "batch": batch,
+            "learning_rate": 3e-4,
+            "schedule": "constant",
+            "weight_decay": 0.01,
+            "decay": "published",
+            "clip": 1.0,
+            "precision": "bf16",
+            "log_every": 50,
+            "evaluate_every": 1000,
+            "evaluate_windows": 512,
+            "checkpoint_every": 1000,
+        },
+    }
+
+
+SIZES: Mapping[str, Callable[[], Change]] = {
+    "laptop": _laptop,
+    "published-44m": lambda: _published(dim=512, layers=8, heads=8, batch=64),
+    "published-129m": lambda: _published(dim=768, layers=12, heads=12, batch=32),
+    **FAMILY_SIZES,
+}
+
+NAMED: Mapping[str, Family | Baseline] = {**FAMILIES, **BASELINES}
+"""What changes the architecture under a name of its own, or under a condition's: `huginn`, `unlooped:dense/raw`."""
+
+PENALTY = 0.01
+"""Weight of the norm penalty in the published conditions."""
+
+
+def _condition(placement: str, readout: str, penalty: float = 0.0, interloop: bool = False) -> Change:
+    """All that a condition's name says, what it leaves out included, so that no override can falsify it."""
+    return {
+        "model": {"readout": {"kind": readout}, "carry": ["rmsnorm"] if interloop else []},
+        "objective": {
+            "placement": placement,
+            "norm_penalty": {"weight": penalty},
+            "scale_anchor": {"weight": 0.0},
+        },
+    }
+
+
+CONDITIONS: Mapping[str, Change] = {
+    "terminal/rmsnorm": _condition("terminal", "rmsnorm"),
+    "terminal/raw": _condition("terminal", "raw"),
+    "dense/rmsnorm": _condition("dense", "rmsnorm"),
+    "dense/layernorm": _condition("dense", "layernorm"),
+    "dense/raw": _condition("dense", "raw"),
+    "dense/final-only": _condition("dense", "final-only"),
+    "dense/alpha": _condition("dense", "alpha"),
+    "terminal/rmsnorm+penalty": _condition("terminal", "rmsnorm", penalty=PENALTY),
+    "dense/rmsnorm+penalty": _condition("dense", "rmsnorm", penalty=PENALTY),
+    "dense/rmsnorm+interloop": _condition("dense", "rmsnorm", interloop=True),
+}
+
+
+def recipe(size: str = "laptop", condition: str = "dense/rmsnorm", over: Change | None = None) -> RunConfig:
+    """The run config of a size and a condition, with further values on top.
+
+    Raises:
+        ValueError: a name that is not known (with the nearest one), or values that do not fit.
+    """
+    return parse_config(recipe_values(size, condition, over), f"recipe {size} {condition}")
+
+
+def recipe_values(size: str, condition: str, over: Change | None = None) -> dict[str, Any]:
+    """The same, as nested plain values, not yet validated.
+
+    A condition that is not in `CONDITIONS` is a name of the user's own where `over` says what it is, that
+    is, holds both `model.readout` and `objective.placement`.
+    """
+    over = over or {}
+    values: dict[str, Any] = merged(
+        {"size": size, "condition": condition}, SIZES[known("size", size, SIZES)]()
+    )
+    own = "readout" in (over.get("model") or {}) and "placement" in (over.get("objective") or {})
+    if is_condition(condition) or not own:
+        change = condition_change(condition, size, over)
+        if is_baseline(condition):
+            over = asked_of_the_looped(over)
+        _refuse_contradiction(condition, change, over)
+        values = merged(values, change)
+    training = over.get("training") or {}
+    if training.get("steps") is not None and "epochs" not in training:
+        values["training"] = {**values["training"], "epochs": None}
+    return merged(values, {**over, "size": size, "condition": condition})
+
+
+def looped_by(size: str, condition: str, over: Change | None = None) -> RunConfig:
+    """The config that settings are asked in: a baseline's has the layers and loops of the model it is matched to."""
+    config = recipe(size, condition, over)
+    if not is_baseline(condition):
+        return config
+    shape = _looped_shape(size, over or {})
+    return config.model_copy(update={"model": config.model.model_copy(update=shape)})
+
+
+def is_condition(name: str) -> bool:
+    """Whether a name is a condition, a family or baseline, or one under a condition (`huginn:dense/raw`)."""
+    family, _, condition = name.partition(":")
+    return name in CONDITIONS or (family in NAMED and (name == family or condition in CONDITIONS))
+
+
+def is_baseline(name: str) -> bool:
+    """Whether a condition's name is a baseline's, with or without a condition of its own."""
+    return name.partition(":")[0] in BASELINES
+
+
+def condition_change(name: str, size: str, over: Change | None = None) -> Change:
+    """What a condition's name stands for at a size.
+
+    Args:
+        over: values on top of the size, which a baseline's shape follows.
+
+    Raises:
+        ValueError: a name that is not known, with the nearest one.
+    """
+    if name in CONDITIONS:
+        return CONDITIONS[name]
+    family, colon, condition = name.partition(":")
+    if not colon:
+        known("condition", name, {**CONDITIONS, **NAMED})
+    known("family", family, NAMED)
+    under = CONDITIONS[known("condition", condition, CONDITIONS)] if colon else None
+    if family in BASELINES:
+        return baseline_change(family, _looped_shape(size, over or {}), under)
+    return family_change(family, size, under)
+
+
+def _looped_shape(size: str, over: Change) -> dict[str, Any]:
+    defaults = {name: ModelConfig.model_fields[name].default for name in ("layers", "loops")}
+    section = merged(SIZES[known("size", size, SIZES)]().get("model", {}), over.get("model") or {})
+    return {name: section.get(name, default) for name, default in defaults.items()}
+
+
+def _refuse_contradiction(condition: str, change: Change, over: Change) -> None:
+    """A run must be what its label says: what a condition sets cannot be set otherwise under its name."""
+    both = merged(change, over)
+    contradicted = [
+        difference
+        for difference in differences(change, both)
+        if ": None there" not in difference  # set by `over` alone
+    ]
+    if contradicted:
+        raise ValueError(
+            f"condition {condition!r} is contradicted ({'; '.join(contradicted)}). Give it a name of "
+            "your own: condition: my-name, with model.readout.kind and objective.placement"
+        )
+
+
+def known(what: str, name: str, names: Mapping[str, Any]) -> str:
+    """`name` if it is one of `names`, else a ValueError with the nearest one."""
+    if name in names:
+        return name
+    near = get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    own = (
+        " (a condition of your own needs model.readout.kind and objective.placement)"
+        if what == "condition"
+        else ""
+    )
+    raise ValueError(f"{what} {name!r} is not known; {hint}There are: {', '.join(names)}{own}")

@@ -1,0 +1,65 @@
+"""Settings of a run that do nothing, or nearly: one line each, for warnings. Importable without torch.
+
+Those of the model alone are in `model.consistency`; these need the objective's or the training's settings.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from loopscope.config.run_config import RunConfig
+
+
+def without_effect(config: "RunConfig") -> Iterator[str]:
+    """Every setting without effect, with the reason."""
+    objective, training = config.objective, config.training
+    for name, setting in (
+        ("shortcut", "loss_weight"),
+        ("jacobian", "iterations"),
+        ("jacobian", "through_state"),
+        ("scale_anchor", "target"),
+    ):
+        section = getattr(objective, name)
+        if section.weight == 0 and _set(section, setting):
+            yield f"objective.{name}.{setting} has no effect while objective.{name}.weight is 0"
+    if training.schedule == "constant" and _set(training, "final_learning_rate"):
+        yield "training.final_learning_rate has no effect with schedule 'constant'; set schedule: cosine"
+    if training.steps is not None and training.depth.curriculum > training.steps:
+        yield (
+            f"training.depth.curriculum {training.depth.curriculum} is longer than the run of {training.steps} "
+            "steps: the depth never reaches its value"
+        )
+    if objective.placement == "gate-improvement" and training.weights is None:
+        yield (
+            "objective.placement 'gate-improvement' trains the gate alone, on a model that was never trained; name "
+            "a trained one in training.weights"
+        )
+    yield from _cut_off(config)
+
+
+def _cut_off(config: "RunConfig") -> Iterator[str]:
+    """Terms on loops that truncated backpropagation leaves without a gradient into the layers."""
+    if not cuts(config):
+        return
+    objective = config.objective
+    early = (
+        [f"placement {objective.placement!r}"] if objective.placement in ("dense", "exit-weighted") else []
+    )
+    early += [
+        name for name in ("norm_penalty", "scale_anchor", "shortcut") if getattr(objective, name).weight > 0
+    ]
+    if early:
+        yield (
+            f"training.depth.backprop {config.training.depth.backprop} is below the depth: terms of "
+            f"{', '.join(early)} on earlier loops train only readout, coda, head and gate, not the layers"
+        )
+
+
+def cuts(config: "RunConfig") -> bool:
+    """Whether backpropagation is cut short of the mean depth of a step."""
+    depth = config.training.depth
+    return depth.backprop is not None and depth.backprop < depth.average(config.model.loops)
+
+
+def _set(section: Any, name: str) -> bool:
+    return bool(getattr(section, name) != type(section).model_fields[name].default)

@@ -1,0 +1,1 @@
+"""Conditions side by side, at matched depth and matched FLOPs."""

@@ -1,0 +1,153 @@
+"""Several conditions × seeds side by side, from their evaluation records alone.
+
+Conditions are compared at matched inference depth, in the reading `at depth`, over the seeds that all of them have.
+Every difference is paired by seed and by window (`paired`); all p-values of a comparison, those against baselines too,
+are corrected together (`holm`).
+"""
+
+from collections.abc import Mapping, Sequence
+
+from loopscope.evaluation.compare.condition import READING, Condition, check_same_text, group
+from loopscope.evaluation.compare.differences import Tested, is_separated, pairwise, tested
+from loopscope.evaluation.compare.matched import baseline_role, counterparts, inference_flops, training_flops
+from loopscope.evaluation.compare.pareto import options
+from loopscope.evaluation.compare.sentences import count, sentences
+from loopscope.evaluation.depth.verdict import depth_verdict
+from loopscope.evaluation.statistics.holm import holm
+from loopscope.evaluation.statistics.paired import SEEDS_NEEDED
+from loopscope.results import Comparison, Difference, Matched, ModelEvaluation, provenance
+from loopscope.results.student_t import CONFIDENCE, over_seeds
+
+
+def compare(
+    evaluations: Sequence[ModelEvaluation],
+    seconds: Mapping[str, Sequence[float]] | None = None,
+    notes: Sequence[str] = (),
+) -> Comparison:
+    """Compare every two conditions at every loop, rank all depths, and judge looping against baselines.
+
+    Args:
+        evaluations: one per condition and seed, each with a depth curve, all on the same text.
+        seconds: measured seconds per token at depth 1, 2, … by condition.
+        notes: what the reader should know besides.
+
+    Raises:
+        ValueError: fewer than two conditions, no seed that all have, a condition twice at one seed, no depth curve, or
+            evaluations on different text.
+    """
+    conditions = group(evaluations)
+    if len(conditions) < 2:
+        raise ValueError(
+            f"a comparison needs two conditions or more, and there is {conditions[0].name if conditions else 'none'}; "
+            "add one to the study: loopscope study --conditions …"
+        )
+    check_same_text(evaluations)
+    shared, said = _shared(conditions)
+    seeds = len(shared[0].seeds)
+    looped = [condition for condition in shared if baseline_role(condition.name) is None]
+    pairs, unmatched = counterparts(shared)
+    plain = pairwise(looped)
+    against = {
+        (one.name, other.name): tested(one, one.trained_loops, other, other.trained_loops)
+        for one, beside in pairs
+        for other in beside
+    }
+    corrected = _correct([*plain, *against.values()])
+    differences = tuple(
+        Difference(
+            one=entry.one,
+            other=entry.other,
+            loop=entry.loop,
+            bits_per_byte=entry.found.interval,
+            p=entry.found.p,
+            p_corrected=value,
+            separated=is_separated(entry.found, value),
+            seeds=entry.seeds,
+        )
+        for entry, value in zip(plain, corrected, strict=False)
+    )
+    tests = dict(zip(against, zip(against.values(), corrected[len(plain) :], strict=True), strict=True))
+    matched = tuple(row for one, beside in pairs for row in _rows(one, beside, tests))
+    return Comparison(
+        conditions=tuple(condition.name for condition in shared),
+        verdicts=tuple(depth_verdict(c) for c in conditions if baseline_role(c.name) is None),
+        differences=differences,
+        options=tuple(options(shared, seconds or {})),
+        matched=matched,
+        sentences=sentences(differences, matched, seeds, shared[0].unit),
+        confidence=CONFIDENCE,
+        notes=(*notes, *said, *unmatched, *_about_training(shared)),
+        settings={
+            "reading": READING,
+            "unit": shared[0].unit,
+            "seeds": ", ".join(map(str, shared[0].seeds)),
+            "data": evaluations[0].data,
+            "windows": str(evaluations[0].windows),
+            "sequence": str(evaluations[0].sequence),
+            "tests": str(sum(entry.found.p is not None for entry in (*plain, *against.values()))),
+        },
+        provenance=provenance(),
+    )
+
+
+def _shared(conditions: Sequence[Condition]) -> tuple[list[Condition], list[str]]:
+    """The conditions at the seeds that all of them have, and what was left out."""
+    seeds = set.intersection(*(set(condition.seeds) for condition in conditions))
+    have = "; ".join(f"{c.name}: {', '.join(map(str, c.seeds))}" for c in conditions)
+    if not seeds:
+        raise ValueError(
+            f"no seed is common to all conditions ({have}), so nothing can be paired; train the missing ones, or leave "
+            "a condition out with --conditions"
+        )
+    notes = []
+    if any(set(condition.seeds) != seeds for condition in conditions):
+        notes.append(
+            f"Seeds differ between conditions ({have}): differences use those that all have, "
+            f"{', '.join(map(str, sorted(seeds)))}. Verdicts use all seeds of their own condition."
+        )
+    if len(seeds) < SEEDS_NEEDED:
+        notes.append(
+            f"{count(len(seeds), 'seed')}: an interval over seeds needs {SEEDS_NEEDED}; none is given."
+        )
+    return [condition.of(sorted(seeds)) for condition in conditions], notes
+
+
+def _correct(entries: Sequence[Tested]) -> list[float | None]:
+    """Corrected p-values, over all that there are."""
+    known = [entry.found.p for entry in entries if entry.found.p is not None]
+    values = iter(holm(known))
+    return [None if entry.found.p is None else next(values) for entry in entries]
+
+
+def _rows(
+    looped: Condition,
+    baselines: Sequence[Condition],
+    tests: Mapping[tuple[str, str], tuple[Tested, float | None]],
+) -> list[Matched]:
+    """A looped condition at its trained depth, then its baselines."""
+    rows = []
+    for condition in (looped, *baselines):
+        known = tests.get((looped.name, condition.name))
+        rows.append(
+            Matched(
+                condition=condition.name,
+                loops=condition.trained_loops,
+                role=baseline_role(condition.name) or "looped",
+                parameters=condition.evaluations[0].parameters,
+                training_flops=training_flops(condition),
+                inference_flops=inference_flops(condition),
+                bits_per_byte=over_seeds(condition.bits_per_byte(condition.trained_loops), SEEDS_NEEDED),
+                against=known[0].found.interval if known else None,
+                separated=is_separated(known[0].found, known[1]) if known else False,
+            )
+        )
+    return rows
+
+
+def _about_training(conditions: Sequence[Condition]) -> list[str]:
+    """Conditions that trained on different amounts of text."""
+    tokens = {c.name: sorted({e.tokens_trained or 0 for e in c.evaluations}) for c in conditions}
+    if len({tuple(counts) for counts in tokens.values()}) <= 1 and all(len(t) == 1 for t in tokens.values()):
+        return []
+    listed = "; ".join(f"{name}: {', '.join(f'{n:,}' for n in counts)}" for name, counts in tokens.items())
+    return [f"Runs were not trained on the same number of tokens ({listed})."]

@@ -1,0 +1,1 @@
+"""What every depth is worth."""

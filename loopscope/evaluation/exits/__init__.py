@@ -1,0 +1,1 @@
+"""What early exits trade, and the rules that decide them."""

@@ -1,0 +1,185 @@
+"""What every exit is worth and what every rule sees there, recorded once: one unroll, then any threshold.
+
+Every token goes through all loops. Logits are never kept: a chunk of tokens is read, scored by every rule and
+dropped. Memory: tokens × loops × (rules + 1) numbers of fp32 for the record, on the CPU; while a batch runs, its
+states, and one chunk of logits (two where a rule compares: the loop before is then read again).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from loopscope.evaluation.exits.rules.base import AbstractBound, AbstractExitRule, AbstractRule, Kept
+from loopscope.evaluation.exits.rules.logit_rule import AbstractLogitRule
+from loopscope.evaluation.exits.rules.look import Look
+from loopscope.evaluation.exits.watch import not_a_number
+from loopscope.guards import evaluating
+from loopscope.numerics import wide
+from loopscope.objectives.token_loss import CHUNK_ELEMENTS, IGNORE_INDEX
+from loopscope.recurrence import AbstractLoopedLM, check_loops, unroll
+from loopscope.results.evaluations import Unit
+
+Batches = Iterable[tuple[Int[Tensor, "batch seq"], Int[Tensor, "batch seq"]]]
+
+
+@dataclass(frozen=True)
+class ExitRecord:
+    """Losses of every exit and scores of every rule.
+
+    Attributes:
+        losses: nats of every token, 0 where its label is ignored.
+        scores: by rule; loops before the last, where alone a rule has a say.
+        counted: whether a token's label counts.
+    """
+
+    losses: Float[Tensor, "loops windows seq"]
+    scores: Mapping[str, Float[Tensor, "earlier windows seq"]]
+    counted: Bool[Tensor, "windows seq"]
+    bytes_per_token: float
+
+    def __len__(self) -> int:
+        return self.losses.shape[1]
+
+    def part(self, windows: Int[Tensor, " kept"]) -> "ExitRecord":
+        """Some of the windows."""
+        scores = {name: values[:, windows] for name, values in self.scores.items()}
+        return replace(self, losses=self.losses[:, windows], scores=scores, counted=self.counted[windows])
+
+    def units(self, rule: AbstractRule, unit: Unit) -> "Units":
+        """What a rule decides on: sequences, by their mean score, or tokens, each by its own.
+
+        Raises:
+            ValueError: the rule was not recorded.
+        """
+        losses, counts = self.losses, self.counted
+        if unit == "sequence":
+            summed, number = losses.double().sum(dim=2), counts.sum(dim=1)
+        else:
+            summed, number = losses.flatten(1).double(), counts.flatten().long()
+        if isinstance(rule, AbstractBound):
+            per_token = summed / number.clamp(min=1)
+            return Units(summed, number, rule.scores(per_token)[:-1], self.bytes_per_token)
+        if rule.name not in self.scores:
+            raise ValueError(f"rule {rule.name!r} was not recorded; recorded: {', '.join(self.scores)}")
+        scores = self.scores[rule.name]
+        own = scores.double().mean(dim=2) if unit == "sequence" else scores.flatten(1).double()
+        return Units(summed, number, own, self.bytes_per_token)
+
+
+@dataclass(frozen=True)
+class Units:
+    """Sequences or tokens that leave one by one."""
+
+    losses: Float[Tensor, "loops units"]  # summed over the unit's counted tokens
+    counts: Int[Tensor, " units"]
+    scores: Float[Tensor, "earlier units"]
+    bytes_per_token: float
+
+    @property
+    def depth(self) -> int:
+        """K."""
+        return self.losses.shape[0]
+
+
+@torch.no_grad()
+def record_exits(
+    model: AbstractLoopedLM,
+    batches: Batches,
+    rules: Sequence[AbstractRule],
+    bytes_per_token: float,
+    loops: int | None = None,
+) -> ExitRecord:
+    """Unroll every batch once, in evaluation mode, and record all exits as the trained reading has them.
+
+    Args:
+        rules: bounds among them need no recording, and are passed over.
+        bytes_per_token: UTF-8 bytes of the text over its tokens.
+        loops: depth; None: the trained one.
+
+    Raises:
+        ValueError: no window, no label that counts, a rule that the model cannot run, scores that are not numbers.
+    """
+    depth = check_loops(model.loops if loops is None else loops)
+    running = [rule for rule in rules if isinstance(rule, AbstractExitRule)]
+    parts: list[ExitRecord] = []
+    with evaluating(model):
+        for input_ids, labels in batches:
+            if not parts:
+                for rule in running:
+                    rule.check_model(model, input_ids)
+            parts.append(_record(model, input_ids, labels, running, bytes_per_token, depth))
+    if not parts or not any(bool(part.counted.any()) for part in parts):
+        raise ValueError("nothing to evaluate exits on: no window, or every label is ignored")
+    return ExitRecord(
+        losses=torch.cat([part.losses for part in parts], dim=1),
+        scores={rule.name: torch.cat([part.scores[rule.name] for part in parts], dim=1) for rule in running},
+        counted=torch.cat([part.counted for part in parts]),
+        bytes_per_token=bytes_per_token,
+    )
+
+
+def _record(
+    model: AbstractLoopedLM,
+    input_ids: Tensor,
+    labels: Tensor,
+    rules: Sequence[AbstractExitRule],
+    bytes_per_token: float,
+    depth: int,
+) -> ExitRecord:
+    logit_rules = [rule for rule in rules if isinstance(rule, AbstractLogitRule)]
+    others = [rule for rule in rules if not isinstance(rule, AbstractLogitRule)]
+    losses: list[Tensor] = []
+    scores: dict[str, list[Tensor]] = {rule.name: [] for rule in rules}
+    kept: dict[str, Kept] = {rule.name: {} for rule in others}
+    before: Tensor | None = None
+    for state in unroll(model, input_ids, depth):
+        look = Look(state)
+        asked = [] if state.is_last else logit_rules
+        loss, found = _read(model, look.features, before, labels, asked)
+        losses.append(loss.float().cpu())
+        if not state.is_last:
+            for rule in others:
+                found[rule.name], kept[rule.name] = rule.score(look, kept[rule.name])
+            for name, values in found.items():
+                if bool(values.isnan().any()):
+                    raise not_a_number(name, state.loop)
+                scores[name].append(values.float().cpu())
+        before = look.features if any(rule.compares for rule in logit_rules) else None
+    nothing = torch.zeros(0, *labels.shape)
+    return ExitRecord(
+        losses=torch.stack(losses),
+        scores={name: torch.stack(values) if values else nothing for name, values in scores.items()},
+        counted=(labels != IGNORE_INDEX).cpu(),
+        bytes_per_token=bytes_per_token,
+    )
+
+
+def _read(
+    model: AbstractLoopedLM,
+    features: Float[Tensor, "batch seq features"],
+    before: Float[Tensor, "batch seq features"] | None,
+    labels: Int[Tensor, "batch seq"],
+    rules: Sequence[AbstractLogitRule],
+) -> tuple[Float[Tensor, "batch seq"], dict[str, Float[Tensor, "batch seq"]]]:
+    """Loss of every token and every rule's score, a chunk of tokens at a time."""
+    flat, targets = features.flatten(0, 1), labels.flatten()
+    earlier = None if before is None else before.flatten(0, 1)
+    size = max(1, CHUNK_ELEMENTS // model.head(flat[:1]).shape[-1])
+    losses: list[Tensor] = []
+    scores: dict[str, list[Tensor]] = {rule.name: [] for rule in rules}
+    for start in range(0, len(targets), size):
+        chunk = slice(start, start + size)
+        logits = model.head(flat[chunk])
+        then = None if earlier is None else model.head(earlier[chunk])
+        losses.append(
+            F.cross_entropy(wide(logits), targets[chunk], ignore_index=IGNORE_INDEX, reduction="none")
+        )
+        for rule in rules:
+            scores[rule.name].append(rule.score_logits(logits, then if rule.compares else None))
+    return torch.cat(losses).view_as(labels), {
+        name: torch.cat(values).view_as(labels) for name, values in scores.items()
+    }

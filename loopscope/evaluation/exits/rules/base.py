@@ -1,0 +1,123 @@
+"""What an exit rule is: a score per token at every loop, a direction, and the thresholds that make sense.
+
+A rule leaves at the first loop before the last whose score is past its threshold. Per token that is the token's own
+score; per sequence it is the mean over the sequence's tokens. Rules are plain functions of one look and of what they
+kept of the loop before, so that a driver can drop rows between loops: everything that is kept has the batch first.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from loopscope.evaluation.exits.rules.look import Look
+from loopscope.recurrence import AbstractLoopedLM
+
+Kept = Mapping[str, Tensor]
+"""What a rule keeps of one loop for the next: tensors [batch ...], cut when sequences leave the batch."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a look costs is counted with these."""
+
+    features: int  # channels that the head reads
+    vocab: int
+    sequence: int
+    readout: float  # FLOPs per token of one exit: coda and head
+
+    @property
+    def coda(self) -> float:
+        """FLOPs per token of what comes before the head: the features."""
+        return self.readout - 2 * self.features * self.vocab
+
+
+class AbstractRule(ABC):
+    """What rules that run and bounds share.
+
+    Attributes:
+        name: what the command line and the records call it.
+        needs: what it reads at every loop: `logits` (a whole readout), `features` (what the head reads), `hidden`,
+            `gate`; () reads nothing.
+        bound: it knows the labels, so it cannot be run: a bound to compare others with.
+        leaves: on which side of the threshold a token leaves.
+        units: what it can decide for. A score that a sequence's later tokens take part in is none of a token's.
+        low, high: the thresholds that make sense. `never` is allowed beside them.
+    """
+
+    name: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]] = ()
+    bound: ClassVar[bool] = False
+    units: ClassVar[tuple[str, ...]] = ("sequence", "token")
+    leaves: ClassVar[Literal["above", "below"]] = "above"
+    low: ClassVar[float] = 0.0
+    high: ClassVar[float] = math.inf
+
+    @property
+    def never(self) -> float:
+        """The threshold at which nothing leaves before the last loop."""
+        return math.inf if self.leaves == "above" else -math.inf
+
+    def fires(self, score: Float[Tensor, "*units"], threshold: float) -> Bool[Tensor, "*units"]:
+        """Whether a score is past the threshold; a score equal to it is."""
+        if threshold == self.never:
+            return torch.zeros_like(score, dtype=torch.bool)
+        return score >= threshold if self.leaves == "above" else score <= threshold
+
+    def check_threshold(self, threshold: Any) -> float:
+        """The threshold as a number.
+
+        Raises:
+            ValueError: not a number, or out of the rule's range.
+        """
+        number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+        if number and (threshold == self.never or self.low <= threshold <= self.high):
+            return float(threshold)
+        reach = f"from {self.low:g} up" if self.high == math.inf else f"from {self.low:g} to {self.high:g}"
+        raise ValueError(
+            f"threshold is {threshold!r}; rule {self.name!r} leaves at a score {self.leaves} it and takes a number "
+            f"{reach}, or {self.never} to never leave. `loopscope evaluate exits` finds one that holds"
+        )
+
+
+class AbstractExitRule(AbstractRule):
+    """A rule that can be run: it sees what loop k shows, and nothing else.
+
+    Attributes:
+        compares: it compares exits with the loop before, and has no score at loop 1 (infinite: only an infinite
+            threshold leaves there).
+    """
+
+    compares: ClassVar[bool] = False
+
+    @abstractmethod
+    def score(self, look: Look, before: Kept) -> tuple[Float[Tensor, "batch seq"], Kept]:
+        """Score of every token, in fp32 or wider, and what to keep for the next loop.
+
+        Args:
+            before: what it kept of the loop before; empty at loop 1.
+        """
+
+    def look_flops(self, loop: int, sizes: Sizes) -> float:
+        """FLOPs per token of one look at this loop, matrix products only; a whole readout where it reads logits."""
+        return sizes.readout if "logits" in self.needs else 0.0
+
+    @torch.no_grad()
+    def check_model(self, model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"]) -> None:
+        """Raise ValueError where the rule cannot be run on this model. Most can on any."""
+
+
+class AbstractBound(AbstractRule):
+    """What a rule that knew the labels would do."""
+
+    bound = True
+    needs = ("labels",)
+
+    @abstractmethod
+    def scores(self, losses: Float[Tensor, "loops units"]) -> Float[Tensor, "loops units"]:
+        """Score of every unit (sequence or token) at every loop, from its loss at all loops."""

@@ -1,0 +1,26 @@
+"""Entropy confidence: 1 minus the entropy of the next token over the logarithm of the vocabulary."""
+
+import math
+
+from jaxtyping import Float
+from torch import Tensor
+
+from loopscope.evaluation.exits.rules.logit_rule import AbstractLogitRule
+from loopscope.numerics import wide
+
+
+class EntropyConfidence(AbstractLogitRule):
+    """Leaves where the whole distribution is narrow: 0 for uniform, 1 for certain."""
+
+    name = "entropy-confidence"
+    high = 1.0
+
+    def score_logits(
+        self, logits: Float[Tensor, "tokens vocab"], before: Float[Tensor, "tokens vocab"] | None
+    ) -> Float[Tensor, " tokens"]:
+        below = wide(logits) - wide(logits.amax(dim=1, keepdim=True))
+        weights = below.exp()
+        whole = weights.sum(dim=1)
+        # The entropy of weights / whole; a masked token's 0 times -inf counts as 0.
+        entropy = whole.log() - (weights * below.clamp(min=-1e30)).sum(dim=1) / whole
+        return (1 - entropy / math.log(logits.shape[1])).clamp(0, 1)

@@ -1,0 +1,75 @@
+"""One unroll, watched by one exit rule: who leaves at each loop. Shared by every driver that exits early.
+
+A driver calls it with every state but the last; where rows leave its batch, it tells the watch so with `narrow`.
+Memory: what the rule keeps of one loop, and the look at the loop at hand with whatever it read (`look.logits`).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from loopscope.evaluation.exits.rules.base import AbstractExitRule, Kept
+from loopscope.evaluation.exits.rules.look import Look
+from loopscope.recurrence import LoopState
+from loopscope.results.evaluations import Unit
+
+
+class Watch:
+    """A rule at work.
+
+    Attributes:
+        look: the look at the loop at hand. Where the rule reads logits they are there already: an exit taken here
+            needs no readout of its own.
+
+    Raises:
+        ValueError: a threshold out of the rule's range.
+    """
+
+    def __init__(self, rule: AbstractExitRule, threshold: Any, unit: Unit = "sequence") -> None:
+        self.rule = rule
+        self.threshold = rule.check_threshold(threshold)
+        self.unit = unit
+        self.look: Look | None = None
+        self._kept: Kept = {}
+
+    def __call__(self, state: LoopState) -> Bool[Tensor, "batch *seq"]:
+        """Who leaves at this loop: [batch] per sequence (by the mean over its tokens), [batch seq] per token.
+
+        Raises:
+            ValueError: a score is not a number: the model's states or logits are not finite.
+        """
+        self.forget()
+        look = Look(state)
+        scores, self._kept = self.rule.score(look, self._kept)
+        self.look = look
+        if self.unit == "sequence":
+            scores = scores.double().mean(dim=1)
+        if bool(scores.isnan().any()):
+            raise not_a_number(self.rule.name, state.loop)
+        return self.rule.fires(scores, self.threshold)
+
+    def narrow(self, rows: Int[Tensor, " kept"]) -> None:
+        """Only these rows of the batch go on."""
+        kept: Mapping[str, Tensor] = {name: value[rows] for name, value in self._kept.items()}
+        self._kept = kept
+        self.forget()
+
+    def forget(self) -> None:
+        """The look at the loop at hand is done with: its logits need not stay through the next loop."""
+        self.look = None
+
+    @property
+    def logits(self) -> torch.Tensor | None:
+        """Logits of the loop at hand where the rule read them."""
+        return self.look.logits if self.look is not None and "logits" in self.rule.needs else None
+
+
+def not_a_number(rule: str, loop: int) -> ValueError:
+    """The error for a score that is not a number."""
+    return ValueError(
+        f"exit rule {rule!r} has scores that are not numbers at loop {loop}: the model's states or logits are not "
+        "finite there. Evaluate an earlier checkpoint, or fewer loops"
+    )

@@ -1,0 +1,85 @@
+"""`loopscope.adapt`: which adapter a module gets, by its structure."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from loopscope.interop.foreign.families.base import Foreign
+from loopscope.interop.foreign.families.hrm_text import HrmText
+from loopscope.interop.foreign.families.huginn import Huginn
+from loopscope.interop.foreign.families.ouro import Ouro
+from loopscope.interop.foreign.families.parcae import Parcae
+from loopscope.interop.foreign.families.x_transformers import XTransformers
+from loopscope.recurrence import AbstractLoopedLM
+
+FAMILIES: Sequence[Any] = (HrmText, XTransformers, Ouro, Parcae, Huginn)  # subclasses of Foreign
+
+_SHELLS = {
+    "_orig_mod": "OptimizedModule",
+    "module": "DistributedDataParallel",
+    "net": "AutoregressiveWrapper",
+}
+
+
+def adapt(module: Any) -> AbstractLoopedLM:
+    """A looped model of a family that is known, ready for every audit.
+
+    The family is recognised by the module's attributes, so remote code and local classes work alike. The
+    weights stay the module's own. H_k is the raw state: before the norm, the adapter, or whatever the module
+    does between loops. The adapter has compared its logits with the module's own forward when it is returned.
+
+    Args:
+        module: HRM-Text, x-transformers with `looped=True`, Ouro, Huginn or Parcae; compiled, distributed
+            and autoregressive shells around one are taken off.
+
+    Raises:
+        ValueError: not a module, of no known family, or of one whose logits it could not reproduce.
+    """
+    if isinstance(module, AbstractLoopedLM):
+        return module
+    if not isinstance(module, nn.Module):
+        raise ValueError(
+            f"module is {type(module).__name__}; give a torch.nn.Module, loaded and ready to run"
+        )
+    inner: nn.Module = module
+    while (shell := _shell(inner)) is not None:
+        inner = shell
+    for family in FAMILIES:
+        if family.recognises(inner):
+            adapted: Foreign = family(inner)
+            adapted.check()
+            return adapted
+    known = ", ".join(family.family for family in FAMILIES)
+    raise ValueError(
+        f"{type(inner).__name__} has the structure of none of the families known: {known}.{_hint(inner)} Name its "
+        f"parts instead: {_suggestion(inner)}"
+    )
+
+
+def _shell(module: nn.Module) -> nn.Module | None:
+    for name, kind in _SHELLS.items():
+        inner = getattr(module, name, None)
+        if isinstance(inner, nn.Module) and kind in {base.__name__ for base in type(module).__mro__}:
+            return inner
+    return None
+
+
+def _hint(module: nn.Module) -> str:
+    if hasattr(module, "attn_layers") and not getattr(module, "looped", True):
+        return " It is an x-transformers model without looped=True: it is not a loop."
+    return ""
+
+
+def _suggestion(module: nn.Module) -> str:
+    """A call of `wrap` with this module's own names: its largest list of layers, and its vocabulary's matrix."""
+    lists = {
+        name: sum(parameter.numel() for parameter in part.parameters())
+        for name, part in module.named_modules()
+        if name and isinstance(part, nn.ModuleList | nn.Sequential)
+    }
+    block = max(lists, key=lambda name: lists[name], default="layers")
+    linears = {n: p.out_features for n, p in module.named_modules() if n and isinstance(p, nn.Linear)}
+    head = max(linears, key=lambda name: linears[name], default="lm_head")
+    head = "lm_head" if "lm_head" in linears else head
+    return f'loopscope.wrap(module, block="{block}", head="{head}")'

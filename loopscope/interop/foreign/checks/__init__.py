@@ -1,0 +1,1 @@
+"""Whether a followed model computes what its own forward does."""

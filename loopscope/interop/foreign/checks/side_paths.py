@@ -1,0 +1,71 @@
+"""What reaches a later loop, or the head, from an earlier loop past the block's last output.
+
+Audits hold H_k for the whole state, and the readout for a function of it alone. A second state that goes from
+loop to loop can be followed, and is warned of. A head that reads several loops' states cannot be read at one:
+what it would give at loop k < K is nothing that the module has.
+"""
+
+import warnings
+
+import torch
+from torch import nn
+
+from loopscope.interop.foreign.tracing.trace import Trace, probes, turned
+from loopscope.interop.foreign.tracing.traced_model import Followed
+
+SEVERAL = (
+    "the head reads the states of earlier loops too (a mean or a sum over loops, a concatenation), so there is no "
+    "readout of one loop's state. Subclass loopscope.AbstractLoopedLM, and say there what an exit at loop k reads"
+)
+
+
+@torch.no_grad()
+def check_reads_one_loop(model: Followed, trace: Trace) -> None:
+    """Raise ValueError where the forward is followed to a head that reads several loops' states."""
+    if model.reading is None and reads_earlier_loops(model, trace) and not _carries_more(model, trace):
+        raise ValueError(SEVERAL)
+
+
+@torch.no_grad()
+def reads_earlier_loops(model: Followed, trace: Trace) -> bool:
+    """Whether what reaches the head after the last loop depends on more than that loop's state."""
+    head, states, last = model.reader, trace.states, trace.depth
+    if not isinstance(head, nn.Module):
+        return False
+    draws = torch.Generator().manual_seed(3)
+    others = {loop: turned(state, draws) for loop, state in states.items() if loop < last}
+    try:
+        with model.quietly():
+            own = model.follower.features(trace, states, states[last], last, head)
+            changed = model.follower.features(trace, others, states[last], last, head)
+    except ValueError:  # the head is not called there, of which others say more
+        return False
+    return not torch.equal(own, changed)
+
+
+@torch.no_grad()
+def warn_of_side_paths(model: Followed, trace: Trace) -> None:
+    """Warn where something else than the block's output goes from loop to loop: audits see only the former."""
+    if trace.depth > 2:
+        beside = _carries_more(model, trace)
+    else:
+        beside = model.reading is None and reads_earlier_loops(model, trace)
+    if beside:
+        warnings.warn(
+            "what follows loop 2 depends on loop 1 also past the block's output: part of the state goes from loop to "
+            "loop beside H_k. It is followed, but scale and verdict are those of H_k alone; name the block whose "
+            "output is the whole state, if there is one",
+            stacklevel=5,  # the caller of wrap: this function is decorated
+        )
+
+
+def _carries_more(model: Followed, trace: Trace) -> bool:
+    """Whether a loop's input depends on more than the state before it."""
+    follower, own = model.follower, trace.states
+    if trace.depth == 2:  # only one state comes before the last loop: what is beside it would be added to it
+        return not model.passes_on
+    with model.quietly():
+        changed = {**own, 1: probes(trace)[1]}
+        return not torch.equal(
+            follower.carry(trace, own, own[2], 2), follower.carry(trace, changed, own[2], 2)
+        )

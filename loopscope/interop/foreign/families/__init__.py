@@ -1,0 +1,1 @@
+"""Looped models of others that are known by their structure, one file each."""

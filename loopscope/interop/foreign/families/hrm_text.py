@@ -1,0 +1,97 @@
+"""HRM-Text (in transformers, `hrm_text`): two stacks; one loop is one high cycle.
+
+A cycle runs the low stack `L_cycles` times on z_L + z_H, then the high stack on z_H + z_L. Each stack ends in a
+norm. H_k is what the high stack's layers put out before that norm, in cycle k; the norm is the step between
+loops and, the head being a plain matrix, the readout. z_L goes from cycle to cycle beside H_k: it is remembered
+per unroll (one more state per loop), and an intervention on H_k reaches it as it does in the module, through
+the next cycle.
+
+The module runs the earlier low passes without gradient (`L_bp_cycles`); here every pass has one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from loopscope.interop.foreign.families.base import Foreign
+from loopscope.interop.foreign.tracing.calls import first_call, stand_in
+from loopscope.interop.foreign.tracing.forward_runs import logits_of
+from loopscope.interop.foreign.tracing.side_state import Beside
+from loopscope.recurrence import LoopContext
+
+
+@dataclass
+class _Recorded:
+    arguments: Mapping[str, Any]  # of every stack call: mask, rotary table, positions
+    embedded: Tensor
+    low: Beside[Tensor]  # z_L
+
+
+class HrmText(Foreign):
+    """`HrmTextForCausalLM`."""
+
+    family = "HRM-Text"
+
+    def __init__(self, module: Any) -> None:
+        super().__init__(module, module.config.H_cycles)
+        self.low_cycles: int = module.config.L_cycles
+
+    @staticmethod
+    def recognises(module: nn.Module) -> bool:
+        inner = getattr(module, "model", None)
+        return hasattr(module, "lm_head") and hasattr(inner, "L_module") and hasattr(inner, "H_module")
+
+    @property
+    def _inner(self) -> Any:
+        return self.module.model
+
+    def record(self, input_ids: Int[Tensor, "batch seq"]) -> _Recorded:
+        call = first_call(lambda: self.module(input_ids, use_cache=False), self._inner.L_module)
+        arguments = {name: value for name, value in call.kwargs.items() if name != call.slot}
+        scale = getattr(self._inner, "embedding_scale", 1.0)
+        embedded = self._inner.embed_tokens(input_ids) * scale
+        return _Recorded(arguments, embedded, Beside(self._inner.z_L_init.to(embedded).expand_as(embedded)))
+
+    def start(self, recorded: _Recorded) -> Float[Tensor, "batch seq dim"]:
+        return recorded.embedded
+
+    def core(
+        self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
+    ) -> Float[Tensor, "batch seq dim"]:
+        recorded: _Recorded = self.recorded(context)
+        if not recorded.low.knows(loop - 1):
+            self.catch_up(context, loop)
+        low = recorded.low.of_input(hidden, loop)
+        for _ in range(self.low_cycles):
+            low = self._inner.L_module(low + hidden, **recorded.arguments)
+        high = self._inner.H_module
+        with stand_in(high.final_norm, lambda own: lambda state: state):
+            raw: Tensor = high(hidden + low, **recorded.arguments)
+        recorded.low.came_out(raw, loop, low)
+        return raw
+
+    def carry(
+        self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
+    ) -> Float[Tensor, "batch seq dim"]:
+        recorded: _Recorded = self.recorded(context)
+        if not recorded.low.knows(loop):
+            self.catch_up(context, loop + 1)
+        normed: Tensor = self._inner.H_module.final_norm(hidden)
+        recorded.low.went_on(normed, loop, recorded.low.of_state(hidden, loop))
+        return normed
+
+    def readout(
+        self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
+    ) -> Float[Tensor, "batch seq dim"]:
+        normed: Tensor = self._inner.H_module.final_norm(hidden)
+        return normed
+
+    def head(self, features: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
+        logits: Tensor = self.module.lm_head(features)  # type: ignore[operator]
+        return logits
+
+    def own_logits(self, input_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq vocab"]:
+        return logits_of(self.module(input_ids, use_cache=False))

@@ -1,0 +1,1 @@
+"""Following a stranger's forward pass: what its parts were called with, loop by loop."""

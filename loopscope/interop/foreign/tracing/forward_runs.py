@@ -1,0 +1,137 @@
+"""Runs of a module's own forward: repeatable, in evaluation mode, and compared with an adapter's logits."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from loopscope.guards import device_of, evaluating
+from loopscope.interop.foreign.tracing.calls import is_float
+from loopscope.numerics import wide
+
+BATCH, SEQ = 2, 8
+"""Size of the batch that an adapter checks itself on."""
+TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4}
+"""Largest difference of logits that counts as agreement, as a share of the largest logit."""
+HALF_TOLERANCE = 5e-2
+
+
+def accepts(module: nn.Module, name: str) -> bool:
+    """Whether the module's forward has a parameter of this name, itself or where it passes keywords on to a base."""
+    for forward in (module.forward, *(vars(kind).get("forward") for kind in type(module).__mro__)):
+        parameters = inspect.signature(forward).parameters if callable(forward) else {}
+        if name in parameters:
+            return True
+        if parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            return False
+    return False
+
+
+def dtype_of(module: nn.Module) -> torch.dtype:
+    """What most of its numbers are."""
+    counts: dict[torch.dtype, int] = {}
+    for parameter in module.parameters():
+        counts[parameter.dtype] = counts.get(parameter.dtype, 0) + parameter.numel()
+    return max(counts, key=lambda dtype: counts[dtype], default=torch.float32)
+
+
+@contextmanager
+def repeatable(module: nn.Module) -> Iterator[None]:
+    """The same random draws every time; the generators are left as they were found."""
+    devices = sorted({p.device.index or 0 for p in module.parameters() if p.device.type == "cuda"})
+    with torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(0)
+        for device in devices:
+            torch.cuda.default_generators[device].manual_seed(0)
+        yield
+
+
+def logits_of(output: Any) -> Float[Tensor, "batch seq vocab"]:
+    """The logits in what a forward returned: a tensor, `.logits`, a key, the first [batch seq vocab] of a tuple.
+
+    Where there is a list of one per loop, the last.
+
+    Raises:
+        ValueError: none there.
+    """
+    if isinstance(output, Mapping) and "logits" in output:
+        output = output["logits"]
+    output = getattr(output, "logits", output)
+    if output is None:
+        raise ValueError(
+            "the module's forward returns no logits (None); make it give them, e.g. with "
+            "forward_kwargs={'return_logits': True}"
+        )
+    if isinstance(output, Tensor):
+        if is_float(output) and output.ndim == 3:
+            return output
+        raise ValueError(
+            f"the module's forward returns a {output.dtype} tensor of shape {tuple(output.shape)}; "
+            "logits are floats [batch, seq, vocab]"
+        )
+    values = list(output) if isinstance(output, list | tuple) else []
+    if values and all(is_float(value) and value.ndim == 3 for value in values) and isinstance(output, list):
+        last: Tensor = values[-1]
+        return last
+    for value in values:
+        if is_float(value) and value.ndim == 3:
+            return value
+        if isinstance(value, list | tuple) and value and is_float(value[-1]) and value[-1].ndim == 3:
+            return value[-1]
+    raise ValueError(
+        f"the module's forward returns {type(output).__name__}, in which no [batch, seq, vocab] logits were found"
+    )
+
+
+def every_logits_of(output: Any) -> list[Tensor]:
+    """The logits of every loop, where a forward returns a list of them; else an empty list."""
+    found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
+    if isinstance(found, list) and all(is_float(value) and value.ndim == 3 for value in found):
+        return found
+    return []
+
+
+def example(module: nn.Module, run: Callable[[Tensor], Any]) -> Int[Tensor, "batch seq"]:
+    """A small random batch of ids that the module knows.
+
+    A first run on zeros shows which embeddings the ids go through; the smallest of them, or the logits'
+    width, bounds the ids. Id 0 exists in every vocabulary.
+    """
+    zeros = torch.zeros(BATCH, SEQ, dtype=torch.long, device=device_of(module))
+    sizes: list[int] = []
+
+    def seen(part: Any, args: tuple[Any, ...]) -> None:
+        if args and isinstance(args[0], Tensor) and torch.equal(args[0], zeros):
+            sizes.append(part.num_embeddings)
+
+    hooks = [p.register_forward_pre_hook(seen) for p in module.modules() if isinstance(p, nn.Embedding)]
+    try:
+        with torch.no_grad(), evaluating(module), repeatable(module):
+            sizes.append(logits_of(run(zeros)).shape[-1])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    ids = torch.randint(min(sizes), zeros.shape, generator=torch.Generator().manual_seed(0))
+    return ids.to(zeros.device)
+
+
+def disagreement(
+    found: Float[Tensor, "batch _ _"], own: Float[Tensor, "batch _ _"], dtype: torch.dtype
+) -> str | None:
+    """How two logits differ, in words; None where they agree.
+
+    A forward that gives only the last positions' logits is compared there.
+    """
+    if found.shape[-1] != own.shape[-1]:
+        return f"the vocabulary is {found.shape[-1]} entries wide, the module's own logits {own.shape[-1]}"
+    if not bool(torch.isfinite(own).all()):
+        return "the module's own logits are not finite: its weights may never have been set"
+    found = found[:, found.shape[1] - own.shape[1] :]
+    gap, size = float((wide(found) - wide(own)).abs().max()), float(wide(own).abs().max())
+    if gap <= TOLERANCE.get(dtype, HALF_TOLERANCE) * max(size, 1e-30):
+        return None
+    return f"the logits differ by up to {gap:.3g}, where the module's own go up to {size:.3g}"

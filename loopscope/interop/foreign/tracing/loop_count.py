@@ -1,0 +1,61 @@
+"""Setting how many loops a module's own forward runs, for a while."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from loopscope.interop.foreign.tracing.forward_runs import accepts
+from loopscope.interop.foreign.tracing.module_paths import find
+
+SetLoops = str | Sequence[str] | Callable[[int], Mapping[str, Any] | None]
+
+
+class LoopCount:
+    """A keyword of the forward, attributes to set, or a function of the count that returns forward arguments."""
+
+    def __init__(self, module: nn.Module, how: SetLoops | None) -> None:
+        self.how = how
+        self.trained: int | None = None  # set once it is known; a function is called with it afterwards
+        self.owners: list[tuple[Any, str]] = []
+        self.keywords: list[str] = []
+        for name in [how] if isinstance(how, str) else [] if how is None or callable(how) else how:
+            if accepts(module, name):
+                self.keywords.append(name)
+                continue
+            find(module, name, "set_loops")
+            owner, _, last = name.rpartition(".")
+            self.owners.append((find(module, owner, "set_loops") if owner else module, last))
+        for owner, last in self.owners:
+            if not isinstance(getattr(owner, last), int):
+                raise ValueError(
+                    f"set_loops names {last!r}, which is {type(getattr(owner, last)).__name__}; it must be the "
+                    "attribute that holds the number of loops, a keyword of the forward "
+                    f"({', '.join(inspect.signature(module.forward).parameters)}), or a function of the number"
+                )
+
+    def __bool__(self) -> bool:
+        return self.how is not None
+
+    @contextmanager
+    def at(self, loops: int | None) -> Iterator[Mapping[str, Any]]:
+        """Forward arguments for this many loops; attributes are set, and put back afterwards. None: as it is."""
+        if loops is None or self.how is None:
+            yield {}
+            return
+        before = [getattr(owner, last) for owner, last in self.owners]
+        given: Mapping[str, Any] | None = {}
+        try:
+            for owner, last in self.owners:
+                setattr(owner, last, loops)
+            if callable(self.how) and not isinstance(self.how, str):
+                given = self.how(loops)
+            yield {**dict.fromkeys(self.keywords, loops), **(given or {})}
+        finally:
+            for (owner, last), value in zip(self.owners, before, strict=True):
+                setattr(owner, last, value)
+            if given is None and self.trained is not None:  # the function set something itself
+                assert callable(self.how)
+                self.how(self.trained)

@@ -1,0 +1,42 @@
+"""What a run of a foreign forward leaves behind: the calls of its parts, without the states they were called with."""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from loopscope.interop.foreign.tracing.calls import Call
+
+
+@dataclass
+class Trace:
+    """One whole run of the module's forward: what its parts were called with."""
+
+    input_ids: Int[Tensor, "batch seq"]
+    set_to: int | None  # the number of loops the forward was told to run; None where it was left alone
+    calls: list[list[Call]] = field(default_factory=list)  # by loop and layer, without their states
+    others: dict[nn.Module, Call] = field(default_factory=dict)  # last calls of readout and gate parts
+    states: dict[int, Tensor] = field(default_factory=dict)  # the block's outputs, where they were asked for
+
+    @property
+    def depth(self) -> int:
+        """Loops that the forward ran."""
+        return len(self.calls)
+
+
+def probes(trace: Trace) -> dict[int, Tensor]:
+    """States to try at the first, a middle and the last but one loop: larger than the real ones, and turned."""
+    loops = sorted({1, (trace.depth + 1) // 2, trace.depth - 1})
+    draws = torch.Generator().manual_seed(1)
+    found = {}
+    for loop in loops:
+        state = trace.states[loop].detach()
+        found[loop] = turned(state, draws)
+    return found
+
+
+def turned(state: Float[Tensor, "batch seq dim"], draws: torch.Generator) -> Float[Tensor, "batch seq dim"]:
+    """A state larger than this one, in another direction; no token of it is zero."""
+    noise = torch.randn(state.shape, generator=draws).to(state)
+    return 1.3 * state + 0.3 * state.square().mean().sqrt() * noise

@@ -1,0 +1,235 @@
+"""A module of no known family as a looped model: its own forward, followed. Built by `wrap`."""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from copy import deepcopy
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from loopscope.interop.foreign.families.base import Memory
+from loopscope.interop.foreign.tracing.forward_runs import logits_of, repeatable
+from loopscope.interop.foreign.tracing.intercept import Follower
+from loopscope.interop.foreign.tracing.side_state import Beside
+from loopscope.interop.foreign.tracing.trace import Trace
+from loopscope.recurrence import AbstractLoopedLM, LoopContext
+
+Step = nn.Module | Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class History:
+    """The block's outputs up to a loop, as a chain: a run that goes on from a state shares what was before."""
+
+    loop: int
+    state: Tensor
+    before: "History | None"
+
+    def states(self) -> dict[int, Tensor]:
+        """By loop."""
+        return {**past(self.before), self.loop: self.state}
+
+
+def past(history: History | None) -> dict[int, Tensor]:
+    """States of a history, none of none."""
+    return {} if history is None else history.states()
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    trace: Trace
+    history: Beside[History | None]
+
+
+class Followed(AbstractLoopedLM):
+    """Embed, core, carry, readout and head of any module, as its forward has them.
+
+    Attributes:
+        module: the module, unchanged; the weights are its own.
+        replays: the block's other arguments do not depend on its state, so its layers are called again
+            directly. Otherwise each loop runs the module's forward up to itself.
+        passes_on: the next loop's input is the block's output, so the carry is the identity. Otherwise
+            each carry runs the module's forward up to the next loop.
+        follows_head: what the forward does to the head's output (a crop, a softcap) is run too.
+
+    Memory: where `replays` and `passes_on` are both true, one state at a time, as for any looped model;
+    otherwise the states of all loops of an unroll, which the forward is answered with.
+    """
+
+    narrows = False
+
+    def __init__(
+        self,
+        module: nn.Module,
+        follower: Follower,
+        readout: Sequence[Step] | None,
+        head: Step,
+        gate: Sequence[Step] | None,
+        embedding: Step | None,
+        loops: int | None,
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.training = module.training
+        self.loops = loops or 1
+        self.told = loops if follower.count else None  # what the forward is told at the trained depth
+        self.follower = follower
+        self.memory = Memory()
+        self.replays = self.passes_on = self.follows_head = False
+        self.example: Trace | None = None  # the trace of the check's batch, for `follows_head`
+        # Plain attributes: the parts are in `module` already, and would be registered twice.
+        self.__dict__.update(reading=readout, reader=head, gating=gate, embedding=embedding)
+        self.reading: Sequence[Step] | None
+        self.reader: Step
+        self.gating: Sequence[Step] | None
+        self.embedding: Step | None
+
+    def embed(self, input_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq dim"]:
+        if self.embedding is None:
+            with self.quietly():
+                state = self.follower.start(input_ids, self.told)
+        else:
+            state = self.embedding(input_ids)
+        # What the block is called with besides its state keeps its gradient where the embedding does, also in
+        # an unroll whose first loops run without.
+        self.memory.offer(state, torch.is_grad_enabled())
+        return state
+
+    def core(
+        self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
+    ) -> Float[Tensor, "batch seq dim"]:
+        recorded = self.recorded(context)
+        if self.replays and self.passes_on:
+            return self.follower.replay(recorded.trace, hidden, loop)
+        before = self._history(recorded, loop - 1, context).of_input(hidden, loop)
+        if self.replays:
+            state = self.follower.replay(recorded.trace, hidden, loop)
+        else:
+            with self.quietly():
+                state = self.follower.core(recorded.trace, past(before), hidden, loop)
+        recorded.history.came_out(state, loop, History(loop, state, before))
+        return state
+
+    def carry(
+        self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
+    ) -> Float[Tensor, "batch seq dim"]:
+        if self.replays and self.passes_on:
+            return hidden
+        recorded = self.recorded(context)
+        here = self._history(recorded, loop, context).of_state(hidden, loop)
+        assert here is not None
+        if here.state is not hidden:
+            here = History(loop, hidden, here.before)
+        carried = hidden
+        if not self.passes_on:
+            with self.quietly():
+                carried = self.follower.carry(recorded.trace, past(here.before), hidden, loop)
+        recorded.history.went_on(carried, loop, here)
+        return carried
+
+    def readout(
+        self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
+    ) -> Float[Tensor, "batch positions features"]:  # seq of them, which `wrap` checks
+        recorded = self.recorded(context)
+        if self.reading is not None:
+            return run_steps(self.reading, hidden, recorded.trace)
+        assert isinstance(self.reader, nn.Module)
+        here = None
+        if not (self.replays and self.passes_on):
+            here = self._history(recorded, loop, context).of_state(hidden, loop)
+        before = past(None if here is None else here.before)
+        with self.quietly():
+            return self.follower.features(recorded.trace, before, hidden, loop, self.reader)
+
+    def head(self, features: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch vocab"]:
+        if not self.follows_head:
+            return self.reader(features)
+        assert self.example is not None
+        assert isinstance(self.reader, nn.Module)
+        flat = features.reshape(-1, features.shape[-1])
+        with self.quietly():
+            logits = logits_of(self.follower.logits(self.example, flat, self.reader))
+        return logits.reshape(*features.shape[:-1], -1)
+
+    def exit_gate(
+        self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
+    ) -> Float[Tensor, "batch seq"] | None:
+        if self.gating is None:
+            return None
+        logit = run_steps(self.gating, hidden, self.recorded(context).trace)
+        return logit.squeeze(-1) if logit.ndim == 3 else logit
+
+    def recorded(self, context: LoopContext) -> _Recorded:
+        """What the forward called its parts with, for these ids and this depth, and this unroll's history."""
+        found: _Recorded | bool | None = self.memory.of(context)
+        if isinstance(found, _Recorded):
+            return found
+        with torch.set_grad_enabled(torch.is_grad_enabled() if found is None else found):
+            trace, _ = self.record(context.input_ids, max(self.loops, context.loops))
+        made = _Recorded(trace, Beside(None))
+        self.memory.keep(context, made)
+        return made
+
+    def record(
+        self, input_ids: Int[Tensor, "batch seq"], loops: int, states: bool = False
+    ) -> tuple[Trace, Any]:
+        """Run the module's forward at this depth, where it can be told to; else at its own."""
+        wanted = loops if self.follower.count and loops > self.loops else self.told
+        steps = (*(self.reading or ()), *(self.gating or ()))
+        parts = [step for step in steps if isinstance(step, nn.Module)]
+        with self.quietly():
+            trace, output = self.follower.record(input_ids, wanted, parts, states)
+        if wanted is not None and trace.depth not in (0, wanted):
+            raise ValueError(
+                f"set_loops asks the forward for {wanted} loops, but it calls the block {trace.depth} times"
+            )
+        return trace, output
+
+    def quietly(self) -> Any:
+        """Own runs draw the same random numbers each time, and leave the caller's as they were."""
+        return nullcontext() if self.module.training else repeatable(self.module)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Followed":
+        steps = (*(self.reading or ()), *(self.gating or ()), self.reader, self.embedding)
+        if any(
+            refers_to_a_module(step) for step in (*steps, self.follower.arguments, self.follower.count.how)
+        ):
+            raise ValueError(
+                "this model was wrapped with a function that refers to a module, so a copy would use the weights of "
+                "the original. Copy or convert the module itself (module.float(), say) and wrap that"
+            )
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__.update(deepcopy(self.__dict__, memo))
+        return copied
+
+    def _history(self, recorded: _Recorded, loop: int, context: LoopContext) -> Beside[History | None]:
+        """This unroll's history, with everything up to `loop` run."""
+        if not recorded.history.knows(loop):
+            hidden = context.embedded
+            for earlier in range(1, loop + 1):
+                hidden = self.core(hidden, earlier, context)
+                if earlier < loop:
+                    hidden = self.carry(hidden, earlier, context)
+        return recorded.history
+
+
+def refers_to_a_module(step: Any) -> bool:
+    """Whether a function holds or names a module, which a copy of it would share."""
+    if not isinstance(step, FunctionType):
+        return False
+    held = [cell.cell_contents for cell in step.__closure__ or ()]
+    named = [step.__globals__.get(name) for name in step.__code__.co_names]
+    return any(isinstance(value, nn.Module) for value in (*held, *named))
+
+
+def run_steps(steps: Sequence[Step], hidden: Tensor, trace: Trace) -> Tensor:
+    """Apply steps in order, each with the other arguments that the forward gave it."""
+    for step in steps:
+        call = trace.others.get(step) if isinstance(step, nn.Module) else None
+        hidden = step(hidden) if call is None else call.again(hidden)
+    return hidden

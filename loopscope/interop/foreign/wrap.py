@@ -1,0 +1,186 @@
+"""`loopscope.wrap`: any looped module, by naming the block that it loops."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from loopscope.guards import evaluating
+from loopscope.interop.foreign.checks.agreement import (
+    check_gradients,
+    check_logits,
+    choose_ways,
+    depends_on_depth,
+)
+from loopscope.interop.foreign.checks.gate import check_gate
+from loopscope.interop.foreign.checks.side_paths import check_reads_one_loop, warn_of_side_paths
+from loopscope.interop.foreign.tracing.forward_runs import example
+from loopscope.interop.foreign.tracing.intercept import Arguments, Follower
+from loopscope.interop.foreign.tracing.loop_count import LoopCount, SetLoops
+from loopscope.interop.foreign.tracing.module_paths import find_callable, find_module, readings
+from loopscope.interop.foreign.tracing.trace import Trace
+from loopscope.interop.foreign.tracing.traced_model import Followed, Step
+from loopscope.recurrence import AbstractLoopedLM, check_loops
+
+FOLLOW = "forward"
+"""Readout of a module whose forward is followed from the last loop to the head."""
+
+Part = str | Callable[[Tensor], Tensor]
+
+
+def wrap(
+    module: Any,
+    block: str,
+    *,
+    readout: Part | Sequence[Part] | None = FOLLOW,
+    head: Part = "lm_head",
+    embed: Part | None = None,
+    gate: Part | Sequence[Part] | None = None,
+    loops: int | None = None,
+    set_loops: SetLoops | None = None,
+    forward_kwargs: Arguments | None = None,
+    hidden: str | None = None,
+) -> AbstractLoopedLM:
+    """A looped model made of a module's own forward: H_k is the block's output in its k-th call.
+
+    What the forward does between two calls of the block is the carry, whatever it is. On a small random batch,
+    the result has been compared with the module's own forward, and its gradients with finite differences. The
+    module is left as it was: no hooks, its mode and the random generators put back. It must compute each loop
+    once per forward, the same number of times for every input.
+
+    Args:
+        module: takes token ids [batch, seq] first; returns logits, or something that holds them.
+        block: dotted path of the module that is applied once per loop, or of a list of layers that all are.
+        readout: what is between H_k and the head: dotted paths or functions applied in order, None for
+            nothing. Left out, the forward is followed from the last loop to the head.
+        head: dotted path or function, from features to logits, for any leading shape.
+        embed: dotted path or function from ids to the first loop's input. Left out, the forward is followed; so
+            it is, with a warning, where something comes between the two (positions, a scale, layers).
+        gate: what gives the exit gate's logit from H_k: dotted paths or functions applied in order. Compared
+            with the calls that the forward makes of the last part that is a module; a warning says where it
+            makes none.
+        loops: the trained depth; left out, the number of times the forward calls the block.
+        set_loops: how to run the forward at another depth: a keyword of it, the attributes that hold the
+            number (`["config.total_ut_steps", "model.total_ut_steps"]`), or a function from the number to
+            forward arguments. The trained depth is run this way too. Left out, loops beyond the trained depth
+            repeat the last one.
+        forward_kwargs: further arguments of the forward, or a function from ids to them.
+        hidden: name of the block's argument that is the state; left out, its first float tensor.
+
+    Raises:
+        ValueError: a path that does not exist, a block that is not looped, logits that are not the module's
+            own, a gate that reads another tensor or gives a probability, gradients that the module cuts. Says
+            what to change.
+    """
+    if not isinstance(module, nn.Module):
+        raise ValueError(
+            f"module is {type(module).__name__}; give a torch.nn.Module, loaded and ready to run"
+        )
+    ways = readings(find_module(module, block, "block"))
+    if not ways or any(len(set(layers)) < len(layers) for layers in ways):
+        raise ValueError(f"block is {block!r}, a list that is empty or holds the same layer twice")
+    if loops is not None:
+        check_loops(loops)
+    model = Followed(
+        module=module,
+        follower=Follower(module, ways[0], forward_kwargs or {}, LoopCount(module, set_loops), hidden),
+        readout=None if readout == FOLLOW else _steps(module, readout, "readout"),
+        head=_part(module, head, "head"),
+        gate=None if gate is None else _steps(module, gate, "gate"),
+        embedding=None if embed is None else _part(module, embed, "embed"),
+        loops=loops,
+    )
+    if readout == FOLLOW and not isinstance(model.reader, nn.Module):
+        raise ValueError(
+            "head is a function, so the forward cannot be followed to it; say what it reads: readout='...', or "
+            "None for the raw state"
+        )
+    with evaluating(module):
+        _fit(model, block, ways, loops)
+    return model
+
+
+def _fit(model: Followed, block: str, ways: Sequence[Sequence[nn.Module]], loops: int | None) -> None:
+    """Find the depth and the quick ways, and check everything that can be checked."""
+    name = type(model.module).__name__
+    ids, trace, output = _first_run(model, name, ways)
+    if trace.depth < 2:
+        times = "never called" if trace.depth == 0 else "called once"
+        raise ValueError(
+            f"block {block!r} is {times} in the forward of {name}: it is not a loop. Name the part that repeats"
+        )
+    if loops is not None and loops != trace.depth:
+        raise ValueError(
+            f"loops is {loops}, but the forward of {name} calls block {block!r} {trace.depth} times; give "
+            "set_loops, which says how to run it at another depth, or leave loops out"
+        )
+    model.loops = model.follower.count.trained = trace.depth
+    start = _start(model, ids)
+    for what, state in (("the first loop's input", start), ("the block's output", trace.states[1])):
+        if state.ndim != 3 or tuple(state.shape[:2]) != tuple(ids.shape):
+            raise ValueError(
+                f"{what} has shape {tuple(state.shape)} for ids of shape {tuple(ids.shape)}; a hidden state is "
+                "[batch, seq, dim]. Name another block, or the argument that is the state with hidden=..."
+            )
+    choose_ways(model, trace, start)
+    check_reads_one_loop(model, trace)
+    check_logits(model, trace, output)
+    check_gate(model, trace)
+    check_gradients(model, trace, start)
+    warn_of_side_paths(model, trace)
+    model.depth_conditioned = depends_on_depth(model, trace)
+
+
+@torch.no_grad()
+def _first_run(model: Followed, name: str, ways: Sequence[Sequence[nn.Module]]) -> tuple[Tensor, Trace, Any]:
+    """A run on an example batch, with the block's calls found in whichever way they are made."""
+    try:
+        ids = example(model.module, lambda ids: model.follower.own(ids, model.told))
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"the forward of {name} failed on a batch of ids ({type(error).__name__}: {error}); pass what else it "
+            "needs in forward_kwargs"
+        ) from error
+    for layers in ways:
+        model.follower.layers = layers
+        trace, output = model.record(ids, model.loops, states=True)
+        if trace.depth:
+            break
+    if trace.depth and model.told is None and model.follower.count:
+        # Told nothing, a forward may take another path to the same depth: Huginn's default has no gradient.
+        model.told = model.follower.count.trained = trace.depth
+        trace, output = model.record(ids, trace.depth, states=True)
+    return ids, trace, output
+
+
+def _start(model: Followed, ids: Tensor) -> Tensor:
+    """The first loop's input. A named embedding that gives another one is left, and the forward followed."""
+    with model.quietly():
+        own = model.follower.start(ids, model.told).detach()
+    if model.embedding is not None:
+        given = model.embedding(ids).detach()
+        if given.shape != own.shape or not bool((given - own).abs().max() <= 1e-4 * own.abs().max()):
+            warnings.warn(
+                "what embed gives is not the first loop's input: something follows it (positions, a scale, layers). "
+                "The forward is followed instead, as without embed",
+                stacklevel=4,
+            )
+            model.embedding = None
+    return own
+
+
+def _part(module: nn.Module, part: Part, argument: str) -> Step:
+    return find_callable(module, part, argument) if isinstance(part, str) else part
+
+
+def _steps(module: nn.Module, parts: Part | Sequence[Part] | None, argument: str) -> list[Step]:
+    """Parts in order; a list of layers counts as its layers."""
+    found: list[Step] = []
+    for part in [] if parts is None else [parts] if isinstance(parts, str) or callable(parts) else parts:
+        step = _part(module, part, argument)
+        found += next(iter(readings(step)), []) if isinstance(step, nn.Module) else [step]
+    return found

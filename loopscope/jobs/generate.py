@@ -1,0 +1,195 @@
+"""`loopscope.generate`: plain arguments to generation's settings, and exit rules by name.
+
+Generation itself knows no rule by name, and evaluation's rules know no generation: here they meet.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from loopscope.data.tokenizers import AbstractTokenizer, ByteTokenizer
+from loopscope.evaluation.exits.rules import RULES, AbstractExitRule, Look, build_rule
+from loopscope.evaluation.exits.watch import not_a_number
+from loopscope.generation.decode import Generated
+from loopscope.generation.decode import generate as run
+from loopscope.generation.exits import Decision, ExitRule
+from loopscope.generation.padding import pad
+from loopscope.generation.sampling import Sampling
+from loopscope.generation.settings import Settings, check_prompts
+from loopscope.generation.stopping import Stopping
+from loopscope.generation.streaming import Tokenizer
+from loopscope.guards import device_of
+from loopscope.jobs.opened import Subject
+from loopscope.recurrence import AbstractLoopedLM, LoopState
+
+
+def generate(
+    model: AbstractLoopedLM,
+    input_ids: Tensor,
+    new_tokens: int = 128,
+    *,
+    attention_mask: Tensor | None = None,
+    tokenizer: Tokenizer | None = None,
+    **options: Any,
+) -> Generated:
+    """Go on with token ids, row by row. Greedy unless told otherwise.
+
+    Args:
+        model: any looped model. Native models keep keys and values per loop and layer; others are computed anew for
+            every token, with the same result.
+        input_ids: prompts, [batch, seq].
+        new_tokens: at most so many per row, from 1 up.
+        attention_mask: [batch, seq], 1 at tokens, 0 at padding (left or right). A padded row gets what it gets alone.
+        tokenizer: for `.texts` and for stop strings; anything with `decode(ids)`.
+        options: `loops` (any depth from 1 up), `temperature`, `top_k`, `top_p`, `min_p`, `seed` (row r draws with seed
+            + r), `exit_rule` and `threshold` (a name of `loopscope evaluate exits`, or an object with `decide`),
+            `missing` (lazy, fill, reuse), `eos` (token ids), `stop` (strings), `cache` (False: compute anew).
+
+    Returns:
+        `.tokens`, `.loops`, `.texts` and `.ended` per row, `.mean_loops` over all.
+
+    Raises:
+        ValueError: bad input, before anything runs: what it is, what is allowed.
+
+    Example:
+        >>> made = loopscope.generate(model, ids, 64, temperature=0.8, top_p=0.95, seed=1)
+        >>> made = loopscope.generate(model, ids, 64, exit_rule="max-probability", threshold=0.9)
+    """
+    check_prompts(model, input_ids)
+    settings = build_settings(model, new_tokens, tokenizer, **options)
+    return run(model, input_ids, settings, attention_mask)
+
+
+def generate_text(
+    subject: Subject, prompts: str | Sequence[str], new_tokens: int = 128, **options: Any
+) -> Generated:
+    """Go on with one text or several, with the model's own tokenizer; see `generate`.
+
+    Args:
+        subject: `loopscope.jobs.opened.open_subject(path)`.
+
+    Example:
+        >>> subject = open_subject(Path("runs/raw"))
+        >>> generate_text(subject, ["def main(", "import "], 40, temperature=0.8).texts
+    """
+    tokenizer = tokenizer_of(subject)
+    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    ids, mask = pad([encode(tokenizer, text) for text in texts])
+    return generate(subject.model, ids, new_tokens, attention_mask=mask, tokenizer=tokenizer, **options)
+
+
+def tokenizer_of(subject: Subject) -> AbstractTokenizer:
+    """The subject's tokenizer; bytes where it has none and its vocabulary is large enough, and a warning.
+
+    Raises:
+        ValueError: no tokenizer, and too few ids for bytes.
+    """
+    if subject.tokenizer is not None:
+        return subject.tokenizer
+    if getattr(getattr(subject.model, "config", None), "vocabulary", 0) < ByteTokenizer().vocabulary_size:
+        raise ValueError(
+            f"{subject.path} has no tokenizer.json, so text cannot be read or written; use loopscope.generate with "
+            "token ids, or put the tokenizer beside the model"
+        )
+    warnings.warn(f"{subject.path} has no tokenizer.json; its tokens are taken to be bytes", stacklevel=2)
+    return ByteTokenizer()
+
+
+def encode(tokenizer: AbstractTokenizer, text: str) -> list[int]:
+    """Ids of a prompt.
+
+    Raises:
+        ValueError: an empty prompt.
+    """
+    ids = [int(token) for token in tokenizer.encode(text)]
+    if not ids:
+        raise ValueError(
+            f"the prompt is empty ({text!r} has no tokens); the first token is predicted from one before it, so give "
+            "at least one"
+        )
+    return ids
+
+
+def build_settings(
+    model: AbstractLoopedLM, new_tokens: Any, tokenizer: Tokenizer | None = None, **options: Any
+) -> Settings:
+    """Settings from the options of `generate`.
+
+    Raises:
+        ValueError: an option that does not exist, a rule that does not fit the model.
+    """
+    unknown = options.keys() - _OPTIONS
+    if unknown:
+        raise ValueError(
+            f"unknown option {', '.join(sorted(unknown))}; there are {', '.join(sorted(_OPTIONS))}"
+        )
+    sampling = Sampling(**{name: options.get(name) for name in _SAMPLING})
+    rule, threshold = options.get("exit_rule"), options.get("threshold")
+    if isinstance(rule, str):
+        rule = exit_rule(rule, threshold, model)
+    elif threshold is not None:
+        raise ValueError(
+            f"threshold is {threshold!r}, but no exit_rule is named; name one of {', '.join(_RUNNABLE)}"
+        )
+    return Settings(
+        stopping=Stopping(new_tokens, _several(options.get("eos", ())), _several(options.get("stop", ()))),
+        sampling=sampling,
+        loops=options.get("loops"),
+        rule=rule,
+        missing=options.get("missing", "lazy"),
+        cache=options.get("cache", True),
+        tokenizer=tokenizer,
+    )
+
+
+def exit_rule(name: str, threshold: Any, model: AbstractLoopedLM) -> ExitRule:
+    """One of evaluation's rules, with its threshold, as generation asks it.
+
+    Raises:
+        ValueError: no such rule, a bound that cannot be run, a threshold out of range, or a model without what the
+            rule reads (a gate).
+    """
+    rule = build_rule(name)
+    if not isinstance(rule, AbstractExitRule):
+        raise ValueError(
+            f"exit rule {name!r} knows the labels: a bound, not a rule to run. Use {', '.join(_RUNNABLE)}"
+        )
+    if threshold is None:
+        raise ValueError(
+            f"exit rule {name!r} needs a threshold; `loopscope evaluate exits` finds one that holds, per token with "
+            "--unit token"
+        )
+    number = rule.check_threshold(threshold)
+    rule.check_model(model, torch.zeros(1, 1, dtype=torch.int64, device=device_of(model)))
+    return TokenRule(rule, number)
+
+
+@dataclass(frozen=True)
+class TokenRule:
+    """A rule and its threshold, per token."""
+
+    rule: AbstractExitRule
+    threshold: float
+
+    def decide(self, state: LoopState, before: Mapping[str, Tensor]) -> Decision:
+        look = Look(state)
+        score, kept = self.rule.score(look, before)
+        score = score[:, -1]
+        if bool(score.isnan().any()):
+            raise not_a_number(self.rule.name, state.loop)
+        known = look.logits[:, -1] if "logits" in self.rule.needs else None
+        return Decision(self.rule.fires(score, self.threshold), kept, known)
+
+
+def _several(value: Any) -> tuple[Any, ...]:
+    """One or many, as a tuple."""
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+
+
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "seed")
+_OPTIONS = {*_SAMPLING, "loops", "exit_rule", "threshold", "missing", "eos", "stop", "cache"}
+_RUNNABLE = [name for name, rule in RULES.items() if issubclass(rule, AbstractExitRule)]

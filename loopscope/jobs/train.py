@@ -1,0 +1,187 @@
+"""One run: from a config to a folder with checkpoints, metrics and a result.
+
+A run folder holds `config.yaml` (resolved, written before anything else), `metrics.jsonl`, `checkpoints/`
+and, at the end, `result.json`. It belongs to one config: another one is refused, whatever state it is in.
+"""
+
+import math
+import time
+import traceback
+from pathlib import Path
+
+import torch
+
+from loopscope.config.run_config import RunConfig
+from loopscope.data.prepare import PreparedData
+from loopscope.data.source import PreparedTask, open_data
+from loopscope.jobs.folder import check_folder
+from loopscope.model.looped import LoopedTransformer
+from loopscope.objectives.objective import build_objective
+from loopscope.plan.training_flops import step_flops_by_depth
+from loopscope.results import (
+    EvalPoint,
+    Failure,
+    RunResult,
+    TrainPoint,
+    decode,
+    provenance,
+    run_from_json,
+    to_json,
+)
+from loopscope.results.layout import CONFIG, RESULT, write_text
+from loopscope.training.checkpoint import newest_checkpoint
+from loopscope.training.hardware import resolve_device, resolve_precision
+from loopscope.training.loop import Outcome, TrainingData, train
+from loopscope.training.metrics import read_metrics
+from loopscope.training.validation import Batches
+from loopscope.training.weights import load_weights
+
+CURVE_POINTS = 200
+"""Training points kept in a result: enough for any figure, small enough for hundreds of runs."""
+
+
+def execute(config: RunConfig, run: Path, resume: bool = False, quiet: bool = False) -> RunResult:
+    """Train one config in one folder.
+
+    Args:
+        resume: go on from the newest checkpoint; without it a folder that was begun is refused.
+
+    Raises:
+        ValueError: bad config, data, device or folder; nothing that was saved is touched.
+    """
+    config = resolve(config)
+    check_folder(config, run, resume)
+    data = open_data(config.data, progress=not quiet)
+    check_vocabulary(config, data)
+    training_data = windows(config, data)
+    torch.manual_seed(config.training.seed)
+    model = LoopedTransformer(config.model)
+    tokenizer = data.tokenizer_text
+    # A run that has a checkpoint has its own weights, and goes on where the source is gone.
+    if config.training.weights is not None and newest_checkpoint(run) is None:
+        load_weights(model, config.training.weights, tokenizer)
+    model.gradient_checkpointing = config.training.gradient_checkpointing
+
+    run.mkdir(parents=True, exist_ok=True)
+    write_text(run / CONFIG, config.to_yaml())
+    outcome = train(
+        model,
+        build_objective(config.objective),
+        training_data,
+        config.training,
+        run,
+        files={CONFIG: config.to_yaml(), "tokenizer.json": tokenizer},
+        title=f"{config.condition} seed {config.training.seed}",
+        quiet=quiet,
+        flops_per_token=step_flops_by_depth(config),
+    )
+    result = _result(config, run, model.parameter_count(), outcome)
+    write_text(run / RESULT, to_json(result))
+    return result
+
+
+def resolve(config: RunConfig) -> RunConfig:
+    """Replace what `auto` stands for on this machine, so that a resumed run cannot decide otherwise."""
+    device = resolve_device(config.training.device)
+    training = config.training.model_copy(
+        update={
+            "device": str(device),
+            "precision": resolve_precision(config.training.precision, device),
+            "threads": config.training.threads or torch.get_num_threads(),
+        }
+    )
+    return config.model_copy(update={"training": training})
+
+
+def check_vocabulary(config: RunConfig, data: PreparedData | PreparedTask) -> None:
+    """Refuse a tokenizer with more entries than the model has embeddings."""
+    entries = data.tokenizer.vocabulary_size
+    if entries > config.model.vocabulary:
+        raise ValueError(
+            f"the tokenizer has {entries} entries, model.vocabulary is {config.model.vocabulary}; "
+            f"set model.vocabulary to {entries} or more"
+        )
+
+
+def windows(config: RunConfig, data: PreparedData | PreparedTask) -> TrainingData:
+    """Training batches by step, validation batches in order, both of `model.sequence` tokens."""
+    sequence, batch = config.model.sequence, config.training.batch
+    validation = data.validation_windows(sequence)
+
+    def batches(limit: int | None) -> Batches:
+        return validation.sequential(batch, limit_windows=limit)
+
+    return TrainingData(
+        train=data.training_windows(sequence, config.data.stride),
+        validation=batches,
+        bytes_per_token=data.bytes_per_token,
+    )
+
+
+def failed(config: RunConfig, run: Path, error: BaseException, began: float) -> RunResult:
+    """The record of a run that raised: its message is kept, a study goes on."""
+    checkpoint = newest_checkpoint(run)
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    place = f" ({Path(last[0].filename).name}:{last[0].lineno})" if last else ""
+    result = RunResult(
+        condition=config.condition,
+        size=config.size,
+        seed=config.training.seed,
+        status="failed",
+        parameters=0,
+        tokens_trained=0,
+        steps=0,
+        seconds=time.monotonic() - began,
+        per_loop=(),
+        failure=Failure(
+            message=f"{type(error).__name__}: {error}{place}",
+            last_checkpoint=checkpoint.name if checkpoint else None,
+        ),
+        config=config.model_dump(mode="json"),
+        provenance=provenance(config.training.device, config.training.threads),
+    )
+    run.mkdir(parents=True, exist_ok=True)
+    if not (run / CONFIG).is_file():  # the folder is this run's, also when it is tried again
+        write_text(run / CONFIG, config.to_yaml())
+    write_text(run / RESULT, to_json(result))
+    return result
+
+
+def finished(run: Path) -> RunResult | None:
+    """The result of a run that completed or diverged, or None where it has to be run (again)."""
+    path = run / RESULT
+    if not path.is_file():
+        return None
+    result = run_from_json(path.read_text(encoding="utf-8"))
+    return None if result.status == "failed" else result
+
+
+def _result(config: RunConfig, run: Path, parameters: int, outcome: Outcome) -> RunResult:
+    failure = outcome.failure
+    if failure is None and not math.isfinite(outcome.per_loop[-1].loss):
+        failure = Failure(
+            message="the loss of the last loop on the validation set is not finite",
+            step=outcome.progress.step,
+            loop=next(entry.loop for entry in outcome.per_loop if not math.isfinite(entry.loss)),
+            l2_norm=tuple(entry.l2_norm for entry in outcome.per_loop),
+        )
+    records = read_metrics(run)
+    curve = [record for record in records if record["kind"] == "train"]
+    stride = max(1, math.ceil(len(curve) / CURVE_POINTS))
+    kept = curve[::stride] + ([curve[-1]] if curve and (len(curve) - 1) % stride else [])
+    return RunResult(
+        condition=config.condition,
+        size=config.size,
+        seed=config.training.seed,
+        status="diverged" if failure else "completed",
+        parameters=parameters,
+        tokens_trained=outcome.progress.tokens,
+        steps=outcome.progress.step,
+        seconds=outcome.progress.seconds,
+        per_loop=outcome.per_loop,
+        training=tuple(decode(TrainPoint, entry) for entry in kept),
+        evaluations=tuple(decode(EvalPoint, entry) for entry in records if entry["kind"] == "evaluation"),
+        failure=failure,
+        config=config.model_dump(mode="json"),
+        provenance=provenance(outcome.device, config.training.threads),
+    )

@@ -1,0 +1,110 @@
+"""The scale monitor in the Hugging Face `Trainer`: figures go where the trainer's own go.
+
+    trainer.add_callback(ScaleMonitorCallback(trainer, ScaleMonitor(view, objective)))
+
+The monitor's model is a view of the trainer's: an `AbstractLoopedLM` that shares its weights.
+"""
+
+from collections.abc import Mapping, Sized
+from typing import Any
+
+from jaxtyping import Int
+from torch import Tensor
+from torch.utils.data import IterableDataset
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from loopscope.guards import same_random_numbers
+from loopscope.monitor.batch_slice import SEQUENCES
+from loopscope.monitor.monitor import ScaleMonitor
+from loopscope.objectives.token_loss import IGNORE_INDEX
+from loopscope.results import check_from_figures
+
+
+class ScaleMonitorCallback(TrainerCallback):
+    """Calls the monitor after every optimizer step, always on the same few sequences.
+
+    Every check is logged through `trainer.log`, so it is in `state.log_history` and in whatever the trainer
+    reports to (`loopscope/rms_loop_4`, …). A resumed training goes on from the checks in its log history.
+    With several processes, the first one checks and the others wait for it at their next exchange.
+
+    Args:
+        trainer: the trainer that this callback is added to.
+        monitor: with a view of the trainer's model; its `log` is called too.
+        probe: token ids to check on; None takes the first sequences of the training data, whose labels are
+            expected as transformers has them: beside their own tokens, for the model to shift.
+
+    Raises:
+        ValueError: at the start of training: sharded weights (FSDP, DeepSpeed), or no probe and training data
+            that has no first sequences to take without disturbing it.
+    """
+
+    def __init__(
+        self, trainer: Trainer, monitor: ScaleMonitor, probe: Int[Tensor, "batch seq"] | None = None
+    ) -> None:
+        self.trainer = trainer
+        self.monitor = monitor
+        self.probe = probe
+        self.tokens: tuple[Tensor, Tensor] | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Fix the tokens to check on, and take up the checks of a training that is resumed."""
+        if self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled:
+            raise ValueError(
+                "this trainer shards its weights (FSDP or DeepSpeed), and the scale monitor needs whole ones; "
+                "train with DDP, or audit saved checkpoints with loopscope.audit instead"
+            )
+        self.tokens = self._tokens(kwargs.get("train_dataloader"))
+        kept = [check_from_figures(int(entry.get("step", 0)), entry) for entry in state.log_history]
+        self.monitor.resume([check for check in kept if check is not None])
+        self.monitor.budget.restart()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Check where a check is due, and log it."""
+        if not state.is_world_process_zero or self.tokens is None:
+            return
+        check = self.monitor.step(state.global_step, *self.tokens)
+        if check is not None:
+            due = (
+                control.should_log
+            )  # logging clears it, and the trainer's own figures of this step would be lost
+            self.trainer.log(check.figures())
+            control.should_log = due
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """An evaluation is no training time."""
+        self.monitor.budget.restart()
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Nor is saving."""
+        self.monitor.budget.restart()
+
+    def _tokens(self, dataloader: Any) -> tuple[Tensor, Tensor]:
+        if self.probe is not None:
+            return self.probe[:, :-1], self.probe[:, 1:]
+        dataset: Any = getattr(dataloader, "dataset", None)
+        # Items by number, collated aside: iterating over the loader would draw the numbers that shuffle it.
+        by_number = isinstance(dataset, Sized) and not isinstance(dataset, IterableDataset)
+        if not by_number or len(dataset) == 0:
+            raise ValueError(
+                f"the training data is a {type(dataset).__name__}, whose first sequences cannot be read without "
+                "disturbing it; give ScaleMonitorCallback(trainer, monitor, probe=input_ids) token ids to check on"
+            )
+        with same_random_numbers(self.trainer.args.device):
+            items = [dataset[index] for index in range(min(SEQUENCES, len(dataset)))]
+            batch = dataloader.collate_fn(items)
+        if not isinstance(batch, Mapping) or "input_ids" not in batch:
+            raise ValueError(
+                "the training data's batches have no input_ids; give ScaleMonitorCallback(trainer, monitor, "
+                "probe=input_ids) token ids to check on"
+            )
+        input_ids = batch["input_ids"]
+        labels = batch["labels"] if batch.get("labels") is not None else input_ids
+        return input_ids[:, :-1], labels[:, 1:].masked_fill(labels[:, 1:] < 0, IGNORE_INDEX)

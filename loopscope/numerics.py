@@ -1,0 +1,28 @@
+"""Numbers as Loopscope measures them: the size of a hidden state, and the types that it is computed in."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def scale(hidden: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq"]:
+    """s_k: root mean square over `dim`, in fp32 or wider."""
+    return wide(hidden).square().mean(dim=-1).sqrt()
+
+
+def l2_norm(hidden: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq"]:
+    """L2 norm over `dim`, in fp32 or wider: s_k times the square root of dim."""
+    return torch.linalg.vector_norm(wide(hidden), dim=-1)
+
+
+def product_type(x: Tensor) -> torch.dtype:
+    """What a product with x is computed in: autocast's type where that is on, else its own."""
+    kind = x.device.type
+    if torch.is_autocast_enabled(kind) and x.dtype != torch.float64:  # which autocast leaves alone
+        return torch.get_autocast_dtype(kind)
+    return x.dtype
+
+
+def wide(tensor: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """At least fp32: what losses and scales are measured in, whatever the model computes in."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()

@@ -1,0 +1,1 @@
+"""Fast operations for a CPU, each beside its plain reference."""

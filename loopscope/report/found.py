@@ -1,0 +1,89 @@
+"""The audits, the evaluations and the comparison that lie in the folders of a study and of its runs."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from loopscope.results import (
+    EVALUATION,
+    AuditedModel,
+    Comparison,
+    ModelEvaluation,
+    load_audits,
+    load_comparison,
+    load_evaluation,
+)
+from loopscope.results.layout import AUDIT
+
+
+@dataclass(frozen=True)
+class FoundAudits:
+    """Audits in the order in which a page shows them, and the files that could not be read, each with why."""
+
+    audits: tuple[AuditedModel, ...]
+    unread: tuple[str, ...]
+
+
+def find_audits(folder: Path) -> FoundAudits:
+    """`audit.json` in a run's folder, or `*/seed-*/audit.json` of a study's, first seeds first.
+
+    Figures show the first few models: in this order those are of different conditions. A file that is not an
+    audit is named on the page and costs nobody the report.
+    """
+    audits: list[tuple[AuditedModel, str]] = []
+    unread = []
+    for path in run_folders(folder, AUDIT):
+        try:
+            audits += [(audited, path.parent.name) for audited in load_audits(path)]
+        except ValueError as error:
+            unread.append(str(error).replace(f"{folder}/", ""))
+    return FoundAudits(tuple(_with_seeds(audits)), tuple(unread))
+
+
+def run_folders(folder: Path, name: str) -> list[Path]:
+    """Files of a name in a run's folder and in those of a study's runs, first seeds first."""
+    paths = sorted(folder.glob(f"*/seed-*/{name}"), key=lambda path: (_seed(path), path))
+    return [path for path in [folder / name, *paths] if path.is_file()]
+
+
+def _with_seeds(audits: list[tuple[AuditedModel, str]]) -> list[AuditedModel]:
+    """Names with the seed (`dense/raw, seed-1`) where one name stands for several."""
+    names = [audited.name for audited, _ in audits]
+    return [
+        replace(audited, name=f"{audited.name}, {folder}") if names.count(audited.name) > 1 else audited
+        for audited, folder in audits
+    ]
+
+
+def _seed(path: Path) -> tuple[int, str]:
+    seed = path.parent.name.removeprefix("seed-")
+    return (int(seed), "") if seed.isdecimal() else (10**9, seed)
+
+
+@dataclass(frozen=True)
+class FoundEvaluations:
+    """Evaluations, first seeds first, the comparison, and files that could not be read, each with why."""
+
+    evaluations: tuple[ModelEvaluation, ...]
+    comparison: Comparison | None
+    unread: tuple[str, ...]
+
+
+def find_evaluations(folder: Path) -> FoundEvaluations:
+    """`evaluation.json` in a run's folder or in those of a study's runs, and `comparison.json`.
+
+    A file that is neither is named on the page and costs nobody the report.
+    """
+    evaluations = []
+    comparison = None
+    unread = []
+    for path in run_folders(folder, EVALUATION):
+        try:
+            if (evaluation := load_evaluation(path)) is not None:
+                evaluations.append(evaluation)
+        except ValueError as error:
+            unread.append(str(error).replace(f"{folder}/", ""))
+    try:
+        comparison = load_comparison(folder)
+    except ValueError as error:
+        unread.append(str(error).replace(f"{folder}/", ""))
+    return FoundEvaluations(tuple(evaluations), comparison, tuple(unread))

@@ -1,0 +1,1 @@
+"""Figures: what they show, and the two ways of drawing them."""

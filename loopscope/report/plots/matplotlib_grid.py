@@ -1,0 +1,42 @@
+"""A figure's grid of shaded cells on matplotlib axes."""
+
+from typing import Any
+
+from matplotlib.patches import Rectangle
+
+from loopscope.report.plots.figure import SHADES, Grid
+
+_INK = ("#ffffff", "#1c2128", "#1c2128", "#57606a")  # read on the shades
+_MOST_TEXTS = 20
+"""Columns up to which cells hold their text."""
+
+
+def draw_grid(ax: Any, grid: Grid) -> None:
+    """Cells with their text, what stands beside the rows, and one legend entry per class that there is."""
+    written = len(grid.x) <= _MOST_TEXTS
+    for row, (shades, texts) in enumerate(zip(grid.shades, grid.texts, strict=True)):
+        for x, shade, text in zip(grid.x, shades, texts, strict=True):
+            if shade is None:
+                continue
+            cell = Rectangle((x - 0.48, -row - 0.45), 0.96, 0.9, color=SHADES[shade], lw=0, zorder=2)
+            ax.add_patch(cell)
+            if written and text:
+                ax.text(x, -row, text, ha="center", va="center", fontsize=7.5, color=_INK[shade], zorder=3)
+    for row, text in enumerate(grid.ends):
+        ax.annotate(
+            text,
+            (1, -row),
+            xycoords=("axes fraction", "data"),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8.5,
+        )
+    shown = {shade for row in grid.shades for shade in row}
+    for place, name in enumerate(grid.classes):
+        if place in shown:
+            ax.plot([], [], "s", ms=9, color=SHADES[place], label=name)
+    ax.grid(visible=False)
+    ax.tick_params(length=0)
+    for spine in ax.spines.values():
+        spine.set_visible(False)

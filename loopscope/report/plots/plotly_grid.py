@@ -1,0 +1,70 @@
+"""A figure's grid of shaded cells, in plotly's traces. The page gives the shades the colours of its theme."""
+
+from typing import Any
+
+import plotly.graph_objects as go
+
+from loopscope.report.plots.figure import SHADES, Figure
+from loopscope.report.plots.plotly_axes import plain
+
+
+def grid_traces(figure: Figure) -> list[go.Heatmap | go.Scatter]:
+    """The cells, and one entry of the legend per class that there is; nothing without a grid."""
+    grid = figure.grid
+    if grid is None:
+        return []
+    cells = go.Heatmap(
+        x=list(grid.x),
+        y=[-row for row in range(len(grid.rows))],
+        z=[list(row) for row in grid.shades],
+        zmin=-0.5,
+        zmax=len(SHADES) - 0.5,
+        colorscale=[
+            [(place + side) / len(SHADES), color] for place, color in enumerate(SHADES) for side in (0, 1)
+        ],
+        showscale=False,
+        xgap=2,
+        ygap=3,
+        text=[list(map(plain, row)) for row in grid.texts],
+        texttemplate="%{text}",
+        customdata=[list(map(plain, row)) for row in grid.notes],
+        hovertemplate="%{customdata}<extra></extra>",
+        hoverongaps=False,
+    )
+    shown = {shade for row in grid.shades for shade in row}
+    legend = [
+        go.Scatter(
+            x=[None],
+            y=[None],
+            mode="markers",
+            name=plain(name),
+            marker={"symbol": "square", "size": 14, "color": SHADES[place]},
+            meta={"shade": place},
+        )
+        for place, name in enumerate(grid.classes)
+        if place in shown
+    ]
+    return [cells, *legend]
+
+
+def add_ends(figure: Figure, layout: dict[str, Any]) -> None:
+    """What stands beside the rows, with room for it."""
+    grid = figure.grid
+    if grid is None or not any(grid.ends):
+        return
+    layout["margin"]["r"] = 18 + round(6.6 * max(map(len, grid.ends)))
+    layout["annotations"] += [
+        {
+            "text": plain(text),
+            "x": 1,
+            "y": -row,
+            "xref": "x domain",
+            "yref": "y",
+            "xshift": 8,
+            "showarrow": False,
+            "xanchor": "left",
+            "yanchor": "middle",
+            "font": {"size": 12},
+        }
+        for row, text in enumerate(grid.ends)
+    ]

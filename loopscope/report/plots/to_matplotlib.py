@@ -1,0 +1,203 @@
+"""Figure descriptions to PNG and SVG with matplotlib: no browser needed, ready for a paper."""
+
+import io
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+
+from loopscope.report.plots.figure import Figure, shortened
+from loopscope.report.plots.matplotlib_grid import draw_grid
+from loopscope.report.plots.matplotlib_series import draw_area, draw_mark, draw_series, label_ends
+from loopscope.report.study.table import power_of_ten
+
+STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # an SVG repeats the whole list at every text
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "svg.fonttype": "none",  # text stays text: small files that can be edited
+    "svg.hashsalt": "loopscope",  # the same figure gives the same bytes
+    "text.parse_math": False,  # a condition's name is not a formula
+}
+MOST_ENDS = 8
+"""Names beside ends of lines; beyond, a legend."""
+MOST_ROWS = 12
+"""Entries of a legend; beyond, colours could not be told apart."""
+
+
+def save(figure: Figure, directory: Path) -> list[Path]:
+    """Write a figure as `<key>.png` and `<key>.svg`."""
+    return _save(draw([figure], figure.title), directory, figure.key)
+
+
+def save_hero(figures: Sequence[Figure], directory: Path) -> list[Path]:
+    """One wide picture for a README: scale over training beside perplexity by loop."""
+    return _save(draw(figures, None), directory, "hero")
+
+
+def svg(figure: Figure) -> str:
+    """A figure as SVG text, without a title: the page has its own."""
+    with matplotlib.rc_context(STYLE):
+        buffer = io.StringIO()
+        draw([figure], "").savefig(buffer, format="svg", metadata={"Date": None})
+    return _compact(buffer.getvalue())
+
+
+def _compact(text: str) -> str:
+    """Half the size: places to a tenth of a point, no comments, no names of parts. What is written stays as it is."""
+    text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"\s*\n\s*", " ", text)
+    text = re.sub(
+        r' transform="rotate\(-0 [^"]*"| id="[a-zA-Z0-9.]+_\d+"', "", text
+    )  # neither is referred to
+    family = "font-family: 'DejaVu Sans', sans-serif"
+    text = text.replace(f"; {family}", "").replace("</style>", f" text{{{family}}}</style>", 1)
+    # Points that look the same say so once: what a group has, its members inherit.
+    alike = r'<g([^>]*)>((?: <use [^>]*style="([^"]*)"/>)(?: <use [^>]*style="\3"/>)*) </g>'
+    text = re.sub(
+        alike, lambda g: f'<g{g[1]} style="{g[3]}">' + g[2].replace(f' style="{g[3]}"', "") + "</g>", text
+    )
+    return re.sub(r"<[^>]+>", lambda tag: re.sub(r"-?\d+\.\d{2,}", _tenths, tag[0]), text)
+
+
+def _tenths(number: re.Match[str]) -> str:
+    return f"{float(number[0]):.1f}".removesuffix(".0")
+
+
+def draw(figures: Sequence[Figure], title: str | None) -> Canvas:
+    """Figures side by side, each with its panels. `title` heads them all; None heads each with its own."""
+    panels = [(figure, panel) for figure in figures for panel in range(len(figure.panels))]
+    with matplotlib.rc_context(STYLE):
+        size = (_width(figures, len(panels)), max(_height(figure) for figure in figures))
+        canvas = Canvas(figsize=size, layout="constrained")
+        FigureCanvasAgg(canvas)
+        shared = len(figures) == 1 and len(panels) > 1
+        axes = canvas.subplots(1, len(panels), squeeze=False, sharey=shared)[0]
+        for ax, (figure, panel) in zip(axes, panels, strict=True):
+            _draw_panel(ax, figure, panel, first=ax is axes[0] or not shared, alone=title is None)
+        for figure in figures:
+            _legend([ax for ax, (owner, _) in zip(axes, panels, strict=True) if owner is figure], figure)
+        if title:
+            canvas.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    return canvas
+
+
+def _width(figures: Sequence[Figure], panels: int) -> float:
+    if len(figures) > 1:
+        return 5.6 * panels
+    if panels == 1:
+        return 9.6 if figures[0].wide else 6.4
+    return max(6.4, 2.6 * panels)
+
+
+def _height(figure: Figure) -> float:
+    """In inches, in proportion to its height on the page."""
+    return 4.0 * figure.height / 420
+
+
+def _draw_panel(ax: Any, figure: Figure, panel: int, first: bool, alone: bool) -> None:
+    members = [series for series in figure.series if series.panel == panel]
+    if figure.grid:
+        draw_grid(ax, figure.grid)
+    for series in members:
+        draw_series(ax, series)
+    _scale_axes(ax, figure)
+    ax.set_xlabel(figure.x_label)
+    if first:
+        ax.set_ylabel(figure.y_label)
+    if figure.panels[panel]:
+        length = 24 if len(figure.panels) > 3 else 40
+        ax.set_title(shortened(figure.panels[panel], length), loc="left", fontsize=10)
+    elif alone:
+        ax.set_title(figure.title, loc="left", fontsize=11, fontweight="bold")
+    for area in figure.areas:
+        draw_area(ax, area)
+    for mark in figure.marks:
+        draw_mark(ax, mark, named=not figure.panels[panel] and not alone)
+    ends = [series for series in members if series.label_end]
+    if ends and _ends_named(figure):
+        label_ends(ax, ends)
+
+
+def _scale_axes(ax: Any, figure: Figure) -> None:
+    if figure.log_x:
+        ax.set_xscale("log")
+    if figure.log_y:
+        ax.set_yscale("log")
+    for axis, log in ((ax.xaxis, figure.log_x), (ax.yaxis, figure.log_y)):
+        if log:
+            axis.set_major_formatter(FuncFormatter(_decade))
+            low, high = axis.get_view_interval()
+            if high < 20 * low:
+                axis.set_minor_formatter(FuncFormatter(_two_and_five))
+            else:
+                axis.set_minor_formatter(NullFormatter())
+    if figure.whole_x:
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if figure.x_range:
+        ax.set_xlim(*figure.x_range)
+    if figure.y_range:
+        ax.set_ylim(*figure.y_range)
+    for axis, ticks in ((ax.xaxis, figure.x_ticks), (ax.yaxis, figure.y_ticks)):
+        if ticks:
+            axis.set_major_locator(FixedLocator([at for at, _ in ticks]))
+            axis.set_minor_locator(NullLocator())
+            names = dict(ticks)
+            axis.set_major_formatter(FuncFormatter(lambda value, _, names=names: names.get(value, "")))
+
+
+def _decade(value: float, _: int) -> str:
+    if value >= 1:
+        return f"{value:,.0f}"
+    return power_of_ten(round(math.log10(value))) if 0 < value < 1e-3 else f"{value:g}"
+
+
+def _two_and_five(value: float, _: int) -> str:
+    return f"{value:.3g}" if f"{value:e}"[0] in "25" else ""
+
+
+def _ends_named(figure: Figure) -> bool:
+    """Whether names stand beside the ends of lines, in place of a legend."""
+    return 0 < sum(bool(series.label_end) for series in figure.series) <= MOST_ENDS
+
+
+def _legend(axes: Sequence[Any], figure: Figure) -> None:
+    """Every name once, also where the panels do not all have it."""
+    named: dict[str, Any] = {}
+    for ax in axes:
+        for handle, name in zip(*ax.get_legend_handles_labels(), strict=True):
+            named.setdefault(name, handle)
+    few = 1 < len(named) <= MOST_ROWS or (figure.grid is not None and named)
+    if not few or _ends_named(figure):
+        return
+    outside = len(axes) > 1 or bool(figure.areas) or figure.grid is not None
+    if outside or len(named) > 4:
+        canvas = axes[0].figure
+        columns = int(canvas.get_figwidth() * 72 / (5.3 * max(map(len, named)) + 50))
+        columns = max(1, min(len(named), columns))
+        canvas.legend(named.values(), named.keys(), fontsize=8.5, ncols=columns, loc="outside lower left")
+    else:
+        axes[0].legend(named.values(), named.keys(), fontsize=8.5)
+
+
+def _save(canvas: Canvas, directory: Path, key: str) -> list[Path]:
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = [directory / f"{key}.png", directory / f"{key}.svg"]
+    with matplotlib.rc_context(STYLE):
+        canvas.savefig(paths[0], dpi=160)
+        canvas.set_layout_engine("none")  # what fits one format fits the other
+        canvas.savefig(paths[1], metadata={"Date": None})
+    return paths

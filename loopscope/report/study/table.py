@@ -1,0 +1,112 @@
+"""The headline table: one row per condition, numbers as text beside the values that sort them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from loopscope.report.study.conditions import Condition, Estimate, labels, runaways
+from loopscope.results import Verdict
+
+Beyond = Literal["helps", "holds", "hurts", "unclear"]
+
+MOST_LOOPS = 6
+"""Loops shown per quantity; deeper studies show the first, the last and some between."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: text, what it sorts by, and how it is marked."""
+
+    text: str
+    sort: float | int | str = ""
+    mark: str = ""  # "best", "runaway" or nothing
+    interval: str = ""  # "± 0.12", under the number
+    badge: Verdict | Beyond | Literal[""] = ""  # shown as a verdict, with its shape and colour
+
+
+@dataclass(frozen=True)
+class HeadlineTable:
+    """Groups of columns (title, loop headings) and rows of cells."""
+
+    groups: tuple[tuple[str, tuple[str, ...]], ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+def headline(conditions: Sequence[Condition]) -> HeadlineTable:
+    """Perplexity, bits per byte and L2 norm per loop, drift, and how the runs ended."""
+    deepest = max((condition.loops for condition in conditions), default=0)
+    loops = chosen(deepest)
+    headings = tuple(f"loop {loop}" for loop in loops)
+    quantities = (
+        ("perplexity", "perplexity"),
+        ("bits per byte", "bits_per_byte"),
+        ("L2 norm of H", "l2_norm"),
+    )
+    best = {field: [_lowest(conditions, field, loop) for loop in loops] for _, field in quantities[:2]}
+    running_away = [id(condition) for condition in runaways(conditions)]
+    rows = []
+    for condition, name in zip(conditions, labels(conditions), strict=True):
+        cells = [Cell(name, name), _seeds(condition)]
+        for _, field in quantities:
+            estimates = condition.per_loop(field)
+            for column, loop in enumerate(loops):
+                if loop > len(estimates):
+                    cells.append(Cell("", math.inf))
+                    continue
+                value = estimates[loop - 1]
+                if field == "l2_norm":
+                    mark = "runaway" if id(condition) in running_away else ""
+                else:
+                    mark = "best" if value.mean == best[field][column] and len(conditions) > 1 else ""
+                cells.append(_cell(value, mark))
+        cells.append(_cell(condition.of(lambda run: run.drift)))
+        rows.append(tuple(cells))
+    groups = (("", ("condition", "seeds")), *((title, headings) for title, _ in quantities), ("", ("drift",)))
+    return HeadlineTable(groups, tuple(rows))
+
+
+def number(value: float) -> str:
+    """Three or four figures, or a power of ten where that would be long."""
+    if not math.isfinite(value):
+        return "not finite"
+    if value and (abs(value) >= 1e7 or abs(value) < 1e-3):
+        mantissa, exponent = f"{value:.1e}".split("e")
+        return f"{mantissa}·{power_of_ten(int(exponent))}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def power_of_ten(exponent: int) -> str:
+    """`10⁻⁴`."""
+    return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def _cell(value: Estimate, mark: str = "") -> Cell:
+    if not value.values:
+        return Cell("", math.inf)
+    interval = "" if value.half is None else f"± {number(value.half)}"
+    sort = value.mean if math.isfinite(value.mean) else math.inf
+    return Cell(number(value.mean), sort, mark, interval)
+
+
+def _seeds(condition: Condition) -> Cell:
+    done, all_of = len(condition.completed), len(condition.runs)
+    if done == all_of:
+        return Cell(str(done), done)
+    ended = [run.status for run in condition.runs if run not in condition.completed]
+    kinds = ", ".join(f"{ended.count(kind)} {kind}" for kind in ("diverged", "failed") if kind in ended)
+    return Cell(f"{done} of {all_of}", done, "", kinds)
+
+
+def _lowest(conditions: Sequence[Condition], field: str, loop: int) -> float:
+    values = [c.per_loop(field)[loop - 1].mean for c in conditions if c.loops >= loop]
+    return min((value for value in values if math.isfinite(value)), default=math.nan)
+
+
+def chosen(deepest: int, most: int = MOST_LOOPS) -> list[int]:
+    """At most `most` of the loops 1..deepest, evenly spread, with the first and the last."""
+    if deepest <= most:
+        return list(range(1, deepest + 1))
+    return sorted({1 + round(share * (deepest - 1) / (most - 1)) for share in range(most)})

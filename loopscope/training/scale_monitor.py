@@ -1,0 +1,31 @@
+"""The scale monitor of one of Loopscope's own runs: checks go into its metrics, and a resumed run reads them back."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+from loopscope.monitor.monitor import ScaleMonitor
+from loopscope.objectives.objective import Objective
+from loopscope.recurrence import AbstractLoopedLM
+from loopscope.results import ScaleCheck, decode
+from loopscope.training.config import TrainingConfig
+from loopscope.training.metrics import MetricsLog, read_metrics
+
+
+def build_monitor(
+    model: AbstractLoopedLM,
+    objective: Objective,
+    config: TrainingConfig,
+    log: MetricsLog,
+    tell: Callable[[str], None],
+) -> ScaleMonitor | None:
+    """The scale monitor of a run, going on from the checks in its metrics; None where it is turned off."""
+    if not config.monitor_every:
+        return None
+
+    def keep(check: ScaleCheck) -> None:
+        log.write("monitor", **asdict(check))
+
+    monitor = ScaleMonitor(model, objective, every=config.monitor_every, log=keep, tell=tell)
+    records = [record for record in read_metrics(log.path.parent) if record["kind"] == "monitor"]
+    monitor.resume([decode(ScaleCheck, record) for record in records])
+    return monitor

@@ -1,0 +1,277 @@
+"""Comparisons from made records: what is separated, what is refused, fronts, baselines, sentences."""
+
+import math
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pytest
+
+from loopscope.evaluation.compare.compare import compare
+from loopscope.evaluation.compare.pareto import front
+from loopscope.evaluation.compare.sentences import spans
+from loopscope.evaluation.statistics.holm import holm
+from loopscope.results import Comparison, ModelEvaluation, decode, to_json
+from loopscope.results.codec import json_object
+from tests.evaluation.fixtures import BYTES, drawn, made
+
+
+def study(
+    means: dict[str, list[float]], seeds: int = 3, seed: int = 0, over: Any = None, **spread: float
+) -> list[ModelEvaluation]:
+    """Every condition at its mean losses, over seeds that share nothing but the text."""
+    generator = np.random.default_rng(seed)
+    return [
+        made(name, number, losses, **((over or {}).get(name, {})))
+        for name, values in means.items()
+        for number, losses in enumerate(drawn(generator, values, seeds, **spread))
+    ]
+
+
+THREE = {"a": [2.5, 2.2, 2.2], "b": [2.5, 2.2, 2.2], "c": [3.5, 3.2, 3.3]}
+
+
+def test_what_is_apart_is_separated_and_what_is_not_is_not() -> None:
+    found = compare(study(THREE, seeds=5, of_seed=0.01))
+    separated = {(d.one, d.other, d.loop): d.separated for d in found.differences}
+    assert separated == {
+        (one, other, loop): other == "c" for one, other in combinations("abc", 2) for loop in (1, 2, 3)
+    }
+    (entry,) = (d for d in found.differences if (d.one, d.other, d.loop) == ("a", "c", 3))
+    assert entry.bits_per_byte.mean == pytest.approx(1.1 / math.log(2) / BYTES, abs=0.05)
+    assert any(line.startswith("a is better than c at loops 1-3, by ") for line in found.sentences)
+    (rest,) = (line for line in found.sentences if "does not separate" in line)
+    assert "a and b (" in rest
+    assert "a and c" not in rest
+
+
+def test_what_the_correction_takes_back_is_a_hint() -> None:
+    """By hand: t is 6.9 for a and c (p 0.020), 5.8 for b and c (p 0.029); times 3 and 2 neither stands."""
+    losses = {"a": (2.0, 2.0, 2.0), "b": (2.01, 2.0, 1.99), "c": (2.15, 2.2, 2.25)}
+    runs = [
+        made(name, seed, np.full((1, 40), loss))
+        for name, values in losses.items()
+        for seed, loss in enumerate(values)
+    ]
+    found = compare(runs)
+    assert [d.p for d in found.differences] == pytest.approx([1, 0.0202, 0.0287], abs=1e-3)
+    assert [d.p_corrected for d in found.differences] == pytest.approx([1, 0.0606, 0.0606], abs=1e-3)
+    hint, apart = found.sentences
+    assert hint.startswith("A hint, no finding")
+    assert "a and c (loop 1; " in hint
+    assert "b and c (loop 1; " in hint
+    assert "a and b (" not in hint
+    assert apart.startswith("The data does not separate")
+    assert "a and b (" in apart
+
+
+def test_p_values_are_corrected_over_all_tests() -> None:
+    found = compare(study(THREE))
+    raw = [d.p for d in found.differences]
+    assert len(raw) == 9
+    assert [d.p_corrected for d in found.differences] == pytest.approx(holm([p or 0 for p in raw]))
+    assert found.settings["tests"] == "9"
+
+
+@pytest.mark.parametrize("spread", [{"of_seed": 0.1, "of_window": 0.01}, {"of_seed": 0.001, "noise": 0.5}])
+def test_a_null_separates_anything_in_at_most_five_percent(
+    spread: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No condition differs: the chance that a whole comparison separates anything is what Holm bounds."""
+    monkeypatch.setattr("loopscope.evaluation.compare.compare.provenance", lambda: None)  # it asks git
+    same = {name: [2.0, 2.0] for name in "abc"}
+    studies = 200
+    false = 0
+    for seed in range(studies):
+        found = compare(study(same, seed=seed, windows=210, **spread))
+        false += any(d.separated for d in found.differences)
+    assert false / studies <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / studies)
+
+
+def test_the_order_of_windows_changes_nothing() -> None:
+    order = np.random.default_rng(1).permutation(40)
+    generator = np.random.default_rng(0)
+    plain, moved = [], []
+    for name in "ab":
+        for seed, losses in enumerate(drawn(generator, [2.0, 1.9])):
+            plain.append(made(name, seed, losses))
+            moved.append(made(name, seed, losses[:, order]))
+    for one, other in zip(compare(plain).differences, compare(moved).differences, strict=True):
+        assert one.p == pytest.approx(other.p)
+        assert one.bits_per_byte.mean == pytest.approx(other.bits_per_byte.mean)
+        assert one.bits_per_byte.low == pytest.approx(other.bits_per_byte.low)
+
+
+def test_fewer_than_three_seeds_give_no_interval_and_say_so() -> None:
+    found = compare(study(THREE, seeds=2))
+    assert all((d.bits_per_byte.low, d.p, d.separated) == (None, None, False) for d in found.differences)
+    assert found.sentences[0].startswith("2 seeds: fewer than 3, so there is no interval")
+    assert any("needs 3; none is given" in note for note in found.notes)
+
+
+def test_seeds_that_differ_are_named_and_the_shared_ones_used() -> None:
+    runs = [run for run in study(THREE, seeds=4) if not (run.condition == "b" and run.seed == 1)]
+    found = compare(runs)
+    assert {d.seeds for d in found.differences} == {3}
+    assert found.settings["seeds"] == "0, 2, 3"
+    (note,) = (note for note in found.notes if "Seeds differ" in note)
+    assert "a: 0, 1, 2, 3; b: 0, 2, 3; c: 0, 1, 2, 3" in note
+    assert [verdict.seeds for verdict in found.verdicts] == [4, 3, 4]
+    with pytest.raises(ValueError, match=r"no seed is common to all conditions \(a: 0; b: 1\)"):
+        compare([made("a", 0, [[1.0, 2.0]]), made("b", 1, [[1.0, 2.0]])])
+
+
+def test_depths_that_differ_are_compared_where_both_are() -> None:
+    found = compare(study({"a": [2.0, 1.9], "b": [2.0, 1.9, 1.8, 1.7]}))
+    assert [d.loop for d in found.differences] == [1, 2]
+    assert [(o.condition, o.loops) for o in found.options] == [("a", 1), ("a", 2)] + [
+        ("b", k) for k in (1, 2, 3, 4)
+    ]
+
+
+def test_a_loss_that_is_not_finite_is_no_finding() -> None:
+    runs = study(THREE)
+    broken = (
+        made("d", 0, np.full((3, 40), math.inf)),
+        made("d", 1, np.ones((3, 40))),
+        made("d", 2, np.ones((3, 40))),
+    )
+    found = compare([*runs, *broken])
+    beside = [d for d in found.differences if d.other == "d"]
+    assert all(d.p is None and not d.separated for d in beside)
+    assert any("a and d (no loss that is finite)" in line for line in found.sentences)
+    assert not any(o.best_for_loops or o.best_for_time for o in found.options if o.condition == "d")
+
+
+def test_refusals() -> None:
+    runs = study(THREE)
+    with pytest.raises(ValueError, match="needs two conditions or more, and there is a"):
+        compare(runs[:3])
+    with pytest.raises(ValueError, match="there is none"):
+        compare([])
+    with pytest.raises(ValueError, match="a comes twice with seed 0"):
+        compare([*runs, runs[0]])
+    for change, words in (
+        ({"data": "text of other"}, "different text .data: validation text of stdlib and text of other"),
+        ({"sequence": 64}, "sequence: 128 tokens and 64 tokens"),
+        ({"bytes_per_token": 2.0}, "bytes_per_token"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            compare([*runs, made("d", 0, np.ones((3, 40)), **change)])
+    with pytest.raises(ValueError, match="windows: 40 windows and 41 windows"):
+        compare([*runs, made("d", 0, np.ones((3, 41)))])
+    with pytest.raises(ValueError, match="other labels count"):
+        compare([*runs, made("d", 0, np.ones((3, 40)), labels=[1] * 39 + [2])])
+    with pytest.raises(ValueError, match="parameters 1000 at one seed and 2000 at another"):
+        compare([*runs, made("a", 7, np.ones((3, 40)), parameters=2000)])
+    with pytest.raises(ValueError, match="d, seed 0 has no depth curve yet"):
+        compare([*runs, made("d", 0, np.ones((3, 40)), depth=())])
+
+
+@pytest.mark.parametrize(
+    ("costs", "losses", "expected"),
+    [
+        ([1, 2, 3], [3, 2, 1], [True, True, True]),
+        ([1, 2, 3], [1, 2, 3], [True, False, False]),
+        ([1, 1, 2], [2, 2, 2], [True, True, False]),
+        ([1, 1, 2], [2, 1, 1.5], [False, True, False]),
+        ([math.inf, 2, 3], [0, math.nan, 1], [False, False, True]),
+    ],
+)
+def test_fronts(costs: list[float], losses: list[float], expected: list[bool]) -> None:
+    assert front([float(c) for c in costs], [float(loss) for loss in losses]) == expected
+
+
+def test_times_that_are_alike_put_nothing_on_a_front() -> None:
+    assert front([1.0, 0.97], [1.0, 2.0]) == [True, True]
+    assert front([1.0, 0.97], [1.0, 2.0], alike=1.05) == [True, False]
+
+
+def test_options_rank_by_measured_time_else_by_flops() -> None:
+    exact = {"of_seed": 0.0, "of_window": 0.0, "noise": 0.0}
+    runs = study({"a": [2.0, 1.9, 1.8], "b": [2.1, 1.95, 1.7]}, **exact)
+    counted = compare(runs).options
+    assert [o.flops_per_token for o in counted] == [100, 200, 300] * 2
+    assert {(o.condition, o.loops) for o in counted if o.best_for_time} == {("a", 1), ("a", 2), ("b", 3)}
+    slow = compare(runs, {"a": (1.0, 2.0, 3.0), "b": (0.4, 0.8, 1.2)}).options
+    assert {(o.condition, o.loops) for o in slow if o.best_for_time} == {("b", 1), ("b", 2), ("b", 3)}
+    assert {(o.condition, o.loops) for o in slow if o.best_for_loops} == {("a", 1), ("a", 2), ("b", 3)}
+    partly = compare(runs, {"a": (1.0, 2.0, 3.0)}).options
+    assert [o.best_for_time for o in partly] == [o.best_for_time for o in counted]
+
+
+BASELINES = {
+    "unlooped": {"trained_loops": 1, "training_flops_per_token": 300.0},
+    "unlooped-deep": {
+        "trained_loops": 1,
+        "parameters": 1900,
+        "flops_per_token": (200.0, 400.0),
+        "training_flops_per_token": 600.0,
+    },
+}
+
+
+def with_baselines(**means: list[float]) -> Comparison:
+    losses = {"raw": [2.5, 2.2, 2.3, 2.4], "norm": [2.4, 2.3, 2.3, 2.4]}
+    return compare(
+        study({**losses, **{k.replace("_", "-"): v for k, v in means.items()}}, seeds=5, over=BASELINES)
+    )
+
+
+def test_the_compute_matched_table() -> None:
+    found = with_baselines(unlooped=[3.2, 9.0], unlooped_deep=[2.2, 9.0])
+    assert [(row.condition, row.role, row.loops) for row in found.matched] == [
+        ("raw", "looped", 2),
+        ("unlooped", "same parameters", 1),
+        ("unlooped-deep", "same FLOPs", 1),
+        ("norm", "looped", 2),
+        ("unlooped", "same parameters", 1),
+        ("unlooped-deep", "same FLOPs", 1),
+    ]
+    looped, shallow, deep = found.matched[:3]
+    assert looped.against is None
+    assert (looped.inference_flops, deep.inference_flops) == (200, 200)
+    assert (looped.training_flops, shallow.training_flops) == (600 * 5000, 300 * 5000)
+    assert shallow.against is not None
+    assert shallow.against.mean == pytest.approx(1.0 / math.log(2) / BYTES, abs=0.05)
+    assert (shallow.separated, deep.separated) == (True, False)
+    assert any(
+        line.startswith("With the same parameters, raw at 2 loops is better than unlooped by 0.")
+        for line in found.sentences
+    )
+    assert any("raw at 2 loops and unlooped-deep (the same FLOPs" in line for line in found.sentences)
+    assert [verdict.condition for verdict in found.verdicts] == ["raw", "norm"]
+    # No difference at a loop of its own is made of a model that has none, but its tests are corrected with the rest.
+    assert {d.other for d in found.differences} == {"norm"}
+    assert found.settings["tests"] == "8"
+    assert not any(o.best_for_loops for o in found.options if o.condition.startswith("unlooped"))
+
+
+def test_a_baseline_under_a_condition_goes_beside_that_one() -> None:
+    means = {"dense/raw": [2.5, 2.2], "dense/norm": [2.4, 2.3], "unlooped:dense/raw": [2.6, 9]}
+    found = compare(study(means, over={"unlooped:dense/raw": BASELINES["unlooped"]}))
+    assert [row.condition for row in found.matched] == ["dense/raw", "unlooped:dense/raw"]
+
+
+def test_a_baseline_that_is_not_matched_is_left_out_and_named() -> None:
+    over = {"unlooped": {**BASELINES["unlooped"], "parameters": 1500}}
+    found = compare(study({"raw": [2.5, 2.2], "unlooped": [2.6, 9]}, over=over))
+    assert found.matched == ()
+    assert "unlooped is no match for raw: 1000 against 1500 parameters." in found.notes
+
+
+def test_runs_trained_on_other_amounts_are_named() -> None:
+    found = compare(study({"a": [2.0], "b": [2.0]}, over={"b": {"tokens_trained": 9000}}))
+    assert any(
+        "not trained on the same number of tokens (a: 5,000; b: 9,000)" in note for note in found.notes
+    )
+
+
+def test_a_comparison_survives_json() -> None:
+    found = with_baselines(unlooped=[3.2, 9.0])
+    assert decode(Comparison, json_object(to_json(found))) == found
+
+
+def test_spans() -> None:
+    assert spans([3]) == "loop 3"
+    assert spans([4, 1, 2, 3, 6, 8, 9]) == "loops 1-4, 6 and 8-9"

@@ -1,0 +1,77 @@
+"""What several tests share: values, and the command line in this process."""
+
+import sys
+
+import pytest
+
+from loopscope import cli
+from loopscope.config.run_config import RunConfig
+from loopscope.plan.scale_facts import step_does
+from loopscope.plan.static_audit import UNKNOWN
+from loopscope.results import StaticLoop, Verdict
+
+
+def run_command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """Exit status of `loopscope …` in this process."""
+    monkeypatch.setattr(sys, "argv", ["loopscope", *map(str, arguments)])
+    try:
+        cli.main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+TINY = [
+    "--model.dim=16",
+    "--model.heads=2",
+    "--model.layers=1",
+    "--model.loops=2",
+    "--model.vocabulary=64",
+    "--model.sequence=16",
+    "--data.max-bytes=40000",
+    "--data.max-validation-bytes=3000",
+    "--data.tokenizer.vocabulary=64",
+    "--training.steps=3",
+    "--training.batch=4",
+    "--training.log-every=1",
+    "--training.threads=1",
+]
+"""Flags of a run that takes seconds."""
+
+PUBLISHED = (
+    "adaptive_rmsnorm_damped",
+    "dense_alpha_fixed",
+    "dense_final_only",
+    "dense_rmsnorm",
+    "dense_rmsnorm_interloop",
+    "terminal_raw",
+)
+"""Folders of the published fixtures."""
+
+VERDICTS = {
+    "terminal/rmsnorm": "blind",
+    "terminal/raw": "visible",
+    "dense/rmsnorm": "blind",
+    "dense/layernorm": "blind",
+    "dense/raw": "visible",
+    "dense/final-only": "visible",
+    "dense/alpha": "visible",
+    "terminal/rmsnorm+penalty": "visible",
+    "dense/rmsnorm+penalty": "visible",
+    "dense/rmsnorm+interloop": "removed",
+}
+"""What every shipped condition is, trained or not."""
+
+
+def open_verdicts(config: RunConfig, said: StaticLoop) -> set[Verdict]:
+    """What an audit may measure where a config says `said`: that, but for the two things that no config knows.
+
+    A sight that fades as 1/s (a coda, a Jacobian) may be too small to count at the start, and larger once weights
+    have grown: the loop is then what its step makes of it. And a learned matrix on the state (injection concat) may
+    shrink it or not. Each is said in the reason.
+    """
+    learned: set[Verdict] = {"damped", "blind"} if UNKNOWN in said.reason else set()
+    if "fading" in said.reason:
+        damps = step_does(config.model).effect == "damps"
+        return {"visible", "damped" if damps else "blind"} | learned
+    return {said.status} | (learned if said.status in learned else set())
