@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from loopscope.objectives.draws import draw_depths
+from loopscope.objectives.depth_config import draw_depths
 from loopscope.recurrence import AbstractLoopedLM, LoopState, unroll
 
 __all__ = ["draw_depths", "unroll_to"]

@@ -6,7 +6,7 @@ Importable without torch. A test holds it against torch's FLOP counter on steps 
 from collections.abc import Callable
 
 from loopscope.config.run_config import RunConfig
-from loopscope.objectives.draws import draw_depths
+from loopscope.objectives.depth_config import draw_depths
 from loopscope.plan.flops import jacobian_flops, shortcut_flops, spared_flops, step_flops, training_flops
 
 DRAWN = 512
