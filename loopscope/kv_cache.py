@@ -1,7 +1,7 @@
 """What the tokens before left behind: the one thing a model must read to run over new tokens alone.
 
-A model that keeps keys and values asks its context's `past` at every attention: here are the keys and values of the
-new tokens, which may they see? Where they are kept, for which rows and at which places, is the past's business.
+A model that keeps keys and values asks its context's `kv_cache` at every attention: here are the keys and values of
+the new tokens, which may they see? Where they are kept, for which rows and at which places, is the cache's business.
 """
 
 from abc import ABC, abstractmethod
@@ -27,16 +27,16 @@ class Slot(NamedTuple):
     layer: int
 
 
-class Seen(NamedTuple):
+class Visible(NamedTuple):
     """What the new tokens may look at, themselves included; what `scaled_dot_product_attention` takes."""
 
-    keys: Float[Tensor, "batch heads seen head"]
-    values: Float[Tensor, "batch heads seen head"]
+    keys: Float[Tensor, "batch heads seen head_dim"]
+    values: Float[Tensor, "batch heads seen head_dim"]
     mask: Bool[Tensor, "#batch 1 seq seen"] | None  # None: everything, or by `causal`
     causal: bool
 
 
-class AbstractPast(ABC):
+class AbstractKVCache(ABC):
     """Keys and values of every slot, for the rows and the places of one call.
 
     Attributes:
@@ -49,13 +49,13 @@ class AbstractPast(ABC):
     def keep(
         self,
         slot: Slot,
-        key: Float[Tensor, "batch heads seq head"],
-        value: Float[Tensor, "batch heads seq head"],
+        key: Float[Tensor, "batch heads seq head_dim"],
+        value: Float[Tensor, "batch heads seq head_dim"],
     ) -> None:
         """Keep the new tokens' keys and values in a slot."""
 
     @abstractmethod
-    def seen(self, slot: Slot, window: int | None) -> Seen:
+    def visible(self, slot: Slot, window: int | None) -> Visible:
         """What the new tokens may see in a slot.
 
         Args:
@@ -67,12 +67,12 @@ class AbstractPast(ABC):
         """What `make` returns, made once per call: for what all layers share, such as rotary angles."""
 
     @abstractmethod
-    def narrow(self, rows: Int[Tensor, " rows"]) -> "AbstractPast":
-        """The same past for some rows of the batch: the others take no part."""
+    def narrow(self, rows: Int[Tensor, " rows"]) -> "AbstractKVCache":
+        """Return this cache for some rows of the batch: the others take no part."""
 
 
-class Memory(NamedTuple):
-    """One slot of a past: what one attention is given."""
+class CacheRef(NamedTuple):
+    """One slot of a cache: where one attention keeps its keys and values."""
 
-    past: AbstractPast
+    kv_cache: AbstractKVCache
     slot: Slot

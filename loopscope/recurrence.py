@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from loopscope.kv_cache import AbstractPast, Part
+from loopscope.kv_cache import AbstractKVCache, Part
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class LoopContext:
     input_ids: Int[Tensor, "batch seq"]
     embedded: Float[Tensor, "batch seq dim"]  # the state the first loop starts from
     loops: int  # how many loops this unroll runs; a final-only readout asks whether this is the last
-    past: AbstractPast | None = None  # what tokens before `input_ids` left behind, in generation
+    kv_cache: AbstractKVCache | None = None  # what tokens before `input_ids` left behind, in generation
 
 
 class AbstractLoopedLM(nn.Module, ABC):
@@ -40,7 +40,7 @@ class AbstractLoopedLM(nn.Module, ABC):
         readout_name: what reports call its readout, or None.
         narrows: whether fewer rows of a batch go on at no extra cost. Where not (what a foreign module is called
             with is recorded per batch), rows that have left ride along.
-        remembers: the parts that read and fill `LoopContext.past`. Empty: the model does not know it, and
+        remembers: the parts that read and fill `LoopContext.kv_cache`. Empty: the model does not know it, and
             generation computes the whole text anew for every token.
         positions_limit: tokens that a text may have; None: no limit that the model knows.
     """
@@ -101,13 +101,13 @@ class AbstractLoopedLM(nn.Module, ABC):
         return self.exit_gate(hidden.detach(), loop, context)
 
     def embed_after(
-        self, input_ids: Int[Tensor, "batch seq"], past: AbstractPast
+        self, input_ids: Int[Tensor, "batch seq"], kv_cache: AbstractKVCache
     ) -> Float[Tensor, "batch seq dim"]:
         """`embed` for tokens that come after others. Only for a model that `remembers`."""
         raise NotImplementedError(f"{type(self).__name__} remembers nothing of earlier tokens")
 
     def remember(self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext) -> None:
-        """Fill the past as `core` would in loop `loop`, were `hidden` the input of every layer: none is run."""
+        """Fill the cache as `core` would in loop `loop`, were `hidden` the input of every layer: none is run."""
         raise NotImplementedError(f"{type(self).__name__} remembers nothing of earlier tokens")
 
     def forward(self, input_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq vocab"]:
@@ -153,7 +153,7 @@ def unroll(
     input_ids: Int[Tensor, "batch seq"],
     loops: int | None = None,
     gradient_loops: int | None = None,
-    past: AbstractPast | None = None,
+    kv_cache: AbstractKVCache | None = None,
 ) -> Generator[LoopState, Float[Tensor, "batch seq dim"] | None, None]:
     """Run the recurrence and yield one `LoopState` per loop.
 
@@ -166,7 +166,7 @@ def unroll(
         loops: how many loops to run, from 1 up, also beyond `model.loops`; None runs the trained depth.
         gradient_loops: record a gradient through the last so many loops only (None: all). The loops before
             keep no activations; what `embed` returns keeps its gradient, for models that inject it.
-        past: what the tokens before `input_ids` left behind, for a model that `remembers`.
+        kv_cache: what the tokens before `input_ids` left behind, for a model that `remembers`.
 
     Raises:
         ValueError: `loops` is not a whole number from 1 up, or `input_ids` is not a non-empty
@@ -174,14 +174,18 @@ def unroll(
     """
     depth = check_loops(model.loops if loops is None else loops)
     check_input_ids(input_ids)
-    return _unroll(model, input_ids, depth, depth if gradient_loops is None else gradient_loops, past)
+    return _unroll(model, input_ids, depth, depth if gradient_loops is None else gradient_loops, kv_cache)
 
 
 def _unroll(
-    model: AbstractLoopedLM, input_ids: Tensor, depth: int, gradient_loops: int, past: AbstractPast | None
+    model: AbstractLoopedLM,
+    input_ids: Tensor,
+    depth: int,
+    gradient_loops: int,
+    kv_cache: AbstractKVCache | None,
 ) -> Generator[LoopState, Tensor | None, None]:
-    hidden = model.embed(input_ids) if past is None else model.embed_after(input_ids, past)
-    yield from _loops(model, hidden, 1, LoopContext(input_ids, hidden, depth, past), gradient_loops)
+    hidden = model.embed(input_ids) if kv_cache is None else model.embed_after(input_ids, kv_cache)
+    yield from _loops(model, hidden, 1, LoopContext(input_ids, hidden, depth, kv_cache), gradient_loops)
 
 
 def unroll_from(
@@ -196,8 +200,10 @@ def unroll_from(
 def narrow(state: LoopState, rows: Int[Tensor, " kept"]) -> LoopState:
     """The same loop of some of its sequences, for `unroll_from` to go on with when others have left the batch."""
     context = state.context
-    past = None if context.past is None else context.past.narrow(rows)
-    kept = replace(context, input_ids=context.input_ids[rows], embedded=context.embedded[rows], past=past)
+    kv_cache = None if context.kv_cache is None else context.kv_cache.narrow(rows)
+    kept = replace(
+        context, input_ids=context.input_ids[rows], embedded=context.embedded[rows], kv_cache=kv_cache
+    )
     return replace(state, hidden=state.hidden[rows], context=kept)
 
 

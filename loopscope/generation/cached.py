@@ -44,9 +44,9 @@ class CachedSteps(AbstractSteps):
         seq = input_ids.shape[1]
         if seq == 0:
             return
-        past = View(self.store, slice(0, seq))
+        kv_cache = View(self.store, slice(0, seq))
         has_exits = "readout" in self._model.remembers
-        for state in unroll(self._model, input_ids, self._loops, past=past):
+        for state in unroll(self._model, input_ids, self._loops, kv_cache=kv_cache):
             if has_exits and (state.is_last or self._rule is not None):
                 state.features()
         self._column = seq
@@ -56,13 +56,13 @@ class CachedSteps(AbstractSteps):
         self._column += 1
         if self._rule is not None:
             return self._until_the_rule(self._rule, tokens, columns)
-        past = View(self.store, columns)
-        (last,) = deque(unroll(self._model, tokens[:, None], self._loops, past=past), maxlen=1)
+        kv_cache = View(self.store, columns)
+        (last,) = deque(unroll(self._model, tokens[:, None], self._loops, kv_cache=kv_cache), maxlen=1)
         return Read(last.logits()[:, -1], torch.full((len(tokens),), self._loops))
 
     def _until_the_rule(self, rule: ExitRule, tokens: Tensor, columns: slice) -> Read:
-        past = View(self.store, columns, complete=self._missing.complete)
-        states = unroll(self._model, tokens[:, None], self._loops, past=past)
+        kv_cache = View(self.store, columns, complete=self._missing.complete)
+        states = unroll(self._model, tokens[:, None], self._loops, kv_cache=kv_cache)
         going = torch.arange(len(tokens), device=tokens.device)
         loops = torch.full((len(tokens),), self._loops)
         logits: Tensor | None = None

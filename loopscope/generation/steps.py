@@ -50,7 +50,7 @@ class RecomputedSteps(AbstractSteps):
 
     An early exit saves nothing but the loops after the last row has left; earlier tokens always run as deep as the
     newest one needs, so nothing is ever missing. Rows of different lengths run apart, because a model that knows no
-    past knows no padding either.
+    cache knows no padding either.
     """
 
     def __init__(

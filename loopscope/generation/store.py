@@ -96,8 +96,8 @@ class Store:
     def keep(
         self,
         slot: Slot,
-        key: Float[Tensor, "rows heads seq head"],
-        value: Float[Tensor, "rows heads seq head"],
+        key: Float[Tensor, "rows heads seq head_dim"],
+        value: Float[Tensor, "rows heads seq head_dim"],
         rows: Int[Tensor, " rows"] | None,
         columns: Columns,
     ) -> None:

@@ -1,4 +1,4 @@
-"""The past as one call of the model sees it: some rows of a store, and the columns of the tokens that are new."""
+"""The cache as one call of the model sees it: some rows of a store, and the columns of the tokens that are new."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -8,15 +8,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from loopscope.generation.store import Columns, Store
-from loopscope.kv_cache import AbstractPast, Seen, Slot
+from loopscope.kv_cache import AbstractKVCache, Slot, Visible
 
 Made = TypeVar("Made")
 Complete = Callable[[Slot, Int[Tensor, " rows"] | None], None]
 """Called before new tokens enter a slot: whatever earlier tokens of these rows have not computed there is due now."""
 
 
-class View(AbstractPast):
-    """A call's past.
+class View(AbstractKVCache):
+    """A call's view of the cache.
 
     A token sees the columns up to its own, from its row's first token on, and within the window. Distances between
     columns are distances between positions, so windows are counted in columns. Where nothing hides anything (one new
@@ -53,15 +53,15 @@ class View(AbstractPast):
     def keep(
         self,
         slot: Slot,
-        key: Float[Tensor, "rows heads seq head"],
-        value: Float[Tensor, "rows heads seq head"],
+        key: Float[Tensor, "rows heads seq head_dim"],
+        value: Float[Tensor, "rows heads seq head_dim"],
     ) -> None:
         if self._complete is not None and slot.layer == 0:
             self._complete(slot, self.rows)
         self.store.keep(slot, key, value, self.rows, self.columns)
         self.written.add(slot)
 
-    def seen(self, slot: Slot, window: int | None) -> Seen:
+    def visible(self, slot: Slot, window: int | None) -> Visible:
         kept = self.store.layer(slot)
         if isinstance(self.columns, Tensor):
             first, end, single = 0, self.once("end", lambda: int(self.places.max()) + 1), False
@@ -73,12 +73,12 @@ class View(AbstractPast):
             keys, values = keys[self.rows], values[self.rows]
         if not self.store.padded:
             if single:
-                return Seen(keys, values, None, causal=False)
+                return Visible(keys, values, None, causal=False)
             whole = not isinstance(self.columns, Tensor) and self.columns.start == 0
             if whole and (window is None or window >= end):
-                return Seen(keys, values, None, causal=True)
+                return Visible(keys, values, None, causal=True)
         mask = self.once(f"mask {first} {window}", lambda: self._mask(first, end, window))
-        return Seen(keys, values, mask, causal=False)
+        return Visible(keys, values, mask, causal=False)
 
     def _mask(self, first: int, end: int, window: int | None) -> Bool[Tensor, "#rows 1 seq seen"]:
         new = self.places[:, :, None]

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from loopscope.kv_cache import Memory
+from loopscope.kv_cache import CacheRef
 from loopscope.model.attention import CausalSelfAttention
 from loopscope.model.config import ModelConfig
 from loopscope.model.feed_forward import build_feed_forward
@@ -93,19 +93,19 @@ class Layer(nn.Module):
         hidden: Float[Tensor, "batch seq dim"],
         loop: int = 1,
         condition: Float[Tensor, " dim"] | None = None,
-        memory: Memory | None = None,
+        cache: CacheRef | None = None,
         values: Float[Tensor, "batch seq width"] | None = None,
     ) -> Float[Tensor, "batch seq dim"]:
         """Run the layer in loop `loop`.
 
         Args:
             condition: what `modulation` turns into gates and gains.
-            memory: keys and values of the tokens before, in generation.
+            cache: keys and values of the tokens before, in generation.
             values: the tokens' value embeddings, in a layer that has them.
         """
         attention: Branch = self.attention
-        if memory is not None or values is not None:
-            attention = partial(self.attention, memory=memory, values=values)
+        if cache is not None or values is not None:
+            attention = partial(self.attention, cache=cache, values=values)
         feed_forward: Branch = self.feed_forward
         if self.modulation is not None and condition is not None:
             gate_a, gate_f, scale_a, scale_f = self.modulation(condition).chunk(4)
@@ -122,14 +122,14 @@ class Layer(nn.Module):
         hidden: Float[Tensor, "batch seq dim"],
         loop: int,
         condition: Tensor | None,
-        memory: Memory,
+        cache: CacheRef,
         values: Tensor | None = None,
     ) -> None:
         """Keep the keys and values that attention would make of `hidden`, and run nothing else."""
         x = hidden if self.placement == "post" else self.attention_norm(hidden)
         if self.modulation is not None and condition is not None:
             x = x * (1 + self.modulation(condition).chunk(4)[2])
-        self.attention.remember(x, loop, memory, values)
+        self.attention.remember(x, loop, cache, values)
 
     def _add(
         self,

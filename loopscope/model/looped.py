@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from loopscope.kv_cache import AbstractPast, Memory, Part, Slot
+from loopscope.kv_cache import AbstractKVCache, CacheRef, Part, Slot
 from loopscope.model.carries import DecayCarry, build_carries, share_norm
 from loopscope.model.config import ModelConfig
 from loopscope.model.init import initialise
@@ -93,22 +93,22 @@ class LoopedTransformer(AbstractLoopedLM):
         return self._enter(hidden, input_ids, None)
 
     def embed_after(
-        self, input_ids: Int[Tensor, "batch seq"], past: AbstractPast
+        self, input_ids: Int[Tensor, "batch seq"], kv_cache: AbstractKVCache
     ) -> Float[Tensor, "batch seq dim"]:
         hidden = self._tokens(input_ids)
         if self.position_embedding is not None:
-            hidden = hidden + self.position_embedding.weight[past.positions]
-        return self._enter(hidden, input_ids, past)
+            hidden = hidden + self.position_embedding.weight[kv_cache.positions]
+        return self._enter(hidden, input_ids, kv_cache)
 
     def _tokens(self, input_ids: Tensor) -> Tensor:
         hidden = self.token_embedding(input_ids)
         return hidden * self.config.dim**0.5 if self.config.embedding_gain == "sqrt-dim" else hidden
 
-    def _enter(self, hidden: Tensor, input_ids: Tensor, past: AbstractPast | None) -> Tensor:
+    def _enter(self, hidden: Tensor, input_ids: Tensor, kv_cache: AbstractKVCache | None) -> Tensor:
         hidden = self.input_dropout(hidden)
         for place, layer in enumerate(self.prelude):
             values = self._values(place, input_ids)
-            hidden = self._run(layer, hidden, 1, None, past, Slot("embed", 1, place), values)
+            hidden = self._run(layer, hidden, 1, None, kv_cache, Slot("embed", 1, place), values)
         return hidden if self.entry_norm is None else self.entry_norm(hidden)
 
     def core(
@@ -123,22 +123,24 @@ class LoopedTransformer(AbstractLoopedLM):
         for index, layer in enumerate(self.layers):
             values = self._values(self.config.prelude + index, context.input_ids)
             hidden = self._run(
-                layer, hidden, loop, condition, context.past, Slot("core", loop, index), values
+                layer, hidden, loop, condition, context.kv_cache, Slot("core", loop, index), values
             )
         return hidden
 
     def remember(self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext) -> None:
-        assert context.past is not None, "only generation asks"
+        assert context.kv_cache is not None, "only generation asks"
         hidden, condition = self._before_layers(hidden, loop, context)
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
             values = self._values(self.config.prelude + index, context.input_ids)
-            layer.remember(hidden, loop, condition, Memory(context.past, Slot("core", loop, index)), values)
+            layer.remember(
+                hidden, loop, condition, CacheRef(context.kv_cache, Slot("core", loop, index)), values
+            )
 
     def _before_layers(self, hidden: Tensor, loop: int, context: LoopContext) -> tuple[Tensor, Tensor | None]:
         """What the first shared layer receives, and what modulates all of them."""
         if loop == 1:
-            hidden = self._start(hidden, context.past)
+            hidden = self._start(hidden, context.kv_cache)
         if self.injection is not None:
             decay = self._decay()
             hidden = self.injection(hidden, context.embedded, None if decay is None else decay.step())
@@ -165,7 +167,7 @@ class LoopedTransformer(AbstractLoopedLM):
             hidden = F.linear(hidden, self.coda_matrix)
         for index, layer in enumerate(self.coda):
             values = self._values(self.config.prelude + self.config.layers + index, context.input_ids)
-            hidden = self._run(layer, hidden, 1, None, context.past, Slot("readout", loop, index), values)
+            hidden = self._run(layer, hidden, 1, None, context.kv_cache, Slot("readout", loop, index), values)
         return self.reading(hidden, loop, context.loops)
 
     def head(self, features: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
@@ -199,7 +201,7 @@ class LoopedTransformer(AbstractLoopedLM):
         return hidden if self.config.gate_reads == "hidden" else self.readout(hidden, loop, context)
 
     def _start(
-        self, entry: Float[Tensor, "batch seq dim"], past: AbstractPast | None
+        self, entry: Float[Tensor, "batch seq dim"], kv_cache: AbstractKVCache | None
     ) -> Float[Tensor, "batch seq dim"]:
         """H_0 as loop 1 receives it: the decay applies to it as to every later state."""
         match self.config.start:
@@ -208,7 +210,7 @@ class LoopedTransformer(AbstractLoopedLM):
             case "zero":
                 hidden = torch.zeros_like(entry)
             case "random":
-                hidden = random_start(entry, self.training, None if past is None else past.positions)
+                hidden = random_start(entry, self.training, None if kv_cache is None else kv_cache.positions)
         decay = self._decay()
         return hidden if decay is None else decay(hidden, 0)
 
@@ -225,7 +227,7 @@ class LoopedTransformer(AbstractLoopedLM):
         hidden: Tensor,
         loop: int,
         condition: Tensor | None,
-        past: AbstractPast | None,
+        kv_cache: AbstractKVCache | None,
         slot: Slot,
         values: Tensor | None,
     ) -> Tensor:
@@ -239,9 +241,9 @@ class LoopedTransformer(AbstractLoopedLM):
             return checkpoint(
                 self.run_layer, layer, hidden, loop, condition, None, values, use_reentrant=False
             )
-        if past is None:
+        if kv_cache is None:
             return self.run_layer(layer, hidden, loop, condition, None, values)
-        return layer(hidden, loop, condition, Memory(past, slot), values)
+        return layer(hidden, loop, condition, CacheRef(kv_cache, slot), values)
 
     def parameter_count(self) -> int:
         """Trainable numbers; a tied head counts once."""

@@ -33,10 +33,10 @@ def angles_at(
 
 
 def rotate(
-    x: Float[Tensor, "batch heads seq head"],
+    x: Float[Tensor, "batch heads seq head_dim"],
     cos: Float[Tensor, "... seq half"],
     sin: Float[Tensor, "... seq half"],
-) -> Float[Tensor, "batch heads seq head"]:
+) -> Float[Tensor, "batch heads seq head_dim"]:
     """Rotate channel pairs (i, i + half) by their position's angle; keeps the dtype and every norm."""
     first, second = wide(x).chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)

@@ -24,7 +24,7 @@ class ValueEmbeddings(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        width = config.key_value_heads * config.head
+        width = config.key_value_heads * config.head_dim
         self.tables = nn.ModuleDict(
             {
                 str(place): nn.Embedding(config.vocabulary, width)
@@ -42,13 +42,15 @@ class ValueEmbeddings(nn.Module):
 
 
 def with_values(
-    value: Float[Tensor, "batch heads seq head"],
+    value: Float[Tensor, "batch heads seq head_dim"],
     embedded: Float[Tensor, "batch seq width"],
     x: Float[Tensor, "batch seq dim"],
     gate: nn.Linear | None,
-) -> Float[Tensor, "batch heads seq head"]:
+) -> Float[Tensor, "batch heads seq head_dim"]:
     """Values plus the tokens' embeddings, times 2σ(gate of the first channels of `x`) where there is one."""
-    added = rearrange(embedded, "batch seq (heads head) -> batch heads seq head", heads=value.shape[1])
+    added = rearrange(
+        embedded, "batch seq (heads head_dim) -> batch heads seq head_dim", heads=value.shape[1]
+    )
     if gate is not None:
         opened = 2 * torch.sigmoid(gate(x[..., : gate.in_features]))
         added = rearrange(opened, "batch seq heads -> batch heads seq 1") * added

@@ -168,7 +168,7 @@ def _head(config: ModelConfig) -> int:
 
 def attention_matrices(config: ModelConfig) -> Matrices:
     """(inputs, outputs) of queries, keys and values together, and of the output."""
-    rows = (config.heads + 2 * config.key_value_heads) * config.head
+    rows = (config.heads + 2 * config.key_value_heads) * config.head_dim
     return [(config.dim, rows), (config.dim, config.dim)]
 
 

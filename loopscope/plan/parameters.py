@@ -58,7 +58,7 @@ def cost(
     depth = loops or config.loops
     read = depth if exits is None else exits
     parts = parameters(config)
-    layer_cache = 2 * config.key_value_heads * config.head * number_bytes
+    layer_cache = 2 * config.key_value_heads * config.head_dim * number_bytes
     return Cost(
         parameters=sum(parts.values()),
         by_part=parts,
@@ -88,7 +88,7 @@ def parameters(config: ModelConfig) -> dict[str, int]:
     reading = {"rmsnorm": dim, "layernorm": 2 * dim, "final-only": dim}.get(readout.kind, 0)
     if readout.kind == "alpha":
         reading = per_loop * (readout.learned + (readout.s_ref == "learned"))
-    values = config.vocabulary * config.key_value_heads * config.head * sum(config.value_layers)
+    values = config.vocabulary * config.key_value_heads * config.head_dim * sum(config.value_layers)
     gates = _value_gates(config)
     return {
         "embedding": config.vocabulary * dim
@@ -119,8 +119,8 @@ def _layer(config: ModelConfig, norm: int, shared: bool) -> int:
     if config.block.placement in ("sandwich", "sandwich-sum"):
         count += 2 * norm
     if config.attention.qk_bias:
-        count += (config.heads + config.key_value_heads) * config.head
-    return count + 2 * config.head * config.attention.qk_norm
+        count += (config.heads + config.key_value_heads) * config.head_dim
+    return count + 2 * config.head_dim * config.attention.qk_norm
 
 
 def _value_gates(config: ModelConfig) -> dict[str, int]:
@@ -143,7 +143,7 @@ def _layer_activations(config: ModelConfig, loop: int) -> int:
     product) depends on kernels.
     """
     dim, width = config.dim, config.width
-    rows = (config.heads + 2 * config.key_value_heads) * config.head
+    rows = (config.heads + 2 * config.key_value_heads) * config.head_dim
     attention = 2 * dim + rows + dim  # the norm's input and output, queries to values, what `out` reads
     inner = {"swiglu": 2, "gelu": 2, "relu2": 3}[config.block.activation]
     feed_forward = 2 * dim + inner * width

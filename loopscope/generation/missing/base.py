@@ -41,18 +41,18 @@ class AbstractMissing(ABC):
 
     def copy_exits(self, state: LoopState) -> None:
         """Layers behind the loops: exits that a token was not read at get the keys and values of its own exit."""
-        past, columns = newest(state)
-        own = [slot for slot in past.written if slot.part == "readout" and slot.loop == state.loop]
+        kv_cache, columns = newest(state)
+        own = [slot for slot in kv_cache.written if slot.part == "readout" and slot.loop == state.loop]
         for loop in range(1, self.loops + 1):
             for slot in own:
                 target = Slot("readout", loop, slot.layer)
-                if target not in past.written:
-                    self.store.copy(slot, target, past.rows, columns)
+                if target not in kv_cache.written:
+                    self.store.copy(slot, target, kv_cache.rows, columns)
 
 
 def newest(state: LoopState) -> tuple[View, slice]:
-    """The past of a state of newest tokens, and their one column."""
-    past = state.context.past
-    assert isinstance(past, View), "generation made it"
-    assert isinstance(past.columns, slice), "newest tokens share a column"
-    return past, past.columns
+    """The cache of a state of newest tokens, and their one column."""
+    kv_cache = state.context.kv_cache
+    assert isinstance(kv_cache, View), "generation made it"
+    assert isinstance(kv_cache.columns, slice), "newest tokens share a column"
+    return kv_cache, kv_cache.columns

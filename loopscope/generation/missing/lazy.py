@@ -40,12 +40,12 @@ class Lazy(AbstractMissing):
 
     def visit(self, state: LoopState) -> None:
         if self._reads:
-            past, columns = newest(state)
-            self._keep(state, past.rows, columns.start)
+            kv_cache, columns = newest(state)
+            self._keep(state, kv_cache.rows, columns.start)
 
     def left(self, state: LoopState) -> None:
-        past, columns = newest(state)
-        rows, column = past.rows, columns.start
+        kv_cache, columns = newest(state)
+        rows, column = kv_cache.rows, columns.start
         early = state.loop < self.loops
         numbers = range(len(self.store.pads)) if rows is None else rows.tolist()
         if early or self._reads:
@@ -57,7 +57,7 @@ class Lazy(AbstractMissing):
             if early:
                 self._stopped[row].setdefault(state.loop, []).append(column)
             for loop in range(1, self.loops + 1) if self._reads else ():
-                if Slot("readout", loop, 0) not in past.written:
+                if Slot("readout", loop, 0) not in kv_cache.written:
                     self._unread[row].setdefault(loop, []).append(column)
 
     def complete(self, slot: Slot, rows: Int[Tensor, " rows"] | None) -> None:
@@ -108,11 +108,11 @@ class Lazy(AbstractMissing):
         return torch.tensor(list(found), device=device), torch.tensor(columns, device=device)
 
     def _context(self, rows: Tensor, columns: Tensor) -> LoopContext:
-        past = View(self.store, columns, rows)
+        kv_cache = View(self.store, columns, rows)
         assert self._ids is not None, "kept when tokens left"
         assert self._embedded is not None, "kept when tokens left"
         at = (rows[:, None], columns)
-        return LoopContext(self._ids[at], self._embedded[at], self.loops, past)
+        return LoopContext(self._ids[at], self._embedded[at], self.loops, kv_cache)
 
     def _of(self, loop: int, rows: Tensor, columns: Tensor) -> Float[Tensor, "rows seq dim"]:
         return self._states[loop][rows[:, None], columns]

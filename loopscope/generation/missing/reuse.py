@@ -14,9 +14,9 @@ class Reuse(AbstractMissing):
     name = "reuse"
 
     def left(self, state: LoopState) -> None:
-        past, columns = newest(state)
+        kv_cache, columns = newest(state)
         last = [slot for slot in self.store.slots() if slot.part == "core" and slot.loop == state.loop]
         for loop in range(state.loop + 1, self.loops + 1):
             for slot in last:
-                self.store.copy(slot, Slot("core", loop, slot.layer), past.rows, columns)
+                self.store.copy(slot, Slot("core", loop, slot.layer), kv_cache.rows, columns)
         self.copy_exits(state)

@@ -143,7 +143,7 @@ class ModelConfig(BaseModel):
         return self
 
     @property
-    def head(self) -> int:
+    def head_dim(self) -> int:
         """Channels of one attention head."""
         return self.dim // self.heads
 

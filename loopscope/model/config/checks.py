@@ -34,7 +34,7 @@ def _contradictions(config: "ModelConfig") -> Iterator[str]:
         yield f"attention.{turned[0]} is set, but positions are {config.positions!r}; set positions: rotary"
     if config.positions == "rotary" and rotated_channels(config) < 2:
         yield (
-            f"attention.rotary_fraction {attention.rotary_fraction} of {config.head} channels per head leaves "
+            f"attention.rotary_fraction {attention.rotary_fraction} of {config.head_dim} channels per head leaves "
             "none to turn; raise it"
         )
     if config.start != "embedding" and injection.kind == "none":
@@ -91,7 +91,7 @@ def _without_effect(config: "ModelConfig") -> Iterator[str]:
 
 def rotated_channels(config: "ModelConfig") -> int:
     """Channels of a head that rotary positions turn: an even number."""
-    return 2 * int(config.head * config.attention.rotary_fraction / 2)
+    return 2 * int(config.head_dim * config.attention.rotary_fraction / 2)
 
 
 def _set(section: object, name: str) -> bool:
