@@ -102,7 +102,7 @@ def origins(made: Sequence[Provenance | None]) -> list[dict[str, str]]:
             "device": p.device,
             "threads": str(p.threads or "not set"),
             "versions": ", ".join(f"{name} {version}" for name, version in p.versions.items()),
-            "git": p.git or "unknown",
+            "git": f"{p.git or 'unknown commit'}" + (f", sources {p.source}" if p.source else ""),
         }
         entry = seen.setdefault(json.dumps(line), {**line, "first": p.date, "last": p.date})
         entry["first"], entry["last"] = min(entry["first"], p.date), max(entry["last"], p.date)

@@ -2,13 +2,14 @@
 
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+
+from loopscope.results.checkout import checked_out_commit, source_hash
 
 
 @dataclass(frozen=True)
@@ -17,11 +18,16 @@ class Provenance:
 
     date: str  # ISO 8601, UTC
     versions: Mapping[str, str]
-    git: str | None  # commit of the working directory, "+" when it had uncommitted changes
+    git: (
+        str | None
+    )  # commit of the checkout that the package lies in; None: it lies in none, or that is not known
     platform: str
     device: str
     threads: int | None
     command: str
+    source: str | None = (
+        None  # hash of the package's own files: equal where the code was equal, committed or not
+    )
 
 
 def provenance(device: str = "cpu", threads: int | None = None) -> Provenance:
@@ -35,21 +41,10 @@ def provenance(device: str = "cpu", threads: int | None = None) -> Provenance:
     return Provenance(
         date=datetime.now(UTC).isoformat(timespec="milliseconds"),
         versions=versions,
-        git=_git_commit(),
+        git=checked_out_commit(),
         platform=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         device=device,
         threads=threads,
         command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        source=source_hash(),
     )
-
-
-def _git_commit() -> str | None:
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-
-    try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
