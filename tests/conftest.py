@@ -9,7 +9,7 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from jaxtyping import install_import_hook
+from tests import shape_checks
 
 # Every `Float[Tensor, "batch seq dim"]` is checked at run time, under pytest only, in all parts that have any.
 CHECKED = [
@@ -32,7 +32,7 @@ CHECKED = [
         "interop",
     )
 ]
-install_import_hook(CHECKED, "beartype.beartype")
+shape_checks.install(CHECKED)
 
 import torch
 from hypothesis import settings
