@@ -12,7 +12,8 @@ def scale(hidden: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq"]:
 
 def l2_norm(hidden: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq"]:
     """L2 norm over `dim`, in fp32 or wider: s_k times the square root of dim."""
-    return torch.linalg.vector_norm(wide(hidden), dim=-1)
+    norm: Tensor = torch.linalg.vector_norm(wide(hidden), dim=-1)
+    return norm
 
 
 def product_type(x: Tensor) -> torch.dtype:

@@ -86,7 +86,8 @@ def jacobian_product(function: Callable[[Tensor], Tensor], at: Float[Tensor, "ba
     def exact(v: Tensor) -> Tensor:
         # The fused attention kernels have no forward-mode derivative.
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-            return torch.func.jvp(function, (at,), (v.to(at.dtype),))[1].detach()
+            tangent: Tensor = torch.func.jvp(function, (at,), (v.to(at.dtype),))[1]
+            return tangent.detach()
 
     def difference(v: Tensor) -> Tensor:
         step = STEP * float(at.norm()) / max(float(v.norm()), 1e-30)
@@ -104,7 +105,8 @@ def _start(like: Tensor) -> Tensor:
     """A random vector that is the same in every audit and leaves torch's generator alone."""
     generator = torch.Generator().manual_seed(0)
     vector = torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
-    return vector / vector.norm()
+    length: Tensor = vector.norm()
+    return vector / length
 
 
 def _unit(hidden: Tensor) -> Tensor:

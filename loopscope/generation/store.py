@@ -28,7 +28,7 @@ class PlacedLayer(CacheLayerMixin):
     values: Tensor
 
     def __init__(self, rows: int, capacity: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.rows, self.capacity, self.length = rows, capacity, 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:

@@ -105,4 +105,5 @@ def _kept_activations(model: nn.Module) -> Iterator[None]:
 def _unit(vector: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq dim"]:
     """Length 1 per sequence, as a constant: only the last product is differentiated."""
     fixed = vector.detach()
-    return fixed / torch.linalg.vector_norm(fixed, dim=(1, 2), keepdim=True).clamp(min=1e-12)
+    length: Tensor = torch.linalg.vector_norm(fixed, dim=(1, 2), keepdim=True).clamp(min=1e-12)
+    return fixed / length

@@ -104,7 +104,7 @@ def verify(checkpoint: Path) -> dict[str, Any]:
     """
     hint = "restore the folder from a copy, or delete it to start the run anew"
     try:
-        state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+        state: dict[str, Any] = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
         hashes = state["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{checkpoint / STATE} is missing or damaged ({error}); {hint}") from error

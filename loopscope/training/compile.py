@@ -69,7 +69,8 @@ class CompiledInTraining:
 
     def __call__(self, layer: nn.Module, *inputs: Any) -> Tensor:
         fast = layer.training and torch.is_grad_enabled()
-        return (self.compiled if fast else self.plain)(layer, *inputs)
+        hidden: Tensor = (self.compiled if fast else self.plain)(layer, *inputs)
+        return hidden
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "CompiledInTraining":
         return self  # it holds no weights: a copied model may share it

@@ -62,7 +62,7 @@ def clip_gradients_(model: nn.Module, most: float) -> Float[Tensor, ""]:
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     if not gradients or any(one.device.type != "cpu" for one in gradients):
         return torch.nn.utils.clip_grad_norm_(model.parameters(), most)
-    norm = torch.linalg.vector_norm(torch.stack([_norm(one) for one in gradients]))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack([_norm(one) for one in gradients]))
     torch.nn.utils.clip_grads_with_norm_(model.parameters(), most, norm)
     return norm
 
@@ -70,7 +70,8 @@ def clip_gradients_(model: nn.Module, most: float) -> Float[Tensor, ""]:
 def _norm(gradient: Tensor) -> Tensor:
     if gradient.ndim > 1:
         gradient = torch.linalg.vector_norm(gradient, dim=-1)
-    return torch.linalg.vector_norm(gradient)
+    norm: Tensor = torch.linalg.vector_norm(gradient)
+    return norm
 
 
 def learning_rate(step: int, steps: int, config: TrainingConfig) -> float:

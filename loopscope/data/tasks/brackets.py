@@ -41,7 +41,8 @@ class Brackets(AbstractTask):
             opens[:, place] = (height == 0) | (wants[:, place] & (height < self.nesting))
             height += np.where(opens[:, place], 1, -1)
             top = np.maximum(top, height)
-        return opens[(top == self.nesting) & (height > 0) & ~opens[:, -1]]
+        chosen: np.ndarray = opens[(top == self.nesting) & (height > 0) & ~opens[:, -1]]
+        return chosen
 
 
 def matched(

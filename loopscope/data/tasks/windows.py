@@ -91,7 +91,8 @@ def held_out(input_ids: Int[np.ndarray, "batch seq"]) -> Bool[np.ndarray, " batc
         mixed = (mixed ^ input_ids[:, place].astype(np.uint64)) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         mixed ^= mixed >> np.uint64(31)
-    return mixed % np.uint64(HELD_OUT) == 0
+    held_out: np.ndarray = mixed % np.uint64(HELD_OUT) == 0
+    return held_out
 
 
 def _tensors(problems: Problems) -> Batch:

@@ -113,7 +113,7 @@ class WordTable:
         self, low: Integer[np.ndarray, " tokens"], high: Integer[np.ndarray, " tokens"]
     ) -> Integer[np.ndarray, " tokens"]:
         slots = self._home(low, high)
-        numbers = self._number[slots]
+        numbers: np.ndarray = self._number[slots]
         left = np.flatnonzero((self._low[slots] != low) | (self._high[slots] != high))
         numbers[left] = self.absent
         left = left[self._taken[slots[left]]]

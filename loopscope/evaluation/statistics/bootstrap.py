@@ -48,7 +48,8 @@ def over_both(
     per_seed = _means(values, weights, generator, draws)
     seeds = len(values)
     chosen = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws)
-    return (chosen.T * per_seed).sum(axis=0) / seeds
+    means: np.ndarray = (chosen.T * per_seed).sum(axis=0) / seeds
+    return means
 
 
 def _means(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -100,7 +100,7 @@ def call_of(
     return Call(module, tuple(args), dict(kwargs), (states or floats)[0])
 
 
-def is_float(value: Any) -> bool:
+def is_float(value: Any) -> TypeGuard[Tensor]:
     """Whether it is a tensor of floats."""
     return isinstance(value, Tensor) and value.is_floating_point()
 

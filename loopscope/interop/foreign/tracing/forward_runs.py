@@ -80,8 +80,9 @@ def logits_of(output: Any) -> Float[Tensor, "batch seq vocab"]:
     for value in values:
         if is_float(value) and value.ndim == 3:
             return value
-        if isinstance(value, list | tuple) and value and is_float(value[-1]) and value[-1].ndim == 3:
-            return value[-1]
+        last_one = value[-1] if isinstance(value, list | tuple) and value else None
+        if is_float(last_one) and last_one.ndim == 3:
+            return last_one
     raise ValueError(
         f"the module's forward returns {type(output).__name__}, in which no [batch, seq, vocab] logits were found"
     )

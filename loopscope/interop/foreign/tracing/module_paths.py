@@ -33,7 +33,7 @@ def find_module(module: nn.Module, path: str, argument: str) -> nn.Module:
 
 def find_callable(module: nn.Module, path: str, argument: str) -> Callable[..., Any]:
     """The module or function at `path`."""
-    found = find(module, path, argument)
+    found: Callable[..., Any] = find(module, path, argument)
     if not callable(found):
         raise ValueError(f"{argument} is {path!r}, which is {type(found).__name__} and cannot be called")
     return found
