@@ -11,6 +11,8 @@ torch. The axis words used in every shape below and across the package:
     heads   attention heads
 """
 
+import warnings
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -35,12 +37,47 @@ _HOMES = {
     "LoopState": "loopscope.recurrence",
     "AbstractLoopedLM": "loopscope.recurrence",
 }
+_RENAMED: dict[
+    str, tuple[str, str]
+] = {}  # old public name: (its new path, the version that drops the old name)
 __all__ = ["AbstractLoopedLM", "LoopState", "adapt", "audit", "generate", "load", "unroll", "wrap"]
+
+
+def renamed(old: str, new: str, removed_in: str) -> Any:
+    """Return what is at the path `new`, and say once in a process that the public name `old` will go.
+
+    For the `__getattr__` of a module that had the old name (the warning points at that function's caller):
+
+        def __getattr__(name: str) -> Any:
+            if name == "fetch":
+                return renamed("loopscope.interop.fetch", "loopscope.interop.load", removed_in="0.4.0")
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    Args:
+        old: whole path of the old name.
+        new: whole path of the new one.
+        removed_in: the first version without the old name.
+
+    Warns:
+        FutureWarning: both names and the version; Python shows it also to those who call from a module.
+    """
+    module, _, name = new.rpartition(".")
+    _warn_of_new_name(old, new, removed_in)
+    return getattr(import_module(module), name)
+
+
+@cache
+def _warn_of_new_name(old: str, new: str, removed_in: str) -> None:
+    text = f"{old} is now {new}; the old name goes in loopscope {removed_in}"
+    warnings.warn(text, FutureWarning, stacklevel=4)  # this function, `renamed`, `__getattr__`, the user
 
 
 def __getattr__(name: str) -> Any:
     if name == "audit":  # a package that can be called
         return import_module("loopscope.audit")
+    if name in _RENAMED:
+        new, removed_in = _RENAMED[name]
+        return renamed(f"loopscope.{name}", new, removed_in)
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'loopscope' has no attribute {name!r}")

@@ -1,0 +1,95 @@
+"""Every module and file that README, docs and CONTRIBUTING name is there."""
+
+import importlib
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [
+    *ROOT.glob("*.md"),
+    *sorted((ROOT / "docs").glob("*.md")),
+]  # dated results keep the names of their day
+
+MADE_BY_USERS = {"figures/", "checkpoints/"}  # folders that a run or a report makes
+
+
+def modules_named(text: str) -> set[str]:
+    """Dotted paths of the package: `loopscope.recurrence.unroll`, and what code imports from where."""
+    imports = re.findall(r"^\s*from (loopscope[\w.]*) import ([\w, ]+)$", text, re.M)
+    parts = {
+        f"{module}.{name.split(' as ')[0].strip()}" for module, names in imports for name in names.split(",")
+    }
+    return parts | set(re.findall(r"(?<![\w/.-])loopscope(?:\.[A-Za-z_]\w*)+", text))
+
+
+def files_named(text: str) -> set[str]:
+    """Files and folders (`name/`) in backticks: from the checkout's root, or from the package's."""
+    words = re.findall(r"`([\w.-]+(?:/[\w.-]+)*/?)`", text)
+    return {
+        word for word in words if word.endswith((".py", ".j2", ".css", ".js", ".md", "/"))
+    } - MADE_BY_USERS
+
+
+def is_there(path: str) -> bool:
+    """Whether a dotted path leads to a module or to what one holds."""
+    names = path.split(".")
+    for length in range(len(names), 0, -1):
+        module = ".".join(names[:length])
+        try:
+            if importlib.util.find_spec(module) is None:
+                continue
+        except ModuleNotFoundError:
+            continue
+        found: object = importlib.import_module(module)
+        for name in names[length:]:
+            if not hasattr(found, name):
+                return False
+            found = getattr(found, name)
+        return True
+    return False
+
+
+def missing(text: str) -> set[str]:
+    lost = {path for path in modules_named(text) if not is_there(path)}
+    old_names = changelog_old_names(text)
+    places = (ROOT, ROOT / "loopscope", ROOT / "tests")
+    lost |= {name for name in files_named(text) if not any((place / name).exists() for place in places)}
+    return lost - old_names
+
+
+def changelog_old_names(text: str) -> set[str]:
+    """What a row of a table says has moved: the first cell of `| `old` | `new` |` in a changelog."""
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", text, re.M) if text.startswith("# Changelog") else []
+    return {name for old, _ in rows for name in re.findall(r"`([\w./]+)`", old)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_names_exists(page: Path) -> None:
+    assert missing(page.read_text()) == set()
+
+
+def test_a_path_that_is_gone_is_found_out() -> None:
+    text = """
+    `loopscope.recurrence.unroll` and loopscope.recurrence.unrolled, `loopscope/recurrence.py`, `loopscope/kernels.py`,
+    `model/norms.py`, `ops/rms_norm.py`, `loopscope/nowhere/`, `metrics.jsonl`, `--config run.yaml`, loopscope.run.execute
+    """
+    code = "from loopscope.model.norms import RMSNorm\nfrom loopscope.recurrence import LoopState, scale\n"
+    assert missing(text + code) == {
+        "loopscope.recurrence.unrolled",
+        "loopscope/kernels.py",
+        "model/norms.py",
+        "loopscope/nowhere/",
+        "loopscope.run.execute",
+        "loopscope.model.norms",
+        "loopscope.model.norms.RMSNorm",
+        "loopscope.recurrence.scale",
+    }
+
+
+def test_a_changelog_may_name_what_has_moved() -> None:
+    table = "# Changelog\n| old | new |\n| --- | --- |\n| `loopscope.run` | `loopscope.jobs.train` |\n"
+    assert missing(table) == set()
+    assert missing(table.replace("jobs.train", "jobs.trains")) == {"loopscope.jobs.trains"}
