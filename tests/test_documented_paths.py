@@ -74,7 +74,8 @@ def test_what_a_page_names_exists(page: Path) -> None:
 def test_a_path_that_is_gone_is_found_out() -> None:
     text = """
     `loopscope.recurrence.unroll` and loopscope.recurrence.unrolled, `loopscope/recurrence.py`, `loopscope/kernels.py`,
-    `model/norms.py`, `ops/rms_norm.py`, `loopscope/nowhere/`, `metrics.jsonl`, `--config run.yaml`, loopscope.run.execute
+    `model/norms.py`, `ops/rms_norm.py`, `loopscope/nowhere/`, `metrics.jsonl`, `--config run.yaml`,
+    loopscope.run.execute
     """
     code = "from loopscope.model.norms import RMSNorm\nfrom loopscope.recurrence import LoopState, scale\n"
     assert missing(text + code) == {

@@ -1,5 +1,6 @@
 """The package as a whole: its version, its old names, its command line as a module, what its wheel carries."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 import loopscope
 
@@ -61,12 +63,23 @@ def test_an_old_name_is_the_new_one_and_says_so_once(monkeypatch: pytest.MonkeyP
         _ = loopscope.iterated
 
 
+def drops(source: str) -> list[str]:
+    """The versions that old names go in, as `renamed(…, removed_in="…")` in a module's source says."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    return [
+        ast.literal_eval(keyword.value)
+        for call in calls
+        for keyword in call.keywords
+        if keyword.arg == "removed_in" and isinstance(keyword.value, ast.Constant)
+    ]
+
+
 def test_no_old_name_outlives_its_version() -> None:
-    """A name that this version was to drop is dropped; the old and the new one are not both public."""
-    now = tuple(map(int, loopscope.__version__.split(".")))
-    for old, (_, removed_in) in loopscope._RENAMED.items():
-        assert now < tuple(map(int, removed_in.split("."))), f"{old} was to go in {removed_in}"
-        assert old not in loopscope.__all__
+    found = [version for path in (ROOT / "loopscope").rglob("*.py") for version in drops(path.read_text())]
+    found += [removed_in for _, removed_in in loopscope._RENAMED.values()]
+    assert [version for version in found if Version(version) <= Version(loopscope.__version__)] == []
+    assert set(loopscope._RENAMED) & set(loopscope.__all__) == set()
+    assert drops('renamed("loopscope.old", "loopscope.new", removed_in="0.0.9")') == ["0.0.9"]
 
 
 def test_the_wheel_carries_what_the_tree_has(tmp_path: Path) -> None:
