@@ -1,8 +1,8 @@
 """Every module and file that README, docs and CONTRIBUTING name is there."""
 
-import importlib
-import importlib.util
+import ast
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -34,22 +34,42 @@ def files_named(text: str) -> set[str]:
 
 
 def is_there(path: str) -> bool:
-    """Whether a dotted path leads to a module or to what one holds."""
+    """Whether a dotted path leads to a module or to what one names. Read from the source: nothing is imported."""
+    place = ROOT
     names = path.split(".")
-    for length in range(len(names), 0, -1):
-        module = ".".join(names[:length])
-        try:
-            if importlib.util.find_spec(module) is None:
-                continue
-        except ModuleNotFoundError:
-            continue
-        found: object = importlib.import_module(module)
-        for name in names[length:]:
-            if not hasattr(found, name):
-                return False
-            found = getattr(found, name)
-        return True
-    return False
+    while names and (place / names[0]).is_dir():
+        place /= names.pop(0)
+    file = place / f"{names[0]}.py" if names else place
+    if file.is_file():
+        names.pop(0)
+    scope: Sequence[ast.stmt] = ast.parse(
+        (file if file.is_file() else place / "__init__.py").read_text()
+    ).body
+    for name in names:
+        if name not in named_in(scope):
+            return False
+        scope = next(
+            (node.body for node in scope if isinstance(node, ast.ClassDef) and node.name == name), []
+        )
+    return True
+
+
+def named_in(scope: Iterable[ast.stmt]) -> set[str]:
+    """What a module's or a class's body defines, imports, or promises in `__all__`."""
+    found = set()
+    for node in scope:
+        match node:
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                found.add(name)
+            case ast.Import(names=names) | ast.ImportFrom(names=names):
+                found |= {alias.asname or alias.name for alias in names}
+            case ast.Assign(targets=[ast.Name(id="__all__")], value=value):
+                found |= {one.value for one in ast.walk(value) if isinstance(one, ast.Constant)}
+            case ast.Assign(targets=targets):
+                found |= {target.id for target in targets if isinstance(target, ast.Name)}
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                found.add(name)
+    return found
 
 
 def missing(text: str) -> set[str]:
@@ -73,7 +93,8 @@ def test_what_a_page_names_exists(page: Path) -> None:
 
 def test_a_path_that_is_gone_is_found_out() -> None:
     text = """
-    `loopscope.recurrence.unroll` and loopscope.recurrence.unrolled, `loopscope/recurrence.py`, `loopscope/kernels.py`,
+    `loopscope.recurrence.unroll`, `loopscope.load`, loopscope.recurrence.AbstractLoopedLM.core and
+    loopscope.recurrence.unrolled, `loopscope/recurrence.py`, `loopscope/kernels.py`,
     `model/norms.py`, `ops/rms_norm.py`, `loopscope/nowhere/`, `metrics.jsonl`, `--config run.yaml`,
     loopscope.run.execute
     """
