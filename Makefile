@@ -1,4 +1,4 @@
-# Two commands do all the set-up: `make demo` (the main job, on the embedded corpus) and `make test`.
+# Two commands do all the set-up: `make demo` (the main job, on the embedded corpus) and `make test`. `make help`: all.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,9 +6,12 @@ STAMP := $(VENV)/.installed
 DEMO := runs/demo
 DEMO_CONDITIONS := dense/rmsnorm,dense/raw,dense/rmsnorm+penalty,terminal/rmsnorm
 
-.PHONY: install demo test lint types picture clean
+.PHONY: help install demo test lint types picture clean
 
-install: $(STAMP)
+help: ## what there is to make
+	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## the environment in .venv, once
 
 # torch is installed first and pinned: a plain `torch` would pull gigabytes of GPU packages.
 $(STAMP): pyproject.toml constraints.txt
@@ -18,24 +21,23 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[data,dev]'
 	touch $(STAMP)
 
-demo: $(STAMP)
+demo: $(STAMP) ## train and audit four models, write runs/demo/report.html: minutes
 	$(BIN)/loopscope study --size laptop --conditions $(DEMO_CONDITIONS) --seeds 1 --out $(DEMO)
 	@ls $(DEMO)/*/seed-*/audit.json >/dev/null 2>&1 || $(BIN)/loopscope audit $(DEMO)
 	@printf 'report: ' && $(BIN)/loopscope report $(DEMO)
 
-test: $(STAMP)
+test: $(STAMP) ## everything the project promises, checked
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-lint: $(STAMP)
+lint: $(STAMP) ## ruff, and the format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(STAMP)
+types: $(STAMP) ## mypy, strict
 	$(BIN)/mypy
 
-# The README's picture, from the demo's results.
-picture: demo
+picture: demo ## the README's picture, from the demo's results
 	cp $(DEMO)/figures/hero.png docs/demo.png
 
-clean:
+clean: ## all that was made here
 	rm -rf $(VENV) runs build *.egg-info
