@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEMO := runs/demo
 DEMO_CONDITIONS := dense/rmsnorm,dense/raw,dense/rmsnorm+penalty,terminal/rmsnorm
 
-.PHONY: help install demo test lint types picture clean
+.PHONY: help install demo test quick lint types picture clean
 
 help: ## what there is to make
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,8 +26,14 @@ demo: $(STAMP) ## train and audit four models, write runs/demo/report.html: minu
 	@ls $(DEMO)/*/seed-*/audit.json >/dev/null 2>&1 || $(BIN)/loopscope audit $(DEMO)
 	@printf 'report: ' && $(BIN)/loopscope report $(DEMO)
 
+# The dearest files first, each whole in one worker: see tests/costs.py.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: $(STAMP) ## everything the project promises, checked
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
+
+quick: $(STAMP) ## the inner loop: every test but those that take half a second or more
+	$(PYTEST) --quick
 
 lint: $(STAMP) ## ruff, and the format
 	$(BIN)/ruff check .
