@@ -10,6 +10,7 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from tests import shape_checks
+from tests.costs import pytest_addoption, pytest_collection_modifyitems, pytest_configure  # noqa: F401 (hooks)
 
 # Every `Float[Tensor, "batch seq dim"]` is checked at run time, under pytest only, in all parts that have any.
 CHECKED = [
@@ -42,6 +43,8 @@ settings.register_profile("loopscope", deadline=None)
 settings.load_profile("loopscope")
 torch.set_num_threads(1)  # the suite runs one worker per core
 
+from loopscope.training import throughput
+
 SHARED = Path(__file__).parent.parent.parent / "shared"
 FIXTURES = SHARED / "fixtures" / "published"
 
@@ -52,6 +55,12 @@ def fixtures() -> Path:
     if not FIXTURES.is_dir():
         pytest.skip("the published fixtures are not beside this checkout")
     return FIXTURES
+
+
+@pytest.fixture(autouse=True)
+def quick_matmul_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every training measures the machine's matrix products first, for 0.7 s; here with small ones."""
+    monkeypatch.setitem(throughput.SIDE, "cpu", 128)
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,25 +80,37 @@ def test_damage_is_named(tmp_path: Path, name: str) -> None:
         verify(path.parent)
 
 
-KILLED = """
-import sys, torch
-sys.path.insert(0, {tests!r})
-from tests.training.fixtures import DATA, VOCABULARY, SEQUENCE
+TRAINER = """
+import os, sys, time
 from pathlib import Path
+import torch
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.objective import build_objective
 from loopscope.training.config import TrainingConfig
 from loopscope.training.loop import train
+from tests.training.fixtures import DATA, VOCABULARY, SEQUENCE
 torch.set_num_threads(1)
-config = TrainingConfig(steps=60, batch=4, log_every=1, checkpoint_every=1, precision="fp32", device="cpu")
-torch.manual_seed(0)
-model = LoopedTransformer(ModelConfig(dim=16, heads=2, layers=1, loops=3, vocabulary=VOCABULARY,
-                                      sequence=SEQUENCE, dropout=0.1))
-print("ready", flush=True)
-train(model, build_objective(ObjectiveConfig()), DATA, config, Path(sys.argv[1]), {{"config.yaml": "a"}}, quiet=True)
+
+def run(folder):
+    config = TrainingConfig(steps=60, batch=4, log_every=1, checkpoint_every=1, precision="fp32", device="cpu")
+    torch.manual_seed(0)
+    model = LoopedTransformer(ModelConfig(dim=16, heads=2, layers=1, loops=3, vocabulary=VOCABULARY,
+                                          sequence=SEQUENCE, dropout=0.1))
+    objective = build_objective(ObjectiveConfig())
+    train(model, objective, DATA, config, Path(folder), {"config.yaml": "a"}, quiet=True)
+
+for line in sys.stdin:
+    process = os.fork()
+    if process == 0:
+        run(line.strip())
+        os._exit(0)
+    print(process, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
 """
+"""Trains in a process of its own for every folder on stdin, forked from one that has imported all it takes. Prints its
+id when it starts and its exit code when it has ended."""
 
 
 @pytest.mark.slow
@@ -104,31 +118,36 @@ def test_kill_9_at_any_moment_then_resume(tmp_path: Path) -> None:
     """Killed again and again at moments that drift over the step, then run to the end."""
     from loopscope.training.metrics import read_metrics
 
-    script = tmp_path / "script.py"
-    script.write_text(KILLED.format(tests=str(Path(__file__).parents[2])))
+    command = [sys.executable, "-c", TRAINER]
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as trainer:
+        assert trainer.stdin is not None
+        assert trainer.stdout is not None
 
-    def start(folder: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, str(script), str(tmp_path / folder)], stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        return process
+        def run(folder: str, seconds: float | None = None) -> int:
+            """The exit code of a training that is killed after so many seconds, or runs to its end."""
+            assert trainer.stdin is not None
+            assert trainer.stdout is not None
+            print(tmp_path / folder, file=trainer.stdin, flush=True)
+            process = int(trainer.stdout.readline())
+            if seconds is not None:
+                time.sleep(seconds)
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+            return int(trainer.stdout.readline())
 
-    assert start("whole").wait(timeout=120) == 0
-    kills = 0
-    for attempt in range(8):
-        process = start("cut")
-        try:
-            process.wait(timeout=0.11 + 0.037 * attempt)
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-            kills += 1
-        if saved := newest_checkpoint(tmp_path / "cut"):
-            verify(saved)
-    assert kills >= 3
-    assert start("cut").wait(timeout=120) == 0
+        assert run("whole") == 0
+        codes = []
+        for attempt in range(8):
+            codes.append(run("cut", 0.11 + 0.037 * attempt))
+            if saved := newest_checkpoint(tmp_path / "cut"):
+                verify(saved)
+        assert codes.count(-signal.SIGKILL) >= 3
+        assert run("cut") == 0
+        trainer.stdin.close()
+        assert trainer.wait(timeout=60) == 0
 
     def curve(folder: str) -> dict[int, float]:
         return {r["step"]: r["loss"] for r in read_metrics(tmp_path / folder) if r["kind"] == "train"}

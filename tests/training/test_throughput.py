@@ -15,6 +15,11 @@ from loopscope.training.metrics import read_metrics
 from loopscope.training.throughput import Speedometer, matmul_peak
 
 
+@pytest.fixture
+def quick_matmul_peak() -> None:
+    """Not here: the peak itself is tested."""
+
+
 def test_sums_over_steps_of_different_depth_and_starts_anew() -> None:
     meter = Speedometer(lambda loops: 10.0 * loops, peak=1000.0)
     meter.see(tokens=4, loops=2)
