@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import torch
+
 from loopscope.model.config import ModelConfig
+from loopscope.model.looped import LoopedTransformer
 
 TINY: dict[str, Any] = {"dim": 32, "layers": 2, "heads": 4, "loops": 3, "vocabulary": 61, "sequence": 16}
 
@@ -65,3 +68,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def build(name: str, **changes: Any) -> ModelConfig:
     """The tiny config of a variant."""
     return ModelConfig(**{**TINY, **VARIANTS[name], **changes})
+
+
+IDS = torch.randint(61, (2, 9), generator=torch.Generator().manual_seed(7))
+
+
+def live_model(name: str, **changes: Any) -> LoopedTransformer:
+    """A tiny model in evaluation mode, with every zero-initialised part moved off zero."""
+    torch.manual_seed(0)
+    model = LoopedTransformer(build(name, **changes)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
