@@ -43,7 +43,14 @@ ALLOWED: dict[str, set[str]] = {
     "report": {"results"},
     "cli": {"jobs", "plan", "report", "config"},
 }
-CONFIGS = ("model.config", "objectives.config", "objectives.depth_config", "data.config", "data.task_config")
+CONFIGS = (
+    "model.config",
+    "objectives.config",
+    "objectives.depth_config",
+    "objectives.placement_config",
+    "data.config",
+    "data.task_config",
+)
 CONFIG_MODULES = (*CONFIGS, "training.config")
 """What of a room says its settings: torch-free, and all that `config` and `plan` may see of it."""
 

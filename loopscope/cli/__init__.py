@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from loopscope.config.recipes import known
+from loopscope.results.class_names import import_module as import_module_of_the_user
 
 __all__ = ["COMMANDS", "main"]
 
@@ -43,13 +44,17 @@ Train looped language models and see which part of their hidden state the loss c
 loopscope COMMAND --help explains one, with examples. Start with:
   loopscope study --out runs/first --seeds 1
   loopscope audit runs/first
-  loopscope report runs/first"""
+  loopscope report runs/first
+
+loopscope --import MODULE COMMAND … imports a module of your own first, for runs that name its classes
+(so does LOOPSCOPE_IMPORT=MODULE in the environment)."""
 
 
 def main() -> None:
     """Entry point: 0 when done, 1 when a run diverged, 2 for bad input, 130 when interrupted."""
     warnings.showwarning = _show_warning
-    name, arguments = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("--help", [])
+    modules, words = _modules(sys.argv[1:])
+    name, arguments = (words[0], words[1:]) if words else ("--help", [])
     if name in ("-h", "--help"):
         commands = "\n".join(f"  {key:17} {command.text}" for key, command in COMMANDS.items())
         print(USAGE.format(commands=commands))
@@ -61,6 +66,8 @@ def main() -> None:
         return
     try:
         command = COMMANDS[known("command", name, COMMANDS)]
+        for module in modules:
+            import_module_of_the_user(module)
         run = getattr(import_module(f"loopscope.cli.{command.module}"), command.function)
         run(arguments)
     except ValueError as error:
@@ -72,6 +79,19 @@ def main() -> None:
     except KeyboardInterrupt:
         print("loopscope: interrupted; what was saved is intact, call again to go on", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _modules(words: list[str]) -> tuple[list[str], list[str]]:
+    """Modules that the user asks to import, and the words that are left."""
+    modules = [name for name in os.environ.get("LOOPSCOPE_IMPORT", "").split(",") if name]
+    left = list(words)
+    while "--import" in left:
+        place = left.index("--import")
+        if place + 1 == len(left):
+            break  # the command will say that it knows no such option
+        modules.append(left[place + 1])
+        del left[place : place + 2]
+    return modules, left
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

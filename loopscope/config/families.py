@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from loopscope.model.config.variants import CARRIES, READOUTS
+from loopscope.objectives.placement_config import PLACEMENTS
+
 Change = Mapping[str, Any]
 
 
@@ -134,14 +137,16 @@ def family_change(name: str, size: str, condition: Change | None = None) -> dict
             change["training"] = {"depth": dict(family.depth)}
         return change
     model["readout"] = dict(condition["model"]["readout"])
-    if model["readout"]["kind"] not in ("rmsnorm", "layernorm"):
+    if not READOUTS.declaration(model["readout"]["kind"]).norm:
         model["coda_norm"] = False
-        model["carry"] = ["rmsnorm" if step == "readout-norm" else step for step in model["carry"]]
+        model["carry"] = [
+            "rmsnorm" if CARRIES.declaration(step).readout_norm else step for step in model["carry"]
+        ]
     model["carry"] = [
         *model["carry"],
         *(step for step in condition["model"]["carry"] if step not in model["carry"]),
     ]
-    if condition["objective"]["placement"] not in ("exit-weighted", "gate-improvement"):
+    if PLACEMENTS.declaration(condition["objective"]["placement"]).gate == "unused":
         model |= {"exit_gate": False, "gate_reads": "hidden"}
     return {"model": model, "objective": dict(condition["objective"])}
 

@@ -13,6 +13,9 @@ from loopscope.config.families import FAMILIES, FAMILY_SIZES, Change, Family, fa
 from loopscope.config.nested import differences, merged
 from loopscope.config.run_config import RunConfig, parse_config
 from loopscope.model.config import ModelConfig
+from loopscope.model.config.variants import READOUTS
+from loopscope.objectives.placement_config import PLACEMENTS
+from loopscope.results.class_names import own_words
 
 
 def _laptop() -> Change:
@@ -124,10 +127,13 @@ CONDITIONS: Mapping[str, Change] = {
 def recipe(size: str = "laptop", condition: str = "dense/rmsnorm", over: Change | None = None) -> RunConfig:
     """The run config of a size and a condition, with further values on top.
 
+    These are the user's own words: a `package.module:ClassName` in them is imported.
+
     Raises:
         ValueError: a name that is not known (with the nearest one), or values that do not fit.
     """
-    return parse_config(recipe_values(size, condition, over), f"recipe {size} {condition}")
+    with own_words():
+        return parse_config(recipe_values(size, condition, over), f"recipe {size} {condition}")
 
 
 def recipe_values(size: str, condition: str, over: Change | None = None) -> dict[str, Any]:
@@ -165,7 +171,30 @@ def looped_by(size: str, condition: str, over: Change | None = None) -> RunConfi
 def is_condition(name: str) -> bool:
     """Whether a name is a condition, a family or baseline, or one under a condition (`huginn:dense/raw`)."""
     family, _, condition = name.partition(":")
-    return name in CONDITIONS or (family in NAMED and (name == family or condition in CONDITIONS))
+    if family in NAMED:
+        return name == family or _condition_of(condition) is not None
+    return _condition_of(name) is not None
+
+
+def _condition_of(name: str) -> Change | None:
+    """What a condition's name stands for, or None: a shipped one, or one that names a variant of the user's own.
+
+    Those are placement/readout, as the shipped ones are: `dense/mypkg.readouts:MaxNorm`, `mypkg:Late/raw`.
+    """
+    if name in CONDITIONS:
+        return CONDITIONS[name]
+    placement, slash, readout = name.partition("/")
+    whole, plus, extra = readout.partition("+")
+    if not slash or (plus and extra not in ("penalty", "interloop")):
+        return None
+    if not (PLACEMENTS.is_own(placement) or READOUTS.is_own(whole)):
+        return None
+    if not all(
+        kind in names.shipped or names.is_own(kind)
+        for kind, names in ((placement, PLACEMENTS), (whole, READOUTS))
+    ):
+        return None
+    return _condition(placement, whole, PENALTY if extra == "penalty" else 0.0, extra == "interloop")
 
 
 def is_baseline(name: str) -> bool:
@@ -182,16 +211,22 @@ def condition_change(name: str, size: str, over: Change | None = None) -> Change
     Raises:
         ValueError: a name that is not known, with the nearest one.
     """
-    if name in CONDITIONS:
-        return CONDITIONS[name]
     family, colon, condition = name.partition(":")
-    if not colon:
-        known("condition", name, {**CONDITIONS, **NAMED})
-    known("family", family, NAMED)
-    under = CONDITIONS[known("condition", condition, CONDITIONS)] if colon else None
+    if family not in NAMED:
+        if found := _condition_of(name):
+            return found
+        if not colon:
+            known("condition", name, {**CONDITIONS, **NAMED})
+        known("family", family, NAMED)
+    under = _under(condition) if colon else None
     if family in BASELINES:
         return baseline_change(family, _looped_shape(size, over or {}), under)
     return family_change(family, size, under)
+
+
+def _under(name: str) -> Change:
+    """The condition that a family is put under."""
+    return _condition_of(name) or CONDITIONS[known("condition", name, CONDITIONS)]
 
 
 def _looped_shape(size: str, over: Change) -> dict[str, Any]:

@@ -15,7 +15,9 @@ from loopscope.config.nested import problems
 from loopscope.config.without_effect import cuts, without_effect
 from loopscope.data.config import DataConfig
 from loopscope.model.config import ModelConfig
+from loopscope.model.config.variants import readout_of
 from loopscope.objectives.config import ObjectiveConfig
+from loopscope.objectives.placement_config import placement_of
 from loopscope.training.config import TrainingConfig
 
 
@@ -36,18 +38,19 @@ class RunConfig(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> "RunConfig":
         self.objective.check_loops(self.model.loops)
-        placement, gated = self.objective.placement, ("exit-weighted", "gate-improvement")
-        if placement in gated and not self.model.exit_gate:
+        placement = placement_of(self.objective)
+        if placement.needs_gate and not self.model.exit_gate:
             raise ValueError(
-                f"objective.placement {placement!r} needs a learned gate; set model.exit_gate: true"
+                f"objective.placement {placement.name!r} needs a learned gate; set model.exit_gate: true"
             )
-        if placement == "gate-improvement" and self.model.readout.s_ref == "ema":
+        if placement.gate_only and readout_of(self.model).value("adapts"):
             raise ValueError(
-                "objective.placement 'gate-improvement' trains the gate alone, but the reference of model.readout "
-                "moves with every step; set model.readout.s_ref: fixed, which keeps the value it has come to"
+                f"objective.placement {placement.name!r} trains the gate alone, but readout "
+                f"{self.model.readout.kind!r} moves with every step; set model.readout.s_ref: fixed, which keeps the "
+                "value it has come to, or another readout"
             )
         self._check_depth()
-        if self.model.exit_gate and placement not in gated:
+        if self.model.exit_gate and not placement.needs_gate:
             warnings.warn(
                 f"model.exit_gate is on, but placement {self.objective.placement!r} never trains the gate",
                 stacklevel=2,
@@ -103,10 +106,11 @@ class RunConfig(BaseModel):
                     )
         if depth.per_sequence:
             self._check_sequences()
-        if objective.placement == "gate-improvement" and (loops < 2 or depth.fewest(loops) < 2):
+        fewest = placement_of(objective).declaration.fewest_loops
+        if min(loops, depth.fewest(loops)) < fewest:
             raise ValueError(
-                "objective.placement 'gate-improvement' compares loops; set model.loops (and training.depth.low) "
-                "to 2 or more"
+                f"objective.placement {objective.placement!r} compares loops; set model.loops (and "
+                f"training.depth.low) to {fewest} or more"
             )
         if depth.backprop is not None and not depth.varies and depth.backprop >= loops:
             warnings.warn(
@@ -145,7 +149,7 @@ class RunConfig(BaseModel):
     def _check_sequences(self) -> None:
         """What sequences with a depth of their own ask of the objective and of the model."""
         objective = self.objective
-        if objective.placement != "terminal":
+        if placement_of(objective).declaration.reads != "last":
             raise ValueError(
                 "training.depth.per_sequence gives each sequence a loss at its own depth, which is placement "
                 f"'terminal', not {objective.placement!r}; set objective.placement: terminal"

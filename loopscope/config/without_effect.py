@@ -1,10 +1,12 @@
 """Settings of a run that do nothing, or nearly: one line each, for warnings. Importable without torch.
 
-Those of the model alone are in `model.consistency`; these need the objective's or the training's settings.
+Those of the model alone are in `model.config.checks`; these need the objective's or the training's settings.
 """
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+
+from loopscope.objectives.placement_config import placement_of
 
 if TYPE_CHECKING:
     from loopscope.config.run_config import RunConfig
@@ -29,10 +31,10 @@ def without_effect(config: "RunConfig") -> Iterator[str]:
             f"training.depth.curriculum {training.depth.curriculum} is longer than the run of {training.steps} "
             "steps: the depth never reaches its value"
         )
-    if objective.placement == "gate-improvement" and training.weights is None:
+    if placement_of(objective).gate_only and training.weights is None:
         yield (
-            "objective.placement 'gate-improvement' trains the gate alone, on a model that was never trained; name "
-            "a trained one in training.weights"
+            f"objective.placement {objective.placement!r} trains the gate alone, on a model that was never trained; "
+            "name a trained one in training.weights"
         )
     yield from _cut_off(config)
 
@@ -41,10 +43,10 @@ def _cut_off(config: "RunConfig") -> Iterator[str]:
     """Terms on loops that truncated backpropagation leaves without a gradient into the layers."""
     if not cuts(config):
         return
-    objective = config.objective
-    early = (
-        [f"placement {objective.placement!r}"] if objective.placement in ("dense", "exit-weighted") else []
-    )
+    objective, loops = config.objective, config.model.loops
+    placement = placement_of(objective)
+    reads_early = any(placement.trains(loop, loops) for loop in range(1, loops))
+    early = [f"placement {objective.placement!r}"] if reads_early else []
     early += [
         name for name in ("norm_penalty", "scale_anchor", "shortcut") if getattr(objective, name).weight > 0
     ]

@@ -10,7 +10,7 @@ from loopscope.config.nested import read_yaml
 from loopscope.config.objective_text import read_objective
 from loopscope.jobs.opened import Subject, parameter_count, token_texts
 from loopscope.jobs.text import Probe, probe
-from loopscope.objectives.config import ObjectiveConfig, Placement
+from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.objective import build_objective
 from loopscope.recurrence import unroll
 from loopscope.results import WORST_FIRST, AuditedModel, provenance
@@ -52,7 +52,7 @@ def plausible(subject: Subject, tokens: Probe) -> list[ObjectiveConfig]:
     """Objectives to assume where nothing says: terminal and dense, and exit-weighted for a model with a gate."""
     with torch.no_grad():
         gated = next(iter(unroll(subject.model, tokens.input_ids[:1], 1))).gate_logit() is not None
-    names: list[Placement] = ["terminal", "dense"]
+    names = ["terminal", "dense"]
     if gated:
         names.append("exit-weighted")
     return [ObjectiveConfig(placement=name) for name in names]

@@ -7,70 +7,118 @@ dt = softplus(raw_step) > 0, which no value of the parameters can make unstable 
 
 import math
 from abc import ABC, abstractmethod
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from loopscope.model.config import CarryKind, ModelConfig
+from loopscope.model.config import ModelConfig
+from loopscope.model.config.declarations import CarryDeclaration, Effect
+from loopscope.model.config.variants import CARRIES, Variant, carries_of
 from loopscope.model.readouts import AbstractReadout
 from loopscope.ops.rms_norm import RMSNorm
 
 
 class AbstractCarry(nn.Module, ABC):
-    """Applied between loops, never after the last one."""
+    """Applied between loops, never after the last one.
+
+    Attributes:
+        declaration: what costs, audits and checks of a config ask. Every class has its own.
+        effect: on scale, as declared for the config it was built from.
+    """
+
+    declaration: ClassVar[CarryDeclaration]
+    effect: Effect
+
+    def __init__(self, config: ModelConfig | None = None, settings: Any = None) -> None:
+        """
+        Args:
+            config: of the model.
+            settings: an instance of the settings that the class declares; None where it declares none.
+        """
+        super().__init__()
+
+    @classmethod
+    def from_config(cls, config: ModelConfig, settings: Any) -> "AbstractCarry":
+        """Build one for a model. Override it where the constructor takes something else."""
+        return cls(config, settings)
 
     @abstractmethod
     def forward(self, hidden: Float[Tensor, "batch seq dim"], loop: int) -> Float[Tensor, "batch seq dim"]:
         """H_k of loop k = `loop` on its way to loop k + 1."""
 
-    @abstractmethod
+    def share(self, norm: nn.Module) -> None:
+        """Receive the readout's norm, in a carry that declares `readout_norm`."""
+
     def removes_scale(self) -> bool:
         """Whether the output no longer depends on the input's scale (up to a norm's eps)."""
+        return self.effect == "removes"
 
 
-class NormCarry(AbstractCarry):
-    """RMSNorm or LayerNorm, with one set of gains shared by all loops."""
+class RMSNormCarry(AbstractCarry):
+    """RMSNorm, with one set of gains shared by all loops."""
 
-    def __init__(self, norm: nn.RMSNorm | nn.LayerNorm) -> None:
+    declaration = CARRIES.shipped["rmsnorm"].declaration
+
+    def __init__(self, dim: int, eps: float = 1e-6) -> None:
         super().__init__()
-        self.norm = norm
+        self.norm = RMSNorm(dim, eps=eps)
+
+    @classmethod
+    def from_config(cls, config: ModelConfig, settings: Any) -> "RMSNormCarry":
+        return cls(config.dim, config.norm_eps)
 
     def forward(self, hidden: Float[Tensor, "batch seq dim"], loop: int) -> Float[Tensor, "batch seq dim"]:
         return self.norm(hidden)
 
-    def removes_scale(self) -> bool:
-        return True
+
+class LayerNormCarry(AbstractCarry):
+    """LayerNorm, with one set of gains and biases shared by all loops."""
+
+    declaration = CARRIES.shipped["layernorm"].declaration
+
+    def __init__(self, dim: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim, eps=eps)
+
+    @classmethod
+    def from_config(cls, config: ModelConfig, settings: Any) -> "LayerNormCarry":
+        return cls(config.dim, config.norm_eps)
+
+    def forward(self, hidden: Float[Tensor, "batch seq dim"], loop: int) -> Float[Tensor, "batch seq dim"]:
+        return self.norm(hidden)
 
 
 class ReadoutNormCarry(AbstractCarry):
     """Uses the readout's norm without owning it: its gain is one parameter, saved once, under `reading`."""
 
-    def __init__(self, norm: nn.Module) -> None:
-        super().__init__()
+    declaration = CARRIES.shipped["readout-norm"].declaration
+
+    def share(self, norm: nn.Module) -> None:
         self._shared = (norm,)  # in a tuple, so that it is not registered a second time
 
     def forward(self, hidden: Float[Tensor, "batch seq dim"], loop: int) -> Float[Tensor, "batch seq dim"]:
         (norm,) = self._shared
         return norm(hidden)
 
-    def removes_scale(self) -> bool:
-        return True
-
 
 class DampingCarry(AbstractCarry):
     """The factor is a sigmoid, so it can never amplify."""
+
+    declaration = CARRIES.shipped["damping"].declaration
 
     def __init__(self, start: float) -> None:
         super().__init__()
         self.logit = nn.Parameter(torch.tensor(math.log(start / (1 - start))))
 
+    @classmethod
+    def from_config(cls, config: ModelConfig, settings: Any) -> "DampingCarry":
+        return cls(config.damping)
+
     def forward(self, hidden: Float[Tensor, "batch seq dim"], loop: int) -> Float[Tensor, "batch seq dim"]:
         return hidden * torch.sigmoid(self.logit)
-
-    def removes_scale(self) -> bool:
-        return False
 
 
 class DecayCarry(AbstractCarry):
@@ -81,11 +129,17 @@ class DecayCarry(AbstractCarry):
     gradient of 6e-6 and stays there: hence the bounds on `decay` in the config.)
     """
 
+    declaration = CARRIES.shipped["decay"].declaration
+
     def __init__(self, dim: int, start: float) -> None:
         super().__init__()
         step = 1 - start
         self.log_rate = nn.Parameter(torch.full((dim,), math.log(-math.log(start) / step)))
         self.raw_step = nn.Parameter(torch.full((dim,), math.log(math.expm1(step))))
+
+    @classmethod
+    def from_config(cls, config: ModelConfig, settings: Any) -> "DecayCarry":
+        return cls(config.dim, config.decay)
 
     def step(self) -> Float[Tensor, " dim"]:
         """dt, which the write injection shares."""
@@ -98,35 +152,31 @@ class DecayCarry(AbstractCarry):
     def forward(self, hidden: Float[Tensor, "batch seq dim"], loop: int) -> Float[Tensor, "batch seq dim"]:
         return hidden * self.decay()
 
-    def removes_scale(self) -> bool:
-        return False
-
 
 def build_carries(config: ModelConfig) -> nn.ModuleDict:
-    """The carry's steps by name, in the order they are applied; empty when the state is carried whole.
+    """Return the carry's steps by name, in the order they are applied; empty when the state is carried whole.
 
-    `readout-norm` is complete once `share_norm` has been called.
+    Steps that use the readout's norm are complete once `share_norm` has been called.
     """
-    return nn.ModuleDict({kind: _build(kind, config) for kind in config.carry})
+    return nn.ModuleDict({module_name(chosen.name): _build(chosen, config) for chosen in carries_of(config)})
+
+
+def module_name(name: str) -> str:
+    """What a step's module is registered as: its name, in which `package.module:Class` has its dots replaced."""
+    return name.replace(".", "-")
 
 
 def share_norm(carries: nn.ModuleDict, reading: AbstractReadout) -> None:
-    """Give the step that uses the readout's norm that norm."""
-    if "readout-norm" in carries:
-        norm = reading.norm
-        assert isinstance(norm, nn.Module), "the config checks that the readout has a norm"
-        carries["readout-norm"] = ReadoutNormCarry(norm)
+    """Give the steps that use the readout's norm that norm."""
+    for step in carries.values():
+        assert isinstance(step, AbstractCarry)
+        if step.declaration.readout_norm:
+            norm = reading.norm
+            assert isinstance(norm, nn.Module), "the config checks that the readout has a norm"
+            step.share(norm)
 
 
-def _build(kind: CarryKind, config: ModelConfig) -> nn.Module:
-    match kind:
-        case "rmsnorm":
-            return NormCarry(RMSNorm(config.dim, eps=config.norm_eps))
-        case "layernorm":
-            return NormCarry(nn.LayerNorm(config.dim, eps=config.norm_eps))
-        case "readout-norm":
-            return nn.Identity()
-        case "damping":
-            return DampingCarry(config.damping)
-        case "decay":
-            return DecayCarry(config.dim, config.decay)
+def _build(chosen: Variant[CarryDeclaration], config: ModelConfig) -> AbstractCarry:
+    carry: AbstractCarry = CARRIES.load(chosen.name).from_config(config, chosen.settings)
+    carry.effect = chosen.value("effect")
+    return carry

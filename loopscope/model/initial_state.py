@@ -1,10 +1,16 @@
-"""H_0, the state the first loop starts from, where it is not the input itself."""
+"""Start states: H_0, which the first loop starts from, made of the input or not."""
 
+from abc import ABC, abstractmethod
 from functools import lru_cache
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
+
+from loopscope.model.config import ModelConfig
+from loopscope.model.config.declarations import StartDeclaration
+from loopscope.model.config.variants import STARTS, start_of
 
 SPREAD = (2 / 5) ** 0.5
 """Standard deviation of the noise, cut at three of them, as in Geiping et al., arXiv 2502.05171."""
@@ -12,6 +18,79 @@ SPREAD = (2 / 5) ** 0.5
 EVALUATION_SEED = 0
 BLOCK = 256
 """Positions drawn at a time in evaluation: the noise of a prefix is the prefix of the noise."""
+
+
+class AbstractStart(nn.Module, ABC):
+    """Makes H_0 before the first loop.
+
+    Attributes:
+        declaration: what costs, audits and checks of a config ask. Every class has its own.
+    """
+
+    declaration: ClassVar[StartDeclaration]
+
+    def __init__(self, config: ModelConfig | None = None, settings: Any = None) -> None:
+        """
+        Args:
+            config: of the model.
+            settings: an instance of the settings that the class declares; None where it declares none.
+        """
+        super().__init__()
+
+    @classmethod
+    def from_config(cls, config: ModelConfig, settings: Any) -> "AbstractStart":
+        """Build one for a model. Override it where the constructor takes something else."""
+        return cls(config, settings)
+
+    @abstractmethod
+    def forward(
+        self, entry: Float[Tensor, "batch seq dim"], positions: Int[Tensor, "batch seq"] | None
+    ) -> Float[Tensor, "batch seq dim"]:
+        """H_0 of the input `entry`.
+
+        Args:
+            positions: of the tokens, in generation with a cache; None: 0, 1, 2 and so on.
+        """
+
+
+class EmbeddingStart(AbstractStart):
+    """The input itself."""
+
+    declaration = STARTS.shipped["embedding"].declaration
+
+    def forward(
+        self, entry: Float[Tensor, "batch seq dim"], positions: Int[Tensor, "batch seq"] | None
+    ) -> Float[Tensor, "batch seq dim"]:
+        return entry
+
+
+class ZeroStart(AbstractStart):
+    """Zeros."""
+
+    declaration = STARTS.shipped["zero"].declaration
+
+    def forward(
+        self, entry: Float[Tensor, "batch seq dim"], positions: Int[Tensor, "batch seq"] | None
+    ) -> Float[Tensor, "batch seq dim"]:
+        return torch.zeros_like(entry)
+
+
+class RandomStart(AbstractStart):
+    """Noise: see `random_start`."""
+
+    declaration = STARTS.shipped["random"].declaration
+
+    def forward(
+        self, entry: Float[Tensor, "batch seq dim"], positions: Int[Tensor, "batch seq"] | None
+    ) -> Float[Tensor, "batch seq dim"]:
+        return random_start(entry, self.training, positions)
+
+
+def build_start(config: ModelConfig) -> AbstractStart:
+    """Return the start state that a config names, shipped or of the user's own."""
+    chosen = start_of(config)
+    start: AbstractStart = STARTS.load(chosen.name).from_config(config, chosen.settings)
+    return start
 
 
 def random_start(

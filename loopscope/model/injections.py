@@ -5,16 +5,38 @@ to the diagonal decay (Parcae, arXiv 2604.12946): the two are halves of one line
 """
 
 from abc import ABC, abstractmethod
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from loopscope.model.config import ModelConfig
+from loopscope.model.config.declarations import InjectionDeclaration
+from loopscope.model.config.variants import INJECTIONS, injection_of
 
 
 class AbstractInjection(nn.Module, ABC):
-    """Applied at the start of every loop, the first included."""
+    """Applied at the start of every loop, the first included.
+
+    Attributes:
+        declaration: what costs, audits and checks of a config ask. Every class has its own.
+    """
+
+    declaration: ClassVar[InjectionDeclaration]
+
+    def __init__(self, config: ModelConfig | None = None, settings: Any = None) -> None:
+        """
+        Args:
+            config: of the model.
+            settings: an instance of the settings that the class declares; None where it declares none.
+        """
+        super().__init__()
+
+    @classmethod
+    def from_config(cls, config: ModelConfig, settings: Any) -> "AbstractInjection":
+        """Build one for a model. Override it where the constructor takes something else."""
+        return cls(config, settings)
 
     @abstractmethod
     def forward(
@@ -35,6 +57,8 @@ class AbstractInjection(nn.Module, ABC):
 class AddInjection(AbstractInjection):
     """h + e. As the state grows, the input's share in it falls as 1 / s."""
 
+    declaration = INJECTIONS.shipped["add"].declaration
+
     def forward(
         self,
         hidden: Float[Tensor, "batch seq dim"],
@@ -47,9 +71,15 @@ class AddInjection(AbstractInjection):
 class GatedInjection(AbstractInjection):
     """h + σ(W[h; e] + b)·e, one gate per channel. A large state saturates it: it is then all open or shut."""
 
+    declaration = INJECTIONS.shipped["gated"].declaration
+
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.gate = nn.Linear(2 * dim, dim)
+
+    @classmethod
+    def from_config(cls, config: ModelConfig, settings: Any) -> "GatedInjection":
+        return cls(config.dim)
 
     def forward(
         self,
@@ -63,9 +93,15 @@ class GatedInjection(AbstractInjection):
 class ConcatInjection(AbstractInjection):
     """W[h; e], without a bias. Linear: it scales what is left of the state and turns it."""
 
+    declaration = INJECTIONS.shipped["concat"].declaration
+
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.mix = nn.Linear(2 * dim, dim, bias=False)
+
+    @classmethod
+    def from_config(cls, config: ModelConfig, settings: Any) -> "ConcatInjection":
+        return cls(config.dim)
 
     def forward(
         self,
@@ -79,9 +115,15 @@ class ConcatInjection(AbstractInjection):
 class WriteInjection(AbstractInjection):
     """h + dt·(B e). B starts as the identity, under every initialisation."""
 
+    declaration = INJECTIONS.shipped["write"].declaration
+
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.write = nn.Parameter(torch.eye(dim))
+
+    @classmethod
+    def from_config(cls, config: ModelConfig, settings: Any) -> "WriteInjection":
+        return cls(config.dim)
 
     def forward(
         self,
@@ -94,15 +136,9 @@ class WriteInjection(AbstractInjection):
 
 
 def build_injection(config: ModelConfig) -> AbstractInjection | None:
-    """The injection a config names, or None."""
-    match config.injection.kind:
-        case "none":
-            return None
-        case "add":
-            return AddInjection()
-        case "gated":
-            return GatedInjection(config.dim)
-        case "concat":
-            return ConcatInjection(config.dim)
-        case "write":
-            return WriteInjection(config.dim)
+    """Return the injection that a config names, shipped or of the user's own, or None."""
+    chosen = injection_of(config)
+    if chosen is None:
+        return None
+    injection: AbstractInjection = INJECTIONS.load(chosen.name).from_config(config, chosen.settings)
+    return injection

@@ -19,7 +19,7 @@ from loopscope.kv_cache import AbstractKVCache, CacheRef, Part, Slot
 from loopscope.model.carries import DecayCarry, build_carries, share_norm
 from loopscope.model.config import ModelConfig
 from loopscope.model.init import initialise
-from loopscope.model.initial_state import random_start
+from loopscope.model.initial_state import build_start
 from loopscope.model.injections import build_injection
 from loopscope.model.layer import Layer
 from loopscope.model.loop_embedding import build_loop_embedding
@@ -77,6 +77,7 @@ class LoopedTransformer(AbstractLoopedLM):
         share_norm(self.carries, self.reading)
         self.unembedding = None if config.tied else nn.Linear(config.dim, config.vocabulary, bias=False)
         self.gate = nn.Linear(config.dim, 1) if config.exit_gate else None
+        self.start = build_start(config)
         initialise(self, config)
 
     def embed(self, input_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq dim"]:
@@ -204,13 +205,7 @@ class LoopedTransformer(AbstractLoopedLM):
         self, entry: Float[Tensor, "batch seq dim"], kv_cache: AbstractKVCache | None
     ) -> Float[Tensor, "batch seq dim"]:
         """H_0 as loop 1 receives it: the decay applies to it as to every later state."""
-        match self.config.start:
-            case "embedding":
-                hidden = entry
-            case "zero":
-                hidden = torch.zeros_like(entry)
-            case "random":
-                hidden = random_start(entry, self.training, None if kv_cache is None else kv_cache.positions)
+        hidden = self.start(entry, None if kv_cache is None else kv_cache.positions)
         decay = self._decay()
         return hidden if decay is None else decay(hidden, 0)
 

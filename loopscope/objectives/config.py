@@ -2,9 +2,10 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-Placement = Literal["terminal", "dense", "exit-weighted", "gate-improvement"]
+from loopscope.objectives.placement_config import PLACEMENTS, placement_of
 
 
 def check_loop_weights(weights: tuple[float, ...] | None) -> None:
@@ -71,7 +72,9 @@ class ObjectiveConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    placement: Placement = "dense"
+    placement: str = "dense"
+    """terminal, dense, exit-weighted, gate-improvement; package.module:ClassName for one of your own, or its short
+    name."""
     loop_weights: tuple[float, ...] | None = None
     """dense: how much every loop counts, divided by their sum; None weighs all alike."""
     final_loop_weights: tuple[float, ...] | None = None
@@ -88,28 +91,31 @@ class ObjectiveConfig(BaseModel):
     """gate-improvement: how sharply an improvement counts as one."""
     gate_threshold: float = Field(0.005, ge=0)
     """gate-improvement: nats by which another loop must help."""
+    settings: dict[str, Any] = {}
+    """Of a placement of your own: what it declares."""
+
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _settings_from_text(cls, value: Any) -> Any:
+        return yaml.safe_load(value) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _consistent(self) -> "ObjectiveConfig":
-        for name in ("loop_weights", "final_loop_weights"):
-            if getattr(self, name) is not None and self.placement != "dense":
-                raise ValueError(
-                    f"{name} belong to placement 'dense'; placement is {self.placement!r}: remove them"
-                )
-            check_loop_weights(getattr(self, name))
-        for name, owner in (
-            ("entropy_weight", "exit-weighted"),
-            ("gate_slope", "gate-improvement"),
-            ("gate_threshold", "gate-improvement"),
-        ):
-            changed = getattr(self, name) != type(self).model_fields[name].default
-            if self.placement != owner and changed:
-                raise ValueError(f"{name} belongs to placement {owner!r}, not {self.placement!r}; remove it")
-        if self.placement == "gate-improvement":
+        placement = placement_of(self)
+        for owner, shipped in PLACEMENTS.shipped.items():
+            for name in shipped.declaration.fields:
+                changed = getattr(self, name) != type(self).model_fields[name].default
+                if changed and owner != self.placement:
+                    raise ValueError(
+                        f"{name} belongs to placement {owner!r}, not {self.placement!r}; remove it"
+                    )
+        for weights in (self.loop_weights, self.final_loop_weights):
+            check_loop_weights(weights)
+        if placement.gate_only:
             added = ("norm_penalty", "scale_anchor", "shortcut", "jacobian")
             if on := [name for name in added if getattr(self, name).weight > 0]:
                 raise ValueError(
-                    f"placement 'gate-improvement' trains the gate alone; {', '.join(on)} would train the rest: "
+                    f"placement {self.placement!r} trains the gate alone; {', '.join(on)} would train the rest: "
                     "set their weight to 0"
                 )
         return self

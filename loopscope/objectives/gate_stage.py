@@ -10,6 +10,7 @@ of that noise would count as improvement.
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,18 +18,24 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from loopscope.numerics import wide
+from loopscope.objectives.config import ObjectiveConfig
+from loopscope.objectives.placement_config import PLACEMENTS
 from loopscope.objectives.placements import AbstractPlacement, Reading, mean_over
 
 
 class GateImprovement(AbstractPlacement):
     """Every loop's cross-entropy is read without gradient; the one term is the gate's."""
 
+    declaration = PLACEMENTS.shipped["gate-improvement"].declaration
     name = "gate-improvement"
-    gate_only = True
 
     def __init__(self, slope: float = 50.0, threshold: float = 0.005) -> None:
         self.slope = slope
         self.threshold = threshold
+
+    @classmethod
+    def from_config(cls, config: ObjectiveConfig, settings: Any) -> "GateImprovement":
+        return cls(config.gate_slope, config.gate_threshold)
 
     def reads(self, loop: int, loops: int) -> bool:
         return True

@@ -16,18 +16,11 @@ from loopscope.guards import RandomState
 from loopscope.numerics import l2_norm, wide
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.extras import AbstractCollector, AbstractExtra, TokenLoss
-from loopscope.objectives.gate_stage import GateImprovement
 from loopscope.objectives.jacobian import JacobianPenalty
 from loopscope.objectives.linear_cross_entropy import RunningCrossEntropy
 from loopscope.objectives.penalties import AbstractPenalty, NormPenalty, ScaleAnchor
-from loopscope.objectives.placements import (
-    AbstractPlacement,
-    Dense,
-    ExitWeighted,
-    Reading,
-    Terminal,
-    mean_over,
-)
+from loopscope.objectives.placement_config import PLACEMENTS, placement_of
+from loopscope.objectives.placements import AbstractPlacement, Reading, mean_over
 from loopscope.objectives.shortcut import ShortcutConsistency
 from loopscope.objectives.token_loss import IGNORE_INDEX, chunked_cross_entropy
 from loopscope.recurrence import LoopState
@@ -199,16 +192,12 @@ def build_objective(config: ObjectiveConfig) -> Objective:
     if config.jacobian.weight > 0:
         jacobian = config.jacobian
         extras.append(JacobianPenalty(jacobian.weight, jacobian.iterations, jacobian.through_state))
-    return Objective(_placement(config), penalties, extras=extras)
+    return Objective(build_placement(config), penalties, extras=extras)
 
 
-def _placement(config: ObjectiveConfig) -> AbstractPlacement:
-    match config.placement:
-        case "terminal":
-            return Terminal()
-        case "dense":
-            return Dense(config.loop_weights, config.final_loop_weights)
-        case "exit-weighted":
-            return ExitWeighted(config.entropy_weight)
-        case "gate-improvement":
-            return GateImprovement(config.gate_slope, config.gate_threshold)
+def build_placement(config: ObjectiveConfig) -> AbstractPlacement:
+    """Return the placement that a config names, shipped or of the user's own."""
+    chosen = placement_of(config)
+    placement: AbstractPlacement = PLACEMENTS.load(chosen.name).from_config(config, chosen.settings)
+    placement.name = chosen.name
+    return placement

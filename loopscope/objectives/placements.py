@@ -6,12 +6,15 @@ Each works on per-token losses [loops batch seq], a few bytes per token: the log
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from loopscope.numerics import wide
+from loopscope.objectives.config import ObjectiveConfig
+from loopscope.objectives.placement_config import PLACEMENTS, PlacementDeclaration
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,42 @@ class Reading:
 
 
 class AbstractPlacement(ABC):
-    """Which exits are supervised, and how much each counts."""
+    """Which exits are supervised, and how much each counts.
 
+    A subclass says which loops it reads. Where it knows every loop's share beforehand, that is all besides: the terms
+    follow. Where it weighs tokens one by one, it overrides `terms` and `shares`.
+
+    Attributes:
+        declaration: what costs, the static audit and checks of a config ask. Every class has its own.
+        name: what reports call it: what the config calls it.
+    """
+
+    declaration: ClassVar[PlacementDeclaration]
     name: str
 
-    gate_only = False
-    """Whether only the gate is trained: its loop's state and cross-entropy are then read without gradient, and without
-    dropout."""
+    def __init__(self, config: ObjectiveConfig | None = None, settings: Any = None) -> None:  # noqa: B027
+        """
+        Args:
+            config: of the objective.
+            settings: an instance of the settings that the class declares; None where it declares none.
+        """
+
+    def __init_subclass__(cls) -> None:
+        if "name" not in vars(cls):  # not its parent's
+            cls.name = f"{cls.__module__}:{cls.__qualname__}"
+
+    @classmethod
+    def from_config(cls, config: ObjectiveConfig, settings: Any) -> "AbstractPlacement":
+        """Build one for an objective. Override it where the constructor takes something else."""
+        return cls(config, settings)
+
+    @property
+    def gate_only(self) -> bool:
+        """Whether only the gate is trained.
+
+        Its loop's state and cross-entropy are then read without gradient, and without dropout.
+        """
+        return self.declaration.gate == "alone"
 
     def advance(self, progress: float) -> None:  # noqa: B027 (most placements do not change)
         """How much of training is done, from 0 to 1, for placements that change over it."""
@@ -46,22 +78,33 @@ class AbstractPlacement(ABC):
         """
         return None
 
-    @abstractmethod
     def terms(
         self, readings: Sequence[Reading], counted: Bool[Tensor, "batch seq"]
     ) -> Mapping[str, Float[Tensor, ""]]:
         """Named terms whose sum is the loss; means are over the counted tokens."""
+        return {"cross_entropy": torch.stack(list(self.shares(readings, counted).values())).sum()}
 
-    @abstractmethod
     def shares(
         self, readings: Sequence[Reading], counted: Bool[Tensor, "batch seq"]
     ) -> Mapping[int, Float[Tensor, ""]]:
         """What each exit that is read adds to the term `cross_entropy`, by loop. Audits ask; training does not."""
+        found = {}
+        for reading in readings:
+            if reading.token_loss is not None:
+                share = self.share(reading.loop, len(readings))
+                if share is None:
+                    raise NotImplementedError(
+                        f"{type(self).__name__}.share({reading.loop}, {len(readings)}) is None: one that weighs "
+                        "tokens one by one defines `terms` and `shares`"
+                    )
+                found[reading.loop] = share * mean_over(reading.token_loss, counted)
+        return found
 
 
 class Terminal(AbstractPlacement):
     """Only the last loop."""
 
+    declaration = PLACEMENTS.shipped["terminal"].declaration
     name = "terminal"
 
     def reads(self, loop: int, loops: int) -> bool:
@@ -86,6 +129,7 @@ class Terminal(AbstractPlacement):
 class Dense(AbstractPlacement):
     """Every loop: their mean, or a weighted one; weights may move linearly to others over training."""
 
+    declaration = PLACEMENTS.shipped["dense"].declaration
     name = "dense"
 
     def __init__(
@@ -94,6 +138,10 @@ class Dense(AbstractPlacement):
         self.first = weights
         self.final = final_weights
         self.weights = weights if final_weights is None else final_weights
+
+    @classmethod
+    def from_config(cls, config: ObjectiveConfig, settings: Any) -> "Dense":
+        return cls(config.loop_weights, config.final_loop_weights)
 
     def advance(self, progress: float) -> None:
         if self.final is None:
@@ -141,10 +189,15 @@ class ExitWeighted(AbstractPlacement):
     (Zhu et al., "Scaling Latent Reasoning via Looped Language Models", 2025).
     """
 
+    declaration = PLACEMENTS.shipped["exit-weighted"].declaration
     name = "exit-weighted"
 
     def __init__(self, entropy_weight: float = 0.1) -> None:
         self.entropy_weight = entropy_weight
+
+    @classmethod
+    def from_config(cls, config: ObjectiveConfig, settings: Any) -> "ExitWeighted":
+        return cls(config.entropy_weight)
 
     def reads(self, loop: int, loops: int) -> bool:
         return True

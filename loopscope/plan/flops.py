@@ -7,6 +7,7 @@ against the counter. All are per token of the input.
 """
 
 from loopscope.model.config import ModelConfig
+from loopscope.model.config.variants import carries_of, injection_of, readout_of, start_of
 
 Matrices = list[tuple[int, int]]
 Mean = int | float
@@ -76,7 +77,8 @@ def spared_flops(config: ModelConfig, seq: int, loops: Mean, checkpointing: bool
     if loops <= 0:
         return 0
     # The prelude still gets its gradient, through what later loops inject.
-    forward = _body(config, seq, loops, exits=0) - config.prelude * _layer_flops(config, seq, shared=False)
+    once = config.prelude * _layer_flops(config, seq, shared=False) + start_of(config).flops
+    forward = _body(config, seq, loops, exits=0) - once
     return 2 * forward + (_loops_again(config, seq, loops) if checkpointing else 0)
 
 
@@ -102,8 +104,9 @@ def jacobian_flops(config: ModelConfig, seq: int, iterations: int = 1) -> Mean:
     """
     once = config.looped == "attention"
     attention = config.layers * _scores(config, seq)
-    beside = 2 * config.dim**2 if config.injection.kind == "write" else 0  # reads the input, not the state
-    linear = _mixed(config) - beside
+    injection = injection_of(config)
+    beside = 0 if injection is None else int(injection.value("input_flops"))  # reads the input, not the state
+    linear = _mixed(config) - beside + _carried(config)
     linear += config.layers * (_products(config, attention_matrices(config), shared=True))
     linear += 0 if once else config.layers * _feed_forward_flops(config, shared=True)
     spared = 0
@@ -125,14 +128,19 @@ def _body(config: ModelConfig, seq: int, loops: Mean, exits: Mean) -> Mean:
     if config.exit_gate and config.gate_reads == "readout":
         gate += coda
     every = _mixed(config) + gate
-    return config.prelude * layer + shared + (loops - 1) * later + loops * every + exits * coda
+    once = config.prelude * layer + start_of(config).flops + shared
+    return once + (loops - 1) * (later + _carried(config)) + loops * every + exits * coda
 
 
 def _mixed(config: ModelConfig) -> int:
-    dim = config.dim
-    return {"gated": 4 * dim * dim, "concat": 4 * dim * dim, "write": 2 * dim * dim}.get(
-        config.injection.kind, 0
-    )
+    """The injection, once a loop."""
+    injection = injection_of(config)
+    return 0 if injection is None else injection.flops
+
+
+def _carried(config: ModelConfig) -> int:
+    """All steps between two loops."""
+    return sum(step.flops for step in carries_of(config))
 
 
 def _loops_again(config: ModelConfig, seq: int, loops: Mean) -> Mean:
@@ -159,7 +167,9 @@ def _last_product(config: ModelConfig, loop: int, shared: bool) -> int:
 
 
 def _coda(config: ModelConfig, seq: int) -> int:
-    return config.coda * _layer_flops(config, seq, shared=False) + 2 * config.dim**2 * config.coda_matrix
+    """All between H_k and the head: matrix, coda, readout."""
+    layers = config.coda * _layer_flops(config, seq, shared=False)
+    return layers + 2 * config.dim**2 * config.coda_matrix + readout_of(config).flops
 
 
 def _head(config: ModelConfig) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from loopscope.model.config import ModelConfig
+from loopscope.model.config.variants import carries_of, injection_of, readout_of, start_of
 from loopscope.plan.flops import (
     attention_matrices,
     decode_flops,
@@ -73,21 +74,14 @@ def cost(
 
 def parameters(config: ModelConfig) -> dict[str, int]:
     """Trainable numbers by part; a tied head counts once."""
-    dim, readout = config.dim, config.readout
+    dim, injection = config.dim, injection_of(config)
     norm = _norm(config)
     loop = {"none": 0, "sinusoidal": 0, "learned": config.loops * dim}.get(config.loop_embedding, 0)
     if config.loop_embedding == "modulation":
         loop += 2 * (_TIME_WAVES * dim + dim + dim * dim + dim)
-    loop += {"gated": 2 * dim * dim + dim, "concat": 2 * dim * dim, "write": dim * dim}.get(
-        config.injection.kind, 0
-    )
+    loop += 0 if injection is None else injection.parameters
     loop += dim * config.injection.norm
-    carries = {"rmsnorm": dim, "layernorm": 2 * dim, "readout-norm": 0, "damping": 1, "decay": 2 * dim}
-    loop += sum(carries[kind] for kind in config.carry)
-    per_loop = config.loops if readout.per_loop else 1
-    reading = {"rmsnorm": dim, "layernorm": 2 * dim, "final-only": dim}.get(readout.kind, 0)
-    if readout.kind == "alpha":
-        reading = per_loop * (readout.learned + (readout.s_ref == "learned"))
+    loop += start_of(config).parameters + sum(step.parameters for step in carries_of(config))
     values = config.vocabulary * config.key_value_heads * config.head_dim * sum(config.value_layers)
     gates = _value_gates(config)
     return {
@@ -100,7 +94,9 @@ def parameters(config: ModelConfig) -> dict[str, int]:
         + dim * dim * config.coda_matrix
         + gates["coda"],
         "loop": loop,
-        "head": reading + (0 if config.tied else config.vocabulary * dim) + (dim + 1) * config.exit_gate,
+        "head": readout_of(config).parameters
+        + (0 if config.tied else config.vocabulary * dim)
+        + (dim + 1) * config.exit_gate,
     }
 
 

@@ -5,16 +5,23 @@ against a measured derivative. Three things can see the scale of H_k directly: i
 (the objective's affair). What happens to it on the way to H_{k+1} is the carry's and the core's effect.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from loopscope.model.config import ModelConfig
+from loopscope.model.config.declarations import Effect, Exponent
+from loopscope.model.config.variants import carries_of, exponent_of, injection_of
 
 Sight = Literal["nothing", "ratio", "scale"]
 """nothing: scale cannot be seen. ratio: only against something of fixed size, so it fades as 1/s. scale: it is seen."""
 
-Effect = Literal["removes", "damps", "keeps"]
-"""Of a relative change of scale: removes leaves nothing of it, damps shrinks the state, keeps carries it on."""
+_WHY: dict[Effect, str] = {
+    "removes": "leaves nothing of the state's scale",
+    "damps": "shrinks the state",
+    "keeps": "carries the state's scale on",
+}
+"""What is said of a variant that declares an effect and no reason."""
 
 
 @dataclass(frozen=True)
@@ -35,23 +42,30 @@ class Does:
 
 def readout_sees(config: ModelConfig, loop: int, loops: int) -> Sees:
     """What loop `loop`'s cross-entropy sees of its state's scale, through coda and readout."""
-    kind, last = config.readout.kind, loop == loops
+    kind, exponent = config.readout.kind, exponent_of(config, last=loop == loops)
     if config.coda_norm:
         return Sees("nothing", "the readout's norm comes before the coda")
-    normed = (
-        kind in ("rmsnorm", "layernorm") or (kind == "final-only" and last) or readout_exponent(config) == 0
-    )
     if not config.coda:
-        if normed:
-            return Sees("nothing", f"readout {kind} divides by the state's own size")
-        return Sees("scale", f"readout {kind} shows the size, as its power {_power(config)}")
+        return _shown(kind, exponent)
     if config.block.ends_in_norm:
         return Sees("ratio", f"coda layers end in a norm of a sum (placement {config.block.placement})")
-    if normed:
+    if exponent == 0:
         return Sees(
             "ratio", f"the coda adds branches of fixed size before readout {kind} divides by the whole"
         )
+    if exponent == "fades":
+        return Sees(
+            "ratio", f"the coda adds to the state, and readout {kind} shows its size less as it grows"
+        )
     return Sees("scale", f"the coda adds to the state and readout {kind} shows the size")
+
+
+def _shown(kind: str, exponent: Exponent) -> Sees:
+    if exponent == 0:
+        return Sees("nothing", f"readout {kind} divides by the state's own size")
+    if exponent == "fades":
+        return Sees("ratio", f"readout {kind} shows the size less as it grows")
+    return Sees("scale", f"readout {kind} shows the size, as its power {exponent:g}")
 
 
 def gate_sees(config: ModelConfig, loop: int, loops: int) -> Sees | None:
@@ -65,14 +79,12 @@ def gate_sees(config: ModelConfig, loop: int, loops: int) -> Sees | None:
 
 
 def carry_does(config: ModelConfig) -> Does:
-    """What is done to the scale between H_k and the next loop's input. Agrees with `AbstractCarry.removes_scale`."""
-    for kind in config.carry:
-        if kind in ("rmsnorm", "layernorm", "readout-norm"):
-            return Does("removes", f"carry {kind} divides by the state's own size")
-    for kind in config.carry:
-        if kind in ("damping", "decay"):
-            return Does("damps", f"carry {kind} multiplies the state by a learned factor below 1")
-    return Does("keeps", "nothing is done to the state between loops")
+    """What is done to the scale between H_k and the next loop's input, as the carry's steps declare it."""
+    steps = [
+        Does(step.value("effect"), f"carry {step.name} {step.declaration.why or _WHY[step.value('effect')]}")
+        for step in carries_of(config)
+    ]
+    return _strongest(steps) if steps else Does("keeps", "nothing is done to the state between loops")
 
 
 def core_does(config: ModelConfig) -> Does:
@@ -83,24 +95,31 @@ def core_does(config: ModelConfig) -> Does:
             "removes", f"every layer ends in a norm (placement {placement}), so H has the norm's size"
         )
     branches = "pre-norm branches" if placement == "pre" else "branches with norms on both sides"
-    if config.injection.kind == "none":
+    injection = injection_of(config)
+    if injection is None:
         return Does("keeps", f"the residual passes the state on; {branches} only add to it")
-    if config.injection.kind == "concat":
+    effect: Effect = injection.value("effect")
+    if effect != "keeps":
+        return Does(effect, f"injection {injection.name} {injection.declaration.why or _WHY[effect]}")
+    if injection.declaration.learned_map:
         return Does(
             "keeps",
-            f"injection concat passes the state on through a learned matrix; {branches} only add to it",
+            f"injection {injection.name} passes the state on through a learned matrix; {branches} only add to it",
         )
     return Does(
-        "keeps",
-        f"the residual passes the state on; injection {config.injection.kind} and {branches} only add",
+        "keeps", f"the residual passes the state on; injection {injection.name} and {branches} only add"
     )
 
 
 def step_does(config: ModelConfig) -> Does:
     """Both together: what becomes of a change of s_k in s_{k+1}."""
-    carry, core = carry_does(config), core_does(config)
+    return _strongest([carry_does(config), core_does(config)])
+
+
+def _strongest(parts: Sequence[Does]) -> Does:
+    """The first of those that leave least."""
     order: tuple[Effect, ...] = ("removes", "damps", "keeps")
-    return min((carry, core), key=lambda does: order.index(does.effect))
+    return min(parts, key=lambda does: order.index(does.effect))
 
 
 def holds_scale(config: ModelConfig) -> str:
@@ -119,20 +138,3 @@ def holds_scale(config: ModelConfig) -> str:
     if seen.sight == "ratio":
         return f"the loss, fading as 1/s: {seen.why}"
     return f"nothing: {seen.why}"
-
-
-def readout_exponent(config: ModelConfig) -> float:
-    """p such that scaling H_k by c scales the features by c^p at a loop that is not the last; a learned one's start."""
-    match config.readout.kind:
-        case "rmsnorm" | "layernorm":
-            return 0.0
-        case "alpha":
-            readout = config.readout
-            if readout.learned:  # never quite at an end of its range
-                return min(max(readout.alpha, readout.alpha_min + 1e-4), readout.alpha_max)
-            return readout.alpha
-    return 1.0
-
-
-def _power(config: ModelConfig) -> str:
-    return f"{readout_exponent(config):g}"

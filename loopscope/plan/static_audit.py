@@ -14,7 +14,9 @@ from collections.abc import Callable
 
 from loopscope.config.run_config import RunConfig
 from loopscope.model.config import ModelConfig
+from loopscope.model.config.variants import injection_of
 from loopscope.objectives.config import ObjectiveConfig
+from loopscope.objectives.placement_config import placement_of
 from loopscope.plan.scale_facts import Sight, gate_sees, readout_sees, step_does
 from loopscope.results import WORST_FIRST, StaticAudit, StaticLoop, Verdict
 
@@ -56,7 +58,8 @@ def _loop(model: ModelConfig, objective: ObjectiveConfig, loop: int, cut: int) -
     step = step_does(model)
     if step.effect == "removes":
         return "removed", f"{step.why}: nothing of the scale reaches the next loop"
-    unknown = f"; {UNKNOWN}" if model.injection.kind == "concat" else ""
+    injection = injection_of(model)
+    unknown = f"; {UNKNOWN}" if injection is not None and injection.declaration.learned_map else ""
     if found := _seen_by(model, objective, loop, cut, fading=False):
         return "visible", f"{found[0]} sees it {found[1]}"
     faded = _seen_by(model, objective, loop, cut, fading=True)
@@ -99,11 +102,17 @@ def _seen_at(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> list[
 
 
 def _cross_entropy(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> bool:
-    return _reads(model, objective, loop) and readout_sees(model, loop, model.loops).sight == "scale"
+    return (
+        placement_of(objective).trains(loop, model.loops)
+        and readout_sees(model, loop, model.loops).sight == "scale"
+    )
 
 
 def _coda(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> bool:
-    return _reads(model, objective, loop) and readout_sees(model, loop, model.loops).sight == "ratio"
+    return (
+        placement_of(objective).trains(loop, model.loops)
+        and readout_sees(model, loop, model.loops).sight == "ratio"
+    )
 
 
 def _gate(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> bool:
@@ -117,7 +126,7 @@ def _gate_coda(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> boo
 def _gate_sight(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> Sight:
     # The last loop takes what the earlier gates leave: its own gate has no say.
     seen = gate_sees(model, loop, model.loops)
-    trained = objective.placement == "exit-weighted" and loop < model.loops
+    trained = placement_of(objective).declaration.gate == "weighs" and loop < model.loops
     return seen.sight if trained and seen is not None else "nothing"
 
 
@@ -171,20 +180,11 @@ CUT = "; no gradient reaches it (training.depth.backprop)"
 UNKNOWN = "what the injection's learned matrix leaves of the state a config cannot know"
 
 
-def _reads(model: ModelConfig, objective: ObjectiveConfig, loop: int) -> bool:
-    match objective.placement:
-        case "terminal":
-            return loop == model.loops
-        case "gate-improvement":
-            return False  # read, but without gradient
-    weights = objective.loop_weights if objective.final_loop_weights is None else objective.final_loop_weights
-    return _weighed(weights, loop)
-
-
 def _hidden(model: ModelConfig, objective: ObjectiveConfig) -> str:
-    if objective.placement == "gate-improvement":
+    placement = placement_of(objective)
+    if placement.gate_only:
         return "only the gate is trained"
-    if objective.placement == "terminal":
+    if [loop for loop in range(1, model.loops + 1) if placement.reads(loop, model.loops)] == [model.loops]:
         return f"only loop {model.loops} is read, by readout {model.readout.kind}, which is scale-invariant there"
     if model.coda_norm:
         return f"readout {model.readout.kind} normalises before the coda"

@@ -3,10 +3,13 @@
 Importable without torch. A test holds it against torch's FLOP counter on steps as they are run.
 """
 
+import math
 from collections.abc import Callable
 
 from loopscope.config.run_config import RunConfig
+from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.depth_config import draw_depths
+from loopscope.objectives.placement_config import placement_of
 from loopscope.plan.flops import jacobian_flops, shortcut_flops, spared_flops, step_flops, training_flops
 
 DRAWN = 512
@@ -27,9 +30,9 @@ def training_cost(config: RunConfig, steps: int = DRAWN) -> int:
     task = config.data.corpus == "task"  # whose windows may be shorter
     seq = config.data.task.width(model.sequence) if task else model.sequence
     again = training.gradient_checkpointing != "none"
-    by_token = objective.placement == "exit-weighted"
+    by_token = placement_of(objective).declaration.by_token
     loops, cuts = _depths(config, steps)
-    exits = 1.0 if objective.placement == "terminal" else loops
+    exits = exits_read(objective, loops)
     flops = step_flops(model, seq, loops, exits, again, by_token)
     flops -= sum(spared_flops(model, seq, cut, again) for cut in cuts) / len(cuts)
     if objective.shortcut.weight > 0 and loops > 1:
@@ -37,6 +40,18 @@ def training_cost(config: RunConfig, steps: int = DRAWN) -> int:
     if objective.jacobian.weight > 0:
         flops += jacobian_flops(model, seq, objective.jacobian.iterations)
     return round(flops)
+
+
+def exits_read(objective: ObjectiveConfig, loops: float) -> float:
+    """Exits whose logits a step of `loops` loops computes; between whole numbers of loops, what lies between."""
+    placement = placement_of(objective)
+    if placement.declaration.reads in ("last", "all"):
+        return 1.0 if placement.declaration.reads == "last" else loops
+    below, above = (
+        sum(placement.reads(loop, depth) for loop in range(1, depth + 1))
+        for depth in (math.floor(loops), math.ceil(loops))
+    )
+    return below + (loops - math.floor(loops)) * (above - below)
 
 
 def _depths(config: RunConfig, steps: int) -> tuple[float, list[float]]:
@@ -62,11 +77,11 @@ def _depths(config: RunConfig, steps: int) -> tuple[float, list[float]]:
 
 def step_flops_by_depth(config: RunConfig) -> Callable[[int], float]:
     """FLOPs per token of a training step by its loops, without what extra terms and checkpointing add."""
-    model, placement, cut = config.model, config.objective.placement, config.training.depth.backprop
+    model, cut = config.model, config.training.depth.backprop
+    by_token = placement_of(config.objective).declaration.by_token
 
     def flops(loops: int) -> float:
-        exits = 1 if placement == "terminal" else loops
-        by_token = placement == "exit-weighted"
+        exits = round(exits_read(config.objective, loops))
         return float(training_flops(model, model.sequence, loops, exits, cut, by_token=by_token))
 
     return flops

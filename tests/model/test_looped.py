@@ -147,7 +147,7 @@ def test_the_gate_is_read_from_the_raw_state() -> None:
     [
         ({"heads": 5}, "heads 5 does not divide dim 32; heads that do, nearest first: \\[4"),
         ({"loops": 0}, "greater than or equal to 1"),
-        ({"readout": "rms"}, "Input should be 'rmsnorm'"),
+        ({"readout": "rms"}, "unknown readout 'rms'; did you mean rmsnorm?"),
         ({"positions": "rotary", "dim": 12, "heads": 4}, "even number of channels per head"),
         ({"carry": ["damping", "damping"]}, "names a step twice"),
         ({"damping": 0.5}, "carry has no 'damping' step"),

@@ -132,8 +132,11 @@ def test_a_gate_is_needed_for_exit_weighting() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"placement": "every"}, "Input should be 'terminal', 'dense', 'exit-weighted' or"),
-        ({"placement": "terminal", "loop_weights": (1.0, 2.0)}, "loop_weights belong to placement 'dense'"),
+        (
+            {"placement": "every"},
+            "unknown placement 'every'. Known: terminal, dense, exit-weighted, gate-improvement. One",
+        ),
+        ({"placement": "terminal", "loop_weights": (1.0, 2.0)}, "loop_weights belongs to placement 'dense'"),
         ({"loop_weights": (0.0, 0.0)}, "at least one above 0"),
         ({"entropy_weight": 0.5}, "entropy_weight belongs to placement 'exit-weighted'"),
         ({"norm_penalty": -1.0}, "greater than or equal to 0"),

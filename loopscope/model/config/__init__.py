@@ -1,25 +1,30 @@
 """The settings of a looped transformer: small, frozen, and checked against each other before work starts."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from loopscope.model.config.checks import check_model
-from loopscope.model.config.sections import AdapterConfig, AttentionConfig, BlockConfig, InjectionConfig
+from loopscope.model.config.sections import (
+    AdapterConfig,
+    AttentionConfig,
+    BlockConfig,
+    InjectionConfig,
+    Settings,
+)
+from loopscope.model.config.variants import CARRIES, READOUTS, STARTS
 
-ReadoutKind = Literal["rmsnorm", "layernorm", "raw", "final-only", "alpha"]
-CarryKind = Literal["rmsnorm", "layernorm", "readout-norm", "damping", "decay"]
 LoopEmbedding = Literal["none", "learned", "sinusoidal", "modulation"]
-
-_ALPHA_ONLY = ("alpha", "learned", "per_loop", "s_ref", "s_ref_value", "ema_decay", "alpha_min", "alpha_max")
 
 
 class ReadoutConfig(BaseModel):
-    """How H_k becomes what the head reads. All settings but `kind` belong to the alpha readout."""
+    """How H_k becomes what the head reads. All settings but `kind` and `settings` belong to the alpha readout."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    kind: ReadoutKind = "rmsnorm"
+    kind: str = "rmsnorm"
+    """rmsnorm, layernorm, raw, final-only, alpha; package.module:ClassName for one of your own, or its short name."""
     alpha: float = Field(0.5, ge=0, le=1)
     """Exponent of the scale: 0 hides it, 1 is raw. The start value where it is learned."""
     learned: bool = False
@@ -32,6 +37,8 @@ class ReadoutConfig(BaseModel):
     ema_decay: float = Field(0.99, gt=0, lt=1)
     alpha_min: float = Field(0.0, ge=0, le=1)
     alpha_max: float = Field(1.0, ge=0, le=1)
+    settings: Settings = {}
+    """Of a readout of your own: what it declares."""
 
     @model_validator(mode="before")
     @classmethod
@@ -40,13 +47,14 @@ class ReadoutConfig(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "ReadoutConfig":
-        if self.kind != "alpha":
-            given = [name for name in _ALPHA_ONLY if name in self.model_fields_set and self._changed(name)]
-            if given:
+        for kind, shipped in READOUTS.shipped.items():
+            given = [name for name in shipped.declaration.fields if self._changed(name)]
+            if given and kind != self.kind:
                 raise ValueError(
-                    f"{', '.join(given)} belong to readout kind 'alpha' and do nothing for {self.kind!r}; "
-                    "remove them or set kind: alpha"
+                    f"{', '.join(given)} belong to readout kind {kind!r} and do nothing for {self.kind!r}; "
+                    f"remove them or set kind: {kind}"
                 )
+        READOUTS.settings(self.kind, self.settings)
         if self.alpha_min >= self.alpha_max:
             raise ValueError(f"alpha_min {self.alpha_min} must be below alpha_max {self.alpha_max}")
         return self
@@ -73,8 +81,9 @@ class ModelConfig(BaseModel):
     sequence: int = Field(128, ge=1)
     """Tokens of a training window, and the number of learned positions."""
     readout: ReadoutConfig = ReadoutConfig()
-    carry: tuple[CarryKind, ...] = ()
-    """What is done to the state between loops, in order; nothing by default."""
+    carry: tuple[str, ...] = ()
+    """What is done to the state between loops, in order; nothing by default. rmsnorm, layernorm, readout-norm, damping,
+    decay; package.module:ClassName for one of your own, or its short name."""
     feed_forward: int = Field(4, ge=1)
     """Width of the SwiGLU, in multiples of dim."""
     positions: Literal["learned", "rotary"] = "learned"
@@ -98,8 +107,9 @@ class ModelConfig(BaseModel):
     """Apply the readout's norm to H_k before the coda too (one norm, used twice): then the coda hides the scale."""
     coda_matrix: bool = False
     """A square matrix between H_k and the coda, the identity at first (the C of Parcae's linear system)."""
-    start: Literal["embedding", "zero", "random"] = "embedding"
-    """H_0: the input itself, zeros, or noise (drawn anew in training, the same for every call in evaluation)."""
+    start: str = "embedding"
+    """H_0: embedding (the input itself), zero, random (noise: drawn anew in training, the same for every call in
+    evaluation); package.module:ClassName for one of your own, or its short name."""
     injection: InjectionConfig = InjectionConfig()
     loop_embedding: LoopEmbedding = "none"
     """Tells the shared layers which loop it is: added (learned, sinusoidal), or as gains and gates (modulation)."""
@@ -114,6 +124,10 @@ class ModelConfig(BaseModel):
     """Factor on token embeddings as they enter the model (not in a tied head)."""
     gate_reads: Literal["hidden", "readout"] = "hidden"
     """What the exit gate reads: H_k itself, or the readout's features."""
+    carry_settings: Mapping[str, Settings] = {}
+    """Of carries of your own, by name as in carry."""
+    start_settings: Settings = {}
+    """Of a start state of your own: what it declares."""
 
     @field_validator("carry", mode="before")
     @classmethod
@@ -124,6 +138,14 @@ class ModelConfig(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "ModelConfig":
+        STARTS.settings(self.start, self.start_settings)
+        for name in self.carry:
+            CARRIES.settings(name, self.carry_settings.get(name, {}))
+        for name in self.carry_settings:
+            if name not in self.carry:
+                raise ValueError(
+                    f"carry_settings names {name!r}, which is no step of carry {list(self.carry)}"
+                )
         if self.dim % self.heads:
             near = [heads for heads in range(1, self.dim + 1) if self.dim % heads == 0]
             close = sorted(near, key=lambda heads: abs(heads - self.heads))[:3]
@@ -137,8 +159,6 @@ class ModelConfig(BaseModel):
             )
         if len(set(self.carry)) != len(self.carry):
             raise ValueError(f"carry {list(self.carry)} names a step twice; name each once")
-        if "damping" in self.model_fields_set and "damping" not in self.carry and self.damping != 0.88:
-            raise ValueError("damping is set but carry has no 'damping' step; add it or remove the value")
         check_model(self)
         return self
 

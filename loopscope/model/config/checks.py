@@ -4,10 +4,10 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from loopscope.model.config.variants import CARRIES, readout_of, start_of, variants_of
+
 if TYPE_CHECKING:
     from loopscope.model.config import ModelConfig
-
-NORMED = ("rmsnorm", "layernorm")
 
 
 def check_model(config: "ModelConfig") -> None:
@@ -37,23 +37,19 @@ def _contradictions(config: "ModelConfig") -> Iterator[str]:
             f"attention.rotary_fraction {attention.rotary_fraction} of {config.head_dim} channels per head leaves "
             "none to turn; raise it"
         )
-    if config.start != "embedding" and injection.kind == "none":
+    if injection.kind == "none" and not start_of(config).value("shows_input"):
         yield (
             f"start {config.start!r} without an injection: the input would never reach the loops. Set "
             "injection.kind (add, gated, concat, write), or start: embedding"
         )
-    if "decay" in config.carry and injection.kind == "none":
-        yield (
-            "carry 'decay' without an injection: the state would only fade. Set injection.kind: write (the "
-            "learned write of the same discretisation), or another kind"
-        )
-    if injection.kind == "write" and "decay" not in config.carry:
-        yield "injection 'write' takes its step from the decay; add decay to carry"
-    if not config.unchanged("decay") and "decay" not in config.carry:
-        yield "decay is set but carry has no 'decay' step; add it or remove the value"
-    if "readout-norm" in config.carry and config.readout.kind not in NORMED:
-        yield f"carry 'readout-norm' uses the readout's norm; readout {config.readout.kind!r} has none"
-    if config.coda_norm and (not config.coda or config.readout.kind not in NORMED):
+    for variant in variants_of(config):
+        if problem := variant.problem:
+            yield problem
+    for kind, shipped in CARRIES.shipped.items():
+        for name in shipped.declaration.fields:
+            if not config.unchanged(name) and kind not in config.carry:
+                yield f"{name} is set but carry has no {kind!r} step; add it or remove the value"
+    if config.coda_norm and not (config.coda and readout_of(config).declaration.norm):
         yield (
             f"coda_norm needs coda layers and a readout with a norm; coda is {config.coda}, readout "
             f"{config.readout.kind!r}"

@@ -4,14 +4,25 @@ Every default is the plain pre-norm transformer of the published models, so that
 these sections builds what it always built.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from loopscope.model.config.variants import INJECTIONS
 
 Placement = Literal["pre", "sandwich", "sandwich-sum", "post"]
 Scaling = Literal["none", "1/N", "1/sqrt(N)", "1/(N*sqrt(L))", "deepnorm", "deeploop"]
 Activation = Literal["swiglu", "gelu", "relu2"]
-InjectionKind = Literal["none", "add", "gated", "concat", "write"]
+
+
+def _from_text(value: Any) -> Any:
+    """Settings from the command line, where they are one word: `{power: 2}`."""
+    return yaml.safe_load(value) if isinstance(value, str) else value
+
+
+Settings = Annotated[dict[str, Any], BeforeValidator(_from_text)]
+"""Settings that a variant of a user's own declares, by name."""
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -77,10 +88,13 @@ class InjectionConfig(BaseModel):
 
     model_config = _FROZEN
 
-    kind: InjectionKind = "none"
-    """add: h + e. gated: h + σ(W[h;e])·e. concat: W[h;e]. write: h + dt·Be, with the step dt of the decay carry."""
+    kind: str = "none"
+    """add: h + e. gated: h + σ(W[h;e])·e. concat: W[h;e]. write: h + dt·Be, with the step dt of the decay carry. Or
+    package.module:ClassName of your own, or its short name."""
     norm: bool = False
     """RMSNorm on what is injected, once, so that its size cannot grow."""
+    settings: Settings = {}
+    """Of an injection of your own: what it declares."""
 
     @model_validator(mode="before")
     @classmethod
@@ -89,6 +103,8 @@ class InjectionConfig(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "InjectionConfig":
+        if self.kind != "none":
+            INJECTIONS.settings(self.kind, self.settings)
         if self.norm and self.kind == "none":
             raise ValueError("injection.norm is on, but kind is 'none': nothing is injected; set a kind")
         return self

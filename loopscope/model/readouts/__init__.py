@@ -1,6 +1,14 @@
-"""Readouts: H_k to the head's input. A new one is a file here, a line below and a name in `ReadoutConfig`."""
+"""Readouts: H_k to the head's input. What each declares stands in `model.config.variants`.
+
+base        what a readout is
+normed      RMSNorm, LayerNorm: blind to scale
+raw         H_k itself
+final_only  raw, and RMSNorm at the last loop
+alpha       a dial between the two
+"""
 
 from loopscope.model.config import ModelConfig
+from loopscope.model.config.variants import READOUTS, exponent_of, readout_of
 from loopscope.model.readouts.alpha import AlphaReadout
 from loopscope.model.readouts.base import AbstractReadout
 from loopscope.model.readouts.final_only import FinalOnlyReadout
@@ -19,15 +27,12 @@ __all__ = [
 
 
 def build_readout(config: ModelConfig) -> AbstractReadout:
-    """The readout a config names."""
-    match config.readout.kind:
-        case "rmsnorm":
-            return RMSNormReadout(config.dim, config.norm_eps)
-        case "layernorm":
-            return LayerNormReadout(config.dim, config.norm_eps)
-        case "raw":
-            return RawReadout()
-        case "final-only":
-            return FinalOnlyReadout(config.dim, config.norm_eps)
-        case "alpha":
-            return AlphaReadout(config.readout, config.loops, config.norm_eps)
+    """Return the readout that a config names, shipped or of the user's own."""
+    chosen = readout_of(config)
+    readout: AbstractReadout = READOUTS.load(chosen.name).from_config(config, chosen.settings)
+    if chosen.declaration.norm and not hasattr(readout, "norm"):
+        raise ValueError(
+            f"readout {chosen.name!r} declares a norm and has no attribute `norm`; set it, or leave out norm=True"
+        )
+    readout.exponents = exponent_of(config, last=False), exponent_of(config, last=True)
+    return readout

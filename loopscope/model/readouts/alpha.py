@@ -5,12 +5,14 @@ Computed in the logarithm of s, so scales in the tens of thousands are as exact 
 """
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from loopscope.model.config import ReadoutConfig
+from loopscope.model.config import ModelConfig, ReadoutConfig
+from loopscope.model.config.variants import READOUTS
 from loopscope.model.readouts.base import AbstractReadout
 from loopscope.numerics import wide
 
@@ -21,6 +23,8 @@ class AlphaReadout(AbstractReadout):
     In `ema` mode the reference follows the mean log scale, once per readout in training mode and never
     in evaluation; the first batch sets it.
     """
+
+    declaration = READOUTS.shipped["alpha"].declaration
 
     log_s_ref: Tensor
     ema_count: Tensor
@@ -44,6 +48,10 @@ class AlphaReadout(AbstractReadout):
         else:
             self.register_buffer("log_s_ref", start)
         self.register_buffer("ema_count", torch.zeros(count, dtype=torch.long))
+
+    @classmethod
+    def from_config(cls, config: ModelConfig, settings: Any) -> "AlphaReadout":
+        return cls(config.readout, config.loops, config.norm_eps)
 
     def _index(self, loop: int) -> int:
         return min(loop, self.log_s_ref.numel()) - 1

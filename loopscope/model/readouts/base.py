@@ -1,13 +1,39 @@
-"""What a readout is: a map from H_k to the head's input, with one fact about scale."""
+"""What a readout is: a map from H_k to the head's input, and what it declares of itself."""
 
 from abc import ABC, abstractmethod
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from loopscope.model.config import ModelConfig
+from loopscope.model.config.declarations import Exponent, ReadoutDeclaration
+
 
 class AbstractReadout(nn.Module, ABC):
-    """Turns H_k into features for the head."""
+    """Turns H_k into features for the head.
+
+    Attributes:
+        declaration: what costs, audits and checks of a config ask. Every class has its own.
+        norm: the norm over channels, in a readout that declares one.
+        exponents: `scale_exponent` before the last loop and at it, as declared for the config it was built from.
+    """
+
+    declaration: ClassVar[ReadoutDeclaration]
+    exponents: tuple[Exponent, Exponent]
+
+    def __init__(self, config: ModelConfig | None = None, settings: Any = None) -> None:
+        """
+        Args:
+            config: of the model.
+            settings: an instance of the settings that the class declares; None where it declares none.
+        """
+        super().__init__()
+
+    @classmethod
+    def from_config(cls, config: ModelConfig, settings: Any) -> "AbstractReadout":
+        """Build one for a model. Override it where the constructor takes something else."""
+        return cls(config, settings)
 
     @abstractmethod
     def forward(
@@ -15,9 +41,10 @@ class AbstractReadout(nn.Module, ABC):
     ) -> Float[Tensor, "batch seq dim"]:
         """Features of loop `loop` (1-based) in an unroll of `loops`."""
 
-    @abstractmethod
-    def scale_exponent(self, loop: int, loops: int) -> float:
-        """p such that scaling H_k by c scales the features by c^p (up to a norm's eps).
+    def scale_exponent(self, loop: int, loops: int) -> Exponent:
+        """Return p such that scaling H_k by c scales the features by c^p (up to a norm's eps).
 
-        0 means that the features, and so the cross-entropy, cannot see the scale (Lemma 1 of the paper).
+        0 means that the features, and so the cross-entropy, cannot see the scale (Lemma 1 of the paper). As declared;
+        a readout that learns its exponent says here what it has learned.
         """
+        return self.exponents[loop == loops]

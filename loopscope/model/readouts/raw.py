@@ -3,16 +3,16 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from loopscope.model.config.variants import READOUTS
 from loopscope.model.readouts.base import AbstractReadout
 
 
 class RawReadout(AbstractReadout):
     """The identity."""
 
+    declaration = READOUTS.shipped["raw"].declaration
+
     def forward(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, loops: int
     ) -> Float[Tensor, "batch seq dim"]:
         return hidden
-
-    def scale_exponent(self, loop: int, loops: int) -> float:
-        return 1.0

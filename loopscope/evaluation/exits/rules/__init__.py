@@ -1,7 +1,11 @@
-"""Exit rules: when a sequence or a token has looped enough. A new one is a file here and a line below."""
+"""Exit rules: when a sequence or a token has looped enough.
 
+A rule's class attributes declare what it is (`AbstractRule`). One of a user's own is named `package.module:ClassName`,
+or registered as an entry point of group `loopscope.exit_rules`.
+"""
+
+import inspect
 from collections.abc import Mapping
-from difflib import get_close_matches
 
 from loopscope.evaluation.exits.rules.base import AbstractBound, AbstractExitRule, AbstractRule, Kept, Sizes
 from loopscope.evaluation.exits.rules.direction_step import DirectionStep
@@ -15,6 +19,7 @@ from loopscope.evaluation.exits.rules.look import Look
 from loopscope.evaluation.exits.rules.max_probability import MaxProbability
 from loopscope.evaluation.exits.rules.oracle import Oracle
 from loopscope.evaluation.exits.rules.shortlist_margin import ShortlistMargin
+from loopscope.results.class_names import ClassNames, Shipped, own_words
 
 __all__ = [
     "RULES",
@@ -35,6 +40,7 @@ __all__ = [
     "ShortlistMargin",
     "Sizes",
     "build_rule",
+    "rule_names",
 ]
 
 RULES: Mapping[str, type[AbstractRule]] = {
@@ -54,14 +60,46 @@ RULES: Mapping[str, type[AbstractRule]] = {
 }
 
 
+def _declared(rule: type) -> type[AbstractRule]:
+    """Return a rule of others, if it declares what it needs, on which side it leaves, and what it costs."""
+    assert issubclass(rule, AbstractRule)
+    said: set[str] = set()
+    for base in rule.__mro__:
+        # Its own words, or those of an abstract rule that is made to be inherited from: not another rule's.
+        if base is rule or (inspect.isabstract(base) and base not in (AbstractRule, AbstractExitRule)):
+            said |= vars(base).keys()
+    wanted = ["needs", "leaves"]
+    if issubclass(rule, AbstractExitRule) and "look_flops" not in said:
+        wanted.append("flops")
+    _NAMES.refuse_undeclared(rule, [name for name in wanted if name not in said])
+    return rule
+
+
+_NAMES: ClassNames[type[AbstractRule]] = ClassNames(
+    noun="exit rule",
+    setting="--rules",
+    group="loopscope.exit_rules",
+    base="loopscope.evaluation.exits.rules.base:AbstractRule",
+    shipped={name: Shipped(rule, f"{rule.__module__}:{rule.__name__}") for name, rule in RULES.items()},
+    declared=_declared,
+)
+
+
+def rule_names() -> list[str]:
+    """Names of the rules that are shipped and of those that installed packages register."""
+    return [*RULES, *_NAMES.installed()]
+
+
 def build_rule(name: str) -> AbstractRule:
-    """The rule of this name.
+    """Return the rule of this name: a shipped one, an installed package's, or `package.module:ClassName`.
+
+    The name is the caller's own word: its module is imported.
 
     Raises:
-        ValueError: no such rule; names the nearest.
+        ValueError: no such rule, with the nearest; a class that is none, or does not declare what it is.
     """
+    with own_words():
+        rule = _NAMES.declaration(name)()
     if name not in RULES:
-        near = get_close_matches(name, RULES, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"unknown exit rule {name!r}{hint} Known: {', '.join(RULES)}")
-    return RULES[name]()
+        setattr(rule, "name", name)  # noqa: B010 (a class attribute of the shipped ones)
+    return rule

@@ -38,15 +38,16 @@ class Sizes:
 
 
 class AbstractRule(ABC):
-    """What rules that run and bounds share.
+    """What rules that run and bounds share. Its class attributes are what it declares.
 
     Attributes:
-        name: what the command line and the records call it.
+        name: what the command line and the records call it; a rule of your own is called what it was asked for by.
         needs: what it reads at every loop: `logits` (a whole readout), `features` (what the head reads), `hidden`,
             `gate`; () reads nothing.
         bound: it knows the labels, so it cannot be run: a bound to compare others with.
         leaves: on which side of the threshold a token leaves.
         units: what it can decide for. A score that a sequence's later tokens take part in is none of a token's.
+        flops: FLOPs per token of matrix products of its own at one look, beside what `needs` costs.
         low, high: the thresholds that make sense. `never` is allowed beside them.
     """
 
@@ -57,6 +58,11 @@ class AbstractRule(ABC):
     leaves: ClassVar[Literal["above", "below"]] = "above"
     low: ClassVar[float] = 0.0
     high: ClassVar[float] = math.inf
+    flops: ClassVar[float] = 0.0
+
+    def __init_subclass__(cls) -> None:
+        if "name" not in vars(cls):  # not its parent's
+            cls.name = f"{cls.__module__}:{cls.__qualname__}"
 
     @property
     def never(self) -> float:
@@ -104,8 +110,9 @@ class AbstractExitRule(AbstractRule):
         """
 
     def look_flops(self, loop: int, sizes: Sizes) -> float:
-        """FLOPs per token of one look at this loop, matrix products only; a whole readout where it reads logits."""
-        return sizes.readout if "logits" in self.needs else 0.0
+        """FLOPs per token of one look at this loop, matrix products only: of what it needs, and `flops` of its own."""
+        read = sizes.readout if "logits" in self.needs else sizes.coda if "features" in self.needs else 0.0
+        return read + self.flops
 
     @torch.no_grad()
     def check_model(self, model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"]) -> None:
