@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from loopscope.config.recipes import known
-from loopscope.results.class_names import import_module as import_module_of_the_user
+from loopscope.results.class_names import vouch_for
 
 __all__ = ["COMMANDS", "main"]
 
@@ -67,7 +67,7 @@ def main() -> None:
     try:
         command = COMMANDS[known("command", name, COMMANDS)]
         for module in modules:
-            import_module_of_the_user(module)
+            vouch_for(module)
         run = getattr(import_module(f"loopscope.cli.{command.module}"), command.function)
         run(arguments)
     except ValueError as error:
@@ -89,7 +89,7 @@ def _modules(words: list[str]) -> tuple[list[str], list[str]]:
         place = left.index("--import")
         if place + 1 == len(left):
             break  # the command will say that it knows no such option
-        modules.append(left[place + 1])
+        modules += left[place + 1].split(",")
         del left[place : place + 2]
     return modules, left
 

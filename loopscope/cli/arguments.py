@@ -1,12 +1,14 @@
 """From words on the command line to a run's config: recipe, then YAML file, then flags."""
 
 import inspect
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field, fields, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
+import yaml
 from pydantic import BaseModel
 
 from loopscope.config.nested import changes, merged, read_yaml
@@ -60,7 +62,8 @@ def with_config(
     flags.__doc__ = kind.__doc__
     parsed: Any = parse(flags, name, arguments)
     given = {section: asdict(getattr(parsed, section)) for section in SECTIONS}
-    over = merged(over, changes(_plain(base.model_dump()), _plain(given)))
+    before = base.model_dump()
+    over = merged(over, changes(_plain(before), _plain(_read_words(before, given))))
     command = kind(**{f.name: getattr(parsed, f.name) for f in fields(kind)})  # type: ignore[arg-type]
     return command, recipe(size, condition, over), over
 
@@ -76,6 +79,9 @@ def _as_flags(section: BaseModel) -> tuple[Any, Any]:
         value = getattr(section, name)
         if isinstance(value, BaseModel):
             entries.append((name, *_as_flags(value)))
+        elif isinstance(value, Mapping):
+            text = Annotated[str, tyro.conf.arg(help=f"{info.description or ''} One word of YAML.")]
+            entries.append((name, text, field(default=json.dumps(value))))
         else:
             help_text = info.description or ""
             entries.append(
@@ -84,6 +90,25 @@ def _as_flags(section: BaseModel) -> tuple[Any, Any]:
     made = make_dataclass(type(section).__name__, entries)
     made.__doc__ = type(section).__doc__
     return made, field(default_factory=made)
+
+
+def _read_words(base: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags that are mappings in the config, from the one word that they are on the command line."""
+    found: dict[str, Any] = {}
+    for key, value in given.items():
+        before = base.get(key)
+        if isinstance(before, Mapping):
+            found[key] = _read_words(before, value) if isinstance(value, Mapping) else _mapping(key, value)
+        else:
+            found[key] = value
+    return found
+
+
+def _mapping(key: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{key} is {text!r}, which is no YAML: {error}; write '{{name: value}}'") from None
 
 
 def _plain(value: Any) -> Any:

@@ -52,8 +52,13 @@ def load_model(directory: Path) -> LoopedTransformer:
     try:
         config = ModelConfig(**sections["model"])
     except (KeyError, TypeError, ValidationError) as error:
+        cause = (
+            "; ".join(each["msg"].removeprefix("Value error, ") for each in error.errors())
+            if isinstance(error, ValidationError)
+            else error
+        )
         raise ValueError(
-            f"{directory / CONFIG} has no model section that this version reads: {error}"
+            f"{directory / CONFIG} has no model section that this version reads: {cause}"
         ) from error
     model = LoopedTransformer(config)
     path = directory / WEIGHTS

@@ -2,8 +2,7 @@
 
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from loopscope.objectives.placement_config import PLACEMENTS, placement_of
 
@@ -93,11 +92,6 @@ class ObjectiveConfig(BaseModel):
     """gate-improvement: nats by which another loop must help."""
     settings: dict[str, Any] = {}
     """Of a placement of your own: what it declares."""
-
-    @field_validator("settings", mode="before")
-    @classmethod
-    def _settings_from_text(cls, value: Any) -> Any:
-        return yaml.safe_load(value) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _consistent(self) -> "ObjectiveConfig":

@@ -44,6 +44,24 @@ def own_words() -> Iterator[None]:
         _OWN_WORDS.reset(before)
 
 
+_VOUCHED: set[str] = set()
+"""Modules and packages that the user has asked to import: names in folders may be of these."""
+
+
+def vouch_for(name: str) -> None:
+    """Import a module or package of the user's, and let names in folders be of it and of the modules in it.
+
+    Raises:
+        ValueError: see `import_module`.
+    """
+    import_module(name)
+    _VOUCHED.add(name)
+
+
+def _vouched(module: str) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in _VOUCHED)
+
+
 def import_module(name: str) -> Any:
     """A module by its dotted name: an installed one, or one of the current folder, which is looked through last.
 
@@ -205,7 +223,7 @@ class ClassNames(Generic[Declaration]):
         module, _, attribute = name.partition(":")
         if not all(part.isidentifier() for part in [*module.split("."), attribute]):
             raise ValueError(f"{self.noun} {name!r} is not of the form package.module:ClassName; see {DOCS}")
-        if module not in sys.modules and not _OWN_WORDS.get():
+        if module not in sys.modules and not (_OWN_WORDS.get() or _vouched(module)):
             raise ValueError(
                 f"{self.noun} {name!r} is of another package, and its module is not imported: a folder may be a "
                 f"stranger's, so a name in it runs no code. If it is yours: `loopscope --import {module} COMMAND …`, "

@@ -15,6 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import loopscope
 from loopscope import cli
 from loopscope.cli.arguments import with_config
+from loopscope.cli.study import Study
+from loopscope.cli.train import Train
 from loopscope.config.baselines import BASELINES
 from loopscope.config.recipes import CONDITIONS, SIZES, is_condition, recipe
 from loopscope.config.run_config import parse_config
@@ -112,7 +114,7 @@ def test_a_runs_own_config_says_the_same_run_again(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(config.to_yaml())
     flags = ["--config", str(path), "--out", "x"]
-    assert with_config(cli.Train, "train", flags)[1] == config
+    assert with_config(Train, "train", flags)[1] == config
 
 
 @pytest.mark.parametrize(
@@ -127,7 +129,7 @@ def test_a_runs_own_config_says_the_same_run_again(tmp_path: Path) -> None:
 )
 def test_flags_speak_of_the_looped_model(flags: list[str], layers: int) -> None:
     _, config, _ = with_config(
-        cli.Train, "train", ["--condition", "unlooped-deep", "--out", "x", "--quiet", *flags]
+        Train, "train", ["--condition", "unlooped-deep", "--out", "x", "--quiet", *flags]
     )
     assert (config.model.layers, config.model.loops) == (layers, 1)
 
@@ -183,7 +185,7 @@ def test_what_makes_no_sense_with_one_loop_is_refused() -> None:
 
 
 def test_a_study_trains_them(tmp_path: Path, cache: Path) -> None:
-    _, config, over = with_config(cli.Study, "study", ["--out", "x", *TINY])
+    _, config, over = with_config(Study, "study", ["--out", "x", *TINY])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         results = run_study(

@@ -4,10 +4,9 @@ Every default is the plain pre-norm transformer of the published models, so that
 these sections builds what it always built.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from loopscope.model.config.variants import INJECTIONS
 
@@ -15,13 +14,7 @@ Placement = Literal["pre", "sandwich", "sandwich-sum", "post"]
 Scaling = Literal["none", "1/N", "1/sqrt(N)", "1/(N*sqrt(L))", "deepnorm", "deeploop"]
 Activation = Literal["swiglu", "gelu", "relu2"]
 
-
-def _from_text(value: Any) -> Any:
-    """Settings from the command line, where they are one word: `{power: 2}`."""
-    return yaml.safe_load(value) if isinstance(value, str) else value
-
-
-Settings = Annotated[dict[str, Any], BeforeValidator(_from_text)]
+Settings = dict[str, Any]
 """Settings that a variant of a user's own declares, by name."""
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
