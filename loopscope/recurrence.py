@@ -78,6 +78,17 @@ class AbstractLoopedLM(nn.Module, ABC):
     def head(self, features: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
         """Readout features to logits. Any leading shape: losses call it on chunks of tokens."""
 
+    def declared_exponent(self, loop: int, loops: int) -> float | str | None:
+        """p where scaling H_k by c scales the features by c^p, as the readout declares; None where nothing says.
+
+        A measured audit compares it with what it measures. `fades` is no power.
+        """
+        return None
+
+    def declared_effect(self) -> str | None:
+        """What is declared of the carry's effect on scale: removes, damps or keeps; None where nothing says."""
+        return None
+
     def head_matrix(self) -> Float[Tensor, "vocab dim"] | None:
         """The head's matrix where `head(features)` is `features @ matrix.T` and nothing else; None otherwise.
 

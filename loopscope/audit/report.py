@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from loopscope.audit.carry import carries
+from loopscope.audit.declared import wrong_declarations
 from loopscope.audit.dynamics import dynamics
 from loopscope.audit.expansion import expansion
 from loopscope.audit.input_checks import check_audit, in_fp32, notes_on
@@ -87,5 +88,5 @@ def _measure(
         remedies=tuple(try_remedies(states, carried, objective, labels, own.cross_entropy))
         if verdict in ("blind", "damped")
         else (),
-        notes=(*notes, *notes_on(states, labels)),
+        notes=(*notes, *notes_on(states, labels), *wrong_declarations(states)),
     )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from loopscope.kv_cache import AbstractKVCache, CacheRef, Part, Slot
-from loopscope.model.carries import DecayCarry, build_carries, share_norm
+from loopscope.model.carries import AbstractCarry, DecayCarry, build_carries, share_norm
 from loopscope.model.config import ModelConfig
 from loopscope.model.init import initialise
 from loopscope.model.initial_state import build_start
@@ -173,6 +173,13 @@ class LoopedTransformer(AbstractLoopedLM):
 
     def head(self, features: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
         return F.linear(features, self._matrix())
+
+    def declared_exponent(self, loop: int, loops: int) -> float | str | None:
+        return None if self.coda else self.reading.scale_exponent(loop, loops)
+
+    def declared_effect(self) -> str | None:
+        effects = [step.effect for step in self.carries.values() if isinstance(step, AbstractCarry)]
+        return next((effect for effect in ("removes", "damps", "keeps") if effect in effects), None)
 
     def head_matrix(self) -> Float[Tensor, "vocab dim"] | None:
         changed = type(self).head is not LoopedTransformer.head or "head" in self.__dict__

@@ -1,0 +1,70 @@
+"""What a readout and a carry declare of scale, against what they do: a declaration is somebody's word.
+
+The verdict rests on measurements alone. The static audit, and what a run costs, rest on declarations: where one is
+wrong, the measured audit says so in a note. Two calls of the readout and of the carry at two sizes each.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+
+from loopscope.numerics import l2_norm
+from loopscope.recurrence import LoopState
+
+SIZES = (30.0, 3000.0)
+"""How many times as large the state is made: far above a norm's eps, and where what is added of fixed size is small."""
+APART = 0.1
+"""Difference of exponents that is no rounding."""
+
+
+@torch.no_grad()
+def wrong_declarations(states: Sequence[LoopState]) -> tuple[str, ...]:
+    """Return a note on each declaration that the measurement contradicts.
+
+    Args:
+        states: the model's own unroll, to the trained depth.
+    """
+    return (*_readout(states), *_carry(states[0]))
+
+
+def _readout(states: Sequence[LoopState]) -> Iterator[str]:
+    for state in {state.loop: state for state in (states[0], states[-1])}.values():
+        declared = state.model.declared_exponent(state.loop, state.context.loops)
+        if declared is None or isinstance(declared, str):
+            continue
+        sizes = [l2_norm(replace(state, hidden=state.hidden * size).features()).mean() for size in SIZES]
+        measured = _exponent(sizes[0], sizes[1])
+        if abs(measured - declared) > APART:
+            yield (
+                f"Readout {state.model.readout_name} declares scale_exponent {declared:g} at loop {state.loop}, and "
+                f"its features grow as the state's size to the power {measured:.2g}: correct the declaration; the "
+                "static audit goes by it."
+            )
+            return  # once is enough
+
+
+def _carry(state: LoopState) -> Iterator[str]:
+    declared = state.model.declared_effect()
+    if declared is None or state.is_last:
+        return
+    sizes = [
+        l2_norm(state.model.carry(state.hidden * size, state.loop, state.context)).mean() for size in SIZES
+    ]
+    measured = _exponent(sizes[0], sizes[1])
+    if measured < APART:
+        effect = "removes"
+    else:
+        effect = "damps" if bool(sizes[1] < SIZES[1] * l2_norm(state.hidden).mean()) else "keeps"
+    if effect != declared:
+        yield (
+            f"The carry declares that it {declared} scale, and measured it {effect} it: correct the declaration; "
+            "the static audit goes by it."
+        )
+
+
+def _exponent(small: torch.Tensor, large: torch.Tensor) -> float:
+    if not (float(small) > 0 and float(large) > 0):
+        return 0.0
+    return math.log(float(large) / float(small)) / math.log(SIZES[1] / SIZES[0])

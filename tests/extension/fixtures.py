@@ -1,0 +1,67 @@
+"""The package that docs/extending.md writes, made anew in a folder: nothing of Loopscope is edited for it."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "extending.md"
+TINY = {"dim": 16, "heads": 2, "layers": 1, "vocabulary": 300, "sequence": 16}
+REST = {
+    "data": {"max_bytes": 40000, "max_validation_bytes": 3000, "tokenizer": {"vocabulary": 300}},
+    "training": {"steps": 2, "batch": 4, "threads": 1},
+}
+
+
+def files() -> dict[str, str]:
+    """The page's whole files, by the path it gives them."""
+    text = PAGE.read_text(encoding="utf-8")
+    return dict(re.findall(r"^`(myloops/\w+\.py)`:\n\n```python\n(.*?)^```", text, re.S | re.M))
+
+
+def write_package(folder: Path) -> None:
+    """Write the page's files, and its run.yaml at a size that takes seconds."""
+    (folder / "myloops").mkdir(parents=True)
+    for name, source in files().items():
+        (folder / name).write_text(source, encoding="utf-8")
+    (found,) = re.findall(
+        r"^`run\.yaml`:\n\n```yaml\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.S | re.M
+    )
+    values = yaml.safe_load(found)
+    values["model"] |= TINY
+    (folder / "run.yaml").write_text(yaml.safe_dump({**values, **REST}), encoding="utf-8")
+
+
+def run(
+    folder: Path, *commands: list[str], sites: Sequence[Path] = (), env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run commands as `loopscope` does, one after the other in one fresh process, until one does not exit with 0."""
+    script = (
+        "import sys, loopscope.cli as cli\n"
+        f"for words in {list(commands)!r}:\n"
+        "    sys.argv = ['loopscope', *words]\n"
+        "    cli.main()\n"
+    )
+    path = (
+        folder / ".commands.py"
+    )  # run by its path, as an installed command is: its folder is not looked through
+    home = folder / ".home"
+    home.mkdir(exist_ok=True)
+    (home / path.name).write_text(script, encoding="utf-8")
+    inherited = {key: value for key, value in os.environ.items() if key != "LOOPSCOPE_IMPORT"}
+    paths = os.pathsep.join(
+        filter(None, [str(ROOT), *(str(site) for site in sites), inherited.get("PYTHONPATH")])
+    )
+    return subprocess.run(
+        [sys.executable, str(command)],
+        cwd=folder,
+        env={**inherited, **(env or {}), "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
