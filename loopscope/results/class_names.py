@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from importlib import metadata
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 DOCS = "docs/extending.md"
 
@@ -260,7 +260,7 @@ class ClassNames(Generic[Declaration]):
             ]
         )
         self.refuse_undeclared(found, missing)
-        return declaration
+        return cast(Declaration, declaration)
 
     def refuse_undeclared(self, found: type, missing: Sequence[str]) -> None:
         """Raise ValueError where a class leaves out some of what it must declare."""

@@ -47,12 +47,10 @@ def run(
         "    sys.argv = ['loopscope', *words]\n"
         "    cli.main()\n"
     )
-    path = (
-        folder / ".commands.py"
-    )  # run by its path, as an installed command is: its folder is not looked through
-    home = folder / ".home"
-    home.mkdir(exist_ok=True)
-    (home / path.name).write_text(script, encoding="utf-8")
+    # Run by its path, as an installed command is: the folder itself is not on the path of modules.
+    command = folder / ".bin" / "loopscope"
+    command.parent.mkdir(exist_ok=True)
+    command.write_text(script, encoding="utf-8")
     inherited = {key: value for key, value in os.environ.items() if key != "LOOPSCOPE_IMPORT"}
     paths = os.pathsep.join(
         filter(None, [str(ROOT), *(str(site) for site in sites), inherited.get("PYTHONPATH")])
