@@ -12,15 +12,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from benchmarks.baseline import PlainLooped, plain_loss, plain_optimizer
 from loopscope.config.recipes import recipe
 from loopscope.config.run_config import RunConfig
 from loopscope.guards import device_of, wait
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
+from loopscope.model.reference import PlainLooped, plain_loss, plain_optimizer
 from loopscope.objectives.objective import build_objective
 from loopscope.plan.parameters import cost, training_flops
-from loopscope.training.compile import WORTH_COMPILING, compile_layers, in_one_loop
+from loopscope.training.compile import WORTH_COMPILING, compile_layers, fuse_elementwise
 from loopscope.training.hardware import Precision
 from loopscope.training.malloc import keep_freed_memory
 from loopscope.training.optim import build_optimizer
@@ -155,7 +155,7 @@ def _ours(model: LoopedTransformer, kind: Kind, options: argparse.Namespace) -> 
         training,
         device_of(model),
         kind.precision,
-        in_one_loop(options.compile, device_of(model), WORTH_COMPILING),
+        fuse_elementwise(options.compile, device_of(model), WORTH_COMPILING),
     )
 
     def step(input_ids: Tensor, labels: Tensor) -> None:
@@ -167,7 +167,7 @@ def _ours(model: LoopedTransformer, kind: Kind, options: argparse.Namespace) -> 
 def _plain(looped: LoopedTransformer, kind: Kind, options: argparse.Namespace) -> Raw:
     config = recipe(options.size, "dense/rmsnorm").training
     model = PlainLooped(looped)
-    optimizer = plain_optimizer(model, config)
+    optimizer = plain_optimizer(model, config.learning_rate, config.betas, config.weight_decay)
     device = device_of(looped)
 
     def step(input_ids: Tensor, labels: Tensor) -> None:

@@ -4,9 +4,9 @@
     python -m benchmarks.train_step --size laptop --batch 16 --threads 1
 
 Every round takes one step of each kind in turn, so that a busy machine slows all of them: the step that training takes
-(`training.step`), dense and terminal, in fp32 and bf16; the baseline (`benchmarks.baseline`), the same mathematics
-written plainly, in both; and, through the same training step, the model without loops that has loops × layers layers
-of its own. Figures are medians over the rounds, of ratios within a round.
+(`training.step`), dense and terminal, in fp32 and bf16; the plain way (`loopscope.model.reference`), the same
+mathematics written plainly, in both; and, through the same training step, the model without loops that has loops ×
+layers layers of its own. Figures are medians over the rounds, of ratios within a round.
 
 On a CPU each kind lives in a process of its own, and only one works at a time: how much the plain way pays for memory
 depends on what else has grown its process's heap, and a user has one way or the other in a process, never both. Memory

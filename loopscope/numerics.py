@@ -16,11 +16,11 @@ def l2_norm(hidden: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq"
     return norm
 
 
-def product_type(x: Tensor) -> torch.dtype:
-    """What a product with x is computed in: autocast's type where that is on, else its own."""
-    kind = x.device.type
-    if torch.is_autocast_enabled(kind) and x.dtype != torch.float64:  # which autocast leaves alone
-        return torch.get_autocast_dtype(kind)
+def matmul_dtype(x: Tensor) -> torch.dtype:
+    """Return what a matmul with x is computed in: autocast's dtype where that is on, else x's own."""
+    device = x.device.type
+    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:  # which autocast leaves alone
+        return torch.get_autocast_dtype(device)
     return x.dtype
 
 

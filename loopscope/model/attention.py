@@ -1,4 +1,4 @@
-"""Causal self-attention (`model.attend`), with learned or rotary positions."""
+"""Causal self-attention, with learned or rotary positions."""
 
 from collections.abc import Iterator
 
@@ -6,13 +6,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from loopscope.kv_cache import AbstractKVCache, CacheRef
+from loopscope.kv_cache import AbstractKVCache, CacheRef, Visible
 from loopscope.model.config import ModelConfig
 from loopscope.model.config.checks import rotated_channels
-from loopscope.model.linear import apply, linear, project
+from loopscope.model.linear import build_linear, in_loop
 from loopscope.model.rotary import angles_at, rotary_angles, rotate
-from loopscope.model.value_embeddings import GATE_CHANNELS, with_values
-from loopscope.ops.attention import attend
+from loopscope.model.value_embeddings import GATE_CHANNELS, add_value_embeddings
+from loopscope.ops.attention import attention
+from loopscope.ops.linear import linear
 from loopscope.ops.rms_norm import RMSNorm
 
 
@@ -33,8 +34,8 @@ class CausalSelfAttention(nn.Module):
         self.rotated = rotated_channels(config)
         self.settings = config.attention
         rows = (config.heads + 2 * config.key_value_heads) * config.head_dim
-        self.qkv = linear(config.dim, rows, config, adapted)
-        self.out = linear(config.dim, config.dim, config, adapted)
+        self.qkv = build_linear(config.dim, rows, config, adapted)
+        self.out = build_linear(config.dim, config.dim, config, adapted)
         norms = config.attention.qk_norm
         self.query_norm = RMSNorm(config.head_dim, eps=config.norm_eps) if norms else None
         self.key_norm = RMSNorm(config.head_dim, eps=config.norm_eps) if norms else None
@@ -50,65 +51,64 @@ class CausalSelfAttention(nn.Module):
         x: Float[Tensor, "batch seq dim"],
         loop: int = 1,
         cache: CacheRef | None = None,
-        values: Float[Tensor, "batch seq width"] | None = None,
-        norm: nn.Module | None = None,
+        value_embeddings: Float[Tensor, "batch seq width"] | None = None,
     ) -> Float[Tensor, "batch seq dim"]:
-        """Mix the tokens of `x`; with a cache, also what its slot keeps of tokens before them.
+        """Return what the tokens of `x` gather from each other; with a cache, also from the tokens before them.
 
         Args:
-            values: the tokens' value embeddings, in a layer that has them.
-            norm: what x passes first.
+            loop: which of its matrices' adapters to use.
+            cache: where keys and values are kept, in generation.
+            value_embeddings: the tokens' value embeddings, in a layer that has them.
         """
-        if norm is not None and values is not None:  # whose gate reads the normalised state too
-            x, norm = norm(x), None
-        query, key, value = self._heads(x, loop, None if cache is None else cache.kv_cache, values, norm)
+        query, key, value = self._heads(x, loop, None if cache is None else cache.kv_cache, value_embeddings)
         if cache is None:
-            return self._among_themselves(query, key, value, loop)
-        cache.kv_cache.keep(cache.slot, key, value)
-        visible = cache.kv_cache.visible(cache.slot, self.settings.window)
-        mixed = self._mix(query, visible.keys, visible.values, visible.mask, visible.causal)
-        return apply(self.out, mixed.transpose(1, 2).flatten(2), loop)
+            visible = self._own(key, value)
+        else:
+            cache.kv_cache.keep(cache.slot, key, value)
+            visible = cache.kv_cache.visible(cache.slot, self.settings.window)
+        dropout = self.dropout if self.training else 0.0
+        mixed = attention(query, visible.keys, visible.values, dropout, visible.mask, visible.causal)
+        return linear(mixed.transpose(1, 2).flatten(2), in_loop(self.out, loop))
 
     def remember(
-        self, x: Float[Tensor, "batch seq dim"], loop: int, cache: CacheRef, values: Tensor | None = None
+        self,
+        x: Float[Tensor, "batch seq dim"],
+        loop: int,
+        cache: CacheRef,
+        value_embeddings: Float[Tensor, "batch seq width"] | None = None,
     ) -> None:
         """Keep the keys and values that `forward` would, and mix nothing."""
-        _, key, value = self._heads(x, loop, cache.kv_cache, values)
+        _, key, value = self._heads(x, loop, cache.kv_cache, value_embeddings)
         cache.kv_cache.keep(cache.slot, key, value)
 
     def _heads(
-        self,
-        x: Tensor,
-        loop: int,
-        kv_cache: AbstractKVCache | None,
-        values: Tensor | None,
-        norm: nn.Module | None = None,
+        self, x: Tensor, loop: int, kv_cache: AbstractKVCache | None, value_embeddings: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values by head; the first two biased, normed and turned, the last with its embeddings."""
-        rows = project(self.qkv, x, loop, norm)
+        """Return queries, keys, values by head: the first two biased, normed, rotated, the last with embeddings."""
+        rows = linear(x, in_loop(self.qkv, loop))
         both = self.heads + self.key_value_heads
         if self.qk_bias is None and not self.rotary:
             query, key, value = self._split(rows, self.heads, self.key_value_heads, self.key_value_heads)
         else:  # queries and keys at once: half the calls
-            turned, value = self._split(rows, both, self.key_value_heads)
+            query_key, value = self._split(rows, both, self.key_value_heads)
             if self.qk_bias is not None:
-                turned = turned + self.qk_bias.view(both, 1, self.head_dim).to(turned.dtype)
+                query_key = query_key + self.qk_bias.view(both, 1, self.head_dim).to(query_key.dtype)
             if self.rotary and self.query_norm is None:
-                turned = self._turn(turned, *self._angles(x, kv_cache))
-            query, key = turned[:, : self.heads], turned[:, self.heads :]
-        if values is not None:
-            value = with_values(value, values, x, self.value_gate)
+                query_key = self._rotate(query_key, *self._angles(x, kv_cache))
+            query, key = query_key[:, : self.heads], query_key[:, self.heads :]
+        if value_embeddings is not None:
+            value = add_value_embeddings(value, value_embeddings, x, self.value_gate)
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
             if self.rotary:
                 angles = self._angles(x, kv_cache)
-                query, key = self._turn(query, *angles), self._turn(key, *angles)
+                query, key = self._rotate(query, *angles), self._rotate(key, *angles)
         return query, key, value
 
     def _split(self, rows: Float[Tensor, "batch seq width"], *heads: int) -> Iterator[Tensor]:
-        """Parts of so many heads each, [batch heads seq head_dim].
+        """Yield parts of so many heads each, [batch heads seq head_dim].
 
-        Cut before they are turned, so that the gradient is put together in one copy. Views, not einops: one token at
+        Cut before axes are exchanged, so that the gradient is put together in one copy. Views, not einops: one token at
         a time, their 30 µs each were a tenth of a cached step.
         """
         for part in rows.split([each * self.head_dim for each in heads], dim=-1):
@@ -119,21 +119,16 @@ class CausalSelfAttention(nn.Module):
         rotated, base, scaling = self.rotated, settings.rotary_base, settings.rotary_scaling
         if kv_cache is None:
             return rotary_angles(x.shape[1], rotated, x.device, base, scaling)
-        # Every layer turns by the same angles: one pair per call. The heads' axis goes between rows and tokens.
+        # Every layer rotates by the same angles: one pair per call. The heads' axis goes between rows and tokens.
         return kv_cache.once("rotary", lambda: angles_at(kv_cache.positions[:, None], rotated, base, scaling))
 
-    def _among_themselves(self, query: Tensor, key: Tensor, value: Tensor, loop: int) -> Tensor:
-        seq, window = query.shape[2], self.settings.window
-        mask = window_mask(seq, window, query.device) if window is not None and window < seq else None
-        mixed = self._mix(query, key, value, mask, causal=mask is None)
-        return project(self.out, mixed.transpose(1, 2).flatten(2), loop)
+    def _own(self, key: Tensor, value: Tensor) -> Visible:
+        """Return what tokens see where nothing came before them: each itself and all before it, within the window."""
+        seq, window = key.shape[2], self.settings.window
+        mask = window_mask(seq, window, key.device) if window is not None and window < seq else None
+        return Visible(key, value, mask, causal=mask is None)
 
-    def _mix(
-        self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, causal: bool
-    ) -> Float[Tensor, "batch heads seq head_dim"]:
-        return attend(query, keys, values, self.dropout if self.training else 0.0, mask, causal)
-
-    def _turn(
+    def _rotate(
         self, x: Float[Tensor, "batch heads seq head_dim"], cos: Tensor, sin: Tensor
     ) -> Float[Tensor, "batch heads seq head_dim"]:
         if self.rotated == x.shape[-1]:
@@ -142,7 +137,7 @@ class CausalSelfAttention(nn.Module):
 
 
 def window_mask(seq: int, window: int, device: torch.device) -> Bool[Tensor, "seq seq"]:
-    """True where a token (row) sees another (column): itself and the `window - 1` before it."""
+    """Return True where a token (row) sees another (column): itself and the `window - 1` before it."""
     place = torch.arange(seq, device=device)
     distance = place[:, None] - place[None, :]
     return (distance >= 0) & (distance < window)

@@ -9,7 +9,6 @@ post          norm(αh + g·f(h)): the same; α as in DeepNorm (arXiv 2203.00555
 from collections.abc import Callable
 from functools import partial
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -17,16 +16,15 @@ from loopscope.kv_cache import CacheRef
 from loopscope.model.attention import CausalSelfAttention
 from loopscope.model.config import ModelConfig
 from loopscope.model.feed_forward import build_feed_forward
-from loopscope.ops.dispatch import listened_to, own_operations
-from loopscope.ops.dropout import Dropout, join, joins
+from loopscope.ops.dropout import Dropout, dropout_add
 from loopscope.ops.rms_norm import RMSNorm
 
-Branch = Callable[..., Tensor]
-"""Of a state, a loop, and the norm that the state passes first, if any."""
+Branch = Callable[[Tensor], Tensor]
+"""f: attention or feed-forward, of a state that has passed its norm."""
 
 
 def residual_alpha(config: ModelConfig) -> float:
-    """α: what the residual is multiplied by inside the norm that follows it. N is the unrolled depth."""
+    """Return α, what the residual is multiplied by inside the norm that follows it. N is the unrolled depth."""
     match config.block.scaling:
         case "deepnorm":
             return (2 * config.depth) ** 0.25
@@ -36,7 +34,7 @@ def residual_alpha(config: ModelConfig) -> float:
 
 
 def initial_beta(config: ModelConfig) -> float:
-    """β: what the start values of values, outputs and feed-forward are multiplied by."""
+    """Return β, what the start values of values, outputs and feed-forward are multiplied by."""
     match config.block.scaling:
         case "deepnorm":
             return (8 * config.depth) ** -0.25
@@ -46,7 +44,7 @@ def initial_beta(config: ModelConfig) -> float:
 
 
 def residual_gain(config: ModelConfig) -> float:
-    """g: gain of the shared layers' branches, from the trained loops N and layers L (arXiv 2606.18524)."""
+    """Return g, the gain of the shared layers' branches, from the trained loops N and layers L (arXiv 2606.18524)."""
     match config.block.scaling:
         case "1/N":
             return 1 / config.loops
@@ -57,10 +55,17 @@ def residual_gain(config: ModelConfig) -> float:
     return 1.0
 
 
-def build_norm(config: ModelConfig, affine: bool = True) -> nn.RMSNorm | nn.LayerNorm:
-    """A norm over channels, of the block's kind."""
-    kind = RMSNorm if config.block.norm == "rmsnorm" else nn.LayerNorm
-    return kind(config.dim, eps=config.norm_eps, elementwise_affine=affine)
+def build_norm(
+    config: ModelConfig, affine: bool = True, for_matmul: bool = False
+) -> nn.RMSNorm | nn.LayerNorm:
+    """Return a norm over channels, of the block's kind.
+
+    Args:
+        for_matmul: what it returns goes into matmuls alone (see `RMSNorm`).
+    """
+    if config.block.norm == "layernorm":
+        return nn.LayerNorm(config.dim, eps=config.norm_eps, elementwise_affine=affine)
+    return RMSNorm(config.dim, config.norm_eps, affine, for_matmul)
 
 
 class Layer(nn.Module):
@@ -74,13 +79,15 @@ class Layer(nn.Module):
         super().__init__()
         block = config.block
         modulated = shared and config.loop_embedding == "modulation"
+        adapted = shared and config.adapters.rank > 0
+        to_matmul = block.placement != "post" and not modulated and not adapted
         self.placement = block.placement
         self.alpha = residual_alpha(config)
         self.gain = residual_gain(config) if shared else 1.0
         self.feed_forward_once = shared and config.looped == "attention"
-        self.attention_norm = build_norm(config, affine=not modulated)
+        self.attention_norm = build_norm(config, not modulated, to_matmul and not valued)
         self.attention = CausalSelfAttention(config, adapted=shared, valued=valued)
-        self.feed_forward_norm = build_norm(config, affine=not modulated)
+        self.feed_forward_norm = build_norm(config, not modulated, to_matmul)
         self.feed_forward = build_feed_forward(config, adapted=shared)
         self.dropout = Dropout(config.dropout)
         two = block.placement in ("sandwich", "sandwich-sum")
@@ -94,84 +101,68 @@ class Layer(nn.Module):
         loop: int = 1,
         condition: Float[Tensor, " dim"] | None = None,
         cache: CacheRef | None = None,
-        values: Float[Tensor, "batch seq width"] | None = None,
+        value_embeddings: Float[Tensor, "batch seq width"] | None = None,
     ) -> Float[Tensor, "batch seq dim"]:
-        """Run the layer in loop `loop`.
+        """Return the state after the layer, in loop `loop`.
 
         Args:
             condition: what `modulation` turns into gates and gains.
             cache: keys and values of the tokens before, in generation.
-            values: the tokens' value embeddings, in a layer that has them.
+            value_embeddings: the tokens' value embeddings, in a layer that has them.
         """
-        attention: Branch = self.attention
-        if cache is not None or values is not None:
-            attention = partial(self.attention, cache=cache, values=values)
-        feed_forward: Branch = self.feed_forward
+        attend: Branch = partial(self.attention, loop=loop, cache=cache, value_embeddings=value_embeddings)
+        feed_forward: Branch = partial(self.feed_forward, loop=loop)
         if self.modulation is not None and condition is not None:
             gate_a, gate_f, scale_a, scale_f = self.modulation(condition).chunk(4)
-            attention = _modulated(attention, gate_a, scale_a)
+            attend = _modulated(attend, gate_a, scale_a)
             feed_forward = _modulated(feed_forward, gate_f, scale_f)
-        hidden = self._add(hidden, attention, loop, self.attention_norm, self.attention_norm_after)
+        hidden = self._residual(hidden, attend, self.attention_norm, self.attention_norm_after)
         if self.feed_forward_once and loop > 1:
             return hidden
         norms = self.feed_forward_norm, self.feed_forward_norm_after
-        return self._add(hidden, feed_forward, loop, *norms, drops=self.dropout.training)
+        return self._residual(hidden, feed_forward, *norms, self.dropout)
 
     def remember(
         self,
         hidden: Float[Tensor, "batch seq dim"],
         loop: int,
-        condition: Tensor | None,
+        condition: Float[Tensor, " dim"] | None,
         cache: CacheRef,
-        values: Tensor | None = None,
+        value_embeddings: Float[Tensor, "batch seq width"] | None = None,
     ) -> None:
         """Keep the keys and values that attention would make of `hidden`, and run nothing else."""
         x = hidden if self.placement == "post" else self.attention_norm(hidden)
         if self.modulation is not None and condition is not None:
             x = x * (1 + self.modulation(condition).chunk(4)[2])
-        self.attention.remember(x, loop, cache, values)
+        self.attention.remember(x, loop, cache, value_embeddings)
 
-    def _add(
+    def _residual(
         self,
-        hidden: Tensor,
-        branch: Branch,
-        loop: int,
+        h: Float[Tensor, "batch seq dim"],
+        f: Branch,
         norm: nn.Module,
         after: nn.Module | None,
-        drops: bool = False,
-    ) -> Tensor:
-        added = branch(hidden, loop, norm=None if self.placement == "post" else norm)
-        known = not drops or (type(self.dropout) is Dropout and not listened_to(self.dropout))
-        if self.placement == "pre" and self.gain == 1 and known:
-            share = self.dropout.p if drops else 0.0
-            if joins(hidden, added, share):
-                return join(hidden, added, share)
-        if drops:
-            added = self.dropout(added)
+        dropout: nn.Module | None = None,
+    ) -> Float[Tensor, "batch seq dim"]:
+        """Return the state with a branch added, as the block's placement says. Dropout comes right after f."""
+        if self.placement == "pre" and self.gain == 1:  # h + dropout(f(norm(h)))
+            return dropout_add(h, f(norm(h)), dropout, self.modules())
+        added = f(h if self.placement == "post" else norm(h))
+        if dropout is not None:
+            added = dropout(added)
         if self.placement == "sandwich" and after is not None:
             added = after(added)
         if self.gain != 1:
             added = self.gain * added
         match self.placement:
             case "pre" | "sandwich":
-                # In place where nobody else has it: one block less between those that are kept.
-                return added.add_(hidden) if self._own(added, hidden) else hidden + added
+                return dropout_add(h, added, None, self.modules())
             case "sandwich-sum":
                 assert after is not None
-                return after(hidden + added)
+                return after(h + added)
             case _:
-                return norm((hidden if self.alpha == 1 else self.alpha * hidden) + added)
-
-    def _own(self, added: Tensor, hidden: Tensor) -> bool:
-        alike = added.dtype == hidden.dtype and added.shape == hidden.shape
-        if not (alike and added.requires_grad and torch.is_grad_enabled() and own_operations(added)):
-            return False
-        return not any(listened_to(module) for module in self.modules())
+                return norm((h if self.alpha == 1 else self.alpha * h) + added)
 
 
-def _modulated(branch: Branch, gate: Float[Tensor, " dim"], scale: Float[Tensor, " dim"]) -> Branch:
-    def run(x: Tensor, loop: int, norm: nn.Module | None) -> Tensor:
-        normal = x if norm is None else norm(x)
-        return gate * branch(normal * (1 + scale), loop)
-
-    return run
+def _modulated(f: Branch, gate: Float[Tensor, " dim"], scale: Float[Tensor, " dim"]) -> Branch:
+    return lambda x: gate * f(x * (1 + scale))

@@ -108,8 +108,8 @@ class LoopedTransformer(AbstractLoopedLM):
     def _enter(self, hidden: Tensor, input_ids: Tensor, kv_cache: AbstractKVCache | None) -> Tensor:
         hidden = self.input_dropout(hidden)
         for place, layer in enumerate(self.prelude):
-            values = self._values(place, input_ids)
-            hidden = self._run(layer, hidden, 1, None, kv_cache, Slot("embed", 1, place), values)
+            value_embeddings = self._value_embeddings(place, input_ids)
+            hidden = self._run(layer, hidden, 1, None, kv_cache, Slot("embed", 1, place), value_embeddings)
         return hidden if self.entry_norm is None else self.entry_norm(hidden)
 
     def core(
@@ -122,9 +122,9 @@ class LoopedTransformer(AbstractLoopedLM):
     def _loop(self, hidden: Tensor, loop: int, context: LoopContext) -> Tensor:
         hidden, condition = self._before_layers(hidden, loop, context)
         for index, layer in enumerate(self.layers):
-            values = self._values(self.config.prelude + index, context.input_ids)
+            value_embeddings = self._value_embeddings(self.config.prelude + index, context.input_ids)
             hidden = self._run(
-                layer, hidden, loop, condition, context.kv_cache, Slot("core", loop, index), values
+                layer, hidden, loop, condition, context.kv_cache, Slot("core", loop, index), value_embeddings
             )
         return hidden
 
@@ -133,9 +133,13 @@ class LoopedTransformer(AbstractLoopedLM):
         hidden, condition = self._before_layers(hidden, loop, context)
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
-            values = self._values(self.config.prelude + index, context.input_ids)
+            value_embeddings = self._value_embeddings(self.config.prelude + index, context.input_ids)
             layer.remember(
-                hidden, loop, condition, CacheRef(context.kv_cache, Slot("core", loop, index)), values
+                hidden,
+                loop,
+                condition,
+                CacheRef(context.kv_cache, Slot("core", loop, index)),
+                value_embeddings,
             )
 
     def _before_layers(self, hidden: Tensor, loop: int, context: LoopContext) -> tuple[Tensor, Tensor | None]:
@@ -167,8 +171,12 @@ class LoopedTransformer(AbstractLoopedLM):
         if self.coda_matrix is not None:
             hidden = F.linear(hidden, self.coda_matrix)
         for index, layer in enumerate(self.coda):
-            values = self._values(self.config.prelude + self.config.layers + index, context.input_ids)
-            hidden = self._run(layer, hidden, 1, None, context.kv_cache, Slot("readout", loop, index), values)
+            value_embeddings = self._value_embeddings(
+                self.config.prelude + self.config.layers + index, context.input_ids
+            )
+            hidden = self._run(
+                layer, hidden, 1, None, context.kv_cache, Slot("readout", loop, index), value_embeddings
+            )
         return self.reading(hidden, loop, context.loops)
 
     def head(self, features: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
@@ -219,7 +227,7 @@ class LoopedTransformer(AbstractLoopedLM):
     def _decay(self) -> DecayCarry | None:
         return next((step for step in self.carries.values() if isinstance(step, DecayCarry)), None)
 
-    def _values(self, place: int, input_ids: Tensor) -> Tensor | None:
+    def _value_embeddings(self, place: int, input_ids: Tensor) -> Tensor | None:
         """Value embeddings of layer `place`, counted from the prelude to the coda, where it has any."""
         return None if self.value_embeddings is None else self.value_embeddings(place, input_ids)
 
@@ -231,7 +239,7 @@ class LoopedTransformer(AbstractLoopedLM):
         condition: Tensor | None,
         kv_cache: AbstractKVCache | None,
         slot: Slot,
-        values: Tensor | None,
+        value_embeddings: Tensor | None,
     ) -> Tensor:
         # Loops that a layer cannot tell apart are one number, and one compiled graph.
         if self.config.adapters.rank:
@@ -241,11 +249,11 @@ class LoopedTransformer(AbstractLoopedLM):
         again = ("layer",) if slot.part == "core" else ("layer", "loop")
         if self.gradient_checkpointing in again and torch.is_grad_enabled():
             return checkpoint(
-                self.run_layer, layer, hidden, loop, condition, None, values, use_reentrant=False
+                self.run_layer, layer, hidden, loop, condition, None, value_embeddings, use_reentrant=False
             )
         if kv_cache is None:
-            return self.run_layer(layer, hidden, loop, condition, None, values)
-        return layer(hidden, loop, condition, CacheRef(kv_cache, slot), values)
+            return self.run_layer(layer, hidden, loop, condition, None, value_embeddings)
+        return layer(hidden, loop, condition, CacheRef(kv_cache, slot), value_embeddings)
 
     def parameter_count(self) -> int:
         """Trainable numbers; a tied head counts once."""

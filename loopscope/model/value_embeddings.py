@@ -5,7 +5,7 @@ other layer, the last included) as in nanochat (Karpathy, github.com/karpathy/na
 al.) and value residual learning (Zhou et al., arXiv 2410.17897). They depend on tokens alone, so that no scale of the
 state goes through them.
 
-Memory: vocabulary × (key-value heads × head) numbers per table, and batch × seq × that for the looked-up rows.
+Memory: vocabulary × (key-value heads × head_dim) numbers per table, and batch × seq × that for the looked-up rows.
 """
 
 import torch
@@ -36,22 +36,22 @@ class ValueEmbeddings(nn.Module):
     def forward(
         self, place: int, input_ids: Int[Tensor, "batch seq"]
     ) -> Float[Tensor, "batch seq width"] | None:
-        """The tokens' rows for layer `place` (0-based, prelude to coda), or None for a layer without."""
+        """Return the tokens' rows for layer `place` (0-based, prelude to coda), or None for a layer without."""
         key = str(place)
         return self.tables[key](input_ids) if key in self.tables else None
 
 
-def with_values(
+def add_value_embeddings(
     value: Float[Tensor, "batch heads seq head_dim"],
     embedded: Float[Tensor, "batch seq width"],
     x: Float[Tensor, "batch seq dim"],
     gate: nn.Linear | None,
 ) -> Float[Tensor, "batch heads seq head_dim"]:
-    """Values plus the tokens' embeddings, times 2σ(gate of the first channels of `x`) where there is one."""
+    """Return values plus the tokens' embeddings, times 2σ(gate of the first channels of `x`) where there is one."""
     added = rearrange(
         embedded, "batch seq (heads head_dim) -> batch heads seq head_dim", heads=value.shape[1]
     )
     if gate is not None:
-        opened = 2 * torch.sigmoid(gate(x[..., : gate.in_features]))
-        added = rearrange(opened, "batch seq heads -> batch heads seq 1") * added
+        gate_factor = 2 * torch.sigmoid(gate(x[..., : gate.in_features]))
+        added = rearrange(gate_factor, "batch seq heads -> batch heads seq 1") * added
     return value + added.to(value.dtype)

@@ -17,12 +17,13 @@ from loopscope.numerics import l2_norm, wide
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.extras import AbstractCollector, AbstractExtra, TokenLoss
 from loopscope.objectives.jacobian import JacobianPenalty
-from loopscope.objectives.linear_cross_entropy import RunningCrossEntropy
+from loopscope.objectives.linear_cross_entropy import LinearCrossEntropy
 from loopscope.objectives.penalties import AbstractPenalty, NormPenalty, ScaleAnchor
 from loopscope.objectives.placement_config import PLACEMENTS, placement_of
 from loopscope.objectives.placements import AbstractPlacement, Reading, mean_over
 from loopscope.objectives.shortcut import ShortcutConsistency
 from loopscope.objectives.token_loss import IGNORE_INDEX, chunked_cross_entropy
+from loopscope.ops.dispatch import cpu_ops_apply
 from loopscope.recurrence import LoopState
 
 
@@ -73,12 +74,12 @@ class Objective:
         readings, norms, squares, means = [], [], [], []
         collectors: list[AbstractCollector] | None = None
         before = RandomState(labels.device)  # an unroll draws nothing until its first state is asked for
-        running: RunningCrossEntropy | None = None
+        fast: LinearCrossEntropy | None = None
         for state in states:
             collectors = self._see(state, collectors, before)
-            if running is None:
-                running = self._running(state, labels)
-            reading = self._read(state, labels, running)
+            if fast is None:
+                fast = self._linear_cross_entropy(state, labels)
+            reading = self._read(state, labels, fast)
             token_loss = reading.token_loss
             readings.append(reading)
             with torch.no_grad():
@@ -88,10 +89,9 @@ class Objective:
                 )
             squares.append(wide(state.hidden).square().mean())
         mean_square = torch.stack(squares)
-        if running is None:
-            terms = dict(self.placement.terms(readings, counted))
-        else:
-            terms = {"cross_entropy": running.finish()}
+        terms = {} if fast is None else {"cross_entropy": fast.finish()}
+        if fast is None:
+            terms.update(self.placement.terms(readings, counted))
         for penalty in self.penalties:
             terms[penalty.name] = penalty(mean_square)
         for collector in collectors or ():
@@ -132,28 +132,32 @@ class Objective:
             terms |= collector.terms(labels, counted, self.token_loss)
         return terms
 
-    def _running(self, state: LoopState, labels: Int[Tensor, "batch seq"]) -> RunningCrossEntropy | None:
+    def _linear_cross_entropy(
+        self, state: LoopState, labels: Int[Tensor, "batch seq"]
+    ) -> LinearCrossEntropy | None:
         """The sum that takes gradients while logits are there, where this loss and this model allow it."""
-        if self.token_loss is not chunked_cross_entropy or not torch.is_grad_enabled():
+        if self.token_loss is not chunked_cross_entropy:
             return None
         matrix = state.model.head_matrix()
-        if matrix is None or self.placement.share(state.loop, state.context.loops) is None:
+        if matrix is None or not cpu_ops_apply("linear_cross_entropy", matrix):
             return None
-        return RunningCrossEntropy(matrix, labels)
+        if self.placement.share(state.loop, state.context.loops) is None:
+            return None
+        return LinearCrossEntropy(matrix, labels)
 
     def _read(
         self,
         state: LoopState,
         labels: Int[Tensor, "batch seq"],
-        running: RunningCrossEntropy | None = None,
+        fast: LinearCrossEntropy | None = None,
     ) -> Reading:
         gate_only, token_loss = self.placement.gate_only, None
         loops = state.context.loops
         share = self.placement.share(state.loop, loops)
         if not self.placement.reads(state.loop, loops):
             pass
-        elif running is not None and share is not None:
-            token_loss = running.add(state.features(), share)
+        elif fast is not None and share is not None:
+            token_loss = fast.add(state.features(), share)
         else:
             with torch.no_grad() if gate_only else nullcontext():
                 token_loss = self.token_loss(state.model.head, state.features(), labels)

@@ -1,1 +1,4 @@
-"""Fast operations for a CPU, each beside its plain reference."""
+"""Fast operations for a CPU, each beside its plain formula (`reference`); one predicate decides which runs.
+
+That is `dispatch.cpu_ops_apply`, by an operation's name.
+"""

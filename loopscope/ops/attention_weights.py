@@ -1,11 +1,11 @@
 """What stands between the scores of attention and its weights, on a CPU, with dropout: softmax and mask, both ways.
 
-by passes
+plain
     As PyTorch's own operations go, a few rows at a time; masks are drawn.
-by place
-    One loop over memory for all of it, where chains are compiled (`kernels`).
+fused
+    One loop over memory for all of it, where chains are compiled (`ops.fusion`); masks come from places.
 
-The backward pass makes the same masks, each in its way (`model.masks`).
+The backward pass makes the same masks, each in its way (`ops.dropout_masks`).
 """
 
 from collections.abc import Iterator
@@ -15,8 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from loopscope.numerics import wide
-from loopscope.ops.dropout_masks import Masks, gain, keep_, kept, place_of, short_seed
-from loopscope.ops.fusion import Kernel
+from loopscope.ops.dropout_masks import DropoutMasks, dropout_gain, keep_, kept, place_of, short_seed
+from loopscope.ops.fusion import Fusable
+from loopscope.ops.private_torch import softmax_backward
 
 ROWS = 64
 """Rows of a causal square that are worked on at a time, up to the last column that they see: half is never touched."""
@@ -25,151 +26,159 @@ PARTS = 4
 """Rows of a causal square go in so many parts, each up to the last column that it sees: 5/8 of the square."""
 
 
-def _weigh_(
+def _weights_(
     scores: Float[Tensor, "heads rows columns"],
-    hidden: Tensor,
+    bias: Tensor,
     place: Tensor,
     seed: Tensor,
     dropout: float,
     scale: float,
 ) -> None:
-    """softmax(scale · scores + hidden), with dropout, in the scores' place."""
-    weights = torch.softmax(wide(scores) * scale + hidden, dim=-1)
+    """Put softmax(scale · scores + bias), with dropout, in the scores' place."""
+    weights = torch.softmax(wide(scores) * scale + bias, dim=-1)
     stays = kept(scores.shape, place, seed, dropout)
-    scores.copy_(torch.where(stays, weights * gain(dropout), 0.0).to(scores.dtype))
+    scores.copy_(torch.where(stays, weights * dropout_gain(dropout), 0.0).to(scores.dtype))
 
 
-def _weigh_back_(
+def _weights_backward_(
     scores: Float[Tensor, "heads rows columns"],
-    slopes: Float[Tensor, "heads rows columns"],
-    hidden: Tensor,
+    grads: Float[Tensor, "heads rows columns"],
+    bias: Tensor,
     place: Tensor,
     seed: Tensor,
     dropout: float,
     scale: float,
 ) -> None:
-    """The same; and slopes by dropped weights become slopes by scores."""
-    weights = torch.softmax(wide(scores) * scale + hidden, dim=-1)
+    """Put the dropped weights in the scores' place, and turn gradients by those into gradients by scores, in place."""
+    weights = torch.softmax(wide(scores) * scale + bias, dim=-1)
     stays = kept(scores.shape, place, seed, dropout)
-    slope = torch.where(stays, wide(slopes) * gain(dropout), 0.0)
-    along = (slope * weights).sum(dim=-1, keepdim=True)
-    scores.copy_(torch.where(stays, weights * gain(dropout), 0.0).to(scores.dtype))
-    slopes.copy_((weights * (slope - along) * scale).to(slopes.dtype))
+    grad = torch.where(stays, wide(grads) * dropout_gain(dropout), 0.0)
+    along = (grad * weights).sum(dim=-1, keepdim=True)
+    scores.copy_(torch.where(stays, weights * dropout_gain(dropout), 0.0).to(scores.dtype))
+    grads.copy_((weights * (grad - along) * scale).to(grads.dtype))
 
 
-weigh_ = Kernel(_weigh_, _weigh_)
-weigh_back_ = Kernel(_weigh_back_, _weigh_back_)
+attention_weights_ = Fusable(_weights_, _weights_)
+attention_weights_backward_ = Fusable(_weights_backward_, _weights_backward_)
 
 
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
 """Queries, keys and values of heads, and the gradient of what their weights mix."""
 
 
-class ByPasses:
+class PlainWeights:
     """Weights of heads, in order from the first, by PyTorch's operations.
 
     Args:
-        hidden: added to scores: 0, or -inf where a row does not see a column.
+        bias: added to scores: 0, or -inf where a row does not see a column.
         causal: rows see themselves and those before.
         scale: of scores.
 
     Attributes:
-        before: what queries are to be multiplied by before they come here.
-        after: what is mixed by these weights is to be multiplied by, and gradients that come from them.
+        query_factor: what queries are to be multiplied by before they come here.
+        mixed_factor: what is mixed by these weights is to be multiplied by, and gradients that come from them.
     """
 
     def __init__(
-        self, hidden: Float[Tensor, "seq seq"], dropout: float, causal: bool, seed: int, scale: float
+        self, bias: Float[Tensor, "seq seq"], dropout: float, causal: bool, seed: int, scale: float
     ) -> None:
-        self.hidden, self.causal = hidden, causal
-        self.before, self.after = scale, gain(dropout)
-        self.masks = Masks(dropout, seed)
-        self.parts = list(parts(len(hidden), ROWS if causal else len(hidden)))
+        self.bias, self.causal = bias, causal
+        self.query_factor, self.mixed_factor = scale, dropout_gain(dropout)
+        self.masks = DropoutMasks(dropout, seed)
+        self.parts = list(parts(len(bias), ROWS if causal else len(bias)))
 
     @staticmethod
     def ready(squares: Tensor) -> Tensor:
-        """Squares as `forward` and `backward` want them: what they never write is 0."""
+        """Return squares as `forward` and `backward` want them: what they never write is 0."""
         return squares.zero_()
 
     def forward(self, query: Tensor, key: Tensor, dropped: Float[Tensor, "heads seq seq"], head: int) -> None:
-        """Dropped weights; what no row sees of `dropped` stays as it is, which is 0."""
-        for rows, seen in self.parts:
-            weights = self._weights(query, key, rows, seen)
-            dropped[:, rows, seen] = keep_(weights, self.masks.draw(weights))
+        """Write dropped weights; what no row sees of `dropped` stays as it is, which is 0."""
+        for rows, visible in self.parts:
+            weights = self._weights(query, key, rows, visible)
+            dropped[:, rows, visible] = keep_(weights, self.masks.draw(weights))
 
     def backward(
         self,
         inputs: Inputs,
         dropped: Float[Tensor, "heads seq seq"],
-        slope: Float[Tensor, "heads seq seq"],
+        grad: Float[Tensor, "heads seq seq"],
         head: int,
     ) -> None:
-        """The same again, and the slope by scores."""
-        query, key, value, above = inputs
-        for rows, seen in self.parts:
-            weights = self._weights(query, key, rows, seen)
+        """Write dropped weights again, and the gradient by scores."""
+        query, key, value, grad_mixed = inputs
+        for rows, visible in self.parts:
+            weights = self._weights(query, key, rows, visible)
             mask = self.masks.draw(weights)
-            by_weights = torch.bmm(above[:, rows], value[:, seen].transpose(1, 2))
-            slope[:, rows, seen] = torch._softmax_backward_data(
-                keep_(by_weights, mask), weights, -1, weights.dtype
-            )
-            dropped[:, rows, seen] = keep_(weights, mask)
+            grad_weights = torch.bmm(grad_mixed[:, rows], value[:, visible].transpose(1, 2))
+            grad[:, rows, visible] = softmax_backward(keep_(grad_weights, mask), weights)
+            dropped[:, rows, visible] = keep_(weights, mask)
 
-    def _weights(self, query: Tensor, key: Tensor, rows: slice, seen: slice) -> Tensor:
-        scores = torch.bmm(query[:, rows], key[:, seen].transpose(1, 2))
-        ragged = rows if self.causal else seen  # columns that not all rows see
-        scores[:, :, ragged].add_(self.hidden[rows, ragged])
+    def _weights(self, query: Tensor, key: Tensor, rows: slice, visible: slice) -> Tensor:
+        scores = torch.bmm(query[:, rows], key[:, visible].transpose(1, 2))
+        ragged = rows if self.causal else visible  # columns that not all rows see
+        scores[:, :, ragged].add_(self.bias[rows, ragged])
         return torch.softmax(scores, dim=-1)
 
 
-class ByPlace:
-    """The same by whole products and one loop over each part. Any heads, in any order."""
+class FusedWeights:
+    """Weights of any heads, in any order, by whole products and one compiled loop over each part.
 
-    before = after = 1.0
+    Arguments and attributes are those of `PlainWeights`.
+    """
+
+    query_factor = mixed_factor = 1.0
 
     def __init__(
-        self, hidden: Float[Tensor, "seq seq"], dropout: float, causal: bool, seed: int, scale: float
+        self, bias: Float[Tensor, "seq seq"], dropout: float, causal: bool, seed: int, scale: float
     ) -> None:
-        self.hidden, self.dropout, self.seed, self.scale = hidden, dropout, short_seed(seed), scale
-        seq = len(hidden)
+        self.bias, self.dropout, self.seed, self.scale = bias, dropout, short_seed(seed), scale
+        seq = len(bias)
         self.parts = list(parts(seq, -(-seq // PARTS) if causal else seq))
 
     @staticmethod
     def ready(squares: Tensor) -> Tensor:
-        """Squares as they come: all of them is written."""
+        """Return squares as they come: all of them is written."""
         return squares
 
     def forward(self, query: Tensor, key: Tensor, dropped: Float[Tensor, "heads seq seq"], head: int) -> None:
-        """Dropped weights."""
+        """Write dropped weights."""
         torch.bmm(query, key.transpose(1, 2), out=dropped)
-        for rows, seen in self.parts:
-            place = place_of(head, rows.start, len(self.hidden))
-            weigh_(
-                dropped[:, rows, seen], self.hidden[rows, seen], place, self.seed, self.dropout, self.scale
+        for rows, visible in self.parts:
+            place = place_of(head, rows.start, len(self.bias))
+            attention_weights_(
+                dropped[:, rows, visible],
+                self.bias[rows, visible],
+                place,
+                self.seed,
+                self.dropout,
+                self.scale,
             )
-            dropped[:, rows, seen.stop :].zero_()
+            dropped[:, rows, visible.stop :].zero_()
 
     def backward(
         self,
         inputs: Inputs,
         dropped: Float[Tensor, "heads seq seq"],
-        slope: Float[Tensor, "heads seq seq"],
+        grad: Float[Tensor, "heads seq seq"],
         head: int,
     ) -> None:
-        """The same again, and the slope by scores."""
-        query, key, value, above = inputs
+        """Write dropped weights again, and the gradient by scores."""
+        query, key, value, grad_mixed = inputs
         torch.bmm(query, key.transpose(1, 2), out=dropped)
-        torch.bmm(above, value.transpose(1, 2), out=slope)
-        for rows, seen in self.parts:
-            place = place_of(head, rows.start, len(self.hidden))
-            both = dropped[:, rows, seen], slope[:, rows, seen]
-            weigh_back_(*both, self.hidden[rows, seen], place, self.seed, self.dropout, self.scale)
-            for square in (dropped, slope):
-                square[:, rows, seen.stop :].zero_()
+        torch.bmm(grad_mixed, value.transpose(1, 2), out=grad)
+        for rows, visible in self.parts:
+            place = place_of(head, rows.start, len(self.bias))
+            both = dropped[:, rows, visible], grad[:, rows, visible]
+            attention_weights_backward_(
+                *both, self.bias[rows, visible], place, self.seed, self.dropout, self.scale
+            )
+            for square in (dropped, grad):
+                square[:, rows, visible.stop :].zero_()
 
 
 def parts(seq: int, step: int) -> Iterator[tuple[slice, slice]]:
-    """A causal square's rows, so many at a time, and the columns that they see."""
+    """Yield a causal square's rows, so many at a time, and the columns that they see."""
     for start in range(0, seq, step):
         stop = min(start + step, seq)
         yield slice(start, stop), slice(0, stop)

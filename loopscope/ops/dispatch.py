@@ -1,51 +1,136 @@
-"""What operations written for a CPU share: where they replace PyTorch's, and in which type they compute."""
+"""Where a fast operation takes the place of its plain formula: one predicate, by the operation's name.
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeGuard
+`cpu_ops("off")` turns all of them off, `without_op("swiglu")` one alone: then the plain formula runs (`ops.reference`,
+or PyTorch's own module). Both are context managers; a training run enters the first with `training.cpu_ops`.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from loopscope.numerics import product_type
+Module = TypeVar("Module", bound=type[nn.Module])
 
 
-def own_operations(x: Tensor) -> bool:
-    """On a CPU, but not in a compiled layer, nor within `sdpa_kernel(SDPBackend.MATH)`: second derivatives are wanted
-    there, or products counted."""
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
-        return False
-    return torch.backends.cuda.flash_sdp_enabled()
+@dataclass(frozen=True)
+class Operation:
+    """Where an operation may run at all.
+
+    Attributes:
+        everywhere: on any device; else on a CPU only.
+        trains: only where a gradient is recorded.
+        first_order: not within `sdpa_kernel(SDPBackend.MATH)`, which asks for second derivatives or counts products.
+    """
+
+    everywhere: bool = False
+    trains: bool = True
+    first_order: bool = True
 
 
-def cast_once(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Under autocast, in its type already: two matrices would each cast (and keep) it for themselves."""
-    return x.to(product_type(x))
+OPERATIONS: dict[str, Operation] = {
+    "rms_norm": Operation(everywhere=True, trains=False, first_order=False),
+    "rms_norm_linear": Operation(),
+    "linear": Operation(),
+    "swiglu": Operation(),
+    "attention": Operation(trains=False),
+    "narrow_attention": Operation(trains=False),
+    "dropout": Operation(trains=False, first_order=False),
+    "dropout_add": Operation(),
+    "add": Operation(),
+    "linear_cross_entropy": Operation(everywhere=True, first_order=False),
+    # Parts that several of them share:
+    "shared_weight": Operation(trains=False, first_order=False),
+    "scratch_buffer": Operation(trains=False, first_order=False),
+    "cast_weight": Operation(trains=False, first_order=False),
+    "accumulate": Operation(trains=False, first_order=False),
+}
+"""What each is and saves: the table in `loopscope.ops`."""
+
+_off: ContextVar[frozenset[str]] = ContextVar("off", default=frozenset())
+_plain_types: set[type[nn.Module]] = {nn.Linear}
 
 
-def recorded(
-    formula: Callable[..., Tensor], inputs: Sequence[Tensor | None], needed: Sequence[bool], above: Tensor
-) -> Iterator[Tensor | None]:
-    """An operation's gradients by autograd's own formulas, with a graph of their own: for second derivatives.
+def cpu_ops_apply(
+    name: str, x: Tensor, *replaced: nn.Module, observed: Iterable[nn.Module] | None = None
+) -> bool:
+    """Return whether the fast operation `name` computes here what plain PyTorch would.
 
     Args:
-        formula: what the operation computes of its inputs.
-        needed: which of them want a gradient (one more than there are inputs does no harm).
+        name: of `OPERATIONS`.
+        x: what it would work on.
+        replaced: modules whose work it would do unseen. None of them may be of a user's own type, or have hooks.
+        observed: modules whose hooks would see what it changes. None of them may have any.
     """
-    # Aliases: weights are also in the history of a state, wherever layers or loops share them.
-    aliases = [None if one is None else one.view_as(one) for one in inputs]
-    pairs = list(zip(aliases, needed, strict=False))
-    wanted = [one for one, is_needed in pairs if is_needed and one is not None]
-    found = iter(torch.autograd.grad(formula(*aliases), wanted, above, create_graph=True))
-    return (next(found) if is_needed else None for _, is_needed in pairs)
+    if torch.compiler.is_compiling() or not is_on(name):
+        return False
+    operation = OPERATIONS[name]
+    if not operation.everywhere and x.device.type != "cpu":
+        return False
+    if operation.trains and not torch.is_grad_enabled():
+        return False
+    if operation.first_order and not torch.backends.cuda.flash_sdp_enabled():
+        return False
+    return all(is_plain(module) for module in replaced) and not any(map(has_hooks, observed or ()))
 
 
-def listened_to(module: nn.Module) -> bool:
-    """Whether calling a module does more than its forward pass."""
+def is_on(name: str) -> bool:
+    """Return whether an operation is neither turned off alone nor with all others."""
+    return name not in _off.get()
+
+
+@contextmanager
+def cpu_ops(setting: str) -> Iterator[None]:
+    """Turn every fast operation off inside (`off`), or leave them as they are (`auto`).
+
+    Raises:
+        ValueError: another setting.
+    """
+    if setting not in ("auto", "off"):
+        raise ValueError(
+            f"cpu_ops is {setting!r}; it must be 'auto' (fast operations where they apply) or 'off'"
+        )
+    with _turned_off(OPERATIONS if setting == "off" else ()):
+        yield
+
+
+@contextmanager
+def without_op(name: str) -> Iterator[None]:
+    """Turn one operation off inside: for tests, and for `python -m benchmarks.ops`.
+
+    Raises:
+        ValueError: there is no such operation.
+    """
+    if name not in OPERATIONS:
+        raise ValueError(f"there is no operation {name!r}; there are {', '.join(OPERATIONS)}")
+    with _turned_off([name]):
+        yield
+
+
+@contextmanager
+def _turned_off(names: Iterable[str]) -> Iterator[None]:
+    before = _off.set(_off.get().union(names))
+    try:
+        yield
+    finally:
+        _off.reset(before)
+
+
+def plain_type(module: Module) -> Module:
+    """Declare a class of modules whose forward pass an operation may do in its place (a decorator)."""
+    _plain_types.add(module)
+    return module
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Return whether calling a module does what its type says and nothing else: no subclass, no hook."""
+    return type(module) in _plain_types and not has_hooks(module)
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Return whether calling a module does more than its forward pass."""
     forward = module._forward_hooks or module._forward_pre_hooks
     return bool(forward or module._backward_hooks or module._backward_pre_hooks)
-
-
-def is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:
-    """A matrix that nobody listens to: calling it does x @ weight.T + bias and nothing else."""
-    return type(module) is nn.Linear and not listened_to(module)

@@ -1,11 +1,11 @@
 """Which numbers dropout keeps, from a seed, both ways; nothing is stored.
 
-by passes
+drawn
     PyTorch draws a CPU's mask one double at a time (5.4 ms for a million numbers). Here a mask is integers that are
     all ones or all zeros, made by a few vectorised integer operations from numpy's SFC64, and `and`-ed with the
     numbers' own bits: 1.2 ms, two cores.
-by place
-    Where chains are compiled (`kernels`), a mask is made where it is used, from each number's place and a seed, so
+hashed
+    Where chains are compiled (`ops.fusion`), a mask is made where it is used, from each number's place and a seed, so
     nothing is drawn or read. The hash is Wellons' `lowbias32` (https://nullprogram.com/blog/2018/07/31/), of which 16
     bits count.
 """
@@ -20,8 +20,8 @@ LEVELS = 2**16
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-class Masks:
-    """Masks one after another, the same for the same seed and shapes.
+class DropoutMasks:
+    """Dropout masks one after another, the same for the same seed and shapes.
 
     Args:
         dropout: share that is dropped, in [0, 1); rounded to a 65536th.
@@ -32,7 +32,7 @@ class Masks:
         self._bits = np.random.SFC64(seed)
 
     def draw(self, like: Float[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
-        """-1 (all bits set) where a number stays, else 0, in integers as wide as `like`'s numbers."""
+        """Return -1 (all bits set) where a number stays, else 0, in integers as wide as `like`'s numbers."""
         words = self._bits.random_raw(-(-like.numel() // 4)).view(np.int16)
         bits = torch.from_numpy(words)[: like.numel()]
         # The sign of (bits - threshold), which would overflow at one end of 16 bits.
@@ -43,19 +43,19 @@ class Masks:
 
 
 def keep_(x: Float[Tensor, "*shape"], mask: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """`x` with what the mask drops put to 0, in place."""
+    """Return `x` with what the mask drops put to 0, in place."""
     x.view(mask.dtype).bitwise_and_(mask)
     return x
 
 
 def place_of(head: int, row: int, seq: int) -> Int[Tensor, "3"]:
-    """Where a part's first weight lies among all, and how far it is to the next row and head; modulo 2^32."""
+    """Return where a part's first weight lies among all, and how far it is to the next row and head; modulo 2^32."""
     steps = ((head * seq + row) * seq, seq, seq * seq)
     return torch.tensor([_signed(step) for step in steps], dtype=torch.int32)
 
 
 def short_seed(seed: int) -> Int[Tensor, ""]:
-    """A seed of 32 bits."""
+    """Return a seed of 32 bits."""
     return torch.tensor(_signed(seed ^ (seed >> 32)), dtype=torch.int32)
 
 
@@ -66,7 +66,7 @@ def _signed(number: int) -> int:
 def kept(
     shape: tuple[int, ...], place: Int[Tensor, "3"], seed: Int[Tensor, ""], dropout: float
 ) -> Bool[Tensor, "..."]:
-    """True where a weight stays, [heads rows columns]."""
+    """Return True where a weight stays, [heads rows columns]."""
     heads, rows, columns = (torch.arange(size, dtype=torch.int32) for size in shape)
     return _stays(
         columns + rows[:, None] * place[1] + heads[:, None, None] * place[2] + place[0], seed, dropout
@@ -74,7 +74,7 @@ def kept(
 
 
 def kept_in_a_row(size: int, seed: Int[Tensor, ""], dropout: float) -> Bool[Tensor, " size"]:
-    """True where a number stays, of so many."""
+    """Return True where a number stays, of so many."""
     return _stays(torch.arange(size, dtype=torch.int32), seed, dropout)
 
 
@@ -85,16 +85,16 @@ def _stays(place: Int[Tensor, "*shape"], seed: Int[Tensor, ""], dropout: float) 
     return ((number ^ ((number >> 16) & 0xFFFF)) & 0xFFFF) >= LEVELS - levels_kept(dropout)
 
 
-def gain(dropout: float) -> float:
-    """What is left is multiplied by, so that its mean stays."""
+def dropout_gain(dropout: float) -> float:
+    """Return what is left is to be multiplied by, so that its mean stays."""
     return LEVELS / levels_kept(dropout)
 
 
 def levels_kept(dropout: float) -> int:
-    """How many of all levels of 16 random bits keep a number: at least one."""
+    """Return how many of all levels of 16 random bits keep a number: at least one."""
     return LEVELS - min(round(dropout * LEVELS), LEVELS - 1)
 
 
 def draw_seed() -> int:
-    """A seed from torch's CPU generator: one draw, so `torch.manual_seed` and checkpointing govern the masks."""
+    """Return a seed from torch's CPU generator: one draw, so `torch.manual_seed` and checkpointing govern the masks."""
     return int(torch.randint(2**62, ()))

@@ -9,61 +9,63 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from loopscope.ops.fusion import _in_one_loop
-
-_scratch: ContextVar[dict[Any, Tensor] | None] = ContextVar("scratch", default=None)
-_made: ContextVar[dict[Any, Any] | None] = ContextVar("made", default=None)
+from loopscope.ops.dispatch import is_on
+from loopscope.ops.fusion import fuse_elementwise as fusing
 
 Made = TypeVar("Made")
 
+_buffers: ContextVar[dict[Any, Tensor] | None] = ContextVar("buffers", default=None)
+_cached: ContextVar[dict[Any, Any] | None] = ContextVar("cached", default=None)
+
 
 @contextmanager
-def step(in_one_loop: bool = False) -> Iterator[None]:
-    """A training step, forward and backward. No weight changes meanwhile, so each is narrowed once; and what operations
-    write and read again before they end is written to the same place every time.
+def step_scope(fuse_elementwise: bool = False) -> Iterator[None]:
+    """Enclose the forward and backward pass of one training step. No weight may change meanwhile.
 
     Args:
-        in_one_loop: whether kernels are compiled.
+        fuse_elementwise: whether element-wise chains are compiled (`ops.fusion`).
     """
-    before = _in_one_loop.set(in_one_loop), _made.set({}), _scratch.set({})
+    before = _cached.set({}), _buffers.set({})
     try:
-        yield
+        with fusing(fuse_elementwise):
+            yield
     finally:
-        _in_one_loop.reset(before[0])
-        _made.reset(before[1])
-        _scratch.reset(before[2])
+        _cached.reset(before[0])
+        _buffers.reset(before[1])
 
 
-def for_a_step(weight: Tensor, use: Any, make: Callable[[], Made]) -> Made:
-    """What is made of a weight: within a step made once for each use, and kept until its end."""
-    made = _made.get()
-    if made is None:
+def cached_in_step(weight: Tensor, use: Any, make: Callable[[], Made]) -> Made:
+    """Return what `make` makes of a weight: within a step made once for each use, and kept until its end."""
+    cached = _cached.get()
+    if cached is None:
         return make()
     key = weight.data_ptr(), weight.shape, weight.stride(), use
-    if key not in made:
-        made[key] = make(), weight  # itself too, so that nothing else comes to lie where it is
-    return made[key][0]
+    if key not in cached:
+        cached[key] = make(), weight  # itself too, so that nothing else comes to lie where it is
+    return cached[key][0]
 
 
-def narrowed(weight: Tensor, kind: torch.dtype) -> Tensor:
-    """A weight in another type, without its history."""
+def cast_weight(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a weight in a matmul's dtype, without its history; cast once a step."""
     weight = weight.detach()
-    if weight.dtype == kind:
+    if weight.dtype == dtype:
         return weight
-    return for_a_step(weight, kind, lambda: weight.to(kind))
+    if not is_on("cast_weight"):
+        return weight.to(dtype)
+    return cached_in_step(weight, dtype, lambda: weight.to(dtype))
 
 
-def scratch(use: str, shape: Sequence[int], kind: torch.dtype) -> Tensor:
-    """Room on a CPU for what an operation needs until it ends, and never gives to anybody else.
+def scratch_buffer(use: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Return room on a CPU for what an operation needs until it ends, and never gives to anybody else.
 
-    Within a step it is the same memory for every use of one name and type. Freed one by one between what is
+    Within a step it is the same memory for every use of one name and dtype. Freed one by one between what is
     kept, such blocks leave holes that blocks of the same size do not fit into again (a C library's aligned blocks
     need a little more than their size), a third of an fp32 step's memory.
     """
-    kept = _scratch.get()
-    if kept is None:
-        return torch.empty(shape, dtype=kind)
-    size, key = math.prod(shape), (use, kind)
-    if key not in kept or kept[key].numel() < size:
-        kept[key] = torch.empty(size, dtype=kind)
-    return kept[key][:size].view(*shape)
+    buffers = _buffers.get()
+    if buffers is None or not is_on("scratch_buffer"):
+        return torch.empty(shape, dtype=dtype)
+    size, key = math.prod(shape), (use, dtype)
+    if key not in buffers or buffers[key].numel() < size:
+        buffers[key] = torch.empty(size, dtype=dtype)
+    return buffers[key][:size].view(*shape)

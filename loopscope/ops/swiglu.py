@@ -1,8 +1,8 @@
 """down(silu(gate x) · up x) as one operation for a CPU, which keeps x and two products.
 
-Autograd would keep silu's product for the last matrix as well, a third more, and what a norm made of the state before
-the first ones. Here both are made again in the backward pass, silu once, and every loop's share of a weight's gradient
-is added to the others in the weight's own width.
+Autograd would keep silu's product for the last matrix as well, a third more. Here silu is made again in the backward
+pass, once, and so is x where a norm made it (`rms_norm.norm_inputs`). Every loop's share of a weight's gradient is
+added to the others in the weight's own dtype.
 """
 
 from typing import Any
@@ -10,112 +10,111 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from loopscope.numerics import product_type, wide
-from loopscope.ops.dispatch import cast_once, recorded
-from loopscope.ops.fusion import Kernel
-from loopscope.ops.matmul import linear, product, turned
-from loopscope.ops.rms_norm import RMSNorm, narrow_normal, rms_norm, scaled_turned, slopes
-from loopscope.ops.shared_weight import Gathered, gathered
-from loopscope.ops.step_scope import narrowed, scratch
+from loopscope.numerics import wide
+from loopscope.ops import reference
+from loopscope.ops.dispatch import cpu_ops_apply
+from loopscope.ops.fusion import Fusable
+from loopscope.ops.linear import Kept, keepable, kept_input
+from loopscope.ops.matmul import matmul_linear, transposed
+from loopscope.ops.rms_norm import norm_inputs, transposed_normal
+from loopscope.ops.shared_weight import SharedWeight, shared_weight
+from loopscope.ops.step_scope import cast_weight, scratch_buffer
 
 
-def gated(
+def swiglu(
     x: Float[Tensor, "*batch dim"],
     gate: Float[Tensor, "width dim"],
     up: Float[Tensor, "width dim"],
     down: Float[Tensor, "dim width"],
-    norm: RMSNorm | None = None,
 ) -> Float[Tensor, "*batch dim"]:
-    """The feed-forward of x, or of what `norm` makes of it. Products are in autocast's type where that is on."""
-    own = [gathered(matrix) for matrix in (gate, up, down)]
-    matrices = (one.matrix for one in own)
-    if norm is None:
-        return _Gated.apply(cast_once(x), *matrices, None, None, x.dtype, own)
-    return _Gated.apply(x, *matrices, norm.weight, norm.epsilon(x), product_type(x), own)
+    """Return down(silu(gate x) · up x), in autocast's dtype where that is on."""
+    shared = [shared_weight(weight) for weight in (gate, up, down)]
+    return _SwiGLU.apply(*keepable(x), *(one.matrix for one in shared), shared)
 
 
-class _Gated(torch.autograd.Function):
+def can_swiglu(x: Float[Tensor, "*batch dim"], *matrices: nn.Module) -> bool:
+    """Return whether `swiglu` may do the work of these matrices, which nobody may have changed or listen to.
+
+    Not of a residual stream that is 16 bits wide itself: a model of such a width sums gradients in it, as PyTorch does.
+    """
+    is_wide = x.dtype in (torch.float32, torch.float64) or norm_inputs(x) is not None
+    return is_wide and cpu_ops_apply("swiglu", x, *matrices)
+
+
+class _SwiGLU(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        gate: Tensor,
-        up: Tensor,
-        down: Tensor,
-        weight: Tensor | None,
-        eps: float | None,
-        kind: torch.dtype,
-        own: list[Gathered],
+        ctx: Any, x: Tensor, kept: Kept, gate: Tensor, up: Tensor, down: Tensor, shared: list[SharedWeight]
     ) -> Tensor:
-        ctx.eps, ctx.kind, ctx.own = eps, kind, own
-        normal, inverse = (x, None) if eps is None else narrow_normal(x, weight, eps, kind)
-        kind = normal.dtype
-        opened, raised = (linear(normal, narrowed(matrix, kind)) for matrix in (gate, up))
-        ctx.save_for_backward(x, gate, up, down, weight, inverse, opened, raised)
-        return linear(silu_product(opened, raised), narrowed(down, kind))
+        ctx.eps, ctx.shared = kept.eps, shared
+        gate_pre, up_out = (matmul_linear(x, cast_weight(matrix, x.dtype)) for matrix in (gate, up))
+        ctx.save_for_backward(*kept.tensors, gate, up, down, gate_pre, up_out)
+        return matmul_linear(silu_mul(gate_pre, up_out), cast_weight(down, x.dtype))
 
     @staticmethod
-    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
-        x, gate, up, down, weight, inverse, opened, raised = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a second derivative is wanted: by autograd's own formulas, recorded
-
-            def formula(x: Tensor, gate: Tensor, up: Tensor, down: Tensor, weight: Tensor | None) -> Tensor:
-                normal = x if ctx.eps is None else rms_norm(x, weight, ctx.eps).to(ctx.kind)
-                kind = normal.dtype
-                inner = F.silu(F.linear(normal, gate.to(kind))) * F.linear(normal, up.to(kind))
-                return F.linear(inner, down.to(kind))
-
-            inputs = x, gate, up, down, weight
-            return *recorded(formula, inputs, ctx.needs_input_grad, above), None, None, None
-        kind, needed = opened.dtype, ctx.needs_input_grad
-        by_x = by_weight = None
-        above, (own_gate, own_up, own_down) = above.flatten(0, -2), ctx.own
-        opened, raised = opened.flatten(0, -2), raised.flatten(0, -2)
-        inner, by_opened, by_raised = silu_slopes(opened, raised, product(above, narrowed(down, kind)))
-        if own_down.wanted():
-            own_down.add(above, inner)
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        *saved, gate, up, down, gate_pre, up_out = ctx.saved_tensors
+        dtype = gate_pre.dtype
+        needs_x, _, *needs_matrix, _ = ctx.needs_input_grad
+        if torch.is_grad_enabled():  # a second derivative is wanted
+            inputs = kept_input(tuple(saved), ctx.eps, dtype), gate, up, down
+            grad_x, *grads = reference.recorded_gradients(
+                reference.swiglu, inputs, (needs_x, *needs_matrix), grad_out
+            )
+            return grad_x, None, *grads, None
+        x, norm_weight, inverse = saved
+        grad_out, (shared_gate, shared_up, shared_down) = grad_out.flatten(0, -2), ctx.shared
+        gate_pre, up_out = gate_pre.flatten(0, -2), up_out.flatten(0, -2)
+        grad_inner = torch.mm(grad_out, cast_weight(down, dtype))
+        inner, grad_gate, grad_up = silu_mul_backward(gate_pre, up_out, grad_inner)
+        if shared_down.wanted():
+            shared_down.add_gradient(grad_out, inner)
         del inner
-        pairs = (own_gate, by_opened), (own_up, by_raised)
-        if wanted := [(one, by_one) for one, by_one in pairs if one.wanted()]:
-            flat = turned(x.flatten(0, -2)) if inverse is None else scaled_turned(x, weight, inverse, kind)
-            for one, by_one in wanted:
-                one.add_turned(flat, by_one)
-        if needed[0] or needed[4]:
-            by_x = product(by_opened, narrowed(gate, kind))
-            by_x = torch.addmm(by_x, by_raised, narrowed(up, kind), out=by_x).view(x.shape)
-        if inverse is not None and by_x is not None:
-            by_x, by_weight = slopes(by_x, x, weight, inverse, (needed[0], needed[4]))
-        return by_x, None, None, None, by_weight, None, None, None
+        pairs = (shared_gate, grad_gate), (shared_up, grad_up)
+        if wanted := [(shared, grad) for shared, grad in pairs if shared.wanted()]:
+            if inverse is None:
+                flat = transposed(x.flatten(0, -2))
+            else:
+                flat = transposed_normal(x, norm_weight, inverse, dtype)
+            for shared, grad in wanted:
+                shared.add_transposed_gradient(flat, grad)
+        grad_x = None
+        if needs_x:
+            grad_x = torch.mm(grad_gate, cast_weight(gate, dtype))
+            grad_x = torch.addmm(grad_x, grad_up, cast_weight(up, dtype), out=grad_x).view(x.shape)
+        return grad_x, *(None,) * 5
 
 
-def _silu_slopes(opened: Tensor, raised: Tensor, by_inner: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The product again, and gradients of both factors' inputs; `by_inner` is used up."""
-    silu = F.silu(opened)
-    inner = silu * raised
-    by_raised = silu.mul_(by_inner)
-    return inner, torch.ops.aten.silu_backward(by_inner.mul_(raised), opened), by_raised
+def _silu_mul(gate_pre: Tensor, up_out: Tensor) -> Tensor:
+    out = scratch_buffer("silu", gate_pre.shape, gate_pre.dtype)
+    return torch.ops.aten.silu.out(gate_pre, out=out).mul_(up_out)
 
 
-def _silu_slopes_formula(opened: Tensor, raised: Tensor, by_inner: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    kind, by_opened = opened.dtype, by_inner
-    opened, raised, by_inner = wide(opened), wide(raised), wide(by_inner)
-    share = torch.sigmoid(opened)
-    silu = opened * share
-    inner, by_raised = (silu * raised).to(kind), (silu * by_inner).to(kind)
-    by_opened.copy_((by_inner * raised * share * (1 + opened - silu)).to(kind))
-    return inner, by_opened, by_raised
+def _silu_mul_formula(gate_pre: Tensor, up_out: Tensor) -> Tensor:
+    return (F.silu(wide(gate_pre)) * wide(up_out)).to(gate_pre.dtype)
 
 
-def _silu_product_formula(opened: Tensor, raised: Tensor) -> Tensor:
-    return (F.silu(wide(opened)) * wide(raised)).to(opened.dtype)
+def _silu_mul_backward(gate_pre: Tensor, up_out: Tensor, grad_inner: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return silu(gate_pre) · up_out again, and gradients by both; `grad_inner` is used up."""
+    silu = F.silu(gate_pre)
+    inner = silu * up_out
+    grad_up = silu.mul_(grad_inner)
+    return inner, torch.ops.aten.silu_backward(grad_inner.mul_(up_out), gate_pre), grad_up
 
 
-def _silu_product(opened: Tensor, raised: Tensor) -> Tensor:
-    out = scratch("product", opened.shape, opened.dtype)
-    return torch.ops.aten.silu.out(opened, out=out).mul_(raised)
+def _silu_mul_backward_formula(
+    gate_pre: Tensor, up_out: Tensor, grad_inner: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    dtype, grad_gate = gate_pre.dtype, grad_inner
+    gate_pre, up_out, grad_inner = wide(gate_pre), wide(up_out), wide(grad_inner)
+    sigmoid = torch.sigmoid(gate_pre)
+    silu = gate_pre * sigmoid
+    inner, grad_up = (silu * up_out).to(dtype), (silu * grad_inner).to(dtype)
+    grad_gate.copy_((grad_inner * up_out * sigmoid * (1 + gate_pre - silu)).to(dtype))
+    return inner, grad_gate, grad_up
 
 
-silu_product = Kernel(_silu_product, _silu_product_formula)
-silu_slopes = Kernel(_silu_slopes, _silu_slopes_formula)
+silu_mul = Fusable(_silu_mul, _silu_mul_formula)
+silu_mul_backward = Fusable(_silu_mul_backward, _silu_mul_backward_formula)

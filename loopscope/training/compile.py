@@ -1,4 +1,4 @@
-"""Layers through torch.compile on CUDA, one graph for all layers and loops; on a CPU `kernels` are compiled instead.
+"""Layers through torch.compile on CUDA, one graph for all layers and loops; on a CPU chains of passes are.
 
 The compiled function takes the layer as an argument, so every layer of one shape shares one graph; the generator that
 runs loops stays outside, so a drawn depth compiles nothing. Only training steps use it: validation, audits and the
@@ -18,8 +18,8 @@ WORTH_COMPILING = 5e14
 """FLOPs of a run from which `auto` compiles on a CPU: a quarter of an hour of two fast cores in bf16."""
 
 
-def in_one_loop(setting: bool | str, device: torch.device, flops: float | None) -> bool:
-    """Whether a run on a CPU has its chains of passes compiled.
+def fuse_elementwise(setting: bool | str, device: torch.device, flops: float | None) -> bool:
+    """Return whether a run on a CPU has its chains of passes compiled.
 
     Args:
         setting: `training.compile`.

@@ -43,6 +43,8 @@ class TrainingConfig(BaseModel):
     compile: bool | Literal["auto"] = "auto"
     """Run training steps through torch.compile: layers on CUDA; on a CPU chains of element-wise passes, which takes a
     C++ compiler and half a minute. auto: on a CPU that has a compiler, in runs of more than a quarter of an hour."""
+    cpu_ops: Literal["auto", "off"] = "auto"
+    """auto: operations of our own (`loopscope.ops`) where a CPU is faster with them. off: plain formulas everywhere."""
     weights: str | None = None
     """Start from the weights of this run or model folder (an exit gate may be new); None: from initialisation."""
     seed: int = Field(0, ge=0)

@@ -21,7 +21,7 @@ from loopscope.objectives.objective import Loss, Objective
 from loopscope.recurrence import AbstractLoopedLM
 from loopscope.results import Failure, LoopMetrics
 from loopscope.training.checkpoint import Progress, load_checkpoint, newest_checkpoint, save_checkpoint
-from loopscope.training.compile import compile_layers, in_one_loop
+from loopscope.training.compile import compile_layers, fuse_elementwise
 from loopscope.training.config import TrainingConfig
 from loopscope.training.finite_watch import FiniteWatch
 from loopscope.training.hardware import resolve_device, resolve_precision
@@ -88,7 +88,7 @@ def train(
     window = data.train.batch(config.seed, 0, 0, 1)[1].numel()
     tokens = steps * config.batch * window
     flops = None if flops_per_token is None else tokens * flops_per_token(model.loops)
-    one_loop = in_one_loop(config.compile, device, flops)
+    fused = fuse_elementwise(config.compile, device, flops)
     progress = Progress(step=0, tokens=0, seconds=0.0)
     if checkpoint := newest_checkpoint(run):
         progress = load_checkpoint(checkpoint, model, optimizer)
@@ -99,7 +99,7 @@ def train(
     display = ProgressDisplay(title, steps, progress.step, quiet)
     monitor = build_monitor(model, objective, config, log, lambda text: display.say(f"{title}: {text}"))
 
-    take_step = TrainingStep(model, objective, optimizer, config, device, precision, one_loop)
+    take_step = TrainingStep(model, objective, optimizer, config, device, precision, fused)
     if device.type == "cpu":
         keep_freed_memory()
     elif config.compile is True:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from loopscope.objectives.depth import unroll_to
 from loopscope.objectives.objective import Loss, Objective
-from loopscope.ops import step_scope
+from loopscope.ops.dispatch import cpu_ops
+from loopscope.ops.step_scope import step_scope
 from loopscope.recurrence import AbstractLoopedLM
 from loopscope.training.config import TrainingConfig
 from loopscope.training.hardware import Precision
@@ -24,7 +25,7 @@ class TrainingStep:
 
     Args:
         precision: what products compute in; weights, losses and norms stay fp32.
-        in_one_loop: whether a CPU's chains of element-wise passes are compiled (`kernels`).
+        fuse_elementwise: whether a CPU's chains of element-wise passes are compiled (`ops.fusion`).
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class TrainingStep:
         config: TrainingConfig,
         device: torch.device,
         precision: Precision,
-        in_one_loop: bool = False,
+        fuse_elementwise: bool = False,
     ) -> None:
         self.model = model
         self.objective = objective
@@ -43,7 +44,7 @@ class TrainingStep:
         self.config = config
         self.device = device
         self.precision = precision
-        self.in_one_loop = in_one_loop
+        self.fuse_elementwise = fuse_elementwise
 
     def __call__(
         self, input_ids: Int[Tensor, "batch seq"], labels: Int[Tensor, "batch seq"], depths: Sequence[int]
@@ -53,7 +54,7 @@ class TrainingStep:
         Args:
             depths: loops to run: one number, or one per sequence.
         """
-        with tf32(self.device), step_scope.step(self.in_one_loop):
+        with tf32(self.device), cpu_ops(self.config.cpu_ops), step_scope(self.fuse_elementwise):
             loss = self._accumulate(input_ids, labels, depths)
         norm = clip_gradients_(self.model, self.config.clip)
         self.optimizer.step()

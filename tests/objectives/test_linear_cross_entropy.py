@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
-from loopscope.objectives import linear_cross_entropy as running_loss
-from loopscope.objectives import token_loss
+from loopscope.objectives import linear_cross_entropy, token_loss
 from loopscope.objectives.config import ObjectiveConfig
-from loopscope.objectives.linear_cross_entropy import RunningCrossEntropy
+from loopscope.objectives.linear_cross_entropy import LinearCrossEntropy
 from loopscope.objectives.objective import Objective, build_objective
 from loopscope.objectives.placements import Dense, Terminal
 from loopscope.objectives.token_loss import IGNORE_INDEX, plain_cross_entropy
@@ -24,7 +23,7 @@ from loopscope.recurrence import unroll
 def running(
     exits: list[torch.Tensor], matrix: torch.Tensor, labels: torch.Tensor, shares: list[float]
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    run = RunningCrossEntropy(matrix, labels)
+    run = LinearCrossEntropy(matrix, labels)
     losses = [run.add(features, share) for features, share in zip(exits, shares, strict=True)]
     return run.finish(), losses
 
@@ -67,14 +66,14 @@ def test_equal_in_value_and_every_gradient(
     exits, matrix, labels = problem(batch, seq, vocab, len(shares))
     results = []
     before, token_loss.CHUNK_ELEMENTS = token_loss.CHUNK_ELEMENTS, elements
-    asked, running_loss.fuses = running_loss.fuses, lambda: fused
+    asked, linear_cross_entropy.fused = linear_cross_entropy.fused, lambda: fused
     try:
         for function in (plainly, running):
             total, losses = function(exits, matrix, labels, shares)
             gradients = torch.autograd.grad(1.7 * total, [*exits, matrix])
             results.append([total.detach(), *[loss.detach() for loss in losses], *gradients])
     finally:
-        token_loss.CHUNK_ELEMENTS, running_loss.fuses = before, asked
+        token_loss.CHUNK_ELEMENTS, linear_cross_entropy.fused = before, asked
     for one, other in zip(*results, strict=True):
         # Gradients are sums over exits and tokens: what cancels leaves the rounding of what it was.
         torch.testing.assert_close(one, other, rtol=1e-5, atol=2e-6 * max(1.0, float(other.abs().max())))
@@ -109,7 +108,7 @@ def test_second_derivatives_of_a_tied_head() -> None:
 @pytest.mark.parametrize("fused", [False, True])
 def test_the_value_is_exact_under_bf16(fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Logits are bf16 products, as autocast makes them; everything behind them is fp32."""
-    monkeypatch.setattr(running_loss, "fuses", lambda: fused)
+    monkeypatch.setattr(linear_cross_entropy, "fused", lambda: fused)
     monkeypatch.setattr(token_loss, "CHUNK_ELEMENTS", 100)
     torch.manual_seed(0)
     exits, matrix, labels = problem(2, 16, 30, 2)
@@ -133,13 +132,13 @@ def test_far_logits_give_the_right_loss_and_no_denormal_number() -> None:
     features = torch.randn(1, 50, 8).requires_grad_()
     matrix = (60 * torch.randn(40, 8)).requires_grad_()
     labels = torch.randint(40, (1, 50))
-    run = RunningCrossEntropy(matrix, labels)
+    run = LinearCrossEntropy(matrix, labels)
     losses = run.add(features, 1.0)
     expected = F.cross_entropy(F.linear(features, matrix)[0], labels[0], reduction="none")
     assert float(expected.detach().max()) > 200
     torch.testing.assert_close(losses[0], expected.detach(), rtol=1e-6, atol=1e-4)
     tiny = torch.finfo(torch.float32).tiny
-    assert run.slope.abs()[run.slope != 0].min() > 1e-27 > tiny
+    assert run.logit_grad.abs()[run.logit_grad != 0].min() > 1e-27 > tiny
     softmax = F.linear(features, matrix).softmax(-1)
     assert ((softmax > 0) & (softmax < tiny)).any()  # the plain way does meet them
 
@@ -148,7 +147,7 @@ def test_far_logits_in_one_loop() -> None:
     """The same where chains are compiled: labels further below the largest than anything is raised to."""
     torch.manual_seed(0)
     logits, targets = 60 * torch.randn(50, 40), torch.randint(40, (50, 1))
-    losses, slopes = running_loss._at_once(logits, targets, torch.empty_like(logits))
+    losses, slopes = linear_cross_entropy._fused_logit_gradients(logits, targets, torch.empty_like(logits))
     expected = F.cross_entropy(logits, targets[:, 0], reduction="none")
     assert float(expected.max()) > 100
     torch.testing.assert_close(losses, expected)
@@ -200,13 +199,13 @@ def test_nothing_as_wide_as_the_vocabulary_is_kept_but_one_gradient() -> None:
     torch.manual_seed(0)
     exits, matrix, labels = problem(4, 16, 100, 4)
     saved: list[torch.Tensor] = []
-    run = RunningCrossEntropy(matrix, labels)
+    run = LinearCrossEntropy(matrix, labels)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
         for features in exits:
             run.add(features, 0.25)
         total = run.finish()
     assert [t.shape for t in saved if 100 in t.shape] == [matrix.shape] * 4  # the matrix itself, four times
-    gathered, buffers = weakref.ref(run.gradient), weakref.ref(run.slope)
+    gathered, buffers = weakref.ref(run.gradient), weakref.ref(run.logit_grad)
     gc.disable()  # nothing may wait for the collector: it would be a gradient of the head, every step
     try:
         del run

@@ -7,9 +7,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from loopscope.model.attention import window_mask
 from loopscope.ops import attention as module
-from loopscope.ops import attention_dropout as dropped_attention
-from loopscope.ops import attention_weights as weighing
-from loopscope.ops.attention import attend, attention_with_dropout
+from loopscope.ops import attention_dropout, attention_weights
+from loopscope.ops.attention import attention, attention_with_dropout
 
 
 def inputs(seq: int = 12, head: int = 8, dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
@@ -25,8 +24,8 @@ def test_dropout_attention_is_the_formula_with_its_own_mask(
     elements: int, rows: int, window: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The mask is read off a value of ones at single places; then value and gradients follow from the formula."""
-    monkeypatch.setattr(dropped_attention, "BYTES", elements * 8)
-    monkeypatch.setattr(weighing, "ROWS", rows)
+    monkeypatch.setattr(attention_dropout, "BYTES", elements * 8)
+    monkeypatch.setattr(attention_weights, "ROWS", rows)
     query, key, value = inputs()
     mask = None if window is None else window_mask(12, window, query.device)
     seen = torch.ones(12, 12, dtype=torch.bool).tril() if mask is None else mask
@@ -60,24 +59,24 @@ def test_training_takes_it_and_evaluation_second_derivatives_and_groups_do_not(
         module, "attention_with_dropout", lambda *rest: (calls.append(rest[3]), real(*rest))[1]
     )
     query, key, value = inputs(dtype=torch.float32)
-    attend(query, key, value, 0.1)
+    attention(query, key, value, 0.1)
     assert calls == [0.1]
-    attend(query, key, value)
-    attend(query, key[:, :2], value[:, :2], 0.1)
+    attention(query, key, value)
+    attention(query, key[:, :2], value[:, :2], 0.1)
     with sdpa_kernel(SDPBackend.MATH):
-        attend(query, key, value, 0.1)
+        attention(query, key, value, 0.1)
     assert calls == [0.1]
     expected = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-    assert torch.equal(attend(query, key, value), expected)
+    assert torch.equal(attention(query, key, value), expected)
 
 
 def test_narrow_heads_in_bf16_are_as_exact_as_fp32() -> None:
     query, key, value = (part.detach().bfloat16().requires_grad_() for part in inputs(seq=32))
     wide = [part.detach().float().requires_grad_() for part in (query, key, value)]
-    expected = attend(*wide)
+    expected = attention(*wide)
     with torch.autocast("cpu", torch.bfloat16):
-        found = attend(query, key, value)
+        found = attention(query, key, value)
     assert torch.equal(found, expected)
     # A model that is 16 bits wide itself gets its own type: nothing casts for the next product.
-    assert torch.equal(attend(query, key, value), expected.bfloat16())
+    assert torch.equal(attention(query, key, value), expected.bfloat16())
     assert torch.autograd.grad(found.sum(), query)[0].dtype == torch.bfloat16

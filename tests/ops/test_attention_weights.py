@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from loopscope.ops import attention as attend
-from loopscope.ops import attention_dropout as dropped_attention
-from loopscope.ops.attention_weights import weigh_, weigh_back_
+from loopscope.ops import attention, attention_dropout
+from loopscope.ops.attention_weights import attention_weights_, attention_weights_backward_
 from loopscope.ops.dropout_masks import kept, place_of, short_seed
 
 SEQ = 37
@@ -57,10 +56,10 @@ def test_both_passes_against_autograd() -> None:
     weights = torch.softmax(0.5 * scores + hidden(), dim=-1) * kept((3, SEQ, SEQ), place, seed, 0.25) / 0.75
     (expected,) = torch.autograd.grad(weights, scores, above)
     forward = scores.detach().clone()
-    weigh_(forward, hidden(), place, seed, 0.25, 0.5)
+    attention_weights_(forward, hidden(), place, seed, 0.25, 0.5)
     torch.testing.assert_close(forward, weights.detach())
     backward, slopes = scores.detach().clone(), above.clone()
-    weigh_back_(backward, slopes, hidden(), place, seed, 0.25, 0.5)
+    attention_weights_backward_(backward, slopes, hidden(), place, seed, 0.25, 0.5)
     torch.testing.assert_close(backward, weights.detach())
     torch.testing.assert_close(slopes, expected)
 
@@ -68,15 +67,15 @@ def test_both_passes_against_autograd() -> None:
 @pytest.mark.parametrize("masked", [False, True])
 def test_attention_is_the_formula_with_its_mask(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a compiled step runs it, but for the compiler; several groups of heads, parts of unequal rows."""
-    monkeypatch.setattr(dropped_attention, "fuses", lambda: True)
-    monkeypatch.setattr(dropped_attention, "BYTES", 3 * SEQ * SEQ * 8)
-    monkeypatch.setattr(attend, "draw_seed", lambda: 2**50 + 17)
+    monkeypatch.setattr(attention_dropout, "fused", lambda: True)
+    monkeypatch.setattr(attention_dropout, "BYTES", 3 * SEQ * SEQ * 8)
+    monkeypatch.setattr(attention, "draw_seed", lambda: 2**50 + 17)
     torch.manual_seed(0)
     query, key, value = (torch.randn(2, 4, SEQ, 8, dtype=torch.float64).requires_grad_() for _ in range(3))
     seen = torch.ones(SEQ, SEQ, dtype=torch.bool).tril()
     if masked:
         seen &= ~torch.ones(SEQ, SEQ, dtype=torch.bool).tril(-5)
-    found = attend.attention_with_dropout(query, key, value, 0.25, seen if masked else None)
+    found = attention.attention_with_dropout(query, key, value, 0.25, seen if masked else None)
     stays = kept((8, SEQ, SEQ), place_of(0, 0, SEQ), short_seed(2**50 + 17), 0.25).view(2, 4, SEQ, SEQ)
     scores = (query @ key.transpose(-1, -2) / 8**0.5).masked_fill(~seen, -math.inf)
     expected = (scores.softmax(dim=-1) * stays / 0.75) @ value

@@ -7,21 +7,21 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from loopscope.ops import dropout as dropouts
-from loopscope.ops.dropout import Dropout, join
-from loopscope.ops.dropout_masks import Masks, draw_seed, gain, keep_
+from loopscope.ops.dropout import Dropout, dropout_add_at
+from loopscope.ops.dropout_masks import DropoutMasks, draw_seed, dropout_gain, keep_
 
 
 @pytest.mark.parametrize("dropout", [1e-3, 0.1, 0.5, 0.9])
 def test_a_mask_drops_the_share_it_should_and_follows_the_seed(dropout: float) -> None:
     """At 0.5 and beyond the threshold is on the other side of 16 bits' zero."""
     ones = torch.ones(8, 4, 64, 64)
-    first, again, other = (keep_(ones.clone(), Masks(dropout, seed).draw(ones)) for seed in (3, 3, 4))
+    first, again, other = (keep_(ones.clone(), DropoutMasks(dropout, seed).draw(ones)) for seed in (3, 3, 4))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     deviation = (dropout * (1 - dropout) / ones.numel()) ** 0.5
     assert abs(float((first == 0).double().mean()) - dropout) < 4 * deviation + 0.5 / 65536
     assert set(first.unique().tolist()) == {0.0, 1.0}
-    assert gain(dropout) == pytest.approx(1 / (1 - dropout), rel=1e-4)
+    assert dropout_gain(dropout) == pytest.approx(1 / (1 - dropout), rel=1e-4)
     rows = torch.cat([first.view(4, -1), other.view(4, -1)])
     assert float(torch.corrcoef(rows).fill_diagonal_(0).abs().max()) < 0.15
 
@@ -29,8 +29,8 @@ def test_a_mask_drops_the_share_it_should_and_follows_the_seed(dropout: float) -
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
 def test_masks_do_not_depend_on_the_width(dtype: torch.dtype) -> None:
     like = torch.full((5, 7), float("nan"), dtype=dtype)
-    kept = keep_(like, Masks(0.3, 1).draw(like)).isnan()
-    assert torch.equal(kept, keep_(torch.ones(5, 7), Masks(0.3, 1).draw(torch.ones(5, 7))) == 1)
+    kept = keep_(like, DropoutMasks(0.3, 1).draw(like)).isnan()
+    assert torch.equal(kept, keep_(torch.ones(5, 7), DropoutMasks(0.3, 1).draw(torch.ones(5, 7))) == 1)
     assert 0 < kept.sum() < 35  # a dropped NaN is 0
 
 
@@ -43,7 +43,7 @@ def test_it_is_a_product_with_its_mask_to_any_derivative() -> None:
         return layer(x)
 
     mask = seeded(torch.ones_like(x))
-    assert mask.unique().tolist() == [0.0, gain(0.25)]
+    assert mask.unique().tolist() == [0.0, dropout_gain(0.25)]
     torch.testing.assert_close(seeded(x), x * mask)
     assert torch.autograd.gradcheck(seeded, (x,))
     assert torch.autograd.gradgradcheck(seeded, (x,))
@@ -79,23 +79,23 @@ def test_no_mask_is_kept() -> None:
     assert saved == []
 
 
-@pytest.mark.parametrize("by_place", [False, True])
+@pytest.mark.parametrize("hashed", [False, True])
 @pytest.mark.parametrize("share", [0.0, 0.25])
 def test_joined_is_the_sum_with_what_dropout_left(
-    share: float, by_place: bool, monkeypatch: pytest.MonkeyPatch
+    share: float, hashed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To the second derivative, with either kind of mask; as compiled steps run it, but for the compiler."""
-    monkeypatch.setattr(dropouts, "fuses", lambda: by_place)
+    monkeypatch.setattr(dropouts, "fused", lambda: hashed)
     hidden, added = (torch.randn(2, 50, 8, dtype=torch.float64).requires_grad_() for _ in range(2))
 
     def seeded(hidden: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(4)
-        return join(hidden, added, share)
+        return dropout_add_at(hidden, added, share)
 
     mask = seeded(torch.zeros_like(hidden), torch.ones_like(added))
     deviation = (share * (1 - share) / mask.numel()) ** 0.5
     assert abs(float((mask == 0).double().mean()) - share) <= 4 * deviation
-    assert set(mask.unique().tolist()) <= {0.0, gain(share)}
+    assert set(mask.unique().tolist()) <= {0.0, dropout_gain(share)}
     torch.testing.assert_close(seeded(hidden, added), hidden + added * mask)
     few = hidden[:1, :2], added[:1, :2]
     assert torch.autograd.gradcheck(seeded, few)
@@ -103,12 +103,12 @@ def test_joined_is_the_sum_with_what_dropout_left(
 
 
 def test_what_is_added_may_be_narrower_than_the_residual() -> None:
-    """Its sum and gain are the residual's width, its gradient is its own."""
+    """Its sum and dropout_gain are the residual's width, its gradient is its own."""
     hidden, added = torch.randn(2, 5, 8).requires_grad_(), torch.randn(2, 5, 8).bfloat16().requires_grad_()
     torch.manual_seed(5)
-    found = join(hidden, added, 0.25)
+    found = dropout_add_at(hidden, added, 0.25)
     torch.manual_seed(5)
-    mask = join(torch.zeros(2, 5, 8), torch.ones(2, 5, 8), 0.25)
+    mask = dropout_add_at(torch.zeros(2, 5, 8), torch.ones(2, 5, 8), 0.25)
     assert found.dtype == torch.float32
     assert torch.equal(found, hidden + added.float() * mask)
     upstream = torch.randn(2, 5, 8)

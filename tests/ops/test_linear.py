@@ -7,14 +7,14 @@ from torch import Tensor, nn
 
 from loopscope.model.config import ModelConfig
 from loopscope.model.layer import Layer
-from loopscope.ops.linear import gathered_linear, normed_linear
+from loopscope.ops.linear import shared_linear
 from loopscope.ops.rms_norm import RMSNorm
-from loopscope.ops.swiglu import gated
+from loopscope.ops.swiglu import swiglu
 
 
 def parts(dtype: torch.dtype = torch.float64) -> tuple[Tensor, RMSNorm, list[Tensor]]:
     torch.manual_seed(0)
-    norm = RMSNorm(4, eps=1e-3).to(dtype)
+    norm = RMSNorm(4, eps=1e-3, for_matmul=True).to(dtype)
     norm.weight.data.normal_()
     matrices = [torch.randn(shape, dtype=dtype).requires_grad_() for shape in ((6, 4), (6, 4), (4, 6))]
     return torch.randn(2, 3, 4, dtype=dtype).requires_grad_(), norm, matrices
@@ -27,14 +27,14 @@ def operations(norm: RMSNorm) -> dict[str, tuple[object, object]]:
 
     return {
         "linear": (
-            lambda x, *matrices: normed_linear(x, norm, matrices[0]),
+            lambda x, *matrices: shared_linear(norm(x), matrices[0]),
             lambda x, *matrices: F.linear(norm(x), matrices[0]),
         ),
-        "gated": (lambda x, *matrices: gated(x, *matrices, norm), mixed),
+        "swiglu": (lambda x, *matrices: swiglu(norm(x), *matrices), mixed),
     }
 
 
-@pytest.mark.parametrize("name", ["linear", "gated"])
+@pytest.mark.parametrize("name", ["linear", "swiglu"])
 def test_values_and_derivatives_of_both_orders(name: str) -> None:
     x, norm, matrices = parts()
     found, expected = operations(norm)[name]
@@ -52,7 +52,7 @@ def test_values_and_derivatives_of_both_orders(name: str) -> None:
         torch.testing.assert_close(one, other)
 
 
-@pytest.mark.parametrize("name", ["linear", "gated"])
+@pytest.mark.parametrize("name", ["linear", "swiglu"])
 def test_the_normalised_state_is_not_kept(name: str) -> None:
     x, norm, matrices = parts(torch.float32)
     saved: list[Tensor] = []
@@ -60,7 +60,7 @@ def test_the_normalised_state_is_not_kept(name: str) -> None:
     with hooks, torch.autocast("cpu", torch.bfloat16):
         found = operations(norm)[name][0](x, *matrices)  # type: ignore[operator]
     assert found.dtype == torch.bfloat16
-    assert [one.data_ptr() for one in saved if one.shape == x.shape] == [x.data_ptr()]
+    assert {one.data_ptr() for one in saved if one.shape == x.shape} == {x.data_ptr()}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -69,7 +69,7 @@ def test_a_matrix_by_itself_is_the_matrix(precision: str) -> None:
     torch.manual_seed(0)
     x, matrix = torch.randn(2, 7, 12).requires_grad_(), torch.randn(12, 12).requires_grad_()
     results = []
-    for way in (gathered_linear, F.linear):
+    for way in (shared_linear, F.linear):
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             out = way(torch.tanh(way(x, matrix)), matrix)
         first = torch.autograd.grad(out.float().square().sum(), [x, matrix], create_graph=True)

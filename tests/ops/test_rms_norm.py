@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from loopscope.ops.rms_norm import RMSNorm
+from loopscope.ops.dispatch import without_op
+from loopscope.ops.linear import shared_linear
+from loopscope.ops.rms_norm import RMSNorm, norm_inputs
 
 
 @pytest.mark.parametrize("affine", [True, False])
@@ -65,3 +67,53 @@ def test_only_the_input_and_one_number_a_token_are_kept() -> None:
         norm(x)
     new = [t.numel() for t in kept if t.data_ptr() not in (x.data_ptr(), norm.weight.data_ptr())]
     assert new == [10]
+
+
+def test_a_norm_for_matmuls_says_what_it_was_given_until_that_or_its_result_changes() -> None:
+    norm = RMSNorm(4, for_matmul=True)
+    x = torch.randn(2, 3, 4)
+    inputs = norm_inputs(norm(x))
+    assert inputs is not None
+    assert inputs.x is x
+    assert inputs.weight is norm.weight
+    torch.testing.assert_close(
+        inputs.inverse, x.square().mean(-1, keepdim=True).add(norm.eps or 1.2e-7).rsqrt()
+    )
+    for change in (lambda normal: normal.detach().add_(1), lambda _: x.add_(1)):
+        normal = norm(x)
+        assert norm_inputs(normal) is not None
+        change(normal)
+        assert norm_inputs(normal) is None
+    assert norm_inputs(norm(x) + 0) is None
+    assert norm_inputs(RMSNorm(4)(x)) is None
+    with torch.no_grad():
+        assert norm_inputs(norm(x)) is None
+    with without_op("rms_norm_linear"):
+        assert norm_inputs(norm(x)) is None
+    norm.register_forward_hook(lambda *_: None)
+    assert norm_inputs(norm(x)) is None
+
+
+@pytest.mark.parametrize("changed", ["state", "result"])
+def test_a_change_after_the_norm_is_in_the_gradient(changed: str) -> None:
+    """Of the state: the result is what it was. Of the result: the matmul's gradient is of the changed one."""
+    torch.manual_seed(0)
+    norm, matrix = RMSNorm(4, for_matmul=True), torch.randn(5, 4).requires_grad_()
+    x = torch.randn(2, 3, 4)
+    normal = norm(x)
+    expected = normal.detach().clone()
+    if changed == "state":
+        x.add_(1)
+    else:
+        normal.detach().mul_(2)
+        expected = 2 * expected
+    found = torch.autograd.grad(shared_linear(normal, matrix).sum(), matrix)
+    torch.testing.assert_close(found[0], expected.flatten(0, 1).sum(0).expand(5, 4))
+
+
+def test_under_autocast_only_a_norm_for_matmuls_is_narrow() -> None:
+    x = torch.randn(2, 3, 4)
+    wide, narrow = RMSNorm(4), RMSNorm(4, for_matmul=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert wide(x).dtype == torch.float32
+        assert torch.equal(narrow(x), wide(x).bfloat16())

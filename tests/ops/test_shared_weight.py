@@ -1,4 +1,4 @@
-"""A shared matrix's gradient, gathered over its uses, beside autograd's own sum."""
+"""A shared matrix's gradient, shared_weight over its uses, beside autograd's own sum."""
 
 from contextlib import nullcontext
 from typing import Any
@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from loopscope.ops import matmul, step_scope
-from loopscope.ops.linear import gathered_linear
+from loopscope.ops import matmul
+from loopscope.ops.linear import shared_linear
 from loopscope.ops.rms_norm import RMSNorm
-from loopscope.ops.shared_weight import gathered
-from loopscope.ops.swiglu import gated
+from loopscope.ops.shared_weight import shared_weight
+from loopscope.ops.step_scope import step_scope
+from loopscope.ops.swiglu import swiglu
 
 USES = 3
 
@@ -24,7 +25,7 @@ def weights() -> list[nn.Parameter]:
 
 def ours(x: Tensor, weights: list[nn.Parameter]) -> Tensor:
     for _ in range(USES):
-        x = x + gated(x, *weights, RMSNorm(8))
+        x = x + swiglu(RMSNorm(8, for_matmul=True)(x), *weights)
     return x
 
 
@@ -45,7 +46,7 @@ def agree(found: Any, expected: Any) -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("scope", [nullcontext, step_scope.step])
+@pytest.mark.parametrize("scope", [nullcontext, step_scope])
 def test_it_is_the_sum_over_uses(weights: list[nn.Parameter], scope: Any) -> None:
     x = states()
     with scope():
@@ -56,31 +57,30 @@ def test_it_is_the_sum_over_uses(weights: list[nn.Parameter], scope: Any) -> Non
 def test_a_pass_that_wants_no_weight_leaves_nothing_for_the_next(weights: list[nn.Parameter]) -> None:
     x = states()
     expected = torch.autograd.grad(plain(x, weights).square().sum(), weights)
-    with step_scope.step():
+    with step_scope():
         total = ours(x, weights).square().sum()
         torch.autograd.grad(total, [x], retain_graph=True)
-        assert not any(gathered(weight)._sums for weight in weights)
+        assert not any(shared_weight(weight)._sums for weight in weights)
         agree(torch.autograd.grad(total, weights, retain_graph=True), expected)
         agree(torch.autograd.grad(total, weights), expected)
 
 
 def test_tensors_that_share_their_numbers_have_gradients_of_their_own(weights: list[nn.Parameter]) -> None:
     other, x = [nn.Parameter(weight.data) for weight in weights], states()
-    with step_scope.step():
-        total = gated(x, *weights).square().sum() + 3 * gated(x, *other).square().sum()
+    with step_scope():
+        total = swiglu(x, *weights).square().sum() + 3 * swiglu(x, *other).square().sum()
         found = torch.autograd.grad(total, [*weights, *other])
     agree([3 * one for one in found[:3]], found[3:])
 
 
 def test_uses_that_no_loss_reaches_are_not_waited_for(weights: list[nn.Parameter]) -> None:
     x = states()
-    with step_scope.step():
-        first = x + gated(x, *weights, RMSNorm(8))
-        gated(first, *weights, RMSNorm(8))  # of which nothing comes
+    with step_scope():
+        first = x + swiglu(RMSNorm(8, for_matmul=True)(x), *weights)
+        swiglu(RMSNorm(8, for_matmul=True)(first), *weights)  # of which nothing comes
         found = torch.autograd.grad(first.square().sum(), weights)
-    once = (
-        x + (nn.functional.silu(RMSNorm(8)(x) @ weights[0].T) * (RMSNorm(8)(x) @ weights[1].T)) @ weights[2].T
-    )
+    normal = RMSNorm(8)(x)
+    once = x + (nn.functional.silu(normal @ weights[0].T) * (normal @ weights[1].T)) @ weights[2].T
     agree(found, torch.autograd.grad(once.square().sum(), weights))
 
 
@@ -88,7 +88,7 @@ def test_a_hook_on_a_weight_sees_the_whole_gradient_once(weights: list[nn.Parame
     x, seen = states(), []
     expected = torch.autograd.grad(plain(x, weights).square().sum(), weights[:1])
     weights[0].register_hook(lambda grad: seen.append(grad.clone()))
-    with step_scope.step():
+    with step_scope():
         ours(x, weights).square().sum().backward()
     assert len(seen) == 1
     agree(seen, expected)
@@ -100,7 +100,7 @@ def test_second_derivatives_reach_the_weights(weights: list[nn.Parameter]) -> No
         (slope,) = torch.autograd.grad(way(x, weights).square().sum(), [x], create_graph=True)
         return slope.square().mean()
 
-    with step_scope.step():
+    with step_scope():
         found = torch.autograd.grad(penalty(ours), weights)
     agree(found, torch.autograd.grad(penalty(plain), weights))
 
@@ -109,12 +109,12 @@ def test_loops_share_one_narrow_gradient_in_the_weights_own_width(weights: list[
     """In bf16 the sum is fp32's: of many small shares beside a large one, none is lost."""
     gate, up, down = weights
     large, small = torch.randn(1, 4, 8), 0.3 * torch.randn(1, 4, 8)
-    with torch.autocast("cpu", torch.bfloat16), step_scope.step():
-        parts = [gated(large, gate, up, down).float().sum() * 8]
-        parts += [gated(small, gate, up, down).float().sum() for _ in range(64)]
+    with torch.autocast("cpu", torch.bfloat16), step_scope():
+        parts = [swiglu(large, gate, up, down).float().sum() * 8]
+        parts += [swiglu(small, gate, up, down).float().sum() for _ in range(64)]
         (found,) = torch.autograd.grad(torch.stack(parts).sum(), [down])
         one, other = (
-            torch.autograd.grad(gated(x, gate, up, down).float().sum(), [down])[0] for x in (large, small)
+            torch.autograd.grad(swiglu(x, gate, up, down).float().sum(), [down])[0] for x in (large, small)
         )
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, 8 * one + 64 * other, rtol=1e-4, atol=1e-6)
@@ -125,8 +125,8 @@ def test_operations_of_two_kinds_may_share_a_matrix(weights: list[nn.Parameter],
     """One gathers it turned, the other straight."""
     gate, up, down = weights
     wide = torch.randn(6, 8)
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"), step_scope.step():
-        total = gated(wide, gate, up, down).sum() + gathered_linear(gathered_linear(wide, gate), down).sum()
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"), step_scope():
+        total = swiglu(wide, gate, up, down).sum() + shared_linear(shared_linear(wide, gate), down).sum()
         found = torch.autograd.grad(total, weights)
     inner = nn.functional.silu(wide @ gate.T) * (wide @ up.T) + wide @ gate.T
     expected = torch.autograd.grad((inner @ down.T).sum(), weights)
@@ -135,26 +135,11 @@ def test_operations_of_two_kinds_may_share_a_matrix(weights: list[nn.Parameter],
         torch.testing.assert_close(one, other, rtol=rtol, atol=rtol * float(other.abs().max()))
 
 
-def test_narrow_products_by_rows_are_the_product() -> None:
-    """Where one of several threads would get all of it."""
-    left, right = torch.randn(700, 64).bfloat16(), torch.randn(64, 400).bfloat16()
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        found = matmul.product(left, right)
-        torch.testing.assert_close(found, torch.mm(left, right), rtol=1e-2, atol=1e-2)
-        out = torch.empty_like(found)
-        assert matmul.product(left, right, out=out) is out
-        torch.testing.assert_close(out, found)
-    finally:
-        torch.set_num_threads(before)
-
-
 def test_shares_are_added_on_any_device() -> None:
     """A CPU's room and factors stay out of it: the loss adds its head's gradient here wherever it is."""
     total = torch.ones(3, 4)
-    matmul.add_(total, torch.full((3, 4), 2.0).bfloat16(), 0.25)
+    matmul.accumulate_(total, torch.full((3, 4), 2.0).bfloat16(), 0.25)
     assert torch.equal(total, torch.full((3, 4), 1.5))
     elsewhere = torch.ones(3, 4, device="meta")
-    matmul.add_(elsewhere, torch.ones(3, 4, device="meta", dtype=torch.bfloat16), 0.25)
+    matmul.accumulate_(elsewhere, torch.ones(3, 4, device="meta", dtype=torch.bfloat16), 0.25)
     assert elsewhere.is_meta

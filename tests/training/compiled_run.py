@@ -6,11 +6,11 @@ import sys
 import torch
 from torch._dynamo.utils import counters
 
-from loopscope.objectives import linear_cross_entropy as running_loss
+from loopscope.objectives import linear_cross_entropy
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.objective import build_objective
-from loopscope.ops import attention_dropout as dropped_attention
-from loopscope.ops import dropout, step_scope
+from loopscope.ops import attention_dropout, dropout
+from loopscope.ops.step_scope import step_scope
 from loopscope.recurrence import unroll
 from loopscope.training.compile import compile_layers
 from loopscope.training.hardware import Precision
@@ -47,12 +47,12 @@ def with_dropout(precision: Precision) -> float:
     """How far gradients of compiled kernels are from those of the formulas uncompiled, as a share of their norms."""
     model = fresh(dropout=0.2)
     objective = build_objective(ObjectiveConfig(placement="dense"))
-    for module in (dropped_attention, dropout, running_loss):
-        module.fuses = lambda: True  # both with masks by place, and the loss's own formula
+    for module in (attention_dropout, dropout, linear_cross_entropy):
+        module.fused = lambda: True  # both with masks by place, and the loss's own formula
     found = []
-    for in_one_loop in (True, False):
+    for fuse_elementwise in (True, False):
         torch.manual_seed(3)
-        with step_scope.step(in_one_loop):
+        with step_scope(fuse_elementwise):
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
                 loss = objective(unroll(model, batch(0)[0]), batch(0)[1]).total
             found.append(torch.autograd.grad(loss, list(model.parameters())))

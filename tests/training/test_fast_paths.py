@@ -12,13 +12,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks.baseline import PlainLooped, plain_loss, plain_optimizer
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
+from loopscope.model.reference import PlainLooped, plain_loss, plain_optimizer
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.objective import Objective, build_objective
 from loopscope.objectives.token_loss import chunked_cross_entropy
-from loopscope.ops import step_scope
+from loopscope.ops.step_scope import cast_weight, step_scope
 from loopscope.training.config import TrainingConfig
 from loopscope.training.optim import build_optimizer
 from loopscope.training.step import TrainingStep
@@ -49,7 +49,7 @@ def reference(precision: str, dense: bool = True) -> list[float]:
     """The baseline's model, loss and optimizer."""
     config = settings()
     model = PlainLooped(fresh())
-    optimizer = plain_optimizer(model, config)
+    optimizer = plain_optimizer(model, config.learning_rate, config.betas, config.weight_decay)
     losses = []
     for step in range(STEPS):
         ids, labels = batch(step)
@@ -211,7 +211,7 @@ def test_what_operations_share_within_a_step_mixes_nothing_up(precision: str) ->
     model = fresh(dropout=0.2)
     objective = build_objective(ObjectiveConfig(placement="dense"))
     found = []
-    for scope in (nullcontext(), step_scope.step()):
+    for scope in (nullcontext(), step_scope()):
         torch.manual_seed(5)
         with scope:
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
@@ -225,11 +225,11 @@ def test_weights_are_narrowed_anew_in_every_step() -> None:
     weight = torch.zeros(2, 2)
     for value in (1.0, 2.0):
         weight.data.fill_(value)
-        with step_scope.step():
-            narrow = step_scope.narrowed(weight, torch.bfloat16)
-            assert step_scope.narrowed(weight, torch.bfloat16) is narrow
+        with step_scope():
+            narrow = cast_weight(weight, torch.bfloat16)
+            assert cast_weight(weight, torch.bfloat16) is narrow
             assert float(narrow[0, 0]) == value
-    assert step_scope.narrowed(weight, torch.bfloat16) is not step_scope.narrowed(weight, torch.bfloat16)
+    assert cast_weight(weight, torch.bfloat16) is not cast_weight(weight, torch.bfloat16)
 
 
 def test_freed_memory_is_kept_where_the_c_library_can() -> None:
