@@ -137,12 +137,12 @@ def _exits(
 
 def _rules(names: str, subject: "Subject", held: "HeldOut", device: "torch.device") -> "list[AbstractRule]":
     """Those named, or all that the model can run; fixed depth is in every table anyway."""
-    from loopscope.evaluation.exits.rules import RULES, AbstractExitRule, build_rule
+    from loopscope.evaluation.exits.rules import AbstractExitRule, build_rule, rule_names
 
     if names != "all":
         return [build_rule(name) for name in _names(names)]
     able = []
-    for name in RULES:
+    for name in rule_names():
         rule = build_rule(name)
         if name == "fixed":
             continue

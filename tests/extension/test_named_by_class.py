@@ -1,6 +1,5 @@
 """docs/extending.md as a reader follows it: its files in a folder, its commands there, by the real command line."""
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
 import loopscope
+from loopscope import cli
 from loopscope.config.recipes import is_condition, recipe
 from loopscope.model import LoopedTransformer, ModelConfig
 from loopscope.plan.catalogue import catalogue
@@ -106,11 +106,14 @@ def test_audit_evaluate_generate_and_report(folder: Path) -> None:
     assert rule in page
 
 
-@pytest.mark.slow
-def test_the_environment_vouches_too(folder: Path) -> None:
-    done = run(folder, ["audit", "runs/mine", "--json"], env={"LOOPSCOPE_IMPORT": "myloops"})
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["report"]["verdict"] == "damped"
+def test_modules_are_named_before_any_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOOPSCOPE_IMPORT", "one,two.three")
+    words = ["--import", "four", "audit", "x", "--import", "five,six", "--json"]
+    assert cli._modules(words) == (
+        ["one", "two.three", "four", "five", "six"],
+        ["audit", "x", "--json"],
+    )
+    assert cli._modules(["audit", "--import"]) == (["one", "two.three"], ["audit", "--import"])
 
 
 def mine(**changes: Any) -> ModelConfig:
