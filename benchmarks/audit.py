@@ -20,13 +20,12 @@ import torch
 
 import loopscope
 from benchmarks.environment import environment, finish, table
-from loopscope.audit.expansion import expansion
+from loopscope import unroll
+from loopscope.audit import measure_expansion
 from loopscope.config.recipes import recipe
-from loopscope.model.looped import LoopedTransformer
-from loopscope.objectives.objective import build_objective
-from loopscope.recurrence import unroll
-from loopscope.training.hardware import resolve_precision
-from loopscope.training.optim import build_optimizer
+from loopscope.model import LoopedTransformer
+from loopscope.objectives import build_objective
+from loopscope.training import build_optimizer, resolve_precision
 
 STEPS = 2
 """Training steps timed in every pair, each way."""
@@ -124,7 +123,7 @@ def _setup(size: str, batch: int):  # type: ignore[no-untyped-def]
 
 def _peak(size: str, batch: int, depth: int) -> float:
     model, ids, _, _ = _setup(size, batch)
-    expansion(model.eval(), ids, depth)
+    measure_expansion(model.eval(), ids, depth)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # kB on Linux
 
 

@@ -25,14 +25,11 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 
 from benchmarks.environment import environment, finish, table
-from loopscope.data.config import DataConfig
-from loopscope.data.corpora import build_corpus, capped
-from loopscope.data.prepare import prepare
-from loopscope.data.tokenfile import open_tokens, write_tokens
+from loopscope.data import DataConfig, Windows, build_corpus, open_tokens, prepare, write_tokens
+from loopscope.data.corpora import cap_bytes
 from loopscope.data.tokenizers import WordTokenizer
-from loopscope.data.tokenizers.word import UNKNOWN
-from loopscope.data.windows import Windows
-from loopscope.training.prefetch import Prefetcher
+from loopscope.data.tokenizers.word import UNKNOWN_ID
+from loopscope.training import Prefetcher
 
 MEGA = 1e6
 
@@ -55,7 +52,7 @@ def main() -> None:
         max_validation_bytes=300_000,
         tokenizer={"kind": "word", "vocabulary": options.vocabulary},  # type: ignore[arg-type]
     )
-    pieces = list(capped(build_corpus(data).train(), data.max_bytes))
+    pieces = list(cap_bytes(build_corpus(data).train(), data.max_bytes))
     size = sum(len(piece.encode("utf-8", errors="replace")) for piece in pieces)
     tokenizer = WordTokenizer.train(pieces, options.vocabulary)
     parts = list(tokenizer.parts(pieces))
@@ -78,7 +75,7 @@ def main() -> None:
 
         def plain() -> None:
             for part in parts:
-                np.array([ids.get(word, UNKNOWN) for word in find(part)], dtype=np.uint32)
+                np.array([ids.get(word, UNKNOWN_ID) for word in find(part)], dtype=np.uint32)
 
         ways = {
             "encode": lambda: [tokenizer.encode(part) for part in parts],

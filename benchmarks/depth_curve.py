@@ -20,10 +20,10 @@ from torch import Tensor
 
 from benchmarks.environment import MEBI, elsewhere, environment, finish, table
 from benchmarks.steps import peak_of
+from loopscope import unroll
 from loopscope.config.recipes import recipe
-from loopscope.evaluation.depth.curve import depth_curves
-from loopscope.model.looped import LoopedTransformer
-from loopscope.recurrence import unroll
+from loopscope.evaluation import depth_curves
+from loopscope.model import LoopedTransformer
 
 Curve = Callable[[], list[float]]
 """Runs once; the loss at every depth."""

@@ -17,13 +17,10 @@ import torch
 
 from benchmarks.environment import environment, finish, table
 from loopscope.config.recipes import recipe
-from loopscope.evaluation.exits.curves import Sweep, exits_at
-from loopscope.evaluation.exits.record import record_exits
-from loopscope.evaluation.exits.rules import build_rule
-from loopscope.evaluation.exits.rules.base import AbstractExitRule
-from loopscope.evaluation.exits.speed import measure_speed
-from loopscope.model.looped import LoopedTransformer
-from loopscope.plan.parameters import forward_flops
+from loopscope.evaluation import AbstractExitRule, build_rule, measure_speed, record_exits
+from loopscope.evaluation.exits import Sweep, exits_at
+from loopscope.model import LoopedTransformer
+from loopscope.plan import forward_flops
 
 RULES = ("logit-margin", "shortlist-margin", "direction-step")
 """Whole logits, a few of them, none."""

@@ -22,18 +22,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from benchmarks.environment import environment, table
+from loopscope import load
 from loopscope.config.families import FAMILIES
 from loopscope.config.recipes import recipe
-from loopscope.data.prepare import prepare
-from loopscope.interop.load import load
+from loopscope.data import prepare
 from loopscope.jobs.audit import audit_subject, keep_audit
 from loopscope.jobs.opened import open_subject
 from loopscope.jobs.study import run_folder, run_study
 from loopscope.jobs.train import windows
-from loopscope.plan.parameters import cost
+from loopscope.plan import cost
 from loopscope.results import LoopMetrics, RunResult, audit_values, to_json
-from loopscope.training.hardware import resolve_precision
-from loopscope.training.validation import validate
+from loopscope.training import resolve_precision, validate
 
 LOSSES = ("dense/rmsnorm", "dense/raw")
 

@@ -23,18 +23,22 @@ import torch
 from torch import Tensor
 
 from benchmarks.environment import environment, finish, table
+from loopscope import AbstractLoopedLM
 from loopscope.config.recipes import recipe
-from loopscope.evaluation.exits.rules import AbstractExitRule, build_rule
-from loopscope.generation.decode import generate, make_steps
-from loopscope.generation.forced import Forced, force
-from loopscope.generation.missing import STRATEGIES
-from loopscope.generation.settings import Settings
-from loopscope.generation.stopping import Stopping
+from loopscope.evaluation import AbstractExitRule, build_rule
+from loopscope.generation import (
+    STRATEGIES,
+    ForcedReading,
+    Settings,
+    Stopping,
+    force,
+    generate_tokens,
+    make_steps,
+)
 from loopscope.jobs.generate import exit_rule
 from loopscope.jobs.opened import open_subject
 from loopscope.jobs.text import HeldOut, held_out
 from loopscope.jobs.train import execute
-from loopscope.recurrence import AbstractLoopedLM
 
 
 def main() -> None:
@@ -99,7 +103,7 @@ def _against_anew(model: AbstractLoopedLM, held: HeldOut, prompt: int, options: 
     ids = held.input_ids[:1, :prompt]
     cached = Settings(Stopping(options.new_tokens))
     anew = replace(cached, cache=False)
-    exact = generate(model, ids, cached) == generate(model, ids, anew)
+    exact = generate_tokens(model, ids, cached) == generate_tokens(model, ids, anew)
     times = [(_timed(model, ids, cached), _timed(model, ids, anew)) for _ in range(options.pairs)]
     ratio = statistics.median(slow / fast for fast, slow in times)
     fast, slow = (statistics.median(side) for side in zip(*times, strict=True))
@@ -125,7 +129,7 @@ def _exits(model: AbstractLoopedLM, held: HeldOut, options: Any) -> list[dict[st
     chosen_on, told_on = held.part(0, half), held.part(half, len(held))
     plain = Settings(Stopping(options.new_tokens))
 
-    def read(part: HeldOut, settings: Settings) -> Forced:
+    def read(part: HeldOut, settings: Settings) -> ForcedReading:
         return force(model, part.input_ids, part.labels, settings, prompt)
 
     rows_of_text = told_on.input_ids[: options.batch, :prompt]
@@ -156,7 +160,7 @@ def _exits(model: AbstractLoopedLM, held: HeldOut, options: Any) -> list[dict[st
                 for _ in range(options.pairs)
             ]
             faster = statistics.median(whole / early for whole, early in pairs)
-            free = generate(model, rows_of_text, settings)
+            free = generate_tokens(model, rows_of_text, settings)
             rows.append(
                 [
                     name,
@@ -197,7 +201,9 @@ def _exits(model: AbstractLoopedLM, held: HeldOut, options: Any) -> list[dict[st
     return figures
 
 
-def _threshold(name: str, model: AbstractLoopedLM, target: float, read: Callable[[Any], Forced]) -> float:
+def _threshold(
+    name: str, model: AbstractLoopedLM, target: float, read: Callable[[Any], ForcedReading]
+) -> float:
     """By bisection: the threshold whose mean loops are nearest to the target on the windows to choose on."""
     rule = build_rule(name)
     assert isinstance(rule, AbstractExitRule), name
@@ -215,11 +221,11 @@ def _threshold(name: str, model: AbstractLoopedLM, target: float, read: Callable
 
 def _timed(model: AbstractLoopedLM, ids: Tensor, settings: Settings) -> float:
     began = time.perf_counter()
-    generate(model, ids, settings)
+    generate_tokens(model, ids, settings)
     return time.perf_counter() - began
 
 
-def _perplexity(found: Forced) -> float:
+def _perplexity(found: ForcedReading) -> float:
     return float(found.losses.double().mean().exp())
 
 

@@ -20,8 +20,7 @@ import torch
 
 from benchmarks.environment import environment, finish, table
 from benchmarks.steps import KINDS, build
-from loopscope.training.hardware import Precision, resolve_device
-from loopscope.training.throughput import matmul_peak
+from loopscope.training import Precision, matmul_peak, resolve_device
 
 BLOCKS = [
     ("published-44m", 64, 256),

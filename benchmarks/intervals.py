@@ -18,8 +18,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from benchmarks.environment import environment, finish, table
-from loopscope.evaluation.statistics.bootstrap import over_both
-from loopscope.evaluation.statistics.paired import Spread, spread
+from loopscope.evaluation.statistics import Spread, over_both, spread
 from loopscope.results.student_t import quantile
 
 WINDOWS, NOISE = 100, 0.3

@@ -20,13 +20,12 @@ from typing import Any
 import torch
 
 from benchmarks.environment import environment, finish, table
+from loopscope import unroll
 from loopscope.config.recipes import recipe
-from loopscope.model.looped import LoopedTransformer
-from loopscope.monitor.monitor import ScaleMonitor
-from loopscope.objectives.objective import build_objective
-from loopscope.recurrence import unroll
-from loopscope.training.hardware import resolve_precision
-from loopscope.training.optim import build_optimizer
+from loopscope.model import LoopedTransformer
+from loopscope.monitor import ScaleMonitor
+from loopscope.objectives import build_objective
+from loopscope.training import build_optimizer, resolve_precision
 
 BATCHES = {"laptop": 16, "published-44m": 4}
 PAIRS = {"laptop": 60, "published-44m": 21}

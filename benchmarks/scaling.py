@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.environment import MEBI, elsewhere, environment, finish, table
 from benchmarks.steps import KINDS, build, peak_memory
-from loopscope.training.hardware import resolve_device
+from loopscope.training import resolve_device
 
 AXES: dict[str, tuple[int, ...]] = {
     "loops": (1, 2, 4, 8, 16),

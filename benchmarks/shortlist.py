@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.environment import environment, finish, table
-from loopscope.evaluation.exits.curves import exits_at, thresholds
-from loopscope.evaluation.exits.record import record_exits
+from loopscope.evaluation import record_exits
+from loopscope.evaluation.exits import exits_at, thresholds
 from loopscope.evaluation.exits.rules import LogitMargin, ShortlistMargin, Sizes
 from loopscope.jobs.opened import open_subject
 from loopscope.jobs.text import held_out

@@ -20,7 +20,7 @@ from loopscope.model.looped import LoopedTransformer
 from loopscope.model.reference import PlainLooped, plain_loss, plain_optimizer
 from loopscope.objectives.objective import build_objective
 from loopscope.plan.parameters import cost, training_flops
-from loopscope.training.compile import WORTH_COMPILING, compile_layers, fuse_elementwise
+from loopscope.training.compile import WORTH_COMPILING, compile_layers, is_fused
 from loopscope.training.hardware import Precision
 from loopscope.training.malloc import keep_freed_memory
 from loopscope.training.optim import build_optimizer
@@ -155,7 +155,7 @@ def _ours(model: LoopedTransformer, kind: Kind, options: argparse.Namespace) -> 
         training,
         device_of(model),
         kind.precision,
-        fuse_elementwise(options.compile, device_of(model), WORTH_COMPILING),
+        is_fused(options.compile, device_of(model), WORTH_COMPILING),
     )
 
     def step(input_ids: Tensor, labels: Tensor) -> None:

@@ -9,6 +9,9 @@ torch. The axis words used in every shape below and across the package:
     dim     channels of the hidden state
     vocab   entries of the vocabulary
     heads   attention heads
+
+What has no name in a package's `__all__` is private: it may move or change without a word. Every package's docstring
+is a map of its files.
 """
 
 import warnings

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Part = Literal["embed", "core", "readout"]
-Made = TypeVar("Made")
+_Made = TypeVar("_Made")
 
 
 class Slot(NamedTuple):
@@ -63,7 +63,7 @@ class AbstractKVCache(ABC):
         """
 
     @abstractmethod
-    def once(self, name: str, make: Callable[[], Made]) -> Made:
+    def once(self, name: str, make: Callable[[], _Made]) -> _Made:
         """What `make` returns, made once per call: for what all layers share, such as rotary angles."""
 
     @abstractmethod

@@ -125,7 +125,7 @@ def modules_after(code: str) -> set[str]:
         "import loopscope.cli",
         "import loopscope.results",
         "import loopscope.config, loopscope.config.recipes",
-        "import loopscope.plan.catalogue, loopscope.cli.recipes; loopscope.plan.catalogue.catalogue()",
+        "import loopscope.plan.catalogue, loopscope.cli.recipes; loopscope.plan.catalogue.catalogue_rows()",
         "import loopscope.plan.static_audit, loopscope.cli.audit_print, loopscope.cli.audit",
         "import loopscope.report.page, loopscope.report.plots.figure",
     ],

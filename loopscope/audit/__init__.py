@@ -1,19 +1,63 @@
-"""Audits: which loops carry a scale that no loss sees. They speak to the recurrence only.
+"""The measured audit: which loops carry a scale that no loss sees. It speaks to the recurrence only.
 
-The package is its own main function: `loopscope.audit(model, input_ids, labels, objective=None)`.
+The package is its own main function: `loopscope.audit(model, input_ids, labels, objective=None)`. In the order of one
+audit, which `audit_report` puts together:
+
+    input_checks    what is refused before anything is measured; fp32 copies of weights in half precision
+    visibility      how much of the loss's gradient at H_k is radial, per loop and loss term
+    carry           how much of a change of scale survives to the next loop
+    verdict         blind, damped, visible or removed, per loop and for the model, and why
+    interventions   what a changed scale costs in cross-entropy
+    expansion       drift: how scale moves over loops, past the trained depth too
+    dynamics        the loop map, linearised
+    declared        what a readout and a carry declare of scale, against what they do
+    tokens          how the state's size is spread over tokens and channels
+    patched_model, remedies   what would close a blind spot, tried on the model as it is
+    audit_report    `audit`: all of it as one record
 """
 
 import sys
 from types import ModuleType
 from typing import Any
 
+from loopscope.audit.audit_report import audit
+from loopscope.audit.carry import measure_carries
+from loopscope.audit.dynamics import measure_dynamics
+from loopscope.audit.expansion import measure_expansion
+from loopscope.audit.input_checks import check_audit
+from loopscope.audit.interventions import final_scale_sweep, radial_clamp, rescale_each_loop
+from loopscope.audit.patched_model import PatchedModel
+from loopscope.audit.remedies import try_remedies
+from loopscope.audit.tokens import token_norms
+from loopscope.audit.verdict import loop_verdicts, model_verdict
+from loopscope.audit.visibility import direct_visibility, measure_visibility, readout_visibility
+
+__all__ = [
+    "PatchedModel",
+    "audit",
+    "check_audit",
+    "direct_visibility",
+    "final_scale_sweep",
+    "loop_verdicts",
+    "measure_carries",
+    "measure_dynamics",
+    "measure_expansion",
+    "measure_visibility",
+    "model_verdict",
+    "radial_clamp",
+    "readout_visibility",
+    "rescale_each_loop",
+    "token_norms",
+    "try_remedies",
+]
+
 
 class _Callable(ModuleType):
     """A module that can be called, so that `loopscope.audit` is both the folder and the function."""
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        """See `loopscope.audit.report.audit`."""
-        from loopscope.audit.report import audit
+        """See `loopscope.audit.audit_report.audit`."""
+        from loopscope.audit.audit_report import audit
 
         return audit(*arguments, **named)
 

@@ -16,13 +16,13 @@ from loopscope.results import Carry
 
 LARGE = 1000.0
 """Size at which a loop's slope is measured: what it adds of its own, injections and normed branches, is small there."""
-STEP = 1e-2
+SCALE_STEP = 1e-2
 """Relative change of scale: in fp32 the difference of logarithms then keeps about five digits."""
 
 
 @torch.no_grad()
-def carries(states: Iterable[LoopState]) -> list[Carry]:
-    """Carry of every given state into the loop after it (of the last one too, one loop deeper)."""
+def measure_carries(states: Iterable[LoopState]) -> list[Carry]:
+    """Return the carry of every given state into the loop after it (of the last one too, one loop deeper)."""
     return [_carry(state) for state in states]
 
 
@@ -33,8 +33,8 @@ def _carry(state: LoopState) -> Carry:
         carried = model.carry(hidden * factor, loop, context)
         return wide(model.core(carried, loop + 1, context))
 
-    logs = [scale(following(factor)).log().double() for factor in (1 + STEP, 1 - STEP)]
-    change = (logs[0] - logs[1]) / math.log((1 + STEP) / (1 - STEP))
+    logs = [scale(following(factor)).log().double() for factor in (1 + SCALE_STEP, 1 - SCALE_STEP)]
+    change = (logs[0] - logs[1]) / math.log((1 + SCALE_STEP) / (1 - SCALE_STEP))
     # A state of zeros (a padding token) has no scale to change.
     counted = (scale(hidden) > 0) & torch.isfinite(change)
     change, size = change[counted], l2_norm(hidden)[counted]

@@ -13,7 +13,7 @@ import torch
 from loopscope.numerics import l2_norm
 from loopscope.recurrence import LoopState
 
-SIZES = (30.0, 3000.0)
+PROBE_SIZES = (30.0, 3000.0)
 """How many times as large the state is made: far above a norm's eps, and where what is added of fixed size is small."""
 APART = 0.1
 """Difference of exponents that is no rounding."""
@@ -34,7 +34,9 @@ def _readout(states: Sequence[LoopState]) -> Iterator[str]:
         declared = state.model.declared_exponent(state.loop, state.context.loops)
         if declared is None or isinstance(declared, str):
             continue
-        sizes = [l2_norm(replace(state, hidden=state.hidden * size).features()).mean() for size in SIZES]
+        sizes = [
+            l2_norm(replace(state, hidden=state.hidden * size).features()).mean() for size in PROBE_SIZES
+        ]
         measured = _exponent(sizes[0], sizes[1])
         if abs(measured - declared) > APART:
             yield (
@@ -50,13 +52,14 @@ def _carry(state: LoopState) -> Iterator[str]:
     if declared is None or state.is_last:
         return
     sizes = [
-        l2_norm(state.model.carry(state.hidden * size, state.loop, state.context)).mean() for size in SIZES
+        l2_norm(state.model.carry(state.hidden * size, state.loop, state.context)).mean()
+        for size in PROBE_SIZES
     ]
     measured = _exponent(sizes[0], sizes[1])
     if measured < APART:
         effect = "removes"
     else:
-        effect = "damps" if bool(sizes[1] < SIZES[1] * l2_norm(state.hidden).mean()) else "keeps"
+        effect = "damps" if bool(sizes[1] < PROBE_SIZES[1] * l2_norm(state.hidden).mean()) else "keeps"
     if effect != declared:
         yield (
             f"The carry declares that it {declared} scale, and measured it {effect} it: correct the declaration; "
@@ -67,4 +70,4 @@ def _carry(state: LoopState) -> Iterator[str]:
 def _exponent(small: torch.Tensor, large: torch.Tensor) -> float:
     if not (float(small) > 0 and float(large) > 0):
         return 0.0
-    return math.log(float(large) / float(small)) / math.log(SIZES[1] / SIZES[0])
+    return math.log(float(large) / float(small)) / math.log(PROBE_SIZES[1] / PROBE_SIZES[0])

@@ -23,14 +23,18 @@ SETTLED = 0.05
 """Spread of the last iterations' growth below which an estimate counts as converged."""
 TOKENS = 128
 """Tokens of the first sequence that are looked at."""
-STEP = 1e-3
+DIFFERENCE_STEP = 1e-3
 """Relative size of the central difference, where that has to do."""
 
 Product = Callable[[Tensor], Tensor]
 
 
-def dynamics(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"]) -> list[LoopDynamics]:
-    """Spectral radius of every loop's map, and its radial and angular parts, at the trained depth."""
+def measure_dynamics(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"]) -> list[LoopDynamics]:
+    """Return the spectral radius of every loop's map, and its radial and angular parts, at the trained depth.
+
+    Args:
+        input_ids: [batch seq]; the first `TOKENS` tokens of the first sequence are read.
+    """
     with torch.no_grad():
         states = list(unroll(model, input_ids[:1, :TOKENS]))
     return [_of(state) for state in states]
@@ -62,7 +66,7 @@ def _of(state: LoopState) -> LoopDynamics:
 def power_iteration(
     product: Product, like: Float[Tensor, "batch seq dim"], iterations: int = ITERATIONS
 ) -> tuple[float, bool]:
-    """Spectral radius of a linear map, and whether the estimate has settled.
+    """Return the spectral radius of a linear map, and whether the estimate has settled.
 
     The radius is the geometric mean of the growth over the last quarter of the iterations, which also holds
     where the largest eigenvalues are a complex pair.
@@ -81,7 +85,7 @@ def power_iteration(
 
 
 def jacobian_product(function: Callable[[Tensor], Tensor], at: Float[Tensor, "batch seq dim"]) -> Product:
-    """v to J v at one point."""
+    """Return the function v -> J v of another function's Jacobian at one point."""
 
     def exact(v: Tensor) -> Tensor:
         # The fused attention kernels have no forward-mode derivative.
@@ -90,7 +94,7 @@ def jacobian_product(function: Callable[[Tensor], Tensor], at: Float[Tensor, "ba
             return tangent.detach()
 
     def difference(v: Tensor) -> Tensor:
-        step = STEP * float(at.norm()) / max(float(v.norm()), 1e-30)
+        step = DIFFERENCE_STEP * float(at.norm()) / max(float(v.norm()), 1e-30)
         with torch.no_grad():
             return (function(at + step * v) - function(at - step * v)) / (2 * step)
 

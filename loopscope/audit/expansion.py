@@ -18,8 +18,13 @@ from loopscope.results import Expansion, Fit
 
 
 @torch.no_grad()
-def expansion(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"], loops: int) -> Expansion:
-    """Unroll to `loops` and measure how the state grows and turns."""
+def measure_expansion(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"], loops: int) -> Expansion:
+    """Unroll to `loops` and return how the state's scale grows and its direction turns, loop by loop.
+
+    Args:
+        input_ids: token ids [batch seq].
+        loops: how deep, also past the trained depth; memory does not grow with it.
+    """
     names = ("rms", "l2", "radial", "angular", "step", "cosine", "update")
     columns: dict[str, list[float]] = {name: [] for name in names}
     before: Tensor | None = None
@@ -53,12 +58,12 @@ def expansion(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"], loop
 
 
 def direction(hidden: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq dim"]:
-    """u_k = H_k / s_k: every token at RMS 1."""
+    """Return u_k = H_k / s_k: every token's state at RMS 1."""
     return hidden / scale(hidden)[..., None].clamp(min=1e-12)
 
 
 def fit(x: Sequence[float], y: Sequence[float]) -> Fit | None:
-    """A least-squares line through at least three points; None where there are fewer, or all x are equal."""
+    """Fit a line by least squares; None where there are fewer than three points, or all x are equal."""
     count = len(y)
     mean_x, mean_y = sum(x) / max(count, 1), sum(y) / max(count, 1)
     xx = sum((value - mean_x) ** 2 for value in x)

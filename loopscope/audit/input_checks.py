@@ -19,7 +19,13 @@ WIDE = (torch.float32, torch.float64)
 
 
 def check_audit(model: Any, input_ids: Any, labels: Any, objective: Any = None) -> AbstractLoopedLM:
-    """The model, if it can be audited on these tokens.
+    """Return the model, if it can be audited on these tokens.
+
+    Args:
+        model: a looped model (`AbstractLoopedLM`) with finite weights.
+        input_ids: token ids [batch seq] that the model has.
+        labels: the token that follows each, [batch seq]; -100 is not counted, and one at least counts.
+        objective: an `Objective`, or None.
 
     Raises:
         ValueError: says what is wrong, and what to do.
@@ -36,7 +42,9 @@ def check_audit(model: Any, input_ids: Any, labels: Any, objective: Any = None) 
 
 
 def check_subject(model: Any, objective: Any) -> AbstractLoopedLM:
-    """The model, if it is a looped one and the objective is one or None: what audits and monitors ask for.
+    """Return the model, if it is a looped one and the objective is an `Objective` or None.
+
+    Audits and monitors ask for both.
 
     Raises:
         ValueError: says what it is instead, and what to pass.
@@ -56,14 +64,17 @@ def check_subject(model: Any, objective: Any) -> AbstractLoopedLM:
 
 
 def repeats_inputs(input_ids: Int[Tensor, "batch seq"], labels: Int[Tensor, "batch seq"]) -> bool:
-    """Whether every label that counts is its own input token, in text that does not itself repeat one token."""
+    """Return whether the labels are the input tokens themselves: every one that counts equals the token it stands at.
+
+    Text that repeats one token does not count as such.
+    """
     counted = labels != IGNORE_INDEX
     same = bool(((labels == input_ids) | ~counted).all())
     return same and len(input_ids[counted].unique()) > 1
 
 
 def notes_on(states: Sequence[LoopState], labels: Tensor) -> tuple[str, ...]:
-    """What the reader should know of the tokens behind these states."""
+    """Return what the reader of an audit should know of the tokens behind these states, one sentence a note."""
     notes = []
     if repeats_inputs(states[0].context.input_ids, labels):
         notes.append(
@@ -81,7 +92,7 @@ def notes_on(states: Sequence[LoopState], labels: Tensor) -> tuple[str, ...]:
 
 @contextmanager
 def in_fp32(model: nn.Module) -> Iterator[tuple[str, ...]]:
-    """Weights and buffers in half precision give way to fp32 copies meanwhile; yields a note where any do.
+    """Replace weights and buffers in half precision by fp32 copies for a while; yield a note where there are any.
 
     They themselves are not touched: widening a parameter's own data would make autograd forget its gradient
     accumulator, and with it the hooks through which DDP exchanges gradients.
@@ -108,14 +119,14 @@ def in_fp32(model: nn.Module) -> Iterator[tuple[str, ...]]:
 
 
 def check_weights(model: AbstractLoopedLM) -> None:
-    """Refuse weights that are not finite."""
+    """Raise ValueError for a model whose weights are not all finite."""
     for name, parameter in model.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
             raise ValueError(f"the weights of {name} are not all finite; audit an earlier checkpoint")
 
 
 def check_labels(input_ids: Tensor, labels: Tensor) -> None:
-    """Refuse labels that are not one integer per token, or of which none counts."""
+    """Raise ValueError for labels that are not one integer per token, or of which none counts."""
     check_one_label_each(input_ids, labels)
     if labels.dtype not in (torch.int64, torch.int32):
         raise ValueError(f"labels have dtype {labels.dtype}; they are token ids, int64 or int32")
@@ -124,7 +135,7 @@ def check_labels(input_ids: Tensor, labels: Tensor) -> None:
 
 
 def check_ids(model: AbstractLoopedLM, input_ids: Tensor, labels: Tensor) -> None:
-    """Refuse ids that the model does not have."""
+    """Raise ValueError for ids or labels that are not in the model's vocabulary."""
     with evaluating(model):
         vocabulary = vocabulary_size(model, input_ids)
     check_range(input_ids, labels, vocabulary)

@@ -17,7 +17,7 @@ from loopscope.results import Clamped
 
 FACTORS = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 
-Change = Callable[[Float[Tensor, "batch seq dim"], int], Float[Tensor, "batch seq dim"]]
+StateChange = Callable[[Float[Tensor, "batch seq dim"], int], Float[Tensor, "batch seq dim"]]
 Row = tuple[float, float, float]
 
 
@@ -25,16 +25,29 @@ Row = tuple[float, float, float]
 def final_scale_sweep(
     last: LoopState, labels: Int[Tensor, "batch seq"], factors: Sequence[float] = FACTORS
 ) -> dict[float, float]:
-    """Cross-entropy of the last exit when H_K is multiplied before the readout, by factor."""
+    """Return the last exit's cross-entropy when H_K is multiplied before the readout: nats by factor.
+
+    Args:
+        last: the state of the last loop.
+        labels: the token that follows each input token; -100 is not counted.
+        factors: what H_K is multiplied by, one after the other.
+    """
     return {factor: cross_entropy(replace(last, hidden=last.hidden * factor), labels) for factor in factors}
 
 
 @torch.no_grad()
 def radial_clamp(states: Sequence[LoopState], labels: Int[Tensor, "batch seq"]) -> dict[str, Clamped]:
-    """What growth of scale is worth: left alone, frozen at loop 1's, or its radial updates removed.
+    """Measure what growth of scale is worth: left alone, frozen at loop 1's, or with its radial updates removed.
 
     `freeze_loop1` rescales every later state, token by token, to that token's scale at loop 1.
     `remove_radial` takes from every update H_{k+1} - H_k its component along H_k.
+
+    Args:
+        states: of one unroll made without gradients, loops 1..K.
+        labels: the token that follows each input token; -100 is not counted.
+
+    Returns:
+        Cross-entropy (nats), L2 norm and RMS of every exit, by `none`, `freeze_loop1` and `remove_radial`.
     """
     first = scale(states[0].hidden)[..., None]
     before = [states[0].hidden]
@@ -57,37 +70,40 @@ def radial_clamp(states: Sequence[LoopState], labels: Int[Tensor, "batch seq"]) 
 
 
 @torch.no_grad()
-def rescaled(
+def rescale_each_loop(
     states: Sequence[LoopState], labels: Int[Tensor, "batch seq"], own: Clamped, factor: float
 ) -> dict[int, Clamped]:
     """Multiply H_k at one loop and follow the effect on that exit and every later one, for every loop k.
+
+    Returns:
+        By k, the measurements of all exits.
 
     Args:
         own: the same states' measurements, left alone: what the exits before loop k keep.
     """
     untouched = list(zip(own.cross_entropy, own.l2_norm, own.rms, strict=True))
-    found = {}
+    measurements = {}
     for index, state in enumerate(states):
         hidden = state.hidden * factor
         here = _measured(replace(state, hidden=hidden), labels)
         later = _changed_after(state, hidden, labels, lambda later, loop: later)
-        found[state.loop] = _clamped([*untouched[:index], here, *later])
-    return found
+        measurements[state.loop] = _clamped([*untouched[:index], here, *later])
+    return measurements
 
 
 def exit_losses(states: Iterable[LoopState], labels: Int[Tensor, "batch seq"]) -> list[float]:
-    """Cross-entropy of every exit, nats per token."""
+    """Return the cross-entropy of every exit, in nats per token."""
     with torch.no_grad():
         return [cross_entropy(state, labels) for state in states]
 
 
 def cross_entropy(state: LoopState, labels: Int[Tensor, "batch seq"]) -> float:
-    """Mean over counted tokens, nats."""
+    """Return one exit's cross-entropy: the mean over counted tokens, in nats."""
     losses = chunked_cross_entropy(state.model.head, state.features(), labels)
     return float(losses.double().sum() / (labels != IGNORE_INDEX).sum())
 
 
-def _changed_after(state: LoopState, hidden: Tensor, labels: Tensor, change: Change) -> list[Row]:
+def _changed_after(state: LoopState, hidden: Tensor, labels: Tensor, change: StateChange) -> list[Row]:
     """Go on after `state`, changing every later state before its readout and before it is carried on."""
     rows = []
     states = unroll_from(state, hidden)

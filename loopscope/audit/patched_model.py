@@ -7,8 +7,8 @@ from torch import Tensor
 from loopscope.recurrence import AbstractLoopedLM, LoopContext
 
 
-class Wrapped(AbstractLoopedLM):
-    """Another model's five parts; a subclass changes some. Holds the model itself, not a copy."""
+class PatchedModel(AbstractLoopedLM):
+    """A looped model made of another one's five parts; a subclass changes some. Holds the model itself, not a copy."""
 
     def __init__(self, model: AbstractLoopedLM) -> None:
         super().__init__()
@@ -49,8 +49,8 @@ class Wrapped(AbstractLoopedLM):
         return self.inner.gate_alone(hidden, loop, context)
 
 
-class NormBetweenLoops(Wrapped):
-    """With an RMSNorm (no gain) after whatever is done between loops."""
+class NormBetweenLoops(PatchedModel):
+    """A looped model with an RMSNorm (no gain) after whatever it does between loops."""
 
     def carry(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
@@ -58,8 +58,8 @@ class NormBetweenLoops(Wrapped):
         return F.rms_norm(self.inner.carry(hidden, loop, context), hidden.shape[-1:], eps=1e-6)
 
 
-class RawBeforeLast(Wrapped):
-    """With the raw state as readout at every loop but the last: final-only."""
+class RawBeforeLast(PatchedModel):
+    """A looped model whose readout is the raw state at every loop but the last: final-only."""
 
     def readout(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
@@ -67,8 +67,8 @@ class RawBeforeLast(Wrapped):
         return self.inner.readout(hidden, loop, context) if loop == context.loops else hidden
 
 
-class Raw(Wrapped):
-    """With the raw state as readout at every loop."""
+class RawEveryLoop(PatchedModel):
+    """A looped model whose readout is the raw state at every loop."""
 
     def readout(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext

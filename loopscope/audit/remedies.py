@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from loopscope.audit.carry import carries
+from loopscope.audit.carry import measure_carries
 from loopscope.audit.interventions import exit_losses
-from loopscope.audit.patched_model import NormBetweenLoops, Raw, RawBeforeLast, Wrapped
+from loopscope.audit.patched_model import NormBetweenLoops, PatchedModel, RawBeforeLast, RawEveryLoop
 from loopscope.audit.verdict import loop_verdicts, model_verdict
 from loopscope.audit.visibility import direct_visibility, grown_visibility, loop_visibility
 from loopscope.objectives.objective import Objective
@@ -22,12 +22,12 @@ from loopscope.objectives.penalties import NormPenalty
 from loopscope.recurrence import AbstractLoopedLM, LoopState, unroll
 from loopscope.results import Carry, Remedy, Verdict
 
-PENALTY = 0.01
+TRIED_PENALTY = 0.01
 """Weight of the penalty that is tried: the published one."""
 
-READOUTS: Sequence[tuple[str, Callable[[AbstractLoopedLM], Wrapped]]] = (
+READOUT_REMEDIES: Sequence[tuple[str, Callable[[AbstractLoopedLM], PatchedModel]]] = (
     ("read the raw state at every loop but the last (readout final-only)", RawBeforeLast),
-    ("read the raw state at every loop (readout raw)", Raw),
+    ("read the raw state at every loop (readout raw)", RawEveryLoop),
 )
 
 
@@ -38,7 +38,7 @@ def try_remedies(
     labels: Int[Tensor, "batch seq"],
     losses: Sequence[float],
 ) -> list[Remedy]:
-    """Measure the verdict and the cost of each change.
+    """Measure, for each change that would close a blind spot, the verdict it leads to and its cost in cross-entropy.
 
     Args:
         states: the model's own unroll, without gradients; a change of readout or loss leaves it as it is.
@@ -53,32 +53,32 @@ def try_remedies(
 
     penalised = Objective(
         objective.placement,
-        [*objective.penalties, NormPenalty(PENALTY)],
+        [*objective.penalties, NormPenalty(TRIED_PENALTY)],
         objective.token_loss,
         objective.extras,
     )
-    judged = judge(states, carried, penalised, labels)
-    remedies = [remedy(f"add a norm penalty of weight {PENALTY}", judged, losses)]
+    judged = quick_verdict(states, carried, penalised, labels)
+    remedies = [remedy(f"add a norm penalty of weight {TRIED_PENALTY}", judged, losses)]
     # A state of another width than the head's cannot be read raw.
     readable = states[-1].features().shape == states[-1].hidden.shape
-    for change, kind in READOUTS if readable else ():
+    for change, kind in READOUT_REMEDIES if readable else ():
         changed = kind(model)
         read = [replace(state, model=changed) for state in states]
-        judged = judge(read, carried, objective, labels)
+        judged = quick_verdict(read, carried, objective, labels)
         remedies.append(remedy(change, judged, exit_losses(read, labels)))
     with torch.no_grad():
         normed = list(unroll(NormBetweenLoops(model), states[0].context.input_ids, len(states)))
-    judged = judge(normed, carries(normed), objective, labels)
+    judged = quick_verdict(normed, measure_carries(normed), objective, labels)
     return [*remedies, remedy("put an RMSNorm between loops", judged, exit_losses(normed, labels))]
 
 
-def judge(
+def quick_verdict(
     states: Sequence[LoopState],
     carried: Sequence[Carry],
     objective: Objective,
     labels: Int[Tensor, "batch seq"],
 ) -> Verdict:
-    """The verdict alone: direct visibility and carry, without the gradient through the unroll."""
+    """Return the verdict alone: from direct visibility and carry, without the gradient through the unroll."""
     direct = direct_visibility(states, objective, labels)
     grown = grown_visibility(states, objective, labels)
     seen = [

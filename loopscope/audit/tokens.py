@@ -14,14 +14,19 @@ TOP = 0.01
 
 
 def token_norms(states: Iterable[LoopState], largest: int = 5) -> list[TokenNorms]:
-    """Distribution of token norms at every given state."""
+    """Return how token norms are distributed at every given state, with the `largest` tokens by place and id.
+
+    Args:
+        states: each looked at by itself.
+        largest: how many of the largest tokens are named.
+    """
     return [_of(state.loop, wide(state.hidden), state.context.input_ids, largest) for state in states]
 
 
 def _of(loop: int, hidden: Float[Tensor, "batch seq dim"], input_ids: Tensor, largest: int) -> TokenNorms:
     norms = l2_norm(hidden)
     flat = norms.flatten().double()
-    places = flat.topk(min(largest, flat.numel())).indices.tolist()
+    indices = flat.topk(min(largest, flat.numel())).indices.tolist()
     seq = norms.shape[1]
     return TokenNorms(
         loop=loop,
@@ -35,8 +40,8 @@ def _of(loop: int, hidden: Float[Tensor, "batch seq dim"], input_ids: Tensor, la
         top_token_share=_top_share(flat.square()),
         top_channel_share=_top_share(hidden.double().square().sum(dim=(0, 1))),
         largest=tuple(
-            (place // seq, place % seq, int(input_ids.flatten()[place]), float(flat[place]))
-            for place in places
+            (index // seq, index % seq, int(input_ids.flatten()[index]), float(flat[index]))
+            for index in indices
         ),
     )
 

@@ -14,12 +14,8 @@ import math
 from collections.abc import Sequence
 
 from loopscope.audit.visibility import GROWN
-from loopscope.results import WORST_FIRST, Carry, LoopVerdict, LoopVisibility, Verdict
+from loopscope.results import REMOVED, SEEN, WORST_FIRST, Carry, LoopVerdict, LoopVisibility, Verdict
 
-REMOVED = 0.05
-"""A relative change of scale of which less than a twentieth arrives is removed."""
-SEEN = 1e-4
-"""Nats per e-fold of scale. Blind models measure 1e-8 to 1e-6 (rounding), seen ones 1e-2 and up."""
 HIDES = 0.02
 """A readout is scale-invariant where its response to scale, at `GROWN` times the size, is below this over `GROWN`.
 A norm's eps lets eps / (mean square + eps) through, which fades as 1 / s²; unlooped layers after the loop show
@@ -31,7 +27,11 @@ DAMPED = 0.99
 
 
 def loop_verdicts(seen: Sequence[LoopVisibility], carried: Sequence[Carry]) -> list[LoopVerdict]:
-    """Combine visibility and carry of loops 1..K.
+    """Combine visibility and carry of loops 1..K into a verdict per loop.
+
+    Args:
+        seen: visibility, one record per loop.
+        carried: carry, one record per loop; the last one goes a loop deeper.
 
     Raises:
         ValueError: a carry that is not a number: no verdict can rest on it.
@@ -53,16 +53,16 @@ def loop_verdicts(seen: Sequence[LoopVisibility], carried: Sequence[Carry]) -> l
         for loop in seen
     ]
     grown = [loop.grown for loop in seen]
-    found: list[LoopVerdict] = []
+    verdicts: list[LoopVerdict] = []
     for index, carry in enumerate(carried):
         grown_exposure = _exposure(grown, carried, index)
         sees = max(_exposure(counted, carried, index), grown_exposure)
         status = _status(carry, sees)
         if index == len(carried) - 1 and sees < SEEN:
-            status = found[-1].status if found else "removed"
+            status = verdicts[-1].status if verdicts else "removed"
         elif len(carried) == 1:
             status = "visible"
-        found.append(
+        verdicts.append(
             LoopVerdict(
                 loop=index + 1,
                 status=status,
@@ -72,16 +72,19 @@ def loop_verdicts(seen: Sequence[LoopVisibility], carried: Sequence[Carry]) -> l
                 exposure_grown=grown_exposure,
             )
         )
-    return found
+    return verdicts
 
 
 def hides_scale(loop: LoopVisibility) -> bool:
-    """Whether this loop's readout is scale-invariant, but for its norm's eps."""
+    """Return whether this loop's readout is scale-invariant, but for its norm's eps."""
     return loop.readout_response_grown * GROWN < HIDES
 
 
 def shows_little(loop: LoopVisibility) -> bool:
-    """Whether a readout that counts as hiding the scale shows some, fading as 1/s (a coda) and not as 1/s² (an eps)."""
+    """Return whether a readout that counts as hiding the scale shows some of it.
+
+    What fades as 1/s (a coda's residual) is shown; what fades as 1/s² (a norm's eps) is not.
+    """
     grown = loop.readout_response_grown
     return hides_scale(loop) and grown > ROUNDING and grown * GROWN**1.5 > loop.readout_response
 
@@ -104,9 +107,9 @@ def _status(carry: Carry, sees: float) -> Verdict:
 
 
 def model_verdict(loops: Sequence[LoopVerdict]) -> Verdict:
-    """The worst of the loops."""
-    found = {loop.status for loop in loops}
-    return next(status for status in WORST_FIRST if status in found)
+    """Return the worst of the loops' verdicts: the model's."""
+    statuses = {loop.status for loop in loops}
+    return next(status for status in WORST_FIRST if status in statuses)
 
 
 def why(
@@ -115,7 +118,7 @@ def why(
     terms: Sequence[str],
     readout_name: str | None = None,
 ) -> str:
-    """One plain sentence.
+    """Explain a verdict in one plain sentence.
 
     Args:
         terms: the loss's terms, as `AuditReport.terms` has them.

@@ -30,7 +30,7 @@ PATHS = ("readout", "gate", "state")
 """How a term reads H_k: decoded, through the exit gate, or as it is (penalties)."""
 LIFT = 2.0**40
 """What terms are multiplied by on their way back. A check at laptop size from the published start: 4 times faster."""
-STEP = 1e-2
+RESPONSE_STEP = 1e-2
 """Relative change of scale in the two-sided difference of a readout's response."""
 
 
@@ -48,13 +48,22 @@ class _Probe(LoopState):
         return self.model.exit_gate(self.gated, self.loop, self.context)
 
 
-def visibility(
+def measure_visibility(
     model: AbstractLoopedLM,
     objective: Objective,
     input_ids: Int[Tensor, "batch seq"],
     labels: Int[Tensor, "batch seq"],
 ) -> list[LoopVisibility]:
-    """Direct visibility per loop, term and path, and the total per loop and term, at the trained depth."""
+    """Measure visibility at the trained depth: direct per loop, term and path, and total per loop and term.
+
+    Args:
+        objective: the loss whose terms are looked at.
+        input_ids: token ids [batch seq].
+        labels: the token that follows each, [batch seq]; -100 is not counted.
+
+    Returns:
+        One record per loop; visibility in nats for a scale e times as large.
+    """
     with torch.enable_grad():
         states = _from_first(model, input_ids)
         totals = _totals(states, objective, labels)
@@ -70,7 +79,7 @@ def visibility(
 def loop_visibility(
     state: LoopState, direct: Mapping[str, Radial], total: Mapping[str, Radial], grown: float
 ) -> LoopVisibility:
-    """One loop's record, with its readout's response to scale as it is and grown."""
+    """Return one loop's record, with its readout's response to scale as it is and `GROWN` times as large."""
     larger = replace(state, hidden=state.hidden * GROWN)
     return LoopVisibility(state.loop, direct, total, grown, readout_response(state), readout_response(larger))
 
@@ -78,24 +87,29 @@ def loop_visibility(
 def direct_visibility(
     states: Sequence[LoopState], objective: Objective, labels: Int[Tensor, "batch seq"]
 ) -> list[dict[str, Radial]]:
-    """What each loss term sees of each given state itself, by `term/path`."""
+    """Return what each loss term sees of each given state itself: one mapping per state, by `term/path`.
+
+    Args:
+        states: of one unroll, loops 1..K; the rest of the unroll is cut off.
+        labels: the token that follows each input token; -100 is not counted.
+    """
     with torch.enable_grad():
         leaves, terms = _probe(states, objective, labels)
-        found: list[dict[str, Radial]] = [{} for _ in states]
+        seen_by_state: list[dict[str, Radial]] = [{} for _ in states]
         inputs = [(index, path, leaf[path]) for index, leaf in enumerate(leaves) for path in PATHS]
         for name, term in terms.items():
             for (index, path, leaf), gradient in zip(
                 inputs, _gradients(term, [leaf for _, _, leaf in inputs]), strict=True
             ):
                 if gradient is not None:
-                    found[index][f"{name}/{path}"] = radial(gradient, leaf)
-    return found
+                    seen_by_state[index][f"{name}/{path}"] = radial(gradient, leaf)
+    return seen_by_state
 
 
 def grown_visibility(
     states: Sequence[LoopState], objective: Objective, labels: Int[Tensor, "batch seq"]
 ) -> list[float]:
-    """The same for states `GROWN` times as large: absolute nats per e-fold, over the whole loss, per loop."""
+    """Return what the whole loss would see of states `GROWN` times as large: nats per e-fold of scale, per loop."""
     larger = [replace(state, hidden=state.hidden * GROWN) for state in states]
     with torch.enable_grad():
         leaves, terms = _probe(larger, objective, labels)
@@ -103,12 +117,17 @@ def grown_visibility(
         gradients = _gradients(torch.stack(list(terms.values())).sum(), inputs)
     absolute = [radial(gradient, leaf).absolute for gradient, leaf in zip(gradients, inputs, strict=True)]
     width = len(PATHS)
-    return [math.fsum(absolute[place : place + width]) for place in range(0, len(absolute), width)]
+    return [math.fsum(absolute[start : start + width]) for start in range(0, len(absolute), width)]
 
 
 def readout_visibility(states: Sequence[LoopState], labels: Int[Tensor, "batch seq"]) -> list[Radial]:
-    """Every loop's own cross-entropy by itself, whatever the objective: what each readout could see."""
-    found = []
+    """Return what each loop's readout could see: visibility of its own cross-entropy, whatever the objective.
+
+    Args:
+        states: of one unroll, each looked at by itself.
+        labels: the token that follows each input token; -100 is not counted.
+    """
+    visibilities = []
     counted = (labels != IGNORE_INDEX).sum()
     for state in states:
         with torch.enable_grad():
@@ -116,20 +135,23 @@ def readout_visibility(states: Sequence[LoopState], labels: Int[Tensor, "batch s
             features = state.model.readout(hidden, state.loop, state.context)
             loss = chunked_cross_entropy(state.model.head, features, labels).sum() / counted
             (gradient,) = _gradients(loss, [hidden])
-        found.append(radial(gradient, hidden))
-    return found
+        visibilities.append(radial(gradient, hidden))
+    return visibilities
 
 
 @torch.no_grad()
 def readout_response(state: LoopState) -> float:
-    """Relative change of the readout's features for one of scale, mean over tokens: 0 hidden, 1 raw."""
-    up, down = (replace(state, hidden=state.hidden * factor).features() for factor in (1 + STEP, 1 - STEP))
+    """Return the relative change of a readout's features for one of scale, mean over tokens: 0 hidden, 1 raw."""
+    up, down = (
+        replace(state, hidden=state.hidden * factor).features()
+        for factor in (1 + RESPONSE_STEP, 1 - RESPONSE_STEP)
+    )
     middle = l2_norm(state.features()).clamp(min=1e-30)
-    return float((l2_norm(wide(up) - wide(down)) / (2 * STEP * middle)).mean())
+    return float((l2_norm(wide(up) - wide(down)) / (2 * RESPONSE_STEP * middle)).mean())
 
 
 def radial(gradient: Float[Tensor, "batch seq dim"] | None, hidden: Float[Tensor, "batch seq dim"]) -> Radial:
-    """The radial part of a gradient; nil for a state that the loss does not reach."""
+    """Return the radial part of a gradient at H_k; nil for a state that the loss does not reach."""
     if gradient is None:
         return Radial(0.0, 0.0, 0.0)
     slope, state = gradient.detach().double(), hidden.detach().double()
@@ -163,17 +185,17 @@ def _probe(
 
 def _totals(states: Sequence[LoopState], objective: Objective, labels: Tensor) -> list[dict[str, Radial]]:
     hiddens = [state.hidden for state in states]
-    found: list[dict[str, Radial]] = [{} for _ in states]
+    totals: list[dict[str, Radial]] = [{} for _ in states]
     summed: list[Tensor | None] = [None] * len(states)
     for name, term in objective.split(states, labels).items():
         for index, gradient in enumerate(_gradients(term, hiddens)):
             if gradient is not None:
-                found[index][name] = radial(gradient, hiddens[index])
+                totals[index][name] = radial(gradient, hiddens[index])
                 before = summed[index]
                 summed[index] = gradient if before is None else before + gradient
     for index, gradient in enumerate(summed):
-        found[index]["loss"] = radial(gradient, hiddens[index])
-    return found
+        totals[index]["loss"] = radial(gradient, hiddens[index])
+    return totals
 
 
 def _gradients(term: Tensor, inputs: Sequence[Tensor]) -> Sequence[Tensor | None]:

@@ -16,12 +16,12 @@ from loopscope.config.recipes import SIZES, is_condition, looped_by, recipe
 from loopscope.config.run_config import RunConfig
 
 SECTIONS = ("model", "objective", "data", "training")
-Command = TypeVar("Command")
+_Command = TypeVar("_Command")
 
 
-def parse(kind: type[Command], name: str, arguments: Sequence[str]) -> Command:
+def parse(kind: type[_Command], name: str, arguments: Sequence[str]) -> _Command:
     """Parse one command's arguments; on a mistake tyro says what was meant and exits with 2."""
-    parsed: Command = tyro.cli(
+    parsed: _Command = tyro.cli(
         kind,
         prog=f"loopscope {name}",
         description=inspect.getdoc(kind),
@@ -31,8 +31,8 @@ def parse(kind: type[Command], name: str, arguments: Sequence[str]) -> Command:
 
 
 def with_config(
-    kind: type[Command], name: str, arguments: Sequence[str]
-) -> tuple[Command, RunConfig, dict[str, Any]]:
+    kind: type[_Command], name: str, arguments: Sequence[str]
+) -> tuple[_Command, RunConfig, dict[str, Any]]:
     """Parse a command that trains: recipe, then YAML file, then flags, each on top of the one before.
 
     Returns:

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from loopscope.results import AuditedModel, AuditReport, StaticAudit, Verdict
 
-STYLES: dict[Verdict, str] = {
+VERDICT_STYLES: dict[Verdict, str] = {
     "blind": "bold white on red",
     "damped": "bold black on yellow",
     "visible": "bold white on dark_green",
@@ -91,7 +91,9 @@ def _remedies(report: AuditReport) -> Table:
 
 
 def _headline(verdict: Verdict, name: str) -> Text:
-    return Text.assemble((f" {MARKS[verdict]} {verdict.upper()} ", STYLES[verdict]), "  ", (name, "bold"))
+    return Text.assemble(
+        (f" {MARKS[verdict]} {verdict.upper()} ", VERDICT_STYLES[verdict]), "  ", (name, "bold")
+    )
 
 
 def _word(verdict: Verdict) -> Text:

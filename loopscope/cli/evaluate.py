@@ -5,14 +5,14 @@ from importlib import import_module
 
 from loopscope.config.recipes import known
 
-PARTS: Mapping[str, tuple[str, str]] = {
+EVALUATIONS: Mapping[str, tuple[str, str]] = {
     "depth": ("evaluate_depth", "loss, accuracy and scale at every loop, also past the trained depth"),
     "exits": ("evaluate_exits", "what each exit rule trades, thresholds that hold, realised speed"),
     "compare": ("evaluate_compare", "conditions of a study, paired by seed and by window"),
 }
 """Part → module beside this one (it has a function of the same name), and what the part is."""
 
-USAGE = """usage: loopscope evaluate PART PATH [options]
+EVALUATE_USAGE = """usage: loopscope evaluate PART PATH [options]
 
 What trained models are worth on held-out text: at every depth, with early exits, side by side.
 
@@ -26,7 +26,11 @@ loopscope evaluate PART --help explains one, with examples. Start with:
 def evaluate(arguments: Sequence[str]) -> None:
     """`loopscope evaluate`."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE.format(parts="\n".join(f"  {name:8} {text}" for name, (_, text) in PARTS.items())))
+        print(
+            EVALUATE_USAGE.format(
+                parts="\n".join(f"  {name:8} {text}" for name, (_, text) in EVALUATIONS.items())
+            )
+        )
         return
-    name, _ = PARTS[known("part of evaluate", arguments[0], PARTS)]
+    name, _ = EVALUATIONS[known("part of evaluate", arguments[0], EVALUATIONS)]
     getattr(import_module(f"loopscope.cli.{name}"), name)(arguments[1:])

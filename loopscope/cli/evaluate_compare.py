@@ -48,7 +48,7 @@ def evaluate_compare(arguments: Sequence[str]) -> None:
     device = prepare_machine(command)
     runs, notes = _runs(command)
     from loopscope.cli.evaluate_compare_print import print_comparison
-    from loopscope.evaluation.compare.compare import compare
+    from loopscope.evaluation.compare.comparison import compare
     from loopscope.jobs.opened import open_subject
     from loopscope.results import COMPARISON, to_json
     from loopscope.results.layout import write_text

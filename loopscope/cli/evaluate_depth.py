@@ -44,7 +44,7 @@ def evaluate_depth(arguments: Sequence[str]) -> None:
         raise ValueError("give a path to evaluate: a run, a study, a model folder, a last.pt")
     device = prepare_machine(command)
     from loopscope.cli.evaluate_depth_print import print_curves, print_verdicts
-    from loopscope.evaluation.compare.condition import group
+    from loopscope.evaluation.compare.condition import group_evaluations
     from loopscope.evaluation.depth.verdict import depth_verdict
     from loopscope.jobs.evaluate import find_runs
     from loopscope.jobs.opened import open_subject
@@ -60,7 +60,7 @@ def evaluate_depth(arguments: Sequence[str]) -> None:
     if command.json:
         print_json(evaluations)
         return
-    print_verdicts([depth_verdict(condition) for condition in group(evaluations)])
+    print_verdicts([depth_verdict(condition) for condition in group_evaluations(evaluations)])
 
 
 def evaluate_depth_of(

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from loopscope.results import DepthVerdict, Interval, ModelEvaluation
 
-STYLES = {
+BEYOND_STYLES = {
     "helps": "bold white on dark_green",
     "holds": "bold white on blue",
     "hurts": "bold white on red",
@@ -33,14 +33,14 @@ def print_curves(evaluation: ModelEvaluation, console: Console | None = None) ->
             table.add_row(
                 f"{entry.loop}{' ◂ trained' if trained else ''}",
                 f"{entry.loss:.4f}",
-                number(entry.perplexity),
+                short_number(entry.perplexity),
                 ""
                 if math.isnan(entry.bits_per_byte)
                 else f"{entry.bits_per_byte:.4f}",  # a task has no bytes
                 f"{entry.accuracy:.1%}",
                 *match,
-                number(entry.l2_norm),
-                number(entry.rms),
+                short_number(entry.l2_norm),
+                short_number(entry.rms),
                 style="bold" if trained else "",
             )
         console.print(table)
@@ -60,7 +60,7 @@ def print_verdicts(verdicts: Sequence[DepthVerdict], console: Console | None = N
     console = console or Console()
     for verdict in verdicts:
         word = f" more loops: {verdict.beyond} "
-        console.print(Text.assemble((word, STYLES[verdict.beyond]), "  ", (verdict.condition, "bold")))
+        console.print(Text.assemble((word, BEYOND_STYLES[verdict.beyond]), "  ", (verdict.condition, "bold")))
         places = (verdict.best, verdict.first, verdict.last)
         if any(place.low != place.high for place in places):
             best, first, last = (_loops(place) for place in places)
@@ -94,7 +94,7 @@ def new_table(headings: Sequence[str], left: int = 1) -> Table:
     return table
 
 
-def number(value: float) -> str:
+def short_number(value: float) -> str:
     """Four digits, or whole thousands."""
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
 

@@ -13,7 +13,7 @@ import tyro
 from loopscope.cli.arguments import check_counts, parse
 
 if TYPE_CHECKING:
-    from loopscope.generation.decode import New
+    from loopscope.generation.decoder import NewToken
     from loopscope.jobs.opened import Subject
 
 
@@ -74,7 +74,7 @@ def generate(arguments: Sequence[str]) -> None:
     check_counts(command, "threads")
     import torch
 
-    from loopscope.generation.decode import stream
+    from loopscope.generation.decoder import stream
     from loopscope.jobs.generate import build_settings, encode, tokenizer_of
     from loopscope.jobs.opened import open_subject
 
@@ -86,7 +86,7 @@ def generate(arguments: Sequence[str]) -> None:
     options = {name: getattr(command, name) for name in _OPTIONS} | {"threshold": threshold}
     settings = build_settings(subject.model, command.new_tokens, tokenizer, **options)
     ids = torch.tensor([encode(tokenizer, prompt)])
-    news: list[New] = []
+    news: list[NewToken] = []
     began = time.perf_counter()
     for step in stream(subject.model, ids, settings):
         news += step
@@ -167,7 +167,7 @@ def _values(
     command: Generate,
     prompt: str,
     threshold: float | None,
-    news: "list[New]",
+    news: "list[NewToken]",
     seconds: float,
     subject: "Subject",
 ) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from rich.table import Table
 from loopscope.cli.arguments import parse
 from loopscope.config.baselines import BASELINES
 from loopscope.config.families import FAMILIES
-from loopscope.plan.catalogue import CatalogueRow, Match, catalogue, matches
+from loopscope.plan.catalogue import CatalogueRow, Match, catalogue_rows, matches
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Recipes:
 def recipes(arguments: Sequence[str]) -> None:
     """`loopscope recipes`."""
     command = parse(Recipes, "recipes", arguments)
-    rows = catalogue(command.family)
+    rows = catalogue_rows(command.family)
     if command.json:
         for row in rows:
             print(json.dumps(asdict(row), ensure_ascii=False))

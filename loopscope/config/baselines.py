@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-Change = Mapping[str, Any]
+from loopscope.config.families import Change
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ BASELINES: Mapping[str, Baseline] = {
 
 
 def baseline_change(name: str, model: Change, condition: Change | None = None) -> dict[str, Any]:
-    """What a baseline changes in the run of a looped model.
+    """Return what a baseline changes in the run of a looped model.
 
     Args:
         model: the looped model's `layers` and `loops`.
@@ -72,7 +72,7 @@ def baseline_change(name: str, model: Change, condition: Change | None = None) -
 
 
 def asked_of_the_looped(over: Change) -> dict[str, Any]:
-    """The settings of `over` that a baseline takes as they are: not the looped model's layers, loops and depth.
+    """Return the settings of `over` that a baseline takes as they are: not the looped model's layers, loops and depth.
 
     What a study says of these is the looped conditions' affair, and no contradiction to a baseline beside them.
     """

@@ -121,7 +121,7 @@ FAMILIES: Mapping[str, Family] = {
 
 
 def family_change(name: str, size: str, condition: Change | None = None) -> dict[str, Any]:
-    """What a family changes in a size; with a condition, that one's loss and readout on its architecture.
+    """Return what a family changes in a size; with a condition, that one's loss and readout on its architecture.
 
     A readout that keeps the scale has no norm to share, so `coda_norm` and a `readout-norm` carry go: the carry
     becomes an RMSNorm of its own, the coda reads the raw state. A gate that no loss trains goes too.

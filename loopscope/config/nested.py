@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
+    """Return the mapping in a YAML file.
 
     Raises:
         ValueError: the file is missing, is not YAML, or does not hold a mapping.
@@ -29,7 +29,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Dotted keys in which two nested configs differ, with both values."""
+    """Return the dotted keys in which two nested configs differ, with both values."""
     for key in sorted({*one, *other}):
         left, right = one.get(key), other.get(key)
         if isinstance(left, Mapping) and isinstance(right, Mapping):
@@ -39,7 +39,7 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = 
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `over`, section by section."""
+    """Return `base` with the values of `over`, section by section."""
     result = dict(base)
     for key, value in over.items():
         mine = result.get(key)
@@ -49,7 +49,7 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def changes(base: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of `now` that differ from `base`, nested like it."""
+    """Return the values of `now` that differ from `base`, nested like it."""
     result: dict[str, Any] = {}
     for key, value in now.items():
         before = base.get(key)
@@ -62,7 +62,7 @@ def changes(base: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def problems(error: ValidationError, section: type[BaseModel]) -> Iterator[str]:
-    """One line per problem: the key, its value, what is allowed, and the nearest name.
+    """Return one line per problem: the key, its value, what is allowed, and the nearest name.
 
     Args:
         section: the model that was validated.

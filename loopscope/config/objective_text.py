@@ -10,7 +10,7 @@ from loopscope.objectives.config import ObjectiveConfig
 
 
 def read_objective(values: Any, source: Path | str) -> ObjectiveConfig:
-    """An objective from plain values.
+    """Return an objective's config from plain values.
 
     Raises:
         ValueError: names the source, and each key that does not fit.

@@ -125,7 +125,7 @@ CONDITIONS: Mapping[str, Change] = {
 
 
 def recipe(size: str = "laptop", condition: str = "dense/rmsnorm", over: Change | None = None) -> RunConfig:
-    """The run config of a size and a condition, with further values on top.
+    """Return the run config of a size and a condition, with further values on top.
 
     These are the user's own words: a `package.module:ClassName` in them is imported.
 
@@ -137,7 +137,7 @@ def recipe(size: str = "laptop", condition: str = "dense/rmsnorm", over: Change 
 
 
 def recipe_values(size: str, condition: str, over: Change | None = None) -> dict[str, Any]:
-    """The same, as nested plain values, not yet validated.
+    """Return the run config of a size and a condition as nested plain values, not yet validated.
 
     A condition that is not in `CONDITIONS` is a name of the user's own where `over` says what it is, that
     is, holds both `model.readout` and `objective.placement`.
@@ -160,7 +160,7 @@ def recipe_values(size: str, condition: str, over: Change | None = None) -> dict
 
 
 def looped_by(size: str, condition: str, over: Change | None = None) -> RunConfig:
-    """The config that settings are asked in: a baseline's has the layers and loops of the model it is matched to."""
+    """Return the config that settings are asked in: a baseline's has the layers and loops of its looped model."""
     config = recipe(size, condition, over)
     if not is_baseline(condition):
         return config
@@ -169,7 +169,7 @@ def looped_by(size: str, condition: str, over: Change | None = None) -> RunConfi
 
 
 def is_condition(name: str) -> bool:
-    """Whether a name is a condition, a family or baseline, or one under a condition (`huginn:dense/raw`)."""
+    """Return whether a name is a condition, a family or baseline, or one under a condition (`huginn:dense/raw`)."""
     family, _, condition = name.partition(":")
     if family in NAMED:
         return name == family or _condition_of(condition) is not None
@@ -198,12 +198,12 @@ def _condition_of(name: str) -> Change | None:
 
 
 def is_baseline(name: str) -> bool:
-    """Whether a condition's name is a baseline's, with or without a condition of its own."""
+    """Return whether a condition's name is a baseline's, with or without a condition of its own."""
     return name.partition(":")[0] in BASELINES
 
 
 def condition_change(name: str, size: str, over: Change | None = None) -> Change:
-    """What a condition's name stands for at a size.
+    """Return what a condition's name stands for at a size.
 
     Args:
         over: values on top of the size, which a baseline's shape follows.
@@ -251,7 +251,7 @@ def _refuse_contradiction(condition: str, change: Change, over: Change) -> None:
 
 
 def known(what: str, name: str, names: Mapping[str, Any]) -> str:
-    """`name` if it is one of `names`, else a ValueError with the nearest one."""
+    """Return `name` if it is one of `names`, else raise a ValueError with the nearest one."""
     if name in names:
         return name
     near = get_close_matches(name, names, n=1)

@@ -169,12 +169,12 @@ class RunConfig(BaseModel):
             )
 
     def to_yaml(self) -> str:
-        """Every setting, defaults included."""
+        """Return the config as YAML: every setting, defaults included."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
 def parse_config(values: Mapping[str, Any], source: str) -> RunConfig:
-    """Validate nested plain values.
+    """Validate nested plain values, and return the run config that they make.
 
     Args:
         source: named in the error (a path, `the command line`).

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def without_effect(config: "RunConfig") -> Iterator[str]:
-    """Every setting without effect, with the reason."""
+    """Return every setting without effect, with the reason."""
     objective, training = config.objective, config.training
     for name, setting in (
         ("shortcut", "loss_weight"),
@@ -58,7 +58,7 @@ def _cut_off(config: "RunConfig") -> Iterator[str]:
 
 
 def cuts(config: "RunConfig") -> bool:
-    """Whether backpropagation is cut short of the mean depth of a step."""
+    """Return whether backpropagation is cut short of the mean depth of a step."""
     depth = config.training.depth
     return depth.backprop is not None and depth.backprop < depth.average(config.model.loops)
 

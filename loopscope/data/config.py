@@ -10,7 +10,7 @@ PUBLISHED_DATASET = ("Salesforce/wikitext", "wikitext-103-raw-v1")
 
 
 class TokenizerConfig(BaseModel):
-    """How text becomes ids."""
+    """Settings of a tokenizer: how text becomes ids."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -46,7 +46,7 @@ class TokenizerConfig(BaseModel):
 
 
 class DataConfig(BaseModel):
-    """What is trained and validated on."""
+    """Settings of the data: what is trained and validated on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -93,7 +93,7 @@ class DataConfig(BaseModel):
 
     @property
     def title(self) -> str:
-        """What the held-out part is, in words."""
+        """What the held-out part is, in words for a report."""
         return (
             f"held-out problems of {self.task.title}"
             if self.corpus == "task"

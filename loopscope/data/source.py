@@ -5,7 +5,7 @@ import warnings
 from dataclasses import dataclass
 
 from loopscope.data.config import DataConfig
-from loopscope.data.prepare import PreparedData, prepare
+from loopscope.data.preparation import PreparedData, prepare
 from loopscope.data.task_config import TaskConfig
 from loopscope.data.tasks import TaskWindows, build_task
 from loopscope.data.tokenizers import SymbolTokenizer
@@ -13,12 +13,13 @@ from loopscope.data.tokenizers import SymbolTokenizer
 
 @dataclass(frozen=True)
 class PreparedTask:
-    """A task, with the tokenizer of its symbols. The same methods as `PreparedData`."""
+    """A task, with the tokenizer of its symbols: opens windows of problems, as `PreparedData` opens those of text."""
 
     config: TaskConfig
 
     @property
     def tokenizer(self) -> SymbolTokenizer:
+        """The tokenizer of the task's symbols."""
         return SymbolTokenizer(build_task(self.config, self.config.fewest_tokens).symbols)
 
     @property
@@ -32,25 +33,28 @@ class PreparedTask:
         return math.nan
 
     def training_windows(self, sequence: int, stride: int | None = None) -> TaskWindows:
-        """Problems to train on. They do not overlap: a stride has no meaning here."""
+        """Return problems to train on. They do not overlap: a stride has no meaning here."""
         return TaskWindows(build_task(self.config, sequence), "training")
 
     def validation_windows(self, sequence: int) -> TaskWindows:
-        """Held-out problems, each with its one answer: a window is right or wrong, however training asks."""
+        """Return held-out problems, each with its one answer.
+
+        So a window is right or wrong, however training asks.
+        """
         config = self.config.model_copy(update={"answers": "last"})
-        found = TaskWindows(build_task(config, sequence), "validation", config.validation)
-        different = len({tuple(row) for ids, _ in found.sequential(len(found)) for row in ids.tolist()})
+        windows = TaskWindows(build_task(config, sequence), "validation", config.validation)
+        different = len({tuple(row) for ids, _ in windows.sequential(len(windows)) for row in ids.tolist()})
         if different < config.validation / 2:
             warnings.warn(
                 f"only {different} of {config.validation} held-out problems of {config.title} are different: exact "
                 "match rests on few. Raise the difficulty, so that there are more, or lower data.task.validation",
                 stacklevel=2,
             )
-        return found
+        return windows
 
 
 def open_data(config: DataConfig, progress: bool = True) -> PreparedData | PreparedTask:
-    """Open a task, or a corpus, which is ingested where it was not yet.
+    """Open a task, or a corpus, which is ingested where it was not yet; return what opens its windows.
 
     Args:
         progress: show the ingestion (on standard error).

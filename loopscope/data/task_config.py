@@ -15,7 +15,7 @@ SETTINGS: Mapping[str, tuple[str, ...]] = {
 
 
 class TaskConfig(BaseModel):
-    """Problems that are generated, with answers that can be checked. Used where `corpus` is `task`."""
+    """Settings of a task: generated problems with answers that can be checked. Used where `corpus` is `task`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -55,7 +55,7 @@ class TaskConfig(BaseModel):
 
     @property
     def entries(self) -> int:
-        """Ids that the task uses."""
+        """Number of ids that the task uses."""
         return {
             "p-hop": self.symbols,
             "modular-addition": self.modulus + 1,
@@ -72,7 +72,7 @@ class TaskConfig(BaseModel):
         }[self.name]
 
     def width(self, sequence: int) -> int:
-        """Tokens of a window where the model has `sequence`: all of them, or what a chain has.
+        """Return the tokens of a window where the model has `sequence`: all of them, or what a chain has.
 
         Raises:
             ValueError: the sequence is too short for the difficulty.

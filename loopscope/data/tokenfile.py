@@ -23,7 +23,7 @@ _DTYPES: dict[int, np.dtype[Any]] = {2: np.dtype("<u2"), 4: np.dtype("<u4")}
 
 @dataclass(frozen=True)
 class TokenFile:
-    """A readable token file."""
+    """A token file, mapped into memory: ids, and how many bytes of text they stand for."""
 
     path: Path
     tokens: Integer[np.ndarray, " count"]  # memory-mapped
@@ -38,7 +38,7 @@ class TokenFile:
 
     @property
     def bytes_per_token(self) -> float:
-        """Of the text behind the tokens."""
+        """UTF-8 bytes of the text behind the tokens, over their number."""
         return self.bytes / self.count
 
 
@@ -48,7 +48,14 @@ def write_tokens(
     vocabulary_size: int,
     tokenizer_hash: str,
 ) -> None:
-    """Write a token file from a stream of (ids, bytes of their text)."""
+    """Write a token file from a stream of (ids, bytes of their text).
+
+    Args:
+        path: the file; written beside and moved there once complete.
+        chunks: ids, and how many bytes of UTF-8 they stand for.
+        vocabulary_size: number of ids, which says how wide a stored id is.
+        tokenizer_hash: of the tokenizer that made the ids; `open_tokens` can hold it against another.
+    """
     dtype = _DTYPES[2 if vocabulary_size <= 2**16 else 4]
     writing = path.with_name(f".{path.name}.writing")
     count = size = 0
@@ -81,11 +88,11 @@ def open_tokens(path: Path, tokenizer_hash: str | None = None) -> TokenFile:
     if len(head) < HEADER_BYTES or not head.startswith(_MAGIC):
         raise ValueError(f"{path} is not a token file of Loopscope; delete its folder to ingest again")
     _, width, count, size, vocabulary_size, made_with = _HEADER.unpack_from(head)
-    found = path.stat().st_size
+    actual = path.stat().st_size
     expected = HEADER_BYTES + width * count
-    if width not in _DTYPES or found != expected:
+    if width not in _DTYPES or actual != expected:
         raise ValueError(
-            f"{path} has {found} bytes, its header says {expected}: it is cut short or damaged; "
+            f"{path} has {actual} bytes, its header says {expected}: it is cut short or damaged; "
             "delete its folder to ingest again"
         )
     made = made_with.decode("ascii", errors="replace")

@@ -18,7 +18,7 @@ _ROUNDS = 4
 
 
 class Windows:
-    """Stretches of `sequence` input tokens, each with the token that follows as its label.
+    """Windows of a token file: `sequence` input tokens each, with the token that follows as label.
 
     Args:
         token_file: what to read.
@@ -44,22 +44,22 @@ class Windows:
         return self.count
 
     def read(self, indices: Integer[np.ndarray, " batch"]) -> Batch:
-        """Inputs and labels of the windows with these indices."""
+        """Return inputs and labels of the windows with these indices, each [windows sequence]."""
         starts = np.asarray(indices, dtype=np.int64) * self.stride
-        places = starts[:, None] + np.arange(self.sequence + 1)
-        tokens = torch.from_numpy(self.token_file.tokens[places].astype(np.int64))
+        positions = starts[:, None] + np.arange(self.sequence + 1)
+        tokens = torch.from_numpy(self.token_file.tokens[positions].astype(np.int64))
         return tokens[:, :-1], tokens[:, 1:]
 
     def batch(self, seed: int, step: int, rank: int, batch_size: int, world: int = 1) -> Batch:
-        """The batch of one rank at one step (0-based): no window twice in an epoch, over all ranks.
+        """Return the batch of one rank at one step (0-based): no window twice in an epoch, over all ranks.
 
         Args:
             batch_size: windows per rank.
             world: how many ranks there are.
         """
         check_rank(rank, world)
-        places = (step * world + rank) * batch_size + np.arange(batch_size, dtype=np.int64)
-        epochs, within = places // self.count, places % self.count
+        draws = (step * world + rank) * batch_size + np.arange(batch_size, dtype=np.int64)
+        epochs, within = draws // self.count, draws % self.count
         indices = np.empty(batch_size, dtype=np.int64)
         for epoch in np.unique(epochs):
             here = epochs == epoch
@@ -67,7 +67,7 @@ class Windows:
         return self.read(indices)
 
     def sequential(self, batch_size: int, limit_windows: int | None = None) -> Iterator[Batch]:
-        """Windows in order, for evaluation; with a limit, that many spread evenly over the file."""
+        """Yield windows in order, for evaluation; with a limit, that many spread evenly over the file."""
         count = self.count if limit_windows is None else min(limit_windows, self.count)
         chosen = np.arange(count, dtype=np.int64) * self.count // count
         for start in range(0, count, batch_size):
@@ -75,15 +75,15 @@ class Windows:
 
 
 def check_rank(rank: int, world: int) -> None:
-    """Raise ValueError unless the rank is one of `world`."""
+    """Raise ValueError unless `rank` is one of 0..`world` - 1."""
     if not 0 <= rank < world:
         raise ValueError(f"rank is {rank}; it must be from 0 to world - 1 = {world - 1}")
 
 
 def permute(
-    places: Integer[np.ndarray, " n"], count: int, seed: int, epoch: int
+    positions: Integer[np.ndarray, " n"], count: int, seed: int, epoch: int
 ) -> Integer[np.ndarray, " n"]:
-    """A keyed permutation of 0..count-1, evaluated at `places`.
+    """Return where a keyed permutation of 0..count-1 takes `places`.
 
     A Feistel network on the next even number of bits (a bijection whatever its round function is);
     results that fall outside are walked on through the network until they fall inside
@@ -91,7 +91,7 @@ def permute(
     """
     half = max(1, ((count - 1).bit_length() + 1) // 2)
     keys = np.random.SeedSequence([seed, epoch]).generate_state(_ROUNDS, np.uint64)
-    values = _feistel(np.asarray(places, dtype=np.uint64), half, keys)
+    values = _feistel(np.asarray(positions, dtype=np.uint64), half, keys)
     while (outside := values >= count).any():
         values[outside] = _feistel(values[outside], half, keys)
     return values.astype(np.int64)

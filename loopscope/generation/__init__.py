@@ -1,1 +1,78 @@
-"""Text from looped models: a cache per loop and layer, any exit rule per token. Speaks to the recurrence only."""
+"""Text from looped models: a cache per loop and layer, any exit rule per token. Speaks to the recurrence only.
+
+In the order in which a text is made:
+
+    settings    how to generate, and what is refused before anything runs
+    padding     prompts of different lengths, as one batch
+    decoder     `generate_tokens`, `stream`: read logits, draw, see whether a text has ended
+    steps, cached   one step: the whole text computed anew, or the newest token over the cache
+    store, view     keys and values of one generation, and one call's view of them
+    exits       what generation asks of an exit rule
+    missing/    what deeper loops see of tokens that left early
+    sampling    from logits to the next token
+    streaming, stopping   from tokens to text as they come, and where a text ends
+    forced      known texts read token by token: what exits per token cost in quality
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from loopscope.generation.decoder import Generated, NewToken, generate_tokens, make_steps, stream
+    from loopscope.generation.exits import Decision, ExitRule
+    from loopscope.generation.forced import ForcedReading, force
+    from loopscope.generation.missing import STRATEGIES, AbstractMissing
+    from loopscope.generation.padding import pad
+    from loopscope.generation.sampling import Sampling
+    from loopscope.generation.settings import Settings
+    from loopscope.generation.steps import AbstractSteps
+    from loopscope.generation.stopping import Stopping
+    from loopscope.generation.streaming import IncrementalDecoder, Tokenizer
+
+_HOMES = {
+    "Settings": "settings",
+    "Sampling": "sampling",
+    "Stopping": "stopping",
+    "IncrementalDecoder": "streaming",
+    "Tokenizer": "streaming",
+    "pad": "padding",
+    "Decision": "exits",
+    "ExitRule": "exits",
+    "AbstractMissing": "missing",
+    "STRATEGIES": "missing",
+    "AbstractSteps": "steps",
+    "Generated": "decoder",
+    "NewToken": "decoder",
+    "generate_tokens": "decoder",
+    "make_steps": "decoder",
+    "stream": "decoder",
+    "ForcedReading": "forced",
+    "force": "forced",
+}
+__all__ = [
+    "STRATEGIES",
+    "AbstractMissing",
+    "AbstractSteps",
+    "Decision",
+    "ExitRule",
+    "ForcedReading",
+    "Generated",
+    "IncrementalDecoder",
+    "NewToken",
+    "Sampling",
+    "Settings",
+    "Stopping",
+    "Tokenizer",
+    "force",
+    "generate_tokens",
+    "make_steps",
+    "pad",
+    "stream",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use: the settings are needed where torch is not."""
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

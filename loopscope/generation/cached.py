@@ -13,14 +13,14 @@ from torch import Tensor
 
 from loopscope.generation.exits import ExitRule
 from loopscope.generation.missing import AbstractMissing
-from loopscope.generation.steps import AbstractSteps, Read
+from loopscope.generation.steps import AbstractSteps, StepOutput
 from loopscope.generation.store import Store
 from loopscope.generation.view import View
 from loopscope.recurrence import AbstractLoopedLM, narrow, unroll, unroll_from
 
 
 class CachedSteps(AbstractSteps):
-    """Keys and values of every (loop, layer) are kept, so a step costs one token.
+    """Steps over a cache: keys and values of every (loop, layer) are kept, so a step costs one token.
 
     Memory: see `store` and, with an exit rule, `missing`.
     """
@@ -40,7 +40,7 @@ class CachedSteps(AbstractSteps):
         self._column = 0
 
     def prefill(self, input_ids: Int[Tensor, "rows seq"]) -> None:
-        """Prompts run to full depth, so that nothing of them is missing; with a rule, through every exit too."""
+        """Run the prompts to full depth, so that nothing of them is missing; with a rule, through every exit too."""
         seq = input_ids.shape[1]
         if seq == 0:
             return
@@ -51,16 +51,16 @@ class CachedSteps(AbstractSteps):
                 state.features()
         self._column = seq
 
-    def step(self, tokens: Int[Tensor, " rows"]) -> Read:
+    def step(self, tokens: Int[Tensor, " rows"]) -> StepOutput:
         columns = slice(self._column, self._column + 1)
         self._column += 1
         if self._rule is not None:
             return self._until_the_rule(self._rule, tokens, columns)
         kv_cache = View(self.store, columns)
         (last,) = deque(unroll(self._model, tokens[:, None], self._loops, kv_cache=kv_cache), maxlen=1)
-        return Read(last.logits()[:, -1], torch.full((len(tokens),), self._loops))
+        return StepOutput(last.logits()[:, -1], torch.full((len(tokens),), self._loops))
 
-    def _until_the_rule(self, rule: ExitRule, tokens: Tensor, columns: slice) -> Read:
+    def _until_the_rule(self, rule: ExitRule, tokens: Tensor, columns: slice) -> StepOutput:
         kv_cache = View(self.store, columns, complete=self._missing.complete)
         states = unroll(self._model, tokens[:, None], self._loops, kv_cache=kv_cache)
         going = torch.arange(len(tokens), device=tokens.device)
@@ -69,27 +69,30 @@ class CachedSteps(AbstractSteps):
         before: Mapping[str, Tensor] = {}
         state = next(states)
         while True:
-            self._missing.visit(state)
-            leave, known = None, None
+            self._missing.on_loop(state)
+            leave, known_logits = None, None
             if not state.is_last:
                 decision = rule.decide(state, before)
-                leave, known, before = decision.leave, decision.logits, decision.kept
+                leave, known_logits, before = decision.leave, decision.logits, decision.kept
                 if not bool(leave.any()):
                     state = next(states)
                     continue
-            gone, stay = state, None
+            leaving_state, stay = state, None
             if leave is not None and not bool(leave.all()):
                 which, stay = leave.nonzero().squeeze(1), (~leave).nonzero().squeeze(1)
-                gone, known = narrow(state, which), None if known is None else known[which]
-            found = gone.logits()[:, -1] if known is None else known
-            self._missing.left(gone)
+                leaving_state, known_logits = (
+                    narrow(state, which),
+                    None if known_logits is None else known_logits[which],
+                )
+            logits_here = leaving_state.logits()[:, -1] if known_logits is None else known_logits
+            self._missing.on_exit(leaving_state)
             if stay is None and logits is None:  # all rows at once
-                return Read(found, loops.fill_(state.loop))
-            logits = found.new_empty(len(tokens), found.shape[1]) if logits is None else logits
+                return StepOutput(logits_here, loops.fill_(state.loop))
+            logits = logits_here.new_empty(len(tokens), logits_here.shape[1]) if logits is None else logits
             left = going if stay is None else going[which]
-            logits[left], loops[left.cpu()] = found, state.loop
+            logits[left], loops[left.cpu()] = logits_here, state.loop
             if stay is None:
-                return Read(logits, loops)
+                return StepOutput(logits, loops)
             state, going = narrow(state, stay), going[stay]
             before = {name: kept[stay] for name, kept in before.items()}
             states = unroll_from(state, state.hidden)

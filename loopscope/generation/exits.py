@@ -12,7 +12,7 @@ from loopscope.recurrence import LoopState
 
 @dataclass(frozen=True)
 class Decision:
-    """Who leaves at a loop.
+    """An exit rule's decision at one loop: who leaves.
 
     Attributes:
         leave: rows whose newest token leaves here.
@@ -27,10 +27,10 @@ class Decision:
 
 @runtime_checkable
 class ExitRule(Protocol):
-    """Decides for the newest token of every row, at every loop before the last."""
+    """What decides, for the newest token of every row, whether it leaves: asked at every loop before the last."""
 
     def decide(self, state: LoopState, before: Mapping[str, Tensor]) -> Decision:
-        """Who leaves here.
+        """Decide who leaves at this loop.
 
         Args:
             state: the loop's state, of the newest tokens alone: `hidden` is `[rows 1 dim]`.
@@ -46,6 +46,7 @@ class NewestToken(LoopState):
 
     @staticmethod
     def of(whole: LoopState) -> "NewestToken":
+        """Return the newest tokens' part of a state of whole texts."""
         context = whole.context
         newest = replace(context, input_ids=context.input_ids[:, -1:], embedded=context.embedded[:, -1:])
         return NewestToken(whole.loop, whole.hidden[:, -1:], whole.model, newest, whole)

@@ -14,16 +14,16 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from loopscope.generation.decode import make_steps
-from loopscope.generation.settings import Settings, check_prompts, check_settings, check_vocabulary, reading
+from loopscope.generation.decoder import make_steps
+from loopscope.generation.settings import Settings, check_prompt_ids, check_prompts, check_settings, inference
 from loopscope.guards import device_of
 from loopscope.numerics import wide
 from loopscope.recurrence import AbstractLoopedLM
 
 
 @dataclass(frozen=True)
-class Forced:
-    """What was read of known texts, after a prompt.
+class ForcedReading:
+    """What was read of known texts, token by token, after a prompt.
 
     Attributes:
         losses: nats per token of each label.
@@ -37,16 +37,16 @@ class Forced:
 
     @property
     def loss(self) -> float:
-        """Mean, in nats per token."""
+        """Mean loss, in nats per token."""
         return float(self.losses.double().mean())
 
     @property
     def mean_loops(self) -> float:
-        """Over all places."""
+        """Mean loops over all places."""
         return float(self.loops.double().mean())
 
-    def agreement(self, other: "Forced") -> float:
-        """Share of places where both would take the same token."""
+    def agreement(self, other: "ForcedReading") -> float:
+        """Return the share of places where both would take the same token."""
         return float((self.choices == other.choices).double().mean())
 
 
@@ -56,8 +56,8 @@ def force(
     labels: Any,
     settings: Settings,
     prompt: int = 1,
-) -> Forced:
-    """Read windows of text token by token.
+) -> ForcedReading:
+    """Read windows of text token by token, as generation would, and return losses, choices and loops.
 
     Args:
         labels: what comes after each token of `input_ids`, of its shape.
@@ -76,16 +76,16 @@ def force(
     if not 1 <= prompt <= seq:
         raise ValueError(f"prompt is {prompt}; it must be from 1 to the {seq} tokens there are")
     check_settings(settings, model, seq, 1)
-    check_vocabulary(model, input_ids)
+    check_prompt_ids(model, input_ids)
     ids, goal = input_ids.to(device_of(model)), labels.to(device_of(model))
     pads = torch.zeros(len(ids), dtype=torch.int64, device=ids.device)
     steps, parts = make_steps(model, settings, pads, seq), list(model.modules())
-    found: list[Sequence[Tensor]] = []
-    with reading(parts):
+    readings: list[Sequence[Tensor]] = []
+    with inference(parts):
         steps.prefill(ids[:, : prompt - 1])
-        for place in range(prompt - 1, seq):
-            read = steps.step(ids[:, place])
-            losses = F.cross_entropy(wide(read.logits), goal[:, place], reduction="none")
-            found.append((losses.cpu(), read.logits.argmax(dim=-1).cpu(), read.loops))
-    losses, choices, loops = (torch.stack(parts, dim=1) for parts in zip(*found, strict=True))
-    return Forced(losses, choices, loops)
+        for column in range(prompt - 1, seq):
+            read = steps.step(ids[:, column])
+            losses = F.cross_entropy(wide(read.logits), goal[:, column], reduction="none")
+            readings.append((losses.cpu(), read.logits.argmax(dim=-1).cpu(), read.loops))
+    losses, choices, loops = (torch.stack(parts, dim=1) for parts in zip(*readings, strict=True))
+    return ForcedReading(losses, choices, loops)

@@ -11,7 +11,11 @@ from torch import Tensor
 def pad(
     rows: Sequence[Sequence[int]], side: Literal["left", "right"] = "left"
 ) -> tuple[Int[Tensor, "batch seq"], Int[Tensor, "batch seq"]]:
-    """Token ids of different lengths as one batch, and its mask (1 for a token, 0 for padding).
+    """Return token ids of different lengths as one batch, and its mask (1 for a token, 0 for padding).
+
+    Args:
+        rows: token ids, one list per text.
+        side: where shorter rows are filled up with id 0.
 
     Raises:
         ValueError: no rows, or an empty one.
@@ -24,17 +28,17 @@ def pad(
     width = max(map(len, rows))
     ids = torch.zeros(len(rows), width, dtype=torch.int64)
     mask = torch.zeros_like(ids)
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         columns = slice(width - len(row), width) if side == "left" else slice(0, len(row))
-        ids[place, columns] = torch.as_tensor(list(row), dtype=torch.int64)
-        mask[place, columns] = 1
+        ids[index, columns] = torch.as_tensor(list(row), dtype=torch.int64)
+        mask[index, columns] = 1
     return ids, mask
 
 
 def to_the_right(
     input_ids: Int[Tensor, "batch seq"], attention_mask: Any
 ) -> tuple[Int[Tensor, "batch longest"], Int[Tensor, " batch"]]:
-    """Every row's tokens moved to the end of the batch, so that all go on in the same column; and padding per row.
+    """Move every row's tokens to the end of the batch, so that all go on in one column; also return padding per row.
 
     Args:
         attention_mask: [batch, seq], not 0 at tokens; None where there is no padding. Left, right, or both.

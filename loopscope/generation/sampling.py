@@ -17,7 +17,7 @@ from loopscope.numerics import wide
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn. Without any of the first four: the likeliest token (greedy).
+    """Settings of a draw. Without any of the first four: the likeliest token (greedy).
 
     Attributes:
         temperature: what logits are divided by; 1 where only a filter is given.
@@ -35,11 +35,11 @@ class Sampling:
 
     @property
     def greedy(self) -> bool:
-        """Whether nothing is drawn."""
+        """Whether nothing is drawn at random."""
         return all(value is None for value in (self.temperature, self.top_k, self.top_p, self.min_p))
 
     def check(self) -> None:
-        """Refuse settings that make no sense, warn of one without effect.
+        """Refuse settings of a draw that make no sense, warn of one without effect.
 
         Raises:
             ValueError: the setting, its value, its range.
@@ -71,7 +71,7 @@ class Sampling:
 
 
 class Sampler:
-    """Draws for the rows of one batch."""
+    """Draws the next token for the rows of one batch, each with a generator of its own."""
 
     def __init__(self, sampling: Sampling, rows: int) -> None:
         self.sampling = sampling
@@ -80,7 +80,7 @@ class Sampler:
         self._generators = [torch.Generator().manual_seed(first + row) for row in range(rows)]
 
     def draw(self, logits: Float[Tensor, "rows vocab"]) -> Int[Tensor, " rows"]:
-        """The next token of every row.
+        """Return the next token of every row.
 
         Raises:
             ValueError: logits that are not finite.
@@ -102,7 +102,7 @@ class Sampler:
         return torch.searchsorted(reached, level, right=True).squeeze(1)
 
     def select(self, rows: list[int]) -> None:
-        """All other rows have ended."""
+        """Keep only these rows: all others have ended."""
         self._generators = [self._generators[row] for row in rows]
 
 

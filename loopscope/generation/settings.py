@@ -20,7 +20,7 @@ from loopscope.recurrence import AbstractLoopedLM, check_input_ids, check_loops,
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything but the model and the prompts.
+    """Settings of a generation: everything but the model and the prompts.
 
     Attributes:
         loops: depth to run, also past the trained one; None: the trained depth.
@@ -59,7 +59,7 @@ def check_prompts(model: Any, input_ids: Any) -> None:
 
 
 def check_settings(settings: Settings, model: AbstractLoopedLM, longest: int, more: int) -> None:
-    """Refuse what cannot work, warn of what has no effect.
+    """Refuse settings that cannot work with a model and prompts, warn of what has no effect.
 
     Args:
         longest: tokens of the longest prompt.
@@ -102,9 +102,9 @@ def _check_positions(model: AbstractLoopedLM, longest: int, new_tokens: int) -> 
         )
 
 
-def check_vocabulary(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"]) -> None:
+def check_prompt_ids(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"]) -> None:
     """Raise ValueError where an id is not in the model's vocabulary, which one token through one loop shows."""
-    with reading(list(model.modules())):
+    with inference(list(model.modules())):
         vocabulary = vocabulary_size(model, input_ids)
     low, high = int(input_ids.min()), int(input_ids.max())
     if low < 0 or high >= vocabulary:
@@ -115,8 +115,8 @@ def check_vocabulary(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"
 
 
 @contextmanager
-def reading(parts: Sequence[nn.Module]) -> Iterator[None]:
-    """Evaluation mode without gradients, cheap enough for every token. Never open across a yield.
+def inference(parts: Sequence[nn.Module]) -> Iterator[None]:
+    """Put a model into evaluation mode without gradients, cheaply enough for every token. Never open across a yield.
 
     Args:
         parts: the model's modules, listed once; each one's own mode is put back.

@@ -17,8 +17,8 @@ from loopscope.recurrence import AbstractLoopedLM, LoopState, unroll
 
 
 @dataclass(frozen=True)
-class Read:
-    """What one step gives.
+class StepOutput:
+    """What one step of generation gives.
 
     Attributes:
         logits: of the token after the newest one.
@@ -30,23 +30,23 @@ class Read:
 
 
 class AbstractSteps(ABC):
-    """One batch of texts, a token longer at every step."""
+    """One batch of texts, which grows by a token at every step."""
 
     @abstractmethod
     def prefill(self, input_ids: Int[Tensor, "rows seq"]) -> None:
-        """The texts without their newest tokens; padding on the left."""
+        """Take the texts without their newest tokens; padding is on the left."""
 
     @abstractmethod
-    def step(self, tokens: Int[Tensor, " rows"]) -> Read:
-        """Add a token to every row."""
+    def step(self, tokens: Int[Tensor, " rows"]) -> StepOutput:
+        """Add a token to every row, and return the logits of the next one."""
 
     @abstractmethod
     def select(self, rows: Int[Tensor, " rows"]) -> None:
-        """Forget all other rows."""
+        """Keep only these rows, and forget all others."""
 
 
 class RecomputedSteps(AbstractSteps):
-    """No cache: every step runs every loop over the whole text. The reference, and what a foreign model gets.
+    """Steps without a cache: each runs every loop over the whole text. The reference, and what a foreign model gets.
 
     An early exit saves nothing but the loops after the last row has left; earlier tokens always run as deep as the
     newest one needs, so nothing is ever missing. Rows of different lengths run apart, because a model that knows no
@@ -63,7 +63,7 @@ class RecomputedSteps(AbstractSteps):
     def prefill(self, input_ids: Int[Tensor, "rows seq"]) -> None:
         self._ids = input_ids
 
-    def step(self, tokens: Int[Tensor, " rows"]) -> Read:
+    def step(self, tokens: Int[Tensor, " rows"]) -> StepOutput:
         self._ids = tokens[:, None] if self._ids is None else torch.cat([self._ids, tokens[:, None]], dim=1)
         logits: Tensor | None = None
         loops = torch.zeros(len(tokens), dtype=torch.int64)
@@ -74,12 +74,12 @@ class RecomputedSteps(AbstractSteps):
                 logits = read.logits.new_empty(len(tokens), read.logits.shape[1])
             logits[rows], loops[rows.cpu()] = read.logits, read.loops
         assert logits is not None
-        return Read(logits, loops)
+        return StepOutput(logits, loops)
 
-    def _read(self, ids: Tensor) -> Read:
+    def _read(self, ids: Tensor) -> StepOutput:
         if self._rule is None:
             (last,) = deque(unroll(self._model, ids, self._loops), maxlen=1)
-            return Read(_newest_logits(last), torch.full((len(ids),), self._loops))
+            return StepOutput(_newest_logits(last), torch.full((len(ids),), self._loops))
         logits: Tensor | None = None
         loops, going = torch.zeros(len(ids), dtype=torch.int64), torch.ones(len(ids), dtype=torch.bool)
         before: dict[str, Tensor] = {}
@@ -88,17 +88,17 @@ class RecomputedSteps(AbstractSteps):
             decision = None if state.is_last else self._rule.decide(newest, before)
             leaving = going if decision is None else going & decision.leave.cpu()
             if bool(leaving.any()):
-                known = None if decision is None else decision.logits
-                found = newest.logits()[:, -1] if known is None else known
-                logits = torch.zeros_like(found) if logits is None else logits
-                logits[leaving.to(found.device)] = found[leaving.to(found.device)]
+                known_logits = None if decision is None else decision.logits
+                newest_logits = newest.logits()[:, -1] if known_logits is None else known_logits
+                logits = torch.zeros_like(newest_logits) if logits is None else logits
+                logits[leaving.to(newest_logits.device)] = newest_logits[leaving.to(newest_logits.device)]
                 loops[leaving] = state.loop
                 going = going & ~leaving
             if not bool(going.any()) or decision is None:
                 break
             before = dict(decision.kept)
         assert logits is not None
-        return Read(logits, loops)
+        return StepOutput(logits, loops)
 
     def select(self, rows: Int[Tensor, " rows"]) -> None:
         self._pads = self._pads[rows]

@@ -4,14 +4,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from loopscope.generation.streaming import TextStream, Tokenizer
+from loopscope.generation.streaming import IncrementalDecoder, Tokenizer
 
 Reason = Literal["length", "eos", "stop"]
 
 
 @dataclass(frozen=True)
 class Stopping:
-    """What ends a text.
+    """Settings of what ends a text.
 
     Attributes:
         new_tokens: at most so many.
@@ -43,12 +43,12 @@ class Ending:
 
     def __init__(self, stopping: Stopping, tokenizer: Tokenizer | None, prompt: Iterable[int]) -> None:
         self._stopping = stopping
-        self._stream = None if tokenizer is None else TextStream(tokenizer, prompt)
+        self._stream = None if tokenizer is None else IncrementalDecoder(tokenizer, prompt)
         self._strings = StopStrings(stopping.stop)
         self._count = 0
 
     def push(self, token: int) -> tuple[str, Reason | None]:
-        """Text that is certain now, and why the row ends with this token, if it does."""
+        """Take a token; return the text that is certain now, and why the row ends with this token, if it does."""
         self._count += 1
         if token in self._stopping.eos:
             return self._last("")[0], "eos"
@@ -71,23 +71,26 @@ class StopStrings:
 
     def __init__(self, strings: Sequence[str]) -> None:
         self._strings = tuple(strings)
-        self._held = ""
+        self._pending = ""
 
     def push(self, piece: str) -> tuple[str, bool]:
-        """Text that cannot be part of a stop string, and whether one was found: it and what follows are dropped."""
-        text = self._held + piece
-        places = [place for place in (text.find(string) for string in self._strings) if place >= 0]
-        if places:
-            self._held = ""
-            return text[: min(places)], True
+        """Take a piece; return text that cannot be part of a stop string, and whether one was found.
+
+        A stop string and what follows it are dropped.
+        """
+        text = self._pending + piece
+        starts = [start for start in (text.find(string) for string in self._strings) if start >= 0]
+        if starts:
+            self._pending = ""
+            return text[: min(starts)], True
         keep = max((_overlap(text, string) for string in self._strings), default=0)
-        self._held = text[len(text) - keep :]
+        self._pending = text[len(text) - keep :]
         return text[: len(text) - keep], False
 
     def flush(self) -> str:
-        """What was held back: it was no stop string after all."""
-        held, self._held = self._held, ""
-        return held
+        """Return the text that was held back: it was no stop string after all."""
+        pending, self._pending = self._pending, ""
+        return pending
 
 
 def _overlap(text: str, string: str) -> int:

@@ -22,7 +22,7 @@ Columns = slice | Tensor
 
 
 class PlacedLayer(CacheLayerMixin):
-    """One slot: written at any rows and columns, because tokens reach it at different times."""
+    """Keys and values of one slot, written at any rows and columns, because tokens reach it at different times."""
 
     keys: Tensor
     values: Tensor
@@ -42,7 +42,7 @@ class PlacedLayer(CacheLayerMixin):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Write at `rows` (None: all) and `columns`; returns the whole of what is kept."""
+        """Write at `rows` (None: all) and `columns`; return the whole of what is kept."""
         rows, columns = args
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
@@ -68,14 +68,14 @@ class PlacedLayer(CacheLayerMixin):
         return self.capacity
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep some rows: the others' texts have ended."""
+        """Keep only these rows: the others' texts have ended."""
         self.rows = len(indices)
         if self.is_initialized:
             self.keys, self.values = self.keys[indices], self.values[indices]
 
 
 class Store:
-    """All slots of one batch.
+    """Keys and values of one batch, slot by slot.
 
     Attributes:
         pads: columns before each row's first token.
@@ -86,7 +86,7 @@ class Store:
     def __init__(self, pads: Int[Tensor, " rows"], capacity: int) -> None:
         self.pads, self.capacity = pads, capacity
         self.padded = bool(pads.any())
-        self._places: dict[Slot, int] = {}
+        self._layer_indices: dict[Slot, int] = {}
         self.cache = self._cache()
 
     def _cache(self) -> Cache:
@@ -102,21 +102,21 @@ class Store:
         columns: Columns,
     ) -> None:
         """Write keys and values into a slot."""
-        place = self._places.setdefault(slot, len(self._places))
-        self.cache.update(key, value, place, rows, columns)
+        index = self._layer_indices.setdefault(slot, len(self._layer_indices))
+        self.cache.update(key, value, index, rows, columns)
 
     def layer(self, slot: Slot) -> PlacedLayer:
-        """The slot's keys and values, which must have been written to."""
-        found = self.cache.layers[self._places[slot]]
-        assert isinstance(found, PlacedLayer)
-        return found
+        """Return the slot's keys and values; it must have been written to."""
+        layer = self.cache.layers[self._layer_indices[slot]]
+        assert isinstance(layer, PlacedLayer)
+        return layer
 
     def slots(self) -> list[Slot]:
-        """Slots that were written to, in that order."""
-        return list(self._places)
+        """Return the slots that were written to, in that order."""
+        return list(self._layer_indices)
 
     def copy(self, source: Slot, target: Slot, rows: Int[Tensor, " rows"] | None, columns: slice) -> None:
-        """Give `target` what `source` keeps of some tokens."""
+        """Write what `source` keeps of some tokens into `target`."""
         kept = self.layer(source)
         key, value = kept.keys[:, :, columns], kept.values[:, :, columns]
         if rows is not None:
@@ -124,13 +124,13 @@ class Store:
         self.keep(target, key, value, rows, columns)
 
     def select(self, rows: Int[Tensor, " rows"]) -> None:
-        """Forget all other rows."""
+        """Keep only these rows, and forget all others."""
         self.pads = self.pads[rows]
         self.padded = bool(self.pads.any())
         self.cache.batch_select_indices(rows)
         self.cache.layer_class_to_replicate = self._cache().layer_class_to_replicate
 
     def bytes(self) -> int:
-        """Bytes of all slots."""
-        layers = (self.layer(slot) for slot in self._places)
+        """Return the size of all slots, in bytes."""
+        layers = (self.layer(slot) for slot in self._layer_indices)
         return sum(kept.nbytes for layer in layers for kept in (layer.keys, layer.values))

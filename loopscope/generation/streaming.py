@@ -10,17 +10,17 @@ _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """What generation needs of a tokenizer."""
+    """What generation needs of a tokenizer: text to ids and back."""
 
     def encode(self, text: str) -> Any:
-        """Ids of a text."""
+        """Return the ids of a text."""
 
     def decode(self, ids: Iterable[int | np.integer]) -> str:
-        """Text of ids."""
+        """Return the text of ids."""
 
 
-class TextStream:
-    """Text of one row, token by token.
+class IncrementalDecoder:
+    """Text of one row, which comes token by token.
 
     A token may end inside a character (bytes, byte-level BPE); what it adds is held back until the character is
     whole. Decoding starts a few tokens back, not at the beginning: a tokenizer may join a token to the one before it.
@@ -32,12 +32,12 @@ class TextStream:
         self._shown = len(self._ids)  # tokens whose text is out
 
     def push(self, token: int) -> str:
-        """The text that is now complete; often what this token says, sometimes nothing."""
+        """Take a token; return the text that is complete now: often what this token says, sometimes nothing."""
         self._ids.append(token)
         return self._out(final=False)
 
     def flush(self) -> str:
-        """What is left at the end, complete or not."""
+        """Return what is left at the end, complete or not."""
         return self._out(final=True) if self._shown < len(self._ids) else ""
 
     def _out(self, final: bool) -> str:

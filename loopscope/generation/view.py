@@ -10,7 +10,7 @@ from torch import Tensor
 from loopscope.generation.store import Columns, Store
 from loopscope.kv_cache import AbstractKVCache, Slot, Visible
 
-Made = TypeVar("Made")
+_Made = TypeVar("_Made")
 Complete = Callable[[Slot, Int[Tensor, " rows"] | None], None]
 """Called before new tokens enter a slot: whatever earlier tokens of these rows have not computed there is due now."""
 
@@ -41,10 +41,10 @@ class View(AbstractKVCache):
         self._complete = complete
         self._made: dict[str, Any] = {}
         self._pads = store.pads if rows is None else store.pads[rows]
-        self.positions = (self.places - self._pads[:, None]).clamp(min=0)
+        self.positions = (self.new_columns - self._pads[:, None]).clamp(min=0)
 
     @property
-    def places(self) -> Int[Tensor, "rows seq"]:
+    def new_columns(self) -> Int[Tensor, "rows seq"]:
         """Columns of the new tokens, row by row."""
         if isinstance(self.columns, Tensor):
             return self.columns
@@ -64,7 +64,7 @@ class View(AbstractKVCache):
     def visible(self, slot: Slot, window: int | None) -> Visible:
         kept = self.store.layer(slot)
         if isinstance(self.columns, Tensor):
-            first, end, single = 0, self.once("end", lambda: int(self.places.max()) + 1), False
+            first, end, single = 0, self.once("end", lambda: int(self.new_columns.max()) + 1), False
         else:
             end, single = self.columns.stop, self.columns.stop - self.columns.start == 1
             first = 0 if window is None else max(0, self.columns.start - window + 1)
@@ -81,17 +81,17 @@ class View(AbstractKVCache):
         return Visible(keys, values, mask, causal=False)
 
     def _mask(self, first: int, end: int, window: int | None) -> Bool[Tensor, "#rows 1 seq seen"]:
-        new = self.places[:, :, None]
+        new = self.new_columns[:, :, None]
         old = torch.arange(first, end, device=new.device)
         visible = (old <= new) & (old >= self._pads[:, None, None])
         if window is not None:
             visible &= old > new - window
         return (visible | (old == new))[:, None]  # padding sees itself: a row of nothing would be NaN
 
-    def once(self, name: str, make: Callable[[], Made]) -> Made:
+    def once(self, name: str, make: Callable[[], _Made]) -> _Made:
         if name not in self._made:
             self._made[name] = make()
-        made: Made = self._made[name]
+        made: _Made = self._made[name]
         return made
 
     def narrow(self, rows: Int[Tensor, " rows"]) -> "View":

@@ -1,1 +1,25 @@
-"""Bridges: models of other formats in and out of the waist."""
+"""Models of other formats, in and out of the recurrence: `load` a path, `adapt` or `wrap` a module.
+
+What a path or a module passes:
+
+    load           a path to a looped model: run folder, model folder, published last.pt
+    model_folder   Loopscope's own folder of weights, config and tokenizer: `save_model`, `load_model`
+    published      the published code's checkpoints, as our models: `read_published`
+    foreign/       modules of others: `adapt` (families that are known), `wrap` (any other)
+"""
+
+from loopscope.interop.foreign import FamilyAdapter, adapt, wrap
+from loopscope.interop.load import load
+from loopscope.interop.model_folder import load_model, save_model
+from loopscope.interop.published import PublishedCheckpoint, read_published
+
+__all__ = [
+    "FamilyAdapter",
+    "PublishedCheckpoint",
+    "adapt",
+    "load",
+    "load_model",
+    "read_published",
+    "save_model",
+    "wrap",
+]

@@ -9,7 +9,7 @@ from loopscope.results.layout import CONFIG, WEIGHTS
 
 
 def load(path: str | Path) -> AbstractLoopedLM:
-    """A looped model, in evaluation mode on the CPU, from any of:
+    """Return the looped model at a path, in evaluation mode on the CPU. The path may be any of:
 
     - a run folder that training wrote (its newest checkpoint), or one checkpoint folder;
     - an exported or imported model folder (`config.yaml` and `model.safetensors`);

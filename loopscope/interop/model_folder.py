@@ -21,7 +21,7 @@ from loopscope.results.layout import CONFIG, WEIGHTS
 def save_model(
     model: LoopedTransformer, directory: Path, sections: Mapping[str, Any], files: Mapping[str, str]
 ) -> None:
-    """Write a model folder.
+    """Write a model folder that `load_model` and `loopscope.load` read: config.yaml, model.safetensors, further files.
 
     Args:
         directory: created; must be empty or absent.
@@ -43,7 +43,7 @@ def save_model(
 
 
 def load_model(directory: Path) -> LoopedTransformer:
-    """Build the model of a folder that `save_model` or a training checkpoint wrote, in evaluation mode.
+    """Build and return the model of a folder that `save_model` or a training checkpoint wrote, in evaluation mode.
 
     Raises:
         ValueError: a file is missing, cut short, or does not fit the config; says which and what to do.
@@ -76,7 +76,7 @@ def load_model(directory: Path) -> LoopedTransformer:
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """The sections of a folder's config.yaml.
+    """Return the sections of a model folder's config.yaml, unvalidated.
 
     Raises:
         ValueError: missing, or not a mapping.
@@ -91,7 +91,14 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def check_state(model: LoopedTransformer, state: Mapping[str, Any], source: Path | str) -> None:
-    """Raise ValueError naming the first few tensors that are missing, unknown or of another shape."""
+    """Refuse a state dict that does not fit a model.
+
+    Args:
+        source: what the message calls it.
+
+    Raises:
+        ValueError: names the first few tensors that are missing, unknown or of another shape.
+    """
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
     problems = [f"missing {name}" for name in expected.keys() - found.keys()]

@@ -36,7 +36,7 @@ _UNSUPPORTED = {"block_norm_type": "rmsnorm", "loop_norm_type": "rmsnorm"}
 
 @dataclass(frozen=True)
 class PublishedCheckpoint:
-    """A published checkpoint, understood."""
+    """What a published `last.pt` holds: our model with its weights, its objective, and its tokenizer's parts."""
 
     model: LoopedTransformer
     objective: Mapping[str, Any]  # sections of ObjectiveConfig: what it was trained on
@@ -46,7 +46,7 @@ class PublishedCheckpoint:
 
 
 def read_published(path: str | Path) -> PublishedCheckpoint:
-    """Read a published `last.pt`.
+    """Read a published `last.pt` and return its model, objective and tokenizer. Nothing in it is executed.
 
     Raises:
         ValueError: missing, cut short, not a checkpoint of that code, holding a pickle that would run
@@ -154,7 +154,7 @@ def _readout(model: Mapping[str, Any], alpha: Mapping[str, Any]) -> dict[str, An
 
 
 def rename_state(state: Mapping[str, Tensor], model: LoopedTransformer) -> dict[str, Tensor]:
-    """The published state dict under our names, without what the model's config leaves out."""
+    """Return a published state dict under our parameter names, without what the model's config leaves out."""
     config = model.config
     names = {"token_embedding.weight": "token_embedding.weight"}
     names["position_embedding.weight"] = "position_embedding.weight"

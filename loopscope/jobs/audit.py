@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from loopscope.audit.report import audit
+from loopscope.audit.audit_report import audit
 from loopscope.config.nested import read_yaml
 from loopscope.config.objective_text import read_objective
 from loopscope.jobs.opened import Subject, parameter_count, token_texts

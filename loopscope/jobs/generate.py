@@ -14,8 +14,7 @@ from torch import Tensor
 from loopscope.data.tokenizers import AbstractTokenizer, ByteTokenizer
 from loopscope.evaluation.exits.rules import RULES, AbstractExitRule, Look, build_rule
 from loopscope.evaluation.exits.watch import not_a_number
-from loopscope.generation.decode import Generated
-from loopscope.generation.decode import generate as run
+from loopscope.generation.decoder import Generated, generate_tokens
 from loopscope.generation.exits import Decision, ExitRule
 from loopscope.generation.padding import pad
 from loopscope.generation.sampling import Sampling
@@ -44,7 +43,7 @@ def generate(
         input_ids: prompts, [batch, seq].
         new_tokens: at most so many per row, from 1 up.
         attention_mask: [batch, seq], 1 at tokens, 0 at padding (left or right). A padded row gets what it gets alone.
-        tokenizer: for `.texts` and for stop strings; anything with `decode(ids)`.
+        tokenizer: for `.texts` and for stop strings; anything with `generate_tokens(ids)`.
         options: `loops` (any depth from 1 up), `temperature`, `top_k`, `top_p`, `min_p`, `seed` (row r draws with seed
             + r), `exit_rule` and `threshold` (a name of `loopscope evaluate exits`, or an object with `decide`),
             `missing` (lazy, fill, reuse), `eos` (token ids), `stop` (strings), `cache` (False: compute anew).
@@ -61,7 +60,7 @@ def generate(
     """
     check_prompts(model, input_ids)
     settings = build_settings(model, new_tokens, tokenizer, **options)
-    return run(model, input_ids, settings, attention_mask)
+    return generate_tokens(model, input_ids, settings, attention_mask)
 
 
 def generate_text(

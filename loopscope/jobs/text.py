@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from loopscope.data.config import DataConfig
-from loopscope.data.corpora import build_corpus, capped
+from loopscope.data.corpora import build_corpus, cap_bytes
 from loopscope.data.source import open_data
 from loopscope.data.tokenizers import ByteTokenizer, WordTokenizer
 from loopscope.jobs.opened import Subject
@@ -125,7 +125,7 @@ def _text(subject: Subject, data: str, sequences: int, length: int, note: str) -
             "the name of a Hugging Face dataset (owner/name)"
         ) from error
     pieces: Iterator[str] = corpus.validation() if is_name else _whole(corpus)
-    ids = np.concatenate([*tokenizer.encode_stream(capped(pieces, TEXT_BYTES)), np.zeros(0, np.uint32)])
+    ids = np.concatenate([*tokenizer.encode_stream(cap_bytes(pieces, TEXT_BYTES)), np.zeros(0, np.uint32)])
     if len(ids) < length + 1:
         raise ValueError(
             f"{data} has {len(ids)} tokens, shorter than one window of {length} and the token after it; use "

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from loopscope.config.run_config import RunConfig
-from loopscope.data.prepare import PreparedData
+from loopscope.data.preparation import PreparedData
 from loopscope.data.source import PreparedTask, open_data
 from loopscope.jobs.folder import check_folder
 from loopscope.model.looped import LoopedTransformer

@@ -23,7 +23,7 @@ UNSHIFTED = (
 def slice_of(
     input_ids: Int[Tensor, "batch seq"], labels: Int[Tensor, "batch seq"], tokens: int
 ) -> tuple[Int[Tensor, "part width"], Int[Tensor, "part width"]]:
-    """Up to `SEQUENCES` sequences and one window of them, together at most `tokens`, where most labels count.
+    """Return up to `SEQUENCES` sequences and one window of them, at most `tokens`, where most labels count.
 
     Instruction data ignore the labels of long prompts: a slice of those alone would have no loss. Both are
     contiguous, as batches are: forwards call `targets.view(-1)`.
@@ -38,13 +38,13 @@ def slice_of(
 
 
 def check_batch(input_ids: Tensor, labels: Tensor) -> None:
-    """Raise ValueError unless both are [batch seq] tensors of one shape."""
+    """Raise ValueError unless input ids and labels are [batch seq] tensors of one shape."""
     check_input_ids(input_ids)
     check_one_label_each(input_ids, labels)
 
 
 def check_arguments(model: Any, objective: Any, every: Any, tokens: Any) -> None:
-    """Raise ValueError for what a monitor cannot work with."""
+    """Raise ValueError for arguments that a monitor cannot work with."""
     check_subject(model, objective)
     if isinstance(every, bool) or not isinstance(every, int) or every < 1:
         raise ValueError(f"every is {every!r}; give the steps between checks, a whole number from 1 up")

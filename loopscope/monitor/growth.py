@@ -4,7 +4,7 @@ from math import isfinite
 
 from loopscope.audit.expansion import fit
 
-GROWN = 0.5
+RUNAWAY_GROWTH = 0.5
 """Fitted growth of the last loop's scale, relative to the start, from which it counts as growing. A slice's
 scale varies by a few percent from batch to batch; a runaway one doubles within tens of steps."""
 FEWEST = 3
@@ -15,23 +15,26 @@ first steps take many models from their initialisation to a scale that they keep
 
 
 def growth(sizes: list[tuple[int, float]]) -> float:
-    """Fitted growth of (step, scale) over all of them or their later half, relative to the first scale.
+    """Return the fitted growth of (step, scale), over all of them or their later half, relative to the first scale.
 
     The larger of the two, so that a scale that settles first and runs away later is noticed. 0 where there are
     too few to tell.
     """
     sizes = [(step, size) for step, size in sizes if isfinite(size)]
     spans = [sizes, sizes[len(sizes) // 2 :]]
-    found = []
+    growths = []
     for span in spans:
         line = fit([float(step) for step, _ in span], [size for _, size in span])
         if len(span) >= FEWEST and line is not None and span[0][1] > 0:
-            found.append(line.slope * (span[-1][0] - span[0][0]) / span[0][1])
-    return max(found, default=0.0)
+            growths.append(line.slope * (span[-1][0] - span[0][0]) / span[0][1])
+    return max(growths, default=0.0)
 
 
 def rising(sizes: list[tuple[int, float]]) -> bool:
-    """Whether the later half of these (step, scale) still grows, by `STILL` of its own start. Two are enough."""
+    """Return whether the later half of these (step, scale) still grows, by `STILL` of its own start.
+
+    Two are enough.
+    """
     later = [(step, size) for step, size in sizes if isfinite(size)]
     later = later[len(later) // 2 :]
     if len(later) < 2:

@@ -21,7 +21,7 @@ from loopscope.results import check_from_figures
 
 
 class ScaleMonitorCallback(TrainerCallback):
-    """Calls the monitor after every optimizer step, always on the same few sequences.
+    """Scale monitor for a Hugging Face Trainer: checks after every optimizer step, always on the same few sequences.
 
     Every check is logged through `trainer.log`, so it is in `state.log_history` and in whatever the trainer
     reports to (`loopscope/rms_loop_4`, …). A resumed training goes on from the checks in its log history.
@@ -77,13 +77,13 @@ class ScaleMonitorCallback(TrainerCallback):
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """An evaluation is no training time."""
+        """Leave the time of an evaluation out: it is no training time."""
         self.monitor.budget.restart()
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Nor is saving."""
+        """Leave the time of saving out: it is no training time."""
         self.monitor.budget.restart()
 
     def _tokens(self, dataloader: Any) -> tuple[Tensor, Tensor]:

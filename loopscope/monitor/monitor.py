@@ -20,13 +20,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from loopscope.audit.carry import carries
+from loopscope.audit.carry import measure_carries
 from loopscope.audit.input_checks import check_ids, in_fp32, repeats_inputs
 from loopscope.audit.verdict import loop_verdicts, model_verdict, why
 from loopscope.audit.visibility import direct_visibility, grown_visibility, loop_visibility
 from loopscope.guards import undisturbed, wait
 from loopscope.monitor.batch_slice import UNSHIFTED, check_arguments, check_batch, slice_of
-from loopscope.monitor.growth import FEWEST, GROWN, growth, rising
+from loopscope.monitor.growth import FEWEST, RUNAWAY_GROWTH, growth, rising
 from loopscope.monitor.time_budget import TimeBudget
 from loopscope.numerics import scale
 from loopscope.objectives.objective import Objective
@@ -50,7 +50,7 @@ ADVICE = (
 
 
 class ScaleWarning(UserWarning):
-    """A scale that the loss does not see is growing, or the monitor cannot do its work as it is called."""
+    """Warns that a scale which the loss does not see is growing, or that the monitor cannot work as it is called."""
 
 
 class ScaleMonitor:
@@ -117,7 +117,9 @@ class ScaleMonitor:
     def step(
         self, step: int, input_ids: Int[Tensor, "batch seq"], labels: Int[Tensor, "batch seq"]
     ) -> ScaleCheck | None:
-        """Call once per training step, after the optimizer's: a check where one is due, else None at once.
+        """Make a check where one is due, and return it; else return None at once.
+
+        Call it once per training step, after the optimizer's.
 
         Args:
             step: number of the step; a check is due at the first call and whenever a multiple of `every`
@@ -196,7 +198,7 @@ class ScaleMonitor:
             loop_visibility(state, own, {}, larger)
             for state, own, larger in zip(states, direct, grown, strict=True)
         ]
-        loops = loop_verdicts(seen, carries(states))
+        loops = loop_verdicts(seen, measure_carries(states))
         terms = list(dict.fromkeys(path.split("/")[0] for loop in seen for path in loop.direct))
         return loops, why(loops, seen, terms, states[0].model.readout_name)
 
@@ -215,7 +217,7 @@ class ScaleMonitor:
 
     def _runs_away(self, sizes: list[tuple[int, float]]) -> bool:
         """Whether the scale has grown, still grows, and that is news."""
-        if growth(sizes) < GROWN or not rising(sizes):
+        if growth(sizes) < RUNAWAY_GROWTH or not rising(sizes):
             return False
         if not self.warned:
             return True

@@ -31,27 +31,27 @@ class TimeBudget:
         self._mark: float | None = None
 
     def tick(self) -> None:
-        """A training step has ended: count what passed since the last mark as training."""
+        """Count what passed since the last mark as training: a step has ended."""
         now = self.clock()
         if self._mark is not None:
             self.training += now - self._mark
         self._mark = now
 
     def restart(self) -> None:
-        """What passed since the last mark was no training (an evaluation, a checkpoint): leave it out."""
+        """Leave out what passed since the last mark: it was no training (an evaluation, a checkpoint)."""
         self._mark = self.clock()
 
     def affords(self, seconds: float) -> bool:
-        """Whether the training so far pays for all that was spent and for `seconds` more."""
+        """Return whether the training so far pays for all that was spent and for `seconds` more."""
         return self.share is None or self.spent + seconds <= self.share * self.training
 
     def earned(self, seconds: float, part: float) -> bool:
-        """Whether that part of what training earned since the last spending pays for `seconds`, debts aside."""
+        """Return whether part of what training earned since the last spending pays for `seconds`, debts aside."""
         return self.share is None or seconds <= self.share * part * (self.training - self._since)
 
     @contextmanager
     def spending(self) -> Iterator[None]:
-        """Time a block as spent."""
+        """Count the time of a block as spent."""
         began = self.clock()
         try:
             yield

@@ -25,7 +25,7 @@ def unroll_to(
     backprop: int | None = None,
     loops: int | None = None,
 ) -> Iterator[LoopState]:
-    """Unroll to one depth, or each sequence to its own.
+    """Unroll a model to one depth, or each sequence of a batch to its own, and yield the loops' states.
 
     Args:
         depths: one number, or one per sequence.

@@ -4,9 +4,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-MOST = 10_000
+LARGEST_MEAN = 10_000
 """Largest mean depth: far beyond what is trained, and far below where drawing a Poisson number fails."""
-WIDEST = 2.0
+LARGEST_SPREAD = 2.0
 """Largest spread. The mean is kept, so the median falls as mean·e^(-spread²/2): at 2 it is an eighth of the mean."""
 
 
@@ -17,7 +17,7 @@ class DepthConfig(BaseModel):
 
     distribution: Literal["fixed", "uniform", "lognormal-poisson"] = "fixed"
     """uniform: from low to high. lognormal-poisson: 1 + Poisson(e^τ), τ normal, as recurrent-depth pretraining."""
-    mean: float | None = Field(None, gt=0, le=MOST)
+    mean: float | None = Field(None, gt=0, le=LARGEST_MEAN)
     """fixed: the depth. lognormal-poisson: the mean of e^τ, so that the mean depth is one more. None: model.loops."""
     spread: float = Field(0.5, ge=0)
     """lognormal-poisson: standard deviation of τ."""
@@ -41,10 +41,10 @@ class DepthConfig(BaseModel):
     def _consistent(self) -> "DepthConfig":
         if self.high is not None and self.high < self.low:
             raise ValueError(f"high {self.high} is below low {self.low}")
-        if self.spread > WIDEST:
+        if self.spread > LARGEST_SPREAD:
             raise ValueError(
-                f"spread {self.spread} is above {WIDEST}: the mean depth would come from a few very deep steps, "
-                "and nearly all the others would run 1 or 2 loops; give 2 or less (0.5 is usual)"
+                f"spread {self.spread} is above {LARGEST_SPREAD}: the mean depth would come from a few very deep "
+                "steps, and nearly all the others would run 1 or 2 loops; give 2 or less (0.5 is usual)"
             )
         if self.distribution == "fixed":
             if self.per_sequence:
@@ -76,13 +76,13 @@ class DepthConfig(BaseModel):
             )
 
     def fewest(self, loops: int) -> int:
-        """The least depth a step may have, for a model of `loops`."""
+        """Return the least depth a step may have, for a model of `loops`."""
         if self.distribution == "fixed" and not self.curriculum:
             return int(self.mean or loops)
         return self.low
 
     def most(self, loops: int) -> int:
-        """The most loops of a step, for a model of `loops`; not for lognormal-poisson, which need not have one."""
+        """Return the most loops of a step, for a model of `loops`. Not for lognormal-poisson: it need not have one."""
         return int((self.high if self.distribution == "uniform" else self.mean) or loops)
 
     @property
@@ -91,7 +91,7 @@ class DepthConfig(BaseModel):
         return self.distribution != "fixed" or self.mean is not None or self.curriculum > 0
 
     def average(self, loops: int) -> float:
-        """The mean depth of a step, once a curriculum is over; limits of a log-normal's tail are not counted.
+        """Return the mean depth of a step, once a curriculum is over; limits of a log-normal's tail are not counted.
 
         Args:
             loops: the model's trained depth.
@@ -109,7 +109,7 @@ _STREAM = 0xDE97  # keeps these draws apart from every other use of (seed, step)
 
 
 def draw_depths(config: DepthConfig, loops: int, seed: int, step: int, count: int) -> tuple[int, ...]:
-    """Depths of step `step` (0-based): one, or one per sequence of a batch of `count`.
+    """Draw the depths of step `step` (0-based): one, or one per sequence of a batch of `count`.
 
     Args:
         loops: the model's trained depth.

@@ -19,24 +19,27 @@ class AbstractCollector(ABC):
 
     @abstractmethod
     def see(self, state: LoopState) -> None:
-        """One loop's state. Called for every loop, in order."""
+        """Take one loop's state. Called for every loop of an unroll, in order."""
 
     @abstractmethod
     def terms(
         self, labels: Int[Tensor, "batch seq"], counted: Bool[Tensor, "batch seq"], token_loss: TokenLoss
     ) -> Mapping[str, Float[Tensor, ""]]:
-        """Named, weighted terms, once the unroll is over."""
+        """Return the named, weighted terms of the loss, once the unroll is over."""
 
 
 class AbstractExtra(ABC):
-    """Makes one collector per unroll. Its terms have names of their own, so that an audit lists them apart."""
+    """An extra term of a loss: makes one collector per unroll.
+
+    Its terms have names of their own, so that an audit lists them apart.
+    """
 
     name: str
     """What reports call it."""
 
     @abstractmethod
     def collector(self, loops: int, training: bool, before: RandomState) -> AbstractCollector:
-        """An empty collector for an unroll of `loops`. Outside training nothing may be drawn at random.
+        """Return an empty collector for an unroll of `loops`. Outside training nothing may be drawn at random.
 
         Args:
             before: random numbers as they stood before the unroll began.

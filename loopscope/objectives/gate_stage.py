@@ -24,7 +24,7 @@ from loopscope.objectives.placements import AbstractPlacement, Reading, mean_ove
 
 
 class GateImprovement(AbstractPlacement):
-    """Every loop's cross-entropy is read without gradient; the one term is the gate's."""
+    """Placement that trains the exit gate alone, on whether another loop measurably lowered the cross-entropy."""
 
     declaration = PLACEMENTS.shipped["gate-improvement"].declaration
     name = "gate-improvement"
@@ -43,7 +43,11 @@ class GateImprovement(AbstractPlacement):
     def terms(
         self, readings: Sequence[Reading], counted: Bool[Tensor, "batch seq"]
     ) -> Mapping[str, Float[Tensor, ""]]:
-        """Raises ValueError for a model without a gate, or a single loop."""
+        """Return the gate's one term, `gate_improvement`.
+
+        Raises:
+            ValueError: a model without an exit gate, or a single loop.
+        """
         if len(readings) < 2:
             raise ValueError("placement 'gate-improvement' compares loops; it needs 2 or more")
         losses = []

@@ -22,7 +22,7 @@ from loopscope.recurrence import LoopState
 
 
 class JacobianPenalty(AbstractExtra):
-    """Settings of the penalty; its term is `jacobian`."""
+    """Extra term weight · ‖Jᵀv‖² of the loop map at the last state, named `jacobian` (STARS)."""
 
     name = "jacobian"
 
@@ -62,7 +62,7 @@ class _Jacobian(AbstractCollector):
 def squared_stretch(
     state: LoopState, iterations: int, through_state: bool = False, random: bool = True
 ) -> Float[Tensor, ""]:
-    """‖Jᵀv‖² of the loop map at a state, mean over sequences, each with a unit vector of its own.
+    """Return ‖Jᵀv‖² of the loop map at a state, mean over sequences, each with a unit vector of its own.
 
     Args:
         iterations: products with Jᵀ; more come closer to the largest stretch.

@@ -6,7 +6,7 @@ from loopscope.objectives.token_loss import IGNORE_INDEX
 
 
 def check_one_label_each(input_ids: Tensor, labels: Tensor) -> None:
-    """Refuse labels of another shape than the tokens."""
+    """Raise ValueError for labels of another shape than the tokens."""
     if labels.shape != input_ids.shape:
         raise ValueError(
             f"labels have shape {tuple(labels.shape)}, input_ids {tuple(input_ids.shape)}; give one label per token"
@@ -14,7 +14,7 @@ def check_one_label_each(input_ids: Tensor, labels: Tensor) -> None:
 
 
 def check_range(input_ids: Tensor, labels: Tensor, vocabulary: int) -> None:
-    """Refuse ids from outside a vocabulary, ignored labels aside."""
+    """Raise ValueError for ids or labels from outside a vocabulary, ignored labels aside."""
     for name, ids in (("labels", labels[labels != IGNORE_INDEX]), ("input_ids", input_ids)):
         if not ids.numel():
             continue

@@ -26,7 +26,7 @@ LOWEST = -60.0
 """Logits further below the largest are raised to this: e^-60 is nothing beside 1 in fp32, and no number on the way
 is denormal (denormal products make a CPU's matrix product ten times slower)."""
 
-ROWS = 16
+_ROWS = 16
 """Rows as long as the vocabulary that a CPU works on in fp32 at a time, so that they are still in the cache."""
 
 
@@ -64,7 +64,7 @@ class LinearCrossEntropy:
         gathers = narrower and self.gradient is not None
         # Not touched, and so no memory, where the logits' own room serves.
         self.share = self.computed.new_empty(shape) if gathers else None
-        rows = size if matrix.device.type == "cuda" else min(size, ROWS)
+        rows = size if matrix.device.type == "cuda" else min(size, _ROWS)
         self.wider, self.logit_grad = (wide(self.logits[:0]).new_empty(rows, len(matrix)) for _ in range(2))
 
     def add(self, features: Float[Tensor, "batch seq dim"], share: float) -> Float[Tensor, "batch seq"]:

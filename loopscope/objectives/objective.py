@@ -29,7 +29,7 @@ from loopscope.recurrence import LoopState
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss and what it is made of. Everything stays on the device; nothing here waits for it."""
+    """A loss and what it is made of: total, terms by name, and figures per loop. All of it stays on the device."""
 
     total: Float[Tensor, ""]
     terms: Mapping[str, Float[Tensor, ""]]  # their sum is `total`
@@ -39,7 +39,7 @@ class Loss:
 
 
 class Objective:
-    """A placement, penalties and extra terms, applied to the states of one unroll."""
+    """A placement, penalties and extra terms, applied to the states of one unroll: `objective(states, labels)`."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Objective:
         self.extras = extras
 
     def advance(self, progress: float) -> None:
-        """Tell it how much of training is done, from 0 to 1. Untold, it is what it is at the end."""
+        """Tell the objective how much of training is done, from 0 to 1. Until then it is what it is at the end."""
         self.placement.advance(progress)
 
     @property
@@ -64,7 +64,7 @@ class Objective:
         return " + ".join([self.placement.name, *added])
 
     def __call__(self, states: Iterable[LoopState], labels: Int[Tensor, "batch seq"]) -> Loss:
-        """The loss of an unroll: `objective(unroll(model, input_ids), labels)`.
+        """Return the loss of an unroll: `objective(unroll(model, input_ids), labels)`.
 
         Args:
             states: the unroll; consumed.
@@ -107,7 +107,7 @@ class Objective:
     def split(
         self, states: Iterable[LoopState], labels: Int[Tensor, "batch seq"]
     ) -> Mapping[str, Float[Tensor, ""]]:
-        """The loss in its finest terms, for audits: the cross-entropy by exit (`cross_entropy@2`), and the rest.
+        """Return the loss in its finest terms, for audits: cross-entropy by exit (`cross_entropy@2`), and the rest.
 
         Their sum is the loss. Unlike the loss itself, every term keeps its own graph.
         """
@@ -181,7 +181,7 @@ class Objective:
 
 
 def build_objective(config: ObjectiveConfig) -> Objective:
-    """The objective a config names."""
+    """Build the objective that a config names."""
     penalties: list[AbstractPenalty] = []
     norm, anchor = config.norm_penalty, config.scale_anchor
     if norm.weight > 0:

@@ -35,7 +35,7 @@ class AbstractPenalty(ABC):
 
 
 class NormPenalty(AbstractPenalty):
-    """The mean square itself."""
+    """Penalty on the state's mean square itself, over loops, tokens and channels."""
 
     name = "norm_penalty"
 
@@ -44,7 +44,7 @@ class NormPenalty(AbstractPenalty):
 
 
 class ScaleAnchor(AbstractPenalty):
-    """Squared distance of the RMS from a target."""
+    """Penalty on the squared distance of the state's RMS from a target."""
 
     name = "scale_anchor"
 

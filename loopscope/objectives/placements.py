@@ -102,7 +102,7 @@ class AbstractPlacement(ABC):
 
 
 class Terminal(AbstractPlacement):
-    """Only the last loop."""
+    """Placement that supervises the last loop alone."""
 
     declaration = PLACEMENTS.shipped["terminal"].declaration
     name = "terminal"

@@ -22,7 +22,10 @@ from loopscope.recurrence import LoopState, unroll
 
 
 class ShortcutConsistency(AbstractExtra):
-    """Weights of the distance (`shortcut_consistency`) and of the cross-entropy (`shortcut_cross_entropy`)."""
+    """Extra terms that train a shorter unroll to say what the whole one says (LoopFormer).
+
+    They are the features' distance (`shortcut_consistency`) and the shorter unroll's `shortcut_cross_entropy`.
+    """
 
     name = "shortcut"
 

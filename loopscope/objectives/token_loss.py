@@ -27,7 +27,13 @@ Head = Callable[[Tensor], Tensor]
 def plain_cross_entropy(
     head: Head, features: Float[Tensor, "batch seq dim"], labels: Int[Tensor, "batch seq"]
 ) -> Float[Tensor, "batch seq"]:
-    """Cross-entropy of every token in nats, all logits at once; 0 where the label is ignored."""
+    """Return the cross-entropy of every token in nats, all logits at once; 0 where the label is ignored.
+
+    Args:
+        head: from features to logits.
+        features: what the head reads, [batch seq dim].
+        labels: [batch seq]; -100 is ignored.
+    """
     return _cross_entropy(head, features.flatten(0, 1), labels.flatten()).view_as(labels)
 
 
@@ -37,7 +43,9 @@ def chunked_cross_entropy(
     labels: Int[Tensor, "batch seq"],
     vocabulary: int | None = None,
 ) -> Float[Tensor, "batch seq"]:
-    """The same as `plain_cross_entropy`, a chunk of tokens at a time.
+    """Return the cross-entropy of every token in nats, a chunk of tokens at a time; 0 where the label is ignored.
+
+    Equal to `plain_cross_entropy` in value and gradient.
 
     Args:
         vocabulary: the head's output width, to size the chunks; None asks the head with one token.

@@ -45,13 +45,13 @@ def shared_linear(
     return _Linear.apply(*keepable(x), shared.matrix, shared)
 
 
-def keepable(x: Tensor) -> tuple[Tensor, "Kept"]:
+def keepable(x: Tensor) -> tuple[Tensor, "KeptInput"]:
     """Return x in its matmul's dtype, and what a backward pass can make it of again."""
     narrow = x.to(matmul_dtype(x))  # cast once, though several matrices may use it
-    return narrow, Kept(narrow, x)
+    return narrow, KeptInput(narrow, x)
 
 
-class Kept:
+class KeptInput:
     """What an operation keeps of its input: itself, or what a norm made it of.
 
     Attributes:
@@ -75,7 +75,7 @@ def kept_input(
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kept: Kept, matrix: Tensor, shared: SharedWeight) -> Tensor:
+    def forward(ctx: Any, x: Tensor, kept: KeptInput, matrix: Tensor, shared: SharedWeight) -> Tensor:
         ctx.save_for_backward(*kept.tensors, matrix)
         ctx.eps, ctx.shared, ctx.dtype = kept.eps, shared, x.dtype
         return matmul_linear(x, cast_weight(matrix, x.dtype))

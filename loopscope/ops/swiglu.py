@@ -16,7 +16,7 @@ from loopscope.numerics import wide
 from loopscope.ops import reference
 from loopscope.ops.dispatch import cpu_ops_apply
 from loopscope.ops.fusion import Fusable
-from loopscope.ops.linear import Kept, keepable, kept_input
+from loopscope.ops.linear import KeptInput, keepable, kept_input
 from loopscope.ops.matmul import matmul_linear, transposed
 from loopscope.ops.rms_norm import norm_inputs, transposed_normal
 from loopscope.ops.shared_weight import SharedWeight, shared_weight
@@ -46,7 +46,13 @@ def can_swiglu(x: Float[Tensor, "*batch dim"], *matrices: nn.Module) -> bool:
 class _SwiGLU(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, kept: Kept, gate: Tensor, up: Tensor, down: Tensor, shared: list[SharedWeight]
+        ctx: Any,
+        x: Tensor,
+        kept: KeptInput,
+        gate: Tensor,
+        up: Tensor,
+        down: Tensor,
+        shared: list[SharedWeight],
     ) -> Tensor:
         ctx.eps, ctx.shared = kept.eps, shared
         gate_pre, up_out = (matmul_linear(x, cast_weight(matrix, x.dtype)) for matrix in (gate, up))

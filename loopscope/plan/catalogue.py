@@ -7,13 +7,13 @@ from loopscope.config.families import Change
 from loopscope.config.recipes import NAMED, recipe
 from loopscope.plan.parameters import cost
 from loopscope.plan.scale_facts import holds_scale
-from loopscope.plan.static_audit import static_audit
+from loopscope.plan.static_audit import audit_config
 from loopscope.plan.training_flops import training_cost
 
 
 @dataclass(frozen=True)
 class CatalogueRow:
-    """One family or baseline at one size."""
+    """One row of the catalogue: a family or baseline at one size."""
 
     family: str
     size: str
@@ -27,8 +27,8 @@ class CatalogueRow:
     source: str
 
 
-def catalogue(family: str | None = None) -> list[CatalogueRow]:
-    """Rows by family and size, laptop first.
+def catalogue_rows(family: str | None = None) -> list[CatalogueRow]:
+    """Return the catalogue's rows by family and size, laptop first.
 
     Raises:
         ValueError: a family that is not known.
@@ -51,7 +51,7 @@ def _row(family: str, size: str) -> CatalogueRow:
         loops=config.model.loops,
         cache_bytes_per_token=found.cache_bytes_per_loop * config.model.loops + found.cache_bytes_fixed,
         holds_scale=holds_scale(config.model),
-        verdict=static_audit(config).verdict,
+        verdict=audit_config(config).verdict,
         source=NAMED[family].source,
     )
 
@@ -72,7 +72,7 @@ class Match:
 
 
 def match(baseline: str, size: str, over: Change | None = None) -> Match:
-    """A baseline beside the plain looped model that it is matched to.
+    """Return a baseline beside the plain looped model that it is matched to.
 
     Args:
         over: values on top of the size, for both.
@@ -94,6 +94,6 @@ def match(baseline: str, size: str, over: Change | None = None) -> Match:
 
 
 def matches(family: str | None = None) -> list[Match]:
-    """Every baseline at each of its sizes; of one family, that one's, which are none where it loops."""
+    """Return every baseline's match at each of its sizes; of one family, that one's, which are none where it loops."""
     names = [name for name in BASELINES if family in (None, name)]
     return [match(name, size) for name in names for size in ("laptop", *BASELINES[name].sizes)]

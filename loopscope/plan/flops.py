@@ -15,12 +15,12 @@ Mean = int | float
 
 
 def forward_flops(config: ModelConfig, seq: int, loops: int, exits: int) -> int:
-    """The forward pass: every loop, and `exits` exits with coda and head."""
+    """Return FLOPs per token of a forward pass: every loop, and `exits` exits with coda and head."""
     return round(_body(config, seq, loops, exits) + exits * _head(config))
 
 
 def decode_flops(config: ModelConfig, cached: int, loops: int, exits: int = 1) -> int:
-    """One new token that attends to itself and to `cached` tokens whose keys and values are kept, at every loop.
+    """Return FLOPs of one new token that attends to itself and to `cached` tokens whose keys and values are kept.
 
     What a pass does once, however many tokens it has (the vectors of `loop_embedding` modulation), is left out.
 
@@ -39,7 +39,7 @@ def training_flops(
     checkpointing: bool = False,
     by_token: bool = False,
 ) -> int:
-    """Forward and backward, which is twice the forward.
+    """Return FLOPs per token of forward and backward pass; the latter is twice the forward.
 
     Args:
         backprop: loops that the gradient goes through, the last ones; earlier loops cost their forward pass only.
@@ -62,7 +62,10 @@ def step_flops(
     checkpointing: bool = False,
     by_token: bool = False,
 ) -> Mean:
-    """A training step with a gradient through everything. Linear in loops and exits, so means of both will do."""
+    """Return FLOPs per token of a training step with a gradient through everything.
+
+    Linear in loops and exits, so means of both will do.
+    """
     flops = 3 * _body(config, seq, loops, exits) + (3 + by_token) * exits * _head(config)
     if checkpointing:
         again = config.coda * _layer_again(config, seq, 1, shared=False)
@@ -73,7 +76,7 @@ def step_flops(
 
 
 def spared_flops(config: ModelConfig, seq: int, loops: Mean, checkpointing: bool = False) -> Mean:
-    """What a step does not do where no gradient goes through the first `loops` loops."""
+    """Return FLOPs per token that a step does not do where no gradient goes through the first `loops` loops."""
     if loops <= 0:
         return 0
     # The prelude still gets its gradient, through what later loops inject.
@@ -83,7 +86,7 @@ def spared_flops(config: ModelConfig, seq: int, loops: Mean, checkpointing: bool
 
 
 def shortcut_flops(config: ModelConfig, seq: int, loops: Mean, heads: int = 1) -> Mean:
-    """What shortcut consistency adds to a training step: a second exit, at half the depth on average.
+    """Return FLOPs per token that shortcut consistency adds to a step: a second exit, at half the depth on average.
 
     A model whose states know their depth (`loop_embedding` modulation) runs a second unroll for it.
 
@@ -96,7 +99,7 @@ def shortcut_flops(config: ModelConfig, seq: int, loops: Mean, heads: int = 1) -
 
 
 def jacobian_flops(config: ModelConfig, seq: int, iterations: int = 1) -> Mean:
-    """What the penalty on ‖Jᵀv‖ adds to a training step: one loop more, differentiated twice.
+    """Return FLOPs per token that the penalty on ‖Jᵀv‖ adds to a step: one loop more, differentiated twice.
 
     A product on the state's way costs 1 forward, 1 in Jᵀv (again per further iteration), and 4 in the backward pass
     through both; attention's scores 1, 2 and 6. What comes last in the loop is linear in its input: it is spared
@@ -177,13 +180,13 @@ def _head(config: ModelConfig) -> int:
 
 
 def attention_matrices(config: ModelConfig) -> Matrices:
-    """(inputs, outputs) of queries, keys and values together, and of the output."""
+    """Return (inputs, outputs) of queries, keys and values together, and of the output."""
     rows = (config.heads + 2 * config.key_value_heads) * config.head_dim
     return [(config.dim, rows), (config.dim, config.dim)]
 
 
 def feed_forward_matrices(config: ModelConfig) -> Matrices:
-    """(inputs, outputs) of the feed-forward's matrices."""
+    """Return (inputs, outputs) of each of the feed-forward's matrices."""
     wide = 2 if config.block.activation == "swiglu" else 1
     return [*[(config.dim, config.width)] * wide, (config.width, config.dim)]
 

@@ -16,7 +16,7 @@ from loopscope.plan.flops import (
     training_flops,
 )
 
-__all__ = ["Cost", "cost", "decode_flops", "forward_flops", "parameters", "training_flops"]
+__all__ = ["Cost", "cost", "count_parameters", "decode_flops", "forward_flops", "training_flops"]
 
 _TIME_WAVES = 256  # of the modulation's two maps
 _GATE_CHANNELS = 32  # of a layer's input, read by a gate of value embeddings
@@ -47,7 +47,7 @@ def cost(
     exits: int | None = None,
     number_bytes: int = 4,
 ) -> Cost:
-    """Compute the cost.
+    """Compute what a config costs: parameters, FLOPs per token, memory.
 
     Args:
         sequence: tokens attended over; None: the training window.
@@ -58,7 +58,7 @@ def cost(
     seq = sequence or config.sequence
     depth = loops or config.loops
     read = depth if exits is None else exits
-    parts = parameters(config)
+    parts = count_parameters(config)
     layer_cache = 2 * config.key_value_heads * config.head_dim * number_bytes
     return Cost(
         parameters=sum(parts.values()),
@@ -72,8 +72,8 @@ def cost(
     )
 
 
-def parameters(config: ModelConfig) -> dict[str, int]:
-    """Trainable numbers by part; a tied head counts once."""
+def count_parameters(config: ModelConfig) -> dict[str, int]:
+    """Return the number of trainable numbers by part; a tied head counts once."""
     dim, injection = config.dim, injection_of(config)
     norm = _norm(config)
     loop = {"none": 0, "sinusoidal": 0, "learned": config.loops * dim}.get(config.loop_embedding, 0)

@@ -25,7 +25,7 @@ _WHY: dict[Effect, str] = {
 
 
 @dataclass(frozen=True)
-class Sees:
+class ReaderSight:
     """What a reader of H_k sees of its scale, and why."""
 
     sight: Sight
@@ -33,97 +33,101 @@ class Sees:
 
 
 @dataclass(frozen=True)
-class Does:
+class ScaleEffect:
     """What a part of a loop does to the scale, and why."""
 
     effect: Effect
     why: str
 
 
-def readout_sees(config: ModelConfig, loop: int, loops: int) -> Sees:
-    """What loop `loop`'s cross-entropy sees of its state's scale, through coda and readout."""
+def readout_sees(config: ModelConfig, loop: int, loops: int) -> ReaderSight:
+    """Return what loop `loop`'s cross-entropy sees of its state's scale, through coda and readout."""
     kind, exponent = config.readout.kind, exponent_of(config, last=loop == loops)
     if config.coda_norm:
-        return Sees("nothing", "the readout's norm comes before the coda")
+        return ReaderSight("nothing", "the readout's norm comes before the coda")
     if not config.coda:
         return _shown(kind, exponent)
     if config.block.ends_in_norm:
-        return Sees("ratio", f"coda layers end in a norm of a sum (placement {config.block.placement})")
+        return ReaderSight(
+            "ratio", f"coda layers end in a norm of a sum (placement {config.block.placement})"
+        )
     if exponent == 0:
-        return Sees(
+        return ReaderSight(
             "ratio", f"the coda adds branches of fixed size before readout {kind} divides by the whole"
         )
     if exponent == "fades":
-        return Sees(
+        return ReaderSight(
             "ratio", f"the coda adds to the state, and readout {kind} shows its size less as it grows"
         )
-    return Sees("scale", f"the coda adds to the state and readout {kind} shows the size")
+    return ReaderSight("scale", f"the coda adds to the state and readout {kind} shows the size")
 
 
-def _shown(kind: str, exponent: Exponent) -> Sees:
+def _shown(kind: str, exponent: Exponent) -> ReaderSight:
     if exponent == 0:
-        return Sees("nothing", f"readout {kind} divides by the state's own size")
+        return ReaderSight("nothing", f"readout {kind} divides by the state's own size")
     if exponent == "fades":
-        return Sees("ratio", f"readout {kind} shows the size less as it grows")
-    return Sees("scale", f"readout {kind} shows the size, as its power {exponent:g}")
+        return ReaderSight("ratio", f"readout {kind} shows the size less as it grows")
+    return ReaderSight("scale", f"readout {kind} shows the size, as its power {exponent:g}")
 
 
-def gate_sees(config: ModelConfig, loop: int, loops: int) -> Sees | None:
-    """What the exit gate sees, or None without one."""
+def gate_sees(config: ModelConfig, loop: int, loops: int) -> ReaderSight | None:
+    """Return what the exit gate sees of the scale, or None without one."""
     if not config.exit_gate:
         return None
     if config.gate_reads == "hidden":
-        return Sees("scale", "the gate is linear in the raw state")
+        return ReaderSight("scale", "the gate is linear in the raw state")
     seen = readout_sees(config, loop, loops)
-    return Sees(seen.sight, f"the gate reads the readout: {seen.why}")
+    return ReaderSight(seen.sight, f"the gate reads the readout: {seen.why}")
 
 
-def carry_does(config: ModelConfig) -> Does:
-    """What is done to the scale between H_k and the next loop's input, as the carry's steps declare it."""
+def carry_does(config: ModelConfig) -> ScaleEffect:
+    """Return what is done to the scale between H_k and the next loop's input, as the carry's steps declare it."""
     steps = [
-        Does(step.value("effect"), f"carry {step.name} {step.declaration.why or _WHY[step.value('effect')]}")
+        ScaleEffect(
+            step.value("effect"), f"carry {step.name} {step.declaration.why or _WHY[step.value('effect')]}"
+        )
         for step in carries_of(config)
     ]
-    return _strongest(steps) if steps else Does("keeps", "nothing is done to the state between loops")
+    return _strongest(steps) if steps else ScaleEffect("keeps", "nothing is done to the state between loops")
 
 
-def core_does(config: ModelConfig) -> Does:
-    """What the next loop (injection, loop embedding, shared layers) does to the scale of what it receives."""
+def core_does(config: ModelConfig) -> ScaleEffect:
+    """Return what the next loop (injection, loop embedding, shared layers) does to the scale of what it receives."""
     placement = config.block.placement
     if config.block.ends_in_norm:
-        return Does(
+        return ScaleEffect(
             "removes", f"every layer ends in a norm (placement {placement}), so H has the norm's size"
         )
     branches = "pre-norm branches" if placement == "pre" else "branches with norms on both sides"
     injection = injection_of(config)
     if injection is None:
-        return Does("keeps", f"the residual passes the state on; {branches} only add to it")
+        return ScaleEffect("keeps", f"the residual passes the state on; {branches} only add to it")
     effect: Effect = injection.value("effect")
     if effect != "keeps":
-        return Does(effect, f"injection {injection.name} {injection.declaration.why or _WHY[effect]}")
+        return ScaleEffect(effect, f"injection {injection.name} {injection.declaration.why or _WHY[effect]}")
     if injection.declaration.learned_map:
-        return Does(
+        return ScaleEffect(
             "keeps",
             f"injection {injection.name} passes the state on through a learned matrix; {branches} only add to it",
         )
-    return Does(
+    return ScaleEffect(
         "keeps", f"the residual passes the state on; injection {injection.name} and {branches} only add"
     )
 
 
-def step_does(config: ModelConfig) -> Does:
-    """Both together: what becomes of a change of s_k in s_{k+1}."""
+def step_does(config: ModelConfig) -> ScaleEffect:
+    """Return what carry and next loop together make of a change of s_k in s_{k+1}."""
     return _strongest([carry_does(config), core_does(config)])
 
 
-def _strongest(parts: Sequence[Does]) -> Does:
+def _strongest(parts: Sequence[ScaleEffect]) -> ScaleEffect:
     """The first of those that leave least."""
     order: tuple[Effect, ...] = ("removes", "damps", "keeps")
     return min(parts, key=lambda does: order.index(does.effect))
 
 
 def holds_scale(config: ModelConfig) -> str:
-    """In a few words, what in the architecture holds the state's scale; for tables."""
+    """Say in a few words what in the architecture holds the state's scale; for tables."""
     if config.loops == 1:
         return "nothing has to: one loop, no recurrence"
     step = step_does(config)

@@ -21,8 +21,8 @@ from loopscope.plan.scale_facts import Sight, gate_sees, readout_sees, step_does
 from loopscope.results import WORST_FIRST, StaticAudit, StaticLoop, Verdict
 
 
-def static_audit(config: RunConfig) -> StaticAudit:
-    """Read a run's config: per loop and for the model, blind / damped / visible / removed, and why."""
+def audit_config(config: RunConfig) -> StaticAudit:
+    """Read a run's config and give the verdict of every loop and of the model, and why."""
     model, objective, cut = config.model, config.objective, loops_before_cut(config)
     loops: list[StaticLoop] = []
     for loop in range(1, model.loops + 1):
@@ -43,7 +43,7 @@ def static_audit(config: RunConfig) -> StaticAudit:
 
 
 def loops_before_cut(config: RunConfig) -> int:
-    """Loops of an unroll of the trained depth that run without gradient, because backpropagation is cut short."""
+    """Return the loops of an unroll of the trained depth that run without gradient, as backpropagation is cut short."""
     backprop, loops = config.training.depth.backprop, config.model.loops
     return 0 if backprop is None else max(0, loops - backprop)
 

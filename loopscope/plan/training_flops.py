@@ -17,7 +17,7 @@ DRAWN = 512
 
 
 def training_cost(config: RunConfig, steps: int = DRAWN) -> int:
-    """FLOPs per token of a training step, once a curriculum is over.
+    """Return FLOPs per token of a training step, once a curriculum is over.
 
     Counted: every loop that runs (with `depth.per_sequence`, all sequences run as deep as the deepest), gradients
     through the loops that `depth.backprop` leaves, the exits that the loss reads, what gradient checkpointing runs
@@ -43,7 +43,7 @@ def training_cost(config: RunConfig, steps: int = DRAWN) -> int:
 
 
 def exits_read(objective: ObjectiveConfig, loops: float) -> float:
-    """Exits whose logits a step of `loops` loops computes; between whole numbers of loops, what lies between."""
+    """Return the exits whose logits a step of `loops` loops computes; between whole numbers, what lies between."""
     placement = placement_of(objective)
     if placement.declaration.reads in ("last", "all"):
         return 1.0 if placement.declaration.reads == "last" else loops
@@ -76,7 +76,7 @@ def _depths(config: RunConfig, steps: int) -> tuple[float, list[float]]:
 
 
 def step_flops_by_depth(config: RunConfig) -> Callable[[int], float]:
-    """FLOPs per token of a training step by its loops, without what extra terms and checkpointing add."""
+    """Return FLOPs per token of a training step by its loops, without what extra terms and checkpointing add."""
     model, cut = config.model, config.training.depth.backprop
     by_token = placement_of(config.objective).declaration.by_token
 

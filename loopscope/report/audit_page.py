@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from loopscope.report.audits.section import build_section
+from loopscope.report.audits.section import build_audit_section
 from loopscope.report.html import origins, page_path, render, write
 from loopscope.results import AuditedModel
 
 
 def write_audit_page(audits: Sequence[AuditedModel], out: Path) -> Path:
-    """Write one self-contained HTML page; every figure also goes to `figures/` beside it, as PNG and SVG.
+    """Write one self-contained HTML page of audits; every figure also goes to `figures/` beside it, as PNG and SVG.
 
     Args:
         audits: one model, or several that the page compares in this order. Tables and cards show all of them,
@@ -22,7 +22,7 @@ def write_audit_page(audits: Sequence[AuditedModel], out: Path) -> Path:
     if not audits:
         raise ValueError("audits is empty: give at least one, such as load_audits(path) reads")
     page = page_path(out, "audit.html")
-    section = build_section(audits)
+    section = build_audit_section(audits)
     title = section.models[0].name if len(audits) == 1 else f"audit of {len(audits)} models"
     text = render(
         "audit_page.html.j2",

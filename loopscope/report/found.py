@@ -16,15 +16,15 @@ from loopscope.results.layout import AUDIT
 
 
 @dataclass(frozen=True)
-class FoundAudits:
+class AuditFiles:
     """Audits in the order in which a page shows them, and the files that could not be read, each with why."""
 
     audits: tuple[AuditedModel, ...]
     unread: tuple[str, ...]
 
 
-def find_audits(folder: Path) -> FoundAudits:
-    """`audit.json` in a run's folder, or `*/seed-*/audit.json` of a study's, first seeds first.
+def find_audits(folder: Path) -> AuditFiles:
+    """Find `audit.json` in a run's folder, or those of a study's runs, first seeds first.
 
     Figures show the first few models: in this order those are of different conditions. A file that is not an
     audit is named on the page and costs nobody the report.
@@ -36,7 +36,7 @@ def find_audits(folder: Path) -> FoundAudits:
             audits += [(audited, path.parent.name) for audited in load_audits(path)]
         except ValueError as error:
             unread.append(str(error).replace(f"{folder}/", ""))
-    return FoundAudits(tuple(_with_seeds(audits)), tuple(unread))
+    return AuditFiles(tuple(_with_seeds(audits)), tuple(unread))
 
 
 def run_folders(folder: Path, name: str) -> list[Path]:
@@ -60,7 +60,7 @@ def _seed(path: Path) -> tuple[int, str]:
 
 
 @dataclass(frozen=True)
-class FoundEvaluations:
+class EvaluationFiles:
     """Evaluations, first seeds first, the comparison, and files that could not be read, each with why."""
 
     evaluations: tuple[ModelEvaluation, ...]
@@ -68,8 +68,8 @@ class FoundEvaluations:
     unread: tuple[str, ...]
 
 
-def find_evaluations(folder: Path) -> FoundEvaluations:
-    """`evaluation.json` in a run's folder or in those of a study's runs, and `comparison.json`.
+def find_evaluations(folder: Path) -> EvaluationFiles:
+    """Find `evaluation.json` in a run's folder or in those of a study's runs, and `comparison.json`.
 
     A file that is neither is named on the page and costs nobody the report.
     """
@@ -86,4 +86,4 @@ def find_evaluations(folder: Path) -> FoundEvaluations:
         comparison = load_comparison(folder)
     except ValueError as error:
         unread.append(str(error).replace(f"{folder}/", ""))
-    return FoundEvaluations(tuple(evaluations), comparison, tuple(unread))
+    return EvaluationFiles(tuple(evaluations), comparison, tuple(unread))

@@ -41,7 +41,7 @@ class Panel:
 
 
 def panel(figure: Figure) -> Panel:
-    """A figure with its static picture."""
+    """Return a figure with its static picture, ready for a template."""
     picture = "data:image/svg+xml;base64," + base64.b64encode(svg(figure).encode()).decode()
     count = len(figure.panels)
     least = figure.least or (190 * count if count > 1 else 480 if figure.areas and figure.wide else 0)
@@ -49,7 +49,7 @@ def panel(figure: Figure) -> Panel:
 
 
 def render(template: str, drawn: Sequence[Figure], **values: Any) -> str:
-    """A page as text.
+    """Render a page as text.
 
     Args:
         template: its file name in this package.
@@ -74,7 +74,11 @@ def render(template: str, drawn: Sequence[Figure], **values: Any) -> str:
 
 
 def page_path(out: Path, example: str) -> Path:
-    """Where a page goes, its folder made. Raises ValueError where that is a folder already."""
+    """Return where a page goes, with its folder made.
+
+    Raises:
+        ValueError: it is a folder already.
+    """
     page = Path(out)
     if page.is_dir():
         raise ValueError(f"out is {page}, a folder; name a file, such as {page / example}")
@@ -83,7 +87,7 @@ def page_path(out: Path, example: str) -> Path:
 
 
 def write(page: Path, text: str, figures: Sequence[Figure]) -> None:
-    """The page, complete or not at all, and its figures in `figures/` beside it."""
+    """Write the page, complete or not at all, and its figures in `figures/` beside it."""
     for figure in figures:
         save(figure, page.parent / "figures")
     writing = page.with_name(f".{page.name}.writing")
@@ -92,7 +96,7 @@ def write(page: Path, text: str, figures: Sequence[Figure]) -> None:
 
 
 def origins(made: Sequence[Provenance | None]) -> list[dict[str, str]]:
-    """What was run on what, one line per different machine, device or version."""
+    """Return what was run on what, one line per different machine, device or version."""
     seen: dict[str, dict[str, str]] = {}
     for p in made:
         if p is None:

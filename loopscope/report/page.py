@@ -6,12 +6,12 @@ from typing import Any
 
 import yaml
 
-from loopscope.report.audits.section import build_section
-from loopscope.report.evaluations.section import build_section as build_evaluations
+from loopscope.report.audits.section import build_audit_section
+from loopscope.report.evaluations.section import build_evaluation_section
 from loopscope.report.found import find_audits, find_evaluations
 from loopscope.report.html import origins, page_path, render, write
 from loopscope.report.plots.to_matplotlib import save_hero
-from loopscope.report.study.conditions import RUNAWAY_DRIFT, RUNAWAY_SIZE, Condition, group
+from loopscope.report.study.conditions import RUNAWAY_DRIFT, RUNAWAY_SIZE, StudyCondition, group_runs
 from loopscope.report.study.figures import build_figures
 from loopscope.report.study.findings import findings
 from loopscope.report.study.table import headline
@@ -21,7 +21,7 @@ HERO = ("scale-last-loop", "perplexity-by-loop")
 
 
 def write_report(source: Path, out: Path | None = None) -> Path:
-    """Write the page for a study folder, a run folder or a results file.
+    """Write the page of a study folder, a run folder or a results file; return its path.
 
     Audits and evaluations (`audit.json`, `evaluation.json` in the folder or in its runs' folders, `comparison.json`
     in the folder) become sections of the page.
@@ -36,12 +36,12 @@ def write_report(source: Path, out: Path | None = None) -> Path:
     results = load_results(source)
     folder = source if source.is_dir() else source.parent
     page = page_path(folder / "report.html" if out is None else Path(out), "report.html")
-    conditions = group(results.runs)
+    conditions = group_runs(results.runs)
     figures = build_figures(conditions)
-    found = find_audits(folder)
-    audit = build_section(found.audits) if found.audits else None
+    audit_files = find_audits(folder)
+    audit = build_audit_section(audit_files.audits) if audit_files.audits else None
     evaluated = find_evaluations(folder)
-    evaluation = build_evaluations(evaluated, conditions)
+    evaluation = build_evaluation_section(evaluated, conditions)
     drawn = [*figures, *(evaluation.figures if evaluation else ()), *(audit.figures if audit else ())]
     text = render(
         "page.html.j2",
@@ -51,7 +51,7 @@ def write_report(source: Path, out: Path | None = None) -> Path:
         evaluation=evaluation,
         unread_evaluations=evaluated.unread,
         audit=audit,
-        unread=found.unread,
+        unread=audit_files.unread,
         **_study(results, conditions),
     )
     if hero := [figure for key in HERO for figure in figures if figure.key == key]:
@@ -60,7 +60,7 @@ def write_report(source: Path, out: Path | None = None) -> Path:
     return page
 
 
-def _study(results: StudyResults, conditions: Sequence[Condition]) -> dict[str, Any]:
+def _study(results: StudyResults, conditions: Sequence[StudyCondition]) -> dict[str, Any]:
     """What the template shows of the runs themselves."""
     return {
         "findings": findings(conditions),

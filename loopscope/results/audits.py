@@ -14,6 +14,11 @@ from loopscope.results.origin import Provenance
 
 Verdict = Literal["removed", "visible", "damped", "blind"]
 WORST_FIRST: tuple[Verdict, ...] = ("blind", "damped", "visible", "removed")
+REMOVED = 0.05
+"""Carry below which a scale is removed: of a relative change of it less than a twentieth arrives."""
+SEEN = 1e-4
+"""Exposure from which a loss term sees a scale, in nats per e-fold of it. Blind models measure 1e-8 to 1e-6 (rounding),
+seen ones 1e-2 and up."""
 AUDIT_SCHEMA = 1
 
 
@@ -57,7 +62,7 @@ class Carry:
 
 @dataclass(frozen=True)
 class Fit:
-    """A least-squares line."""
+    """A line fitted by least squares, and how much of the variance it explains."""
 
     slope: float
     intercept: float

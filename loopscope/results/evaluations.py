@@ -17,8 +17,10 @@ EVALUATION, COMPARISON = "evaluation.json", "comparison.json"
 """Where a run folder keeps its evaluation, and a study folder its comparison."""
 
 Unit = Literal["sequence", "token"]
-Reading = Literal["as trained", "at depth"]
-Record = TypeVar("Record")
+CurveReading = Literal["as trained", "at depth"]
+Beyond = Literal["helps", "holds", "hurts", "unclear"]
+"""What more loops than trained do to the loss."""
+_Record = TypeVar("_Record")
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class DepthCurve:
         window_labels: counted labels of every window; () where all have the same number.
     """
 
-    reading: Reading
+    reading: CurveReading
     per_loop: tuple[LoopQuality, ...]
     window_loss: tuple[tuple[float, ...], ...]
     window_labels: tuple[int, ...] = ()
@@ -160,7 +162,7 @@ class DepthVerdict:
     best: Interval  # the loop with the least loss
     first: Interval  # first and last loop within 1 % of the best perplexity
     last: Interval
-    beyond: Literal["helps", "holds", "hurts", "unclear"]  # more loops than trained
+    beyond: Beyond  # more loops than trained
     change: Interval  # of bits per byte, from the trained depth to the deepest loop
     why: str
 
@@ -242,7 +244,7 @@ def load_comparison(path: str | Path) -> Comparison | None:
     return _load(Comparison, Path(path), COMPARISON)
 
 
-def _load(kind: type[Record], path: Path, name: str) -> Record | None:
+def _load(kind: type[_Record], path: Path, name: str) -> _Record | None:
     file = path / name if path.is_dir() else path
     if not file.is_file():
         return None

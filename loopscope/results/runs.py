@@ -46,7 +46,7 @@ class TrainPoint:
 
 @dataclass(frozen=True)
 class EvalPoint:
-    """One evaluation during training."""
+    """One evaluation on held-out text during training."""
 
     step: int
     per_loop: tuple[LoopMetrics, ...]
@@ -112,7 +112,7 @@ def study_from_json(text: str) -> StudyResults:
 
 
 def run_from_json(text: str) -> RunResult:
-    """Read one run's `result.json`."""
+    """Return the record of one run from the text of its `result.json`."""
     return decode(RunResult, json_object(text))
 
 

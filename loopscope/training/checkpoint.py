@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from loopscope.results.layout import OPTIMIZER, WEIGHTS
 from loopscope.training.muon import MuonWithAdamW
 
-Optimizer = torch.optim.Optimizer | MuonWithAdamW
+AnyOptimizer = torch.optim.Optimizer | MuonWithAdamW
 
 STATE = "state.json"
 
@@ -40,7 +40,7 @@ def save_checkpoint(
     run: Path,
     progress: Progress,
     model: nn.Module,
-    optimizer: Optimizer,
+    optimizer: AnyOptimizer,
     files: Mapping[str, str],
 ) -> Path:
     """Write a checkpoint of a run folder and remove the one before.
@@ -83,8 +83,8 @@ def newest_checkpoint(run: Path) -> Path | None:
     return max((run / "checkpoints").glob("step-*"), default=None)
 
 
-def load_checkpoint(checkpoint: Path, model: nn.Module, optimizer: Optimizer | None = None) -> Progress:
-    """Restore weights (and optimizer state) in place.
+def load_checkpoint(checkpoint: Path, model: nn.Module, optimizer: AnyOptimizer | None = None) -> Progress:
+    """Restore weights (and optimizer state) in place; return where the run stood.
 
     Raises:
         ValueError: a file is missing or damaged, named with what to do.
@@ -117,7 +117,7 @@ def verify(checkpoint: Path) -> dict[str, Any]:
     return state
 
 
-def _optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+def _optimizer_tensors(model: nn.Module, optimizer: AnyOptimizer) -> dict[str, Tensor]:
     """Optimizer state by parameter name: `layers.0.….weight/exp_avg`."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
@@ -127,7 +127,7 @@ def _optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tens
     }
 
 
-def _restore_optimizer(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def _restore_optimizer(model: nn.Module, optimizer: AnyOptimizer, tensors: Mapping[str, Tensor]) -> None:
     parameters = dict(model.named_parameters())
     optimizer.state.clear()
     for name, value in tensors.items():

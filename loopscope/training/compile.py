@@ -18,7 +18,7 @@ WORTH_COMPILING = 5e14
 """FLOPs of a run from which `auto` compiles on a CPU: a quarter of an hour of two fast cores in bf16."""
 
 
-def fuse_elementwise(setting: bool | str, device: torch.device, flops: float | None) -> bool:
+def is_fused(setting: bool | str, device: torch.device, flops: float | None) -> bool:
     """Return whether a run on a CPU has its chains of passes compiled.
 
     Args:

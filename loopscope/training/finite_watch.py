@@ -32,7 +32,7 @@ class FiniteWatch:
         self.good = torch.ones(0, dtype=torch.bool, device=device)
 
     def see(self, step: int, loss: Loss, gradient_norm: Float[Tensor, ""]) -> None:
-        """Look at one step (1-based)."""
+        """Take the figures of one step (1-based), without waiting for the device."""
         bad = ~(torch.isfinite(loss.total.detach()) & torch.isfinite(gradient_norm))
         first = bad & (self.step == 0)
         depth = len(loss.l2_norm)
@@ -47,7 +47,7 @@ class FiniteWatch:
         self.good = torch.where(first, _padded(finite, size), _padded(self.good, size))
 
     def failure(self) -> Failure | None:
-        """What went wrong first, or None. Waits for the device."""
+        """Return what went wrong first, or None. Waits for the device."""
         step = int(self.step)
         if step == 0:
             return None

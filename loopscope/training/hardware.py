@@ -8,7 +8,7 @@ Precision = Literal["fp32", "bf16"]
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` takes CUDA, then Apple's MPS, then the CPU.
+    """Return the device of a setting: `auto` takes CUDA, then Apple's MPS, then the CPU.
 
     Raises:
         ValueError: not a device, or one that this machine does not have.
@@ -29,7 +29,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(name: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
-    """`auto` takes bf16 where the hardware multiplies it natively, else fp32.
+    """Return the precision of a setting: `auto` takes bf16 where the hardware multiplies it natively, else fp32.
 
     Measured on 2 AVX512-BF16 cores: a laptop-size step takes 0.43 s in bf16 against 0.59 s in fp32.
     """

@@ -21,7 +21,7 @@ from loopscope.objectives.objective import Loss, Objective
 from loopscope.recurrence import AbstractLoopedLM
 from loopscope.results import Failure, LoopMetrics
 from loopscope.training.checkpoint import Progress, load_checkpoint, newest_checkpoint, save_checkpoint
-from loopscope.training.compile import compile_layers, fuse_elementwise
+from loopscope.training.compile import compile_layers, is_fused
 from loopscope.training.config import TrainingConfig
 from loopscope.training.finite_watch import FiniteWatch
 from loopscope.training.hardware import resolve_device, resolve_precision
@@ -38,7 +38,7 @@ from loopscope.training.validation import Batches, validate
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a run trains and validates on."""
+    """What a run trains and validates on: windows, and the bytes per token of the validation text."""
 
     train: TrainingWindows
     validation: Callable[[int | None], Batches]  # windows wanted (None: all) to batches in a fixed order
@@ -47,7 +47,7 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended."""
+    """How a run ended: completed or diverged, with its figures."""
 
     progress: Progress
     per_loop: tuple[LoopMetrics, ...]  # final evaluation; empty when the run diverged
@@ -88,7 +88,7 @@ def train(
     window = data.train.batch(config.seed, 0, 0, 1)[1].numel()
     tokens = steps * config.batch * window
     flops = None if flops_per_token is None else tokens * flops_per_token(model.loops)
-    fused = fuse_elementwise(config.compile, device, flops)
+    fused = is_fused(config.compile, device, flops)
     progress = Progress(step=0, tokens=0, seconds=0.0)
     if checkpoint := newest_checkpoint(run):
         progress = load_checkpoint(checkpoint, model, optimizer)
@@ -167,7 +167,7 @@ def train(
 
 
 def total_steps(config: TrainingConfig, windows: int) -> int:
-    """Optimizer steps of a run over `windows` training windows."""
+    """Return the optimizer steps of a run over `windows` training windows."""
     if config.epochs is None:
         assert config.steps is not None
         return config.steps
@@ -175,7 +175,7 @@ def total_steps(config: TrainingConfig, windows: int) -> int:
 
 
 def step_seed(seed: int, step: int) -> int:
-    """Seed of dropout's random numbers at one step (splitmix64's multipliers spread the bits)."""
+    """Return the seed of dropout's random numbers at one step (splitmix64's multipliers spread the bits)."""
     mixed = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9) & (2**63 - 1)
     return mixed ^ (mixed >> 31)
 

@@ -14,7 +14,7 @@ from torch import nn
 
 
 class MuonWithAdamW:
-    """Steps both; state and groups read like those of one optimizer, so checkpoints need not know."""
+    """Muon and AdamW as one optimizer: state and groups read like those of one, so checkpoints need not know."""
 
     def __init__(self, muon: torch.optim.Muon, adamw: torch.optim.AdamW) -> None:
         self.parts: tuple[torch.optim.Optimizer, ...] = (muon, adamw)
@@ -28,7 +28,7 @@ class MuonWithAdamW:
         return [*self.parts[1].param_groups, *self.parts[0].param_groups]
 
     def step(self) -> None:
-        """One step of each."""
+        """Take one step of each of the two."""
         for part in self.parts:
             part.step()
 
@@ -39,7 +39,7 @@ class MuonWithAdamW:
 
 
 def layer_matrices(model: nn.Module) -> Iterator[nn.Parameter]:
-    """Weights of the linear maps inside module lists: layers of the prelude, the shared stack and the coda.
+    """Return the weights of the linear maps inside module lists: layers of the prelude, the shared stack and the coda.
 
     Embeddings, heads, norms, scalars and per-loop adapters are not among them: an embedding's rows are moved one
     token at a time, and orthogonalising over tokens means nothing.

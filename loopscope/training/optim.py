@@ -14,7 +14,7 @@ Optimizer = torch.optim.AdamW | MuonWithAdamW
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> Optimizer:
-    """Fused AdamW (one kernel for all parameters, on CPU and CUDA alike), for all or for what Muon leaves.
+    """Build the optimizer a config names: fused AdamW, for all parameters or for those that Muon leaves.
 
     `decay: matrices` leaves norms, biases, scalars and embeddings undecayed: decaying a gain or an
     embedding is a hidden penalty on scale, which is what a study of scale must not have. `published`
@@ -54,7 +54,7 @@ def _groups(model: nn.Module, config: TrainingConfig) -> Iterable[tuple[list[nn.
 
 
 def clip_gradients_(model: nn.Module, most: float) -> Float[Tensor, ""]:
-    """Shrink a model's gradients to a norm of `most`; returns their norm before.
+    """Shrink a model's gradients to a norm of `most`, in place; return their norm before.
 
     On a CPU norms are taken row by row: over ten million numbers at once, `vector_norm` is 4e-4 off in fp32, and
     twice as slow.
@@ -75,7 +75,7 @@ def _norm(gradient: Tensor) -> Tensor:
 
 
 def learning_rate(step: int, steps: int, config: TrainingConfig) -> float:
-    """The rate of step `step` (0-based) of `steps`."""
+    """Return the learning rate of step `step` (0-based) of `steps`."""
     if step < config.warmup:
         return config.learning_rate * (step + 1) / config.warmup
     if config.schedule == "constant":
@@ -87,6 +87,6 @@ def learning_rate(step: int, steps: int, config: TrainingConfig) -> float:
 
 
 def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
-    """Set every group's rate without a host synchronisation."""
+    """Set every group's learning rate without a host synchronisation."""
     for group in optimizer.param_groups:
         group["lr"] = rate

@@ -12,12 +12,12 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-Batch = tuple[Tensor, Tensor]
+from loopscope.data.windows import Batch
 
 
 @runtime_checkable
 class TrainingWindows(Protocol):
-    """Where batches come from: a pure function of its arguments."""
+    """Source of batches: a pure function of its arguments."""
 
     def __len__(self) -> int: ...
 
@@ -54,7 +54,7 @@ class Prefetcher:
         self.thread.shutdown(wait=True, cancel_futures=True)
 
     def get(self, step: int) -> Batch:
-        """Inputs and labels of a step; the next step's are begun. What reading raised is raised here."""
+        """Return inputs and labels of a step, and begin reading the next one's. What reading raised is raised here."""
         began = time.perf_counter()
         if self.ahead is not None and self.ahead[0] == step:
             inputs, labels = self.ahead[1].result()

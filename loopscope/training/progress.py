@@ -43,7 +43,7 @@ class ProgressDisplay:
         self.progress.stop()
 
     def advance(self, step: int) -> None:
-        """One more step done."""
+        """Count one more step as done."""
         self.progress.update(self.task, completed=step)
 
     def figures(self, step: int, loss: float, l2_norm: Sequence[float], speed: Mapping[str, float]) -> None:
@@ -73,5 +73,5 @@ class ProgressDisplay:
         self.say(f"{self.title}  step {step}, validation {unit} by loop: {exits}")
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         self.console.print(text, markup=False, highlight=False)

@@ -18,7 +18,7 @@ def build_monitor(
     log: MetricsLog,
     tell: Callable[[str], None],
 ) -> ScaleMonitor | None:
-    """The scale monitor of a run, going on from the checks in its metrics; None where it is turned off."""
+    """Build the scale monitor of a run, going on from the checks in its metrics; None where it is turned off."""
     if not config.monitor_every:
         return None
 

@@ -69,8 +69,8 @@ class TrainingStep:
         accumulation, backprop = self.config.accumulation, self.config.depth.backprop
         size = len(input_ids) // accumulation
         parts = []
-        for place, (ids, targets) in enumerate(zip(input_ids.split(size), labels.split(size), strict=True)):
-            own = depths if len(depths) == 1 else depths[place * size : (place + 1) * size]
+        for index, (ids, targets) in enumerate(zip(input_ids.split(size), labels.split(size), strict=True)):
+            own = depths if len(depths) == 1 else depths[index * size : (index + 1) * size]
             # One context for all loops: a weight is cast once, however often it is applied.
             with self.autocast():
                 states = unroll_to(self.model, ids, own, backprop, max(depths))

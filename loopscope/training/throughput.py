@@ -20,7 +20,7 @@ LONGEST = 0.5
 
 
 def matmul_peak(device: torch.device, precision: Precision, repeats: int = 6) -> float:
-    """FLOP/s of the best of a few products of square matrices, with the threads that are set.
+    """Measure the FLOP/s of the best of a few products of square matrices, with the threads that are set.
 
     A measure of this machine at this moment: it draws no random numbers and keeps no memory.
     """
@@ -41,7 +41,7 @@ def matmul_peak(device: torch.device, precision: Precision, repeats: int = 6) ->
 
 
 class Speedometer:
-    """Sums up what the steps since the last reading have computed.
+    """FLOP/s of training: sums up what the steps since the last reading have computed.
 
     Args:
         flops_per_token: None where a model's cost is not known: nothing is shown then.
@@ -54,16 +54,16 @@ class Speedometer:
         self.flops = 0.0
 
     def see(self, tokens: int, loops: int) -> None:
-        """A step over so many tokens that ran so many loops."""
+        """Count a step over so many tokens that ran so many loops."""
         if self.flops_per_token is not None:
             self.flops += tokens * self.flops_per_token(loops)
 
     def read(self, seconds: float) -> dict[str, float]:
-        """`flops_per_second` and `mfu` since the last reading, as far as they are known."""
+        """Return `flops_per_second` and `mfu` since the last reading, as far as they are known."""
         done, self.flops = self.flops, 0.0
         if self.flops_per_token is None or seconds <= 0:
             return {}
-        found = {"flops_per_second": done / seconds}
+        figures = {"flops_per_second": done / seconds}
         if self.peak is not None:
-            found["mfu"] = done / seconds / self.peak
-        return found
+            figures["mfu"] = done / seconds / self.peak
+        return figures

@@ -23,7 +23,7 @@ def validate(
     device: torch.device,
     loops: int | None = None,
 ) -> tuple[LoopMetrics, ...]:
-    """Loss, perplexity, bits per byte and scale of every loop.
+    """Measure loss, perplexity, bits per byte and scale of every loop.
 
     Runs in evaluation mode and the caller's precision context; sums in float64, so that the mean over
     millions of tokens keeps its digits.
@@ -60,7 +60,7 @@ def validate(
 
 
 def loop_metrics(loop: int, nats: float, l2: float, rms: float, bytes_per_token: float) -> LoopMetrics:
-    """Metrics of one loop from its mean cross-entropy in nats per token."""
+    """Return the metrics of one loop from its mean cross-entropy in nats per token."""
     return LoopMetrics(
         loop=loop,
         loss=nats,

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 import loopscope
-from loopscope.audit.carry import carries
+from loopscope.audit.carry import measure_carries
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.config import ObjectiveConfig
@@ -31,4 +31,4 @@ def audit(model: LoopedTransformer, **objective: Any) -> Any:
 
 def carried(model: LoopedTransformer, loops: int = LOOPS) -> list[Any]:
     with torch.no_grad():
-        return carries(list(unroll(model, IDS, loops)))
+        return measure_carries(list(unroll(model, IDS, loops)))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from loopscope.audit.dynamics import dynamics, jacobian_product, power_iteration
+from loopscope.audit.dynamics import jacobian_product, measure_dynamics, power_iteration
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
 
@@ -71,7 +71,7 @@ def test_radial_and_angular_parts_of_a_linear_core() -> None:
             return hidden @ matrix.T
 
     config = ModelConfig(dim=8, heads=2, loops=2, vocabulary=16, sequence=8)
-    for loop in dynamics(Linear(config).double(), IDS):
+    for loop in measure_dynamics(Linear(config).double(), IDS):
         assert loop.radial == pytest.approx(0.5)
         assert loop.angular == pytest.approx(0.8, rel=0.02)
         assert loop.spectral_radius == pytest.approx(0.8, rel=0.02)
@@ -81,7 +81,7 @@ def test_a_real_core_agrees_with_its_whole_jacobian() -> None:
     torch.manual_seed(0)
     config = ModelConfig(dim=8, heads=2, loops=2, vocabulary=16, sequence=8, initialisation="published")
     model = LoopedTransformer(config).double().eval()
-    found = dynamics(model, IDS)[0]
+    found = measure_dynamics(model, IDS)[0]
     from loopscope.recurrence import unroll
 
     with torch.no_grad():

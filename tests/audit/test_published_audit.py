@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import loopscope
-from loopscope.audit.expansion import expansion
+from loopscope.audit.expansion import measure_expansion
 from loopscope.audit.interventions import final_scale_sweep, radial_clamp
 from loopscope.audit.tokens import token_norms
 from loopscope.audit.visibility import readout_visibility
@@ -58,7 +58,7 @@ def close(found: Any, expected: Any, scale: float = 0.0) -> None:
 
 
 def test_expansion(case: Case) -> None:
-    found, expected = expansion(case.model, case.ids, 8), case.expected["residual_expansion_8_loops"]
+    found, expected = measure_expansion(case.model, case.ids, 8), case.expected["residual_expansion_8_loops"]
     dim = case.model.config.dim
     close(found.rms, expected["rms_scale"])
     # Between loops of the normed model next to nothing changes: differences of numbers of the scale's size.

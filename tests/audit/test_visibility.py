@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from loopscope.audit.visibility import visibility
+from loopscope.audit.visibility import measure_visibility
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.objective import build_objective
 from loopscope.recurrence import unroll
@@ -35,14 +35,14 @@ def test_total_visibility_is_the_finite_difference(placement: str, loop: int) ->
 
     step = 1e-5
     slope = (loss(1 + step) - loss(1 - step)) / (2 * step)
-    assert visibility(model, objective, IDS, LABELS)[loop - 1].total["loss"].d_log_scale == pytest.approx(
-        slope, rel=1e-4
-    )
+    assert measure_visibility(model, objective, IDS, LABELS)[loop - 1].total[
+        "loss"
+    ].d_log_scale == pytest.approx(slope, rel=1e-4)
 
 
 def test_direct_visibility_of_the_last_loop_is_the_total() -> None:
     model = make(readout="raw").double()
-    last = visibility(model, build_objective(ObjectiveConfig()), IDS, LABELS)[-1]
+    last = measure_visibility(model, build_objective(ObjectiveConfig()), IDS, LABELS)[-1]
     assert sum(entry.d_log_scale for entry in last.direct.values()) == pytest.approx(
         last.total["loss"].d_log_scale
     )
@@ -52,7 +52,7 @@ def test_a_penalty_has_its_closed_form() -> None:
     model = make().double()
     objective = build_objective(ObjectiveConfig(norm_penalty=0.3))
     squares = [float(state.hidden.square().mean()) for state in unroll(model, IDS)]
-    for loop, square in zip(visibility(model, objective, IDS, LABELS), squares, strict=True):
+    for loop, square in zip(measure_visibility(model, objective, IDS, LABELS), squares, strict=True):
         assert loop.direct["norm_penalty/state"].d_log_scale == pytest.approx(2 * 0.3 * square / LOOPS)
         assert loop.direct["norm_penalty/state"].share == pytest.approx(1)
 
@@ -85,7 +85,7 @@ def test_direct_visibility_is_the_finite_difference_of_every_term(loop: int) -> 
 
     step = 1e-5
     up, down = terms(1 + step), terms(1 - step)
-    direct = visibility(model, objective, IDS, LABELS)[loop - 1].direct
+    direct = measure_visibility(model, objective, IDS, LABELS)[loop - 1].direct
     assert set(up) == {"cross_entropy@1", "cross_entropy@2", "cross_entropy@3", "entropy", "norm_penalty"}
     for name in up:
         found = sum(entry.d_log_scale for path, entry in direct.items() if path.startswith(name + "/"))

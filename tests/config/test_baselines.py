@@ -23,8 +23,8 @@ from loopscope.config.run_config import parse_config
 from loopscope.jobs.study import plan, run_folder, run_study
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.objective import build_objective
-from loopscope.plan.catalogue import catalogue, match
-from loopscope.plan.static_audit import static_audit
+from loopscope.plan.catalogue import catalogue_rows, match
+from loopscope.plan.static_audit import audit_config
 from loopscope.recurrence import unroll
 from tests.fixtures import TINY
 
@@ -157,16 +157,16 @@ def test_under_a_condition_it_audits_as_it_reads(name: str, condition: str) -> N
     torch.manual_seed(0)
     objective = build_objective(config.objective)
     measured = loopscope.audit(LoopedTransformer(config.model), IDS, LABELS, objective)
-    assert measured.verdict == static_audit(config).verdict in ("visible", "removed")
+    assert measured.verdict == audit_config(config).verdict in ("visible", "removed")
     assert "next loop" not in measured.why
 
 
 def test_without_a_recurrence_nothing_is_blind() -> None:
-    read = static_audit(recipe("laptop", "unlooped"))
+    read = audit_config(recipe("laptop", "unlooped"))
     assert (read.verdict, len(read.loops)) == ("removed", 1)
     assert "without a recurrence" in read.why
-    assert static_audit(recipe("laptop", "unlooped:dense/raw")).verdict == "visible"
-    assert all(row.verdict == "removed" and row.loops == 1 for row in catalogue("unlooped-deep"))
+    assert audit_config(recipe("laptop", "unlooped:dense/raw")).verdict == "visible"
+    assert all(row.verdict == "removed" and row.loops == 1 for row in catalogue_rows("unlooped-deep"))
 
 
 def test_what_makes_no_sense_with_one_loop_is_refused() -> None:

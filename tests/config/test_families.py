@@ -20,9 +20,9 @@ from loopscope.jobs.train import execute
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.depth import draw_depths, unroll_to
 from loopscope.objectives.objective import build_objective
-from loopscope.plan.catalogue import catalogue
-from loopscope.plan.parameters import cost, parameters
-from loopscope.plan.static_audit import static_audit
+from loopscope.plan.catalogue import catalogue_rows
+from loopscope.plan.parameters import cost, count_parameters
+from loopscope.plan.static_audit import audit_config
 from tests.fixtures import open_verdicts
 
 IDS = torch.arange(64).view(2, 32) * 3 % 96
@@ -64,7 +64,7 @@ def test_a_family_trains_a_step_and_audits_as_it_reads(family: str, condition: s
     objective = build_objective(config.objective)
     objective(unroll_to(model, IDS, draw_depths(config.training.depth, 4, 0, 0, 2)), LABELS).total.backward()
     measured = loopscope.audit(model, IDS, LABELS, objective)
-    read = static_audit(config)
+    read = audit_config(config)
     for said, found in zip(read.loops, measured.loops, strict=True):
         assert found.status in open_verdicts(config, said), (said, found)
 
@@ -83,7 +83,7 @@ def test_a_family_as_published_trains_a_step_and_has_its_verdict(family: str) ->
     loss.total.backward()
     assert torch.isfinite(loss.total)
     measured = loopscope.audit(model, IDS, LABELS, objective)
-    read = static_audit(config)
+    read = audit_config(config)
     assert read.verdict == VERDICTS[family]
     # Weights that were moved make parcae's coda show what it hides at its start: either is right for a fading sight.
     assert {loop.status for loop in measured.loops} <= set.union(
@@ -98,7 +98,7 @@ def test_a_coda_that_shows_too_little_is_not_called_scale_invariant() -> None:
     measured = loopscope.audit(
         LoopedTransformer(config.model), IDS, LABELS, build_objective(config.objective)
     )
-    read = static_audit(config)
+    read = audit_config(config)
     assert measured.verdict == read.verdict == "damped"
     assert "shows too little of it to count, and less as it grows" in measured.why
     assert "scale-invariant" not in measured.why
@@ -124,7 +124,9 @@ def test_shapes_are_the_published_ones() -> None:
     loopformer = recipe("loopformer-3x8", "loopformer").model
     modulation = 3 * 4 * 2048 * 2049 + 2 * (256 * 2048 + 2048 + 2048 * 2048 + 2048)
     blocks = 3 * (4 * 2048**2 + 2 * 2048 * 5120)
-    assert parameters(loopformer)["shared"] + parameters(loopformer)["loop"] == blocks + modulation
+    assert (
+        count_parameters(loopformer)["shared"] + count_parameters(loopformer)["loop"] == blocks + modulation
+    )
 
 
 def test_laptop_families_have_the_parts_of_their_papers() -> None:
@@ -173,7 +175,7 @@ def test_names_are_checked_with_the_nearest() -> None:
 def test_the_catalogue_has_every_family_at_every_size(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = catalogue()
+    rows = catalogue_rows()
     assert {row.size for row in rows} >= {"laptop", "published-44m", *FAMILY_SIZES}
     assert {row.family: row.verdict for row in rows} == {**VERDICTS, **dict.fromkeys(BASELINES, "removed")}
     laptop = next(row for row in rows if row.family == "universal")
@@ -186,7 +188,7 @@ def test_the_catalogue_has_every_family_at_every_size(
     cli.main()
     assert "3,564,976,800" in capsys.readouterr().out
     with pytest.raises(ValueError, match="family 'x' is not known"):
-        catalogue("x")
+        catalogue_rows("x")
 
 
 def test_a_gate_is_trained_in_a_second_stage_on_a_trained_model(tmp_path: Path, cache: Path) -> None:

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from loopscope.config.run_config import RunConfig
 from loopscope.data.config import DataConfig, TokenizerConfig
-from loopscope.data.prepare import open_prepared, prepare
+from loopscope.data.preparation import open_prepared, prepare
 from loopscope.data.tokenizers import FileTokenizer, load_tokenizer, train_tokenizer
 
 PROSE = (

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from loopscope.data.corpora import (
     FilesCorpus,
-    capped,
+    cap_bytes,
 )
-from loopscope.data.corpora.base import PIECE, joined, read_pieces
+from loopscope.data.corpora.base import PIECE, join_documents, read_pieces
 from tests.data.fixtures import WIDE, both
 
 
@@ -18,8 +18,8 @@ from tests.data.fixtures import WIDE, both
 def test_capped_is_the_longest_prefix_of_whole_characters(pieces: list[str], limit: int) -> None:
     text = "".join(pieces)
     expected = max((text[:n] for n in range(len(text) + 1) if len(text[:n].encode()) <= limit), key=len)
-    assert "".join(capped(pieces, limit)) == expected
-    assert "".join(capped(pieces, None)) == text
+    assert "".join(cap_bytes(pieces, limit)) == expected
+    assert "".join(cap_bytes(pieces, None)) == text
 
 
 def test_capped_stops_reading_at_the_limit() -> None:
@@ -28,17 +28,17 @@ def test_capped_stops_reading_at_the_limit() -> None:
             assert index < 4, "read on after the limit"
             yield "abc"
 
-    assert "".join(capped(endless(), 12)) == "abc" * 4
+    assert "".join(cap_bytes(endless(), 12)) == "abc" * 4
 
 
 @given(documents=st.lists(WIDE), separator=st.sampled_from(["\n\n", "", "--"]))
 def test_joined_is_str_join(documents: list[str], separator: str) -> None:
-    assert "".join(joined(documents, separator)) == separator.join(documents)
+    assert "".join(join_documents(documents, separator)) == separator.join(documents)
 
 
 def test_joined_comes_in_pieces_of_about_a_megabyte() -> None:
     documents = ["x" * (PIECE // 3)] * 20
-    pieces = list(joined(documents))
+    pieces = list(join_documents(documents))
     assert "".join(pieces) == "\n\n".join(documents)
     assert len(pieces) > 4
     assert max(map(len, pieces)) < 2 * PIECE

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from loopscope.data.config import DataConfig, TokenizerConfig
-from loopscope.data.prepare import prepare
+from loopscope.data.preparation import prepare
 from loopscope.data.tokenizers import WordTokenizer
 from tests.data.fixtures import HELD_OUT, KINDS, TEXT, changed
 

@@ -16,8 +16,8 @@ from loopscope.data.source import PreparedTask, open_data
 from loopscope.data.task_config import SETTINGS, TaskConfig
 from loopscope.data.tasks import AbstractTask, TaskWindows, build_task
 from loopscope.data.tasks.base import NO_ANSWER
-from loopscope.data.tasks.p_hop import hopped
-from loopscope.data.tasks.windows import held_out
+from loopscope.data.tasks.p_hop import hop_back
+from loopscope.data.tasks.windows import is_held_out
 from loopscope.data.tokenizers import SymbolTokenizer, tokenizer_from_text
 from loopscope.training.loop import TrainingWindows
 
@@ -88,14 +88,14 @@ def test_one_answer_is_the_last_of_them(name: str) -> None:
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=20), st.integers(1, 6))
 def test_hops_follow_the_definition_on_any_sequence(tokens: list[int], hops: int) -> None:
     """Also where neighbours are equal, which the task itself does not draw."""
-    found = hopped(np.array([tokens]), hops, 4)[0].tolist()
+    found = hop_back(np.array([tokens]), hops, 4)[0].tolist()
     assert found == [p_hop(tokens[: end + 1], hops) for end in range(len(tokens))]
 
 
 def test_one_hop_is_the_induction_head() -> None:
     tokens = np.array([[0, 1, 2, 0]])  # a b c a: b followed the last a
-    assert hopped(tokens, 1, 3)[0, -1] == 1
-    assert hopped(tokens, 2, 3)[0, -1] == NO_ANSWER  # b stood nowhere before
+    assert hop_back(tokens, 1, 3)[0, -1] == 1
+    assert hop_back(tokens, 2, 3)[0, -1] == NO_ANSWER  # b stood nowhere before
 
 
 def test_difficulty_is_what_it_says() -> None:
@@ -152,14 +152,14 @@ def test_parts_share_no_problem(name: str) -> None:
     assert len(trained) > 50  # training goes through its part many times over
     assert held
     assert not trained & held
-    share = held_out(np.array(sorted(everything))).mean()
+    share = is_held_out(np.array(sorted(everything))).mean()
     assert 0.04 < share < 0.25
 
 
 def test_the_split_is_the_same_everywhere() -> None:
     """Frozen: a change would turn held-out problems of an old run into training ones."""
     rows = np.array(list(itertools.product(range(3), repeat=4)))
-    assert np.flatnonzero(held_out(rows)).tolist() == FROZEN
+    assert np.flatnonzero(is_held_out(rows)).tolist() == FROZEN
 
 
 FROZEN = [0, 3, 17, 20, 31, 37, 38, 47, 50]

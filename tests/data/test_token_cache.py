@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loopscope.data import prepare as preparing
+from loopscope.data import preparation as preparing
 from loopscope.data.config import DataConfig
 from loopscope.data.corpora import FilesCorpus
-from loopscope.data.prepare import cache_folder, open_prepared, prepare
+from loopscope.data.preparation import cache_folder, open_prepared, prepare
 from tests.data.fixtures import KINDS, TEXT, changed
 
 

@@ -11,7 +11,7 @@ from loopscope.evaluation.exits.rules import build_rule, rule_names
 from loopscope.model import LoopedTransformer
 from loopscope.model.config.variants import READOUTS
 from loopscope.plan.parameters import cost
-from loopscope.plan.static_audit import static_audit
+from loopscope.plan.static_audit import audit_config
 from tests.extension.fixtures import REST, TINY, run, write_package
 
 GROUPS = {
@@ -78,7 +78,7 @@ def test_short_names_from_any_folder(tmp_path: Path) -> None:
 def test_costs_and_the_static_audit_know_them(installed: Path) -> None:
     config = recipe("laptop", "late/max-norm", {"model": TINY, **REST})
     assert cost(config.model).parameters == LoopedTransformer(config.model).parameter_count()
-    assert static_audit(config).verdict == "blind"
+    assert audit_config(config).verdict == "blind"
     assert is_condition("huginn:dense/max-norm")
     assert "steady" in rule_names()
     assert build_rule("steady").name == "steady"

@@ -13,9 +13,9 @@ import loopscope
 from loopscope import cli
 from loopscope.config.recipes import is_condition, recipe
 from loopscope.model import LoopedTransformer, ModelConfig
-from loopscope.plan.catalogue import catalogue
+from loopscope.plan.catalogue import catalogue_rows
 from loopscope.plan.parameters import cost
-from loopscope.plan.static_audit import static_audit
+from loopscope.plan.static_audit import audit_config
 from loopscope.plan.training_flops import training_cost
 from loopscope.results import load_evaluation, load_results
 from tests.extension.fixtures import REST, TINY, files, run, write_package
@@ -139,7 +139,7 @@ def test_costs_are_those_of_the_module(importable: Path) -> None:
 def test_blind_where_it_is_blind(importable: Path) -> None:
     """The same words before training and by measurement: what the issue found to be said wrongly."""
     config = recipe("laptop", f"dense/{READOUT}", {"model": TINY, **REST})
-    assert static_audit(config).verdict == "blind"
+    assert audit_config(config).verdict == "blind"
     ids = torch.randint(300, (2, 17), generator=torch.Generator().manual_seed(0))
     report = loopscope.audit(LoopedTransformer(config.model), ids[:, :-1], ids[:, 1:])
     assert report.verdict == "blind"
@@ -167,7 +167,7 @@ def test_a_placement_of_ones_own(importable: Path) -> None:
     dense = recipe("laptop", "dense/raw", {"model": TINY, **REST})
     readouts = 2 * 3 * 2 * 16 * 300  # forward and backward of two heads fewer
     assert training_cost(dense) - training_cost(config) == readouts
-    assert static_audit(config).verdict == "visible"
+    assert audit_config(config).verdict == "visible"
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_under_a_familys_architecture(importable: Path) -> None:
     assert config.model.readout.kind == READOUT
     assert config.model.carry == ("rmsnorm",)  # it declares no norm to share
     assert cost(config.model).parameters == LoopedTransformer(config.model).parameter_count()
-    assert len(catalogue("huginn")) == 2  # the catalogue goes on as it was
+    assert len(catalogue_rows("huginn")) == 2  # the catalogue goes on as it was
 
 
 THEIRS = """

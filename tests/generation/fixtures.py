@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loopscope.generation.decode import Generated, generate
+from loopscope.generation.decoder import Generated, generate_tokens
 from loopscope.generation.exits import Decision
 from loopscope.generation.settings import Settings
 from loopscope.generation.stopping import Stopping
@@ -67,7 +67,7 @@ def expect(
 def run(model: LoopedTransformer, new_tokens: int = 16, prompts: Any = None, **settings: Any) -> Generated:
     """Generate for the ragged prompts, or those given."""
     ids, mask = ragged() if prompts is None else prompts
-    return generate(model, ids, Settings(Stopping(new_tokens), **settings), mask)
+    return generate_tokens(model, ids, Settings(Stopping(new_tokens), **settings), mask)
 
 
 class Erratic:

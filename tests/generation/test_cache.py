@@ -7,7 +7,7 @@ import torch
 from transformers.cache_utils import Cache
 
 import loopscope
-from loopscope.generation.decode import make_steps
+from loopscope.generation.decoder import make_steps
 from loopscope.generation.settings import Settings
 from loopscope.generation.stopping import Stopping
 from loopscope.kv_cache import Slot

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loopscope.generation.decode import generate, make_steps
+from loopscope.generation.decoder import generate_tokens, make_steps
 from loopscope.generation.padding import pad, to_the_right
 from loopscope.generation.settings import Settings
 from loopscope.generation.stopping import Stopping
@@ -63,7 +63,7 @@ def test_rows_that_end_leave_the_others_alone() -> None:
         whole = run(model, 9, rule=rule)
         end = whole.tokens[0][3]  # row 0 ends after at most four tokens
         settings = Settings(Stopping(9, eos=(end,)), rule=rule)
-        ended = generate(model, ragged()[0], settings, ragged()[1])
+        ended = generate_tokens(model, ragged()[0], settings, ragged()[1])
         for short, long, why in zip(ended.tokens, whole.tokens, ended.ended, strict=True):
             cut = long.index(end) + 1 if end in long else 9
             assert short == long[:cut]

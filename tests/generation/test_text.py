@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from loopscope.data.tokenizers import AbstractTokenizer, BPETokenizer, ByteTokenizer, WordTokenizer
 from loopscope.generation.stopping import Ending, Stopping, StopStrings
-from loopscope.generation.streaming import TextStream
+from loopscope.generation.streaming import IncrementalDecoder
 
 TEXT = "a näïve café, 東京 🙂🙃 x = y\n" * 3
 TOKENIZERS: dict[str, AbstractTokenizer] = {
@@ -22,26 +22,26 @@ SMALL = st.text(alphabet="aéb🙂 \n", max_size=30)
 def test_streamed_text_is_the_decoded_text(name: str, text: str, cut: int) -> None:
     tokenizer = TOKENIZERS[name]
     ids = [int(token) for token in tokenizer.encode(text)]
-    stream = TextStream(tokenizer)
+    stream = IncrementalDecoder(tokenizer)
     pieces = [stream.push(token) for token in ids]
     assert "".join(pieces) + stream.flush() == tokenizer.decode(ids)
     if "\ufffd" not in text:
         assert all("\ufffd" not in piece for piece in pieces)
     # After a prompt that ends anywhere, also inside a character.
     prompt, rest = ids[:cut], ids[cut:]
-    stream = TextStream(tokenizer, prompt)
+    stream = IncrementalDecoder(tokenizer, prompt)
     said = "".join(map(stream.push, rest)) + stream.flush()
     assert tokenizer.decode(ids).endswith(said)
     assert tokenizer.decode(prompt).rstrip("\ufffd") + said == tokenizer.decode(ids)
 
 
 def test_characters_are_held_back_until_they_are_whole() -> None:
-    stream = TextStream(ByteTokenizer())
+    stream = IncrementalDecoder(ByteTokenizer())
     assert [stream.push(byte) for byte in "é🙂".encode()] == ["", "é", "", "", "", "🙂"]
 
 
 def test_bytes_that_never_make_a_character_come_at_the_end() -> None:
-    stream = TextStream(ByteTokenizer())
+    stream = IncrementalDecoder(ByteTokenizer())
     assert [stream.push(byte) for byte in (97, 0xE2, 0x82)] == ["a", "", ""]
     assert stream.flush() == "\ufffd"
     assert stream.flush() == ""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import loopscope
 from loopscope.guards import same_random_numbers
 from loopscope.model.looped import LoopedTransformer
-from loopscope.monitor.growth import GROWN
+from loopscope.monitor.growth import RUNAWAY_GROWTH
 from loopscope.monitor.monitor import ScaleMonitor
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.objective import Objective, build_objective
@@ -65,7 +65,7 @@ def test_growth_in_sight_of_the_loss_is_left_in_peace() -> None:
         with torch.no_grad():
             model.token_embedding.weight.mul_(2)
             model.position_embedding.weight.mul_(2)
-    assert monitor.history[-1].growth > GROWN
+    assert monitor.history[-1].growth > RUNAWAY_GROWTH
     assert said == []
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from loopscope.monitor.growth import GROWN, growth, rising
+from loopscope.monitor.growth import RUNAWAY_GROWTH, growth, rising
 from loopscope.monitor.monitor import KEPT, ScaleMonitor, ScaleWarning
 from loopscope.objectives.objective import Objective
 from loopscope.objectives.placements import Dense
@@ -22,7 +22,7 @@ def test_a_resumed_monitor_goes_on_from_its_history() -> None:
     assert again.step(31, *batch(31)) is None  # 30 was checked before
     check = again.step(40, *batch(40))
     assert check is not None
-    assert check.growth > GROWN
+    assert check.growth > RUNAWAY_GROWTH
     assert len(said) == 1
     unwarned = ScaleMonitor(model, every=10, budget=None, tell=said.append)
     unwarned.resume(first.history[:2])  # interrupted before the warning: it comes, from the whole history
@@ -34,7 +34,7 @@ def test_a_resumed_monitor_goes_on_from_its_history() -> None:
 def test_the_jump_from_the_initialisation_is_no_trend() -> None:
     monitor, said = watch(WARM_UP)
     assert said == []
-    assert monitor.history[2].growth > GROWN  # by the fit alone it would have warned
+    assert monitor.history[2].growth > RUNAWAY_GROWTH  # by the fit alone it would have warned
     monitor, said = watch([*WARM_UP, *(11.2 + 2.0 * check for check in range(1, 12))])
     assert len(said) == 1  # and the runaway that follows is warned of
     assert monitor.warned[0].rms[-1] < 25
@@ -84,7 +84,7 @@ def test_growth_is_fitted_and_robust() -> None:
     noisy = [(step, 5.0 * (1 + 0.05 * (-1) ** step)) for step in range(9)]
     assert abs(growth(noisy)) < 0.1
     settled = [*[(step, 10.0 - step) for step in range(9)], *[(step, 0.5 * step) for step in range(9, 17)]]
-    assert growth(settled) > GROWN  # falls first, runs away later
+    assert growth(settled) > RUNAWAY_GROWTH  # falls first, runs away later
     assert growth([(1, float("nan")), *line]) == pytest.approx(2.0)
     assert growth([(step, float("inf")) for step in range(5)]) == 0.0
 

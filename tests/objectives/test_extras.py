@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 
-from loopscope.audit.visibility import visibility
+from loopscope.audit.visibility import measure_visibility
 from loopscope.config.families import FAMILIES
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
@@ -211,7 +211,7 @@ def test_loop_weights_move_linearly_as_shares() -> None:
 def test_an_audit_lists_every_term_by_name() -> None:
     model = made()
     config = {"shortcut": {"weight": 0.5}, "jacobian": {"weight": 0.1, "through_state": True}}
-    seen = visibility(model, build_objective(ObjectiveConfig(**config)), IDS, LABELS)
+    seen = measure_visibility(model, build_objective(ObjectiveConfig(**config)), IDS, LABELS)
     names = [set(loop.direct) for loop in seen]
     assert names[0] == {"cross_entropy@1/readout"}
     shortcut = {"shortcut_consistency/readout", "shortcut_cross_entropy/readout"}
@@ -222,12 +222,14 @@ def test_an_audit_lists_every_term_by_name() -> None:
     blind = seen[1].direct["shortcut_consistency/readout"]
     assert blind.share < 1e-2  # behind a readout that normalises, the shortcut sees no scale either
     raw = made(readout="raw")
-    seen = visibility(raw, build_objective(ObjectiveConfig(**config)), IDS, LABELS)
+    seen = measure_visibility(raw, build_objective(ObjectiveConfig(**config)), IDS, LABELS)
     assert seen[1].direct["shortcut_consistency/readout"].share > 0.05
-    held = visibility(model, build_objective(ObjectiveConfig(jacobian={"weight": 0.1})), IDS, LABELS)
+    held = measure_visibility(model, build_objective(ObjectiveConfig(jacobian={"weight": 0.1})), IDS, LABELS)
     assert not any("jacobian" in name for loop in held for name in loop.direct)  # STARS holds the state fixed
     gated = made(exit_gate=True)
-    stage = visibility(gated, build_objective(ObjectiveConfig(placement="gate-improvement")), IDS, LABELS)
+    stage = measure_visibility(
+        gated, build_objective(ObjectiveConfig(placement="gate-improvement")), IDS, LABELS
+    )
     assert all(loop.direct == {} and loop.total["loss"].absolute == 0 for loop in stage)
 
 

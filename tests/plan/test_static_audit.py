@@ -7,7 +7,7 @@ import loopscope
 from loopscope.config.recipes import CONDITIONS, recipe
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.objective import build_objective
-from loopscope.plan.static_audit import static_audit
+from loopscope.plan.static_audit import audit_config
 from tests.fixtures import VERDICTS
 
 IDS = torch.arange(64).view(2, 32) * 3 % 96
@@ -26,7 +26,7 @@ def test_shipped_conditions(condition: str, initialisation: str) -> None:
     torch.manual_seed(0)
     model = LoopedTransformer(config.model)
     measured = loopscope.audit(model, IDS, LABELS, build_objective(config.objective))
-    read = static_audit(config)
+    read = audit_config(config)
     assert read.verdict == measured.verdict == VERDICTS[condition]
     assert [loop.status for loop in read.loops] == [loop.status for loop in measured.loops]
 
@@ -93,14 +93,14 @@ def test_conditions_of_ones_own(over: dict[str, dict[str, object]], statuses: li
     measured = loopscope.audit(
         LoopedTransformer(config.model), IDS, LABELS, build_objective(config.objective)
     )
-    assert [loop.status for loop in static_audit(config).loops] == statuses
+    assert [loop.status for loop in audit_config(config).loops] == statuses
     assert [loop.status for loop in measured.loops] == statuses
 
 
 def test_every_reason_names_its_cause() -> None:
-    assert "readout rmsnorm is scale-invariant" in static_audit(recipe("laptop", "dense/rmsnorm")).why
-    assert "only loop 4 is read" in static_audit(recipe("laptop", "terminal/rmsnorm")).why
-    assert "norm penalty sees it" in static_audit(recipe("laptop", "dense/rmsnorm+penalty")).why
-    assert "carry rmsnorm" in static_audit(recipe("laptop", "dense/rmsnorm+interloop")).why
-    first = static_audit(recipe("laptop", "terminal/raw")).loops[0]
+    assert "readout rmsnorm is scale-invariant" in audit_config(recipe("laptop", "dense/rmsnorm")).why
+    assert "only loop 4 is read" in audit_config(recipe("laptop", "terminal/rmsnorm")).why
+    assert "norm penalty sees it" in audit_config(recipe("laptop", "dense/rmsnorm+penalty")).why
+    assert "carry rmsnorm" in audit_config(recipe("laptop", "dense/rmsnorm+interloop")).why
+    first = audit_config(recipe("laptop", "terminal/raw")).loops[0]
     assert "at loop 4, to which the scale is carried" in first.reason

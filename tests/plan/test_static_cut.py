@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from loopscope.audit.carry import carries
+from loopscope.audit.carry import measure_carries
 from loopscope.audit.verdict import loop_verdicts
-from loopscope.audit.visibility import visibility
+from loopscope.audit.visibility import measure_visibility
 from loopscope.config.recipes import recipe
 from loopscope.config.run_config import RunConfig
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.depth import unroll_to
 from loopscope.objectives.objective import build_objective
-from loopscope.plan.static_audit import CUT, loops_before_cut, static_audit
+from loopscope.plan.static_audit import CUT, audit_config, loops_before_cut
 from loopscope.recurrence import LoopContext, unroll
 from loopscope.results import Verdict
 
@@ -60,11 +60,11 @@ def truncated_verdicts(config: RunConfig) -> list[Verdict]:
     torch.manual_seed(0)
     model = LoopedTransformer(config.model).double().eval()
     cut = loops_before_cut(config)
-    seen = visibility(model, build_objective(config.objective), IDS, LABELS)
+    seen = measure_visibility(model, build_objective(config.objective), IDS, LABELS)
     for loop in seen[:cut]:
         loop.direct.clear()
     with torch.no_grad():
-        carried = carries(list(unroll(model, IDS)))
+        carried = measure_carries(list(unroll(model, IDS)))
     kept = [type(loop)(**{**loop.__dict__, "grown": 0.0}) if loop.loop <= cut else loop for loop in seen]
     return [loop.status for loop in loop_verdicts(kept, carried)]
 
@@ -95,7 +95,7 @@ def test_the_reading_is_what_a_truncated_step_measures(
     model: dict[str, Any], objective: dict[str, Any], backprop: int | None
 ) -> None:
     config = made(backprop, model, objective)
-    read = static_audit(config)
+    read = audit_config(config)
     slopes = learned(config)
     cut = LOOPS - (backprop or LOOPS)
     assert [loop.gradient for loop in read.loops] == [loop > cut for loop in range(1, LOOPS + 1)]
@@ -108,15 +108,15 @@ def test_the_reading_is_what_a_truncated_step_measures(
 
 @pytest.mark.filterwarnings("ignore:training.depth.backprop")
 def test_what_only_early_loops_show_is_blind_once_they_are_cut_off() -> None:
-    whole = static_audit(made(None, {"readout": "final-only"}, DENSE))
-    cut = static_audit(made(1, {"readout": "final-only"}, DENSE))
+    whole = audit_config(made(None, {"readout": "final-only"}, DENSE))
+    cut = audit_config(made(1, {"readout": "final-only"}, DENSE))
     assert (whole.verdict, cut.verdict) == ("visible", "blind")
     assert "reads loops before the cut of training.depth.backprop (loop 3)" in cut.loops[0].reason
     assert "its layers are trained at loop 4 only" in cut.loops[0].reason
 
 
 def test_a_published_cut_is_read_per_loop() -> None:
-    read = static_audit(recipe("huginn-3.5b", "huginn"))
+    read = audit_config(recipe("huginn-3.5b", "huginn"))
     assert [loop.gradient for loop in read.loops] == [False] * 24 + [True] * 8
     assert {loop.status for loop in read.loops} == {"removed"}
     assert read.why.endswith("nothing of the scale reaches the next loop; no gradient reaches loops 1-24")

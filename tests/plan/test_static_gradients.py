@@ -12,14 +12,14 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from loopscope.audit.carry import carries
+from loopscope.audit.carry import measure_carries
 from loopscope.audit.verdict import loop_verdicts
-from loopscope.audit.visibility import visibility
+from loopscope.audit.visibility import measure_visibility
 from loopscope.config.run_config import RunConfig, parse_config
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.objective import build_objective
 from loopscope.plan.scale_facts import step_does
-from loopscope.plan.static_audit import TERMS, static_audit
+from loopscope.plan.static_audit import TERMS, audit_config
 from loopscope.recurrence import LoopState, unroll
 from tests.fixtures import open_verdicts
 
@@ -128,8 +128,8 @@ seen_kinds: set[str] = set()
 @given(configs())
 def check_a_config(config: RunConfig) -> None:
     model, objective = moved(config), build_objective(config.objective)
-    read = static_audit(config)
-    measured = visibility(model, objective, IDS, LABELS)
+    read = audit_config(config)
+    measured = measure_visibility(model, objective, IDS, LABELS)
     for loop in measured:
         sees = [name for name, term in TERMS.items() if term(config.model, config.objective, loop.loop)]
         found = sum(entry.absolute for entry in loop.direct.values())
@@ -137,7 +137,7 @@ def check_a_config(config: RunConfig) -> None:
     with torch.no_grad():
         states = list(unroll(model, IDS))
         large = [LoopState(s.loop, s.hidden * 1e6, s.model, s.context) for s in states]
-    whole = carries(large)
+    whole = measure_carries(large)
     removes = step_does(config.model).effect == "removes"
     for carry in whole:
         if removes:

@@ -8,13 +8,13 @@ import torch
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from loopscope.audit.carry import carries
+from loopscope.audit.carry import measure_carries
 from loopscope.audit.verdict import loop_verdicts
-from loopscope.audit.visibility import visibility
+from loopscope.audit.visibility import measure_visibility
 from loopscope.config.run_config import RunConfig
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.objective import build_objective
-from loopscope.plan.static_audit import static_audit
+from loopscope.plan.static_audit import audit_config
 from loopscope.recurrence import unroll
 from tests.fixtures import open_verdicts
 
@@ -106,11 +106,11 @@ def test_the_reading_is_the_measurement(values: dict[str, Any], seed: int) -> No
             if not parameter.any():
                 parameter.add_(0.1 * torch.randn_like(parameter))
     objective = build_objective(config.objective)
-    seen = visibility(model, objective, IDS, LABELS)
+    seen = measure_visibility(model, objective, IDS, LABELS)
     with torch.no_grad():
         states = list(unroll(model, IDS))
-        measured = loop_verdicts(seen, carries(states))
-    read = static_audit(config)
+        measured = loop_verdicts(seen, measure_carries(states))
+    read = audit_config(config)
     event(f"{read.verdict}, {len({loop.status for loop in read.loops})} kinds of loop")
     for said, found in zip(read.loops, measured, strict=True):
         assert found.status in open_verdicts(config, said), (

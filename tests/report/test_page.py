@@ -12,7 +12,7 @@ import pytest
 from loopscope.report.found import find_audits
 from loopscope.report.page import write_report
 from loopscope.report.plots.to_plotly import to_plotly
-from loopscope.report.study.conditions import group
+from loopscope.report.study.conditions import group_runs
 from loopscope.report.study.figures import build_figures
 from loopscope.results import StudyResults, audit_values, to_json
 from tests.report.audits.fixtures import make_audit
@@ -111,7 +111,7 @@ def test_a_single_run_folder_and_another_place(tmp_path: Path, run_maker: Any) -
 
 def test_figures_say_what_they_were_given(run_maker: Any) -> None:
     figures = {
-        f.key: f for f in build_figures(group([run_maker("a", 0), run_maker("a", 1), run_maker("b", 0)]))
+        f.key: f for f in build_figures(group_runs([run_maker("a", 0), run_maker("a", 1), run_maker("b", 0)]))
     }
     curve = figures["scale-by-loop"].series[0]
     assert curve.x == (1.0, 2.0, 3.0, 4.0)
@@ -177,7 +177,7 @@ def test_intervals_have_no_points_of_their_own(run_maker: Any) -> None:
     drawn = to_plotly(
         next(
             f
-            for f in build_figures(group([run_maker("a", 0), run_maker("a", 1)]))
+            for f in build_figures(group_runs([run_maker("a", 0), run_maker("a", 1)]))
             if f.key == "scale-by-loop"
         )
     )

@@ -269,23 +269,23 @@ def test_loop_weights_move_while_training(trainer: Trainer, tmp_path: Path) -> N
 def test_compiling_asks_for_a_compiler_before_work_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from loopscope.training.compile import WORTH_COMPILING, fuse_elementwise
+    from loopscope.training.compile import WORTH_COMPILING, is_fused
 
     cpu, long = torch.device("cpu"), 2 * WORTH_COMPILING
     (tmp_path / "g++").touch(mode=0o755)
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert fuse_elementwise(True, cpu, None)
-    assert fuse_elementwise("auto", cpu, long)
-    assert not fuse_elementwise("auto", cpu, WORTH_COMPILING / 2)
-    assert not fuse_elementwise("auto", cpu, None)
-    assert not fuse_elementwise(False, cpu, long)
-    assert not fuse_elementwise(True, torch.device("cuda"), long)
+    assert is_fused(True, cpu, None)
+    assert is_fused("auto", cpu, long)
+    assert not is_fused("auto", cpu, WORTH_COMPILING / 2)
+    assert not is_fused("auto", cpu, None)
+    assert not is_fused(False, cpu, long)
+    assert not is_fused(True, torch.device("cuda"), long)
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert not fuse_elementwise("auto", cpu, long)
+    assert not is_fused("auto", cpu, long)
     with pytest.raises(ValueError, match=r"CXX names 'no-such-compiler'.*turn it off"):
-        fuse_elementwise(True, cpu, long)
+        is_fused(True, cpu, long)
     monkeypatch.delenv("CXX")
     (tmp_path / "g++").unlink()
     with pytest.raises(ValueError, match="neither g"):
-        fuse_elementwise(True, cpu, None)
+        is_fused(True, cpu, None)

@@ -1,16 +1,16 @@
-"""Corpora by name. A new one is a file here and a line below."""
+"""Corpora by name. A new one is a file here and a line in `build_corpus`; `base` has what it fills."""
 
 from loopscope.data.config import DataConfig
-from loopscope.data.corpora.base import AbstractCorpus, capped
+from loopscope.data.corpora.base import AbstractCorpus, cap_bytes
 from loopscope.data.corpora.files import FilesCorpus
 from loopscope.data.corpora.huggingface import HuggingFaceCorpus
 from loopscope.data.corpora.stdlib import StdlibCorpus
 
-__all__ = ["AbstractCorpus", "FilesCorpus", "HuggingFaceCorpus", "StdlibCorpus", "build_corpus", "capped"]
+__all__ = ["AbstractCorpus", "FilesCorpus", "HuggingFaceCorpus", "StdlibCorpus", "build_corpus", "cap_bytes"]
 
 
 def build_corpus(config: DataConfig) -> AbstractCorpus:
-    """The corpus a config names; any other name is a Hugging Face dataset's."""
+    """Build the corpus that a config names; any other name is a Hugging Face dataset's."""
     match config.corpus:
         case "stdlib":
             return StdlibCorpus(config.validation_fraction)

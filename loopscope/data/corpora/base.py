@@ -9,27 +9,27 @@ PIECE = 2**20
 
 
 class AbstractCorpus(ABC):
-    """Text in two parts. Pieces may be cut anywhere; joined they are the text."""
+    """A text in two parts, training and validation. Pieces may be cut anywhere; joined they are the text."""
 
     @abstractmethod
     def train(self) -> Iterator[str]:
-        """The training text in pieces."""
+        """Yield the training text in pieces."""
 
     @abstractmethod
     def validation(self) -> Iterator[str]:
-        """The validation text in pieces; shares no document with the training text."""
+        """Yield the validation text in pieces; it shares no document with the training text."""
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Changes when the text does; cheap (names, sizes and times rather than contents)."""
+        """Return a string that changes when the text does. Cheap: names, sizes and times rather than contents."""
 
     def train_bytes(self) -> int | None:
-        """About how many bytes `train` yields, for a progress bar; None where nobody knows."""
+        """Return about how many bytes `train` yields, for a progress bar; None where nobody knows."""
         return None
 
 
 def read_pieces(path: Path) -> Iterator[str]:
-    """A UTF-8 file in pieces of about a megabyte, every character kept, line ends too.
+    """Yield a UTF-8 file in pieces of about a megabyte, every character kept, line ends too.
 
     Raises:
         ValueError: the file is not UTF-8; names it.
@@ -44,8 +44,8 @@ def read_pieces(path: Path) -> Iterator[str]:
         ) from error
 
 
-def capped(pieces: Iterable[str], limit: int | None) -> Iterator[str]:
-    """The longest prefix of a text of at most `limit` bytes of UTF-8, whole characters only."""
+def cap_bytes(pieces: Iterable[str], limit: int | None) -> Iterator[str]:
+    """Return the longest prefix of a text of at most `limit` bytes of UTF-8, whole characters only."""
     left = limit
     for piece in pieces:
         if left is None:
@@ -59,8 +59,8 @@ def capped(pieces: Iterable[str], limit: int | None) -> Iterator[str]:
         yield piece
 
 
-def joined(documents: Iterable[str], separator: str = "\n\n") -> Iterator[str]:
-    """Documents as one text, in pieces of about a megabyte."""
+def join_documents(documents: Iterable[str], separator: str = "\n\n") -> Iterator[str]:
+    """Join documents into one text, yielded in pieces of about a megabyte."""
     waiting: list[str] = []
     size, first = 0, True
     for document in documents:

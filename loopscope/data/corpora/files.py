@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from glob import glob
 from pathlib import Path
 
-from loopscope.data.corpora.base import AbstractCorpus, capped, read_pieces
+from loopscope.data.corpora.base import AbstractCorpus, cap_bytes, read_pieces
 
 
 class FilesCorpus(AbstractCorpus):
-    """Files and globs, in the order given and sorted within a glob, one after the other.
+    """Corpus of files and globs, in the order given and sorted within a glob, one after the other.
 
     Without validation files some are held out by a hash of their name; of a single file, its end is.
     """
@@ -35,7 +35,7 @@ class FilesCorpus(AbstractCorpus):
 
     def train(self) -> Iterator[str]:
         text = _one_after_the_other(self.train_files)
-        return capped(text, self._head()) if self.tail_of_one else text
+        return cap_bytes(text, self._head()) if self.tail_of_one else text
 
     def validation(self) -> Iterator[str]:
         if self.tail_of_one:
@@ -54,7 +54,7 @@ class FilesCorpus(AbstractCorpus):
         return int(self.train_files[0].stat().st_size * (1 - self.fraction))
 
     def _tail(self, path: Path) -> Iterator[str]:
-        """What `capped` leaves of the only file, streamed."""
+        """What `cap_bytes` leaves of the only file, streamed."""
         left = self._head()
         for piece in read_pieces(path):
             raw = piece.encode("utf-8")
@@ -78,12 +78,12 @@ def _one_after_the_other(files: Sequence[Path]) -> Iterator[str]:
 
 
 def _find(patterns: Sequence[str]) -> list[Path]:
-    found: list[Path] = []
+    files: list[Path] = []
     for pattern in patterns:
         path = Path(pattern).expanduser()
         matches = [path] if path.is_file() else sorted(map(Path, glob(str(path), recursive=True)))
         matches = [match for match in matches if match.is_file()]
         if not matches:
             raise ValueError(f"data.files: {pattern!r} is not a file and matches none; check the path")
-        found += [match for match in matches if match not in found]
-    return found
+        files += [match for match in matches if match not in files]
+    return files

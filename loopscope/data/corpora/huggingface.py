@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from loopscope.data.config import PUBLISHED_DATASET, DataConfig
-from loopscope.data.corpora.base import AbstractCorpus, joined
+from loopscope.data.corpora.base import AbstractCorpus, join_documents
 
 INSTEAD = "or use corpus: files, or corpus: stdlib, which need no network"
 TIMEOUT = 10.0
@@ -14,7 +14,10 @@ TIMEOUT = 10.0
 
 
 class HuggingFaceCorpus(AbstractCorpus):
-    """Rows that are not blank, joined by a blank line, as the published code does for WikiText-103."""
+    """Corpus of a Hugging Face dataset: rows that are not blank, joined by a blank line.
+
+    The published code does so for WikiText-103.
+    """
 
     def __init__(self, config: DataConfig) -> None:
         self.config = config
@@ -23,10 +26,10 @@ class HuggingFaceCorpus(AbstractCorpus):
             self.name, self.dataset_config = PUBLISHED_DATASET
 
     def train(self) -> Iterator[str]:
-        return joined(self._part(validation=False))
+        return join_documents(self._part(validation=False))
 
     def validation(self) -> Iterator[str]:
-        return joined(self._part(validation=True))
+        return join_documents(self._part(validation=True))
 
     def _part(self, validation: bool) -> Iterator[str]:
         """Rows of the part's own split, or of one split of which every n-th row is held out."""

@@ -11,13 +11,13 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-from loopscope.data.corpora.base import AbstractCorpus, joined
+from loopscope.data.corpora.base import AbstractCorpus, join_documents
 
 _SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "lib2to3"}
 
 
 class StdlibCorpus(AbstractCorpus):
-    """The `.py` files of the standard library, tests left out, each file in one part only.
+    """Corpus of the standard library's `.py` files, tests left out, each file in one part only.
 
     The order follows a hash of each file's path: the same everywhere, and varied from the first megabyte
     on, so that a size cap takes a sample and not the letter a.
@@ -39,10 +39,10 @@ class StdlibCorpus(AbstractCorpus):
         self.train_files = [path for path in files if path not in held_out]
 
     def train(self) -> Iterator[str]:
-        return joined(self._documents(self.train_files))
+        return join_documents(self._documents(self.train_files))
 
     def validation(self) -> Iterator[str]:
-        return joined(self._documents(self.validation_files))
+        return join_documents(self._documents(self.validation_files))
 
     def fingerprint(self) -> str:
         sizes = [

@@ -1,4 +1,4 @@
-"""Tasks by name. A new one is a file here, a line below, and its settings in `data.task_config`."""
+"""Tasks by name. A new one is a file here, a line in `build_task`, and its settings in `data.task_config`."""
 
 from loopscope.data.task_config import TaskConfig
 from loopscope.data.tasks.base import AbstractTask, Problems
@@ -19,7 +19,7 @@ __all__ = [
 
 
 def build_task(config: TaskConfig, sequence: int) -> AbstractTask:
-    """The task a config names, for a model of `sequence` tokens.
+    """Build the task that a config names, for a model of `sequence` tokens.
 
     Raises:
         ValueError: the sequence is too short for the difficulty.

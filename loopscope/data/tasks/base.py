@@ -12,14 +12,14 @@ NO_ANSWER = -100
 
 @dataclass(frozen=True)
 class Problems:
-    """Some problems: what is read, and after which tokens which symbol is the answer."""
+    """Some problems of a task: what is read, and after which tokens which symbol is the answer."""
 
     input_ids: Int[np.ndarray, "batch seq"]
     labels: Int[np.ndarray, "batch seq"]
 
 
 class AbstractTask(ABC):
-    """Draws problems.
+    """A task: draws problems over a few symbols, whose answers follow from what is read.
 
     Attributes:
         symbols: the vocabulary in the order of its ids; readable, and without white space.
@@ -33,10 +33,10 @@ class AbstractTask(ABC):
 
     @abstractmethod
     def draw(self, generator: np.random.Generator, count: int) -> Problems:
-        """Up to `count` problems: candidates that miss the difficulty are left out."""
+        """Draw up to `count` problems: candidates that miss the difficulty are left out."""
 
     def asked(self, answers: Int[np.ndarray, "batch seq"]) -> Int[np.ndarray, "batch seq"]:
-        """Labels from the answers after every token: all of them, or the last alone."""
+        """Return labels from the answers after every token: all of them, or the last alone."""
         if self.everywhere:
             return answers
         labels = np.full_like(answers, NO_ANSWER)

@@ -15,7 +15,7 @@ PAIRS = ("()", "[]", "{}", "<>")
 
 
 class Brackets(AbstractTask):
-    """Random walks of the nesting, from 0 to `nesting`. Chance is 1 in `kinds`."""
+    """Task of closing brackets: random walks of the nesting, from 0 to `nesting`. Chance is 1 in `kinds`."""
 
     def __init__(self, nesting: int, kinds: int, width: int, everywhere: bool) -> None:
         self.nesting = nesting
@@ -29,7 +29,7 @@ class Brackets(AbstractTask):
     def draw(self, generator: np.random.Generator, count: int) -> Problems:
         opens = self._walks(generator.random((count, self.width)) < 0.5)
         kind = generator.integers(0, self.kinds, size=opens.shape)
-        tokens, answers = matched(opens, kind, self.nesting, self.kinds)
+        tokens, answers = close_brackets(opens, kind, self.nesting, self.kinds)
         return Problems(tokens, self.asked(answers))
 
     def _walks(self, wants: Bool[np.ndarray, "batch seq"]) -> Bool[np.ndarray, "few seq"]:
@@ -37,18 +37,18 @@ class Brackets(AbstractTask):
         height = np.zeros(len(wants), dtype=np.int64)
         top = height.copy()
         opens = np.empty_like(wants)
-        for place in range(self.width):
-            opens[:, place] = (height == 0) | (wants[:, place] & (height < self.nesting))
-            height += np.where(opens[:, place], 1, -1)
+        for column in range(self.width):
+            opens[:, column] = (height == 0) | (wants[:, column] & (height < self.nesting))
+            height += np.where(opens[:, column], 1, -1)
             top = np.maximum(top, height)
         chosen: np.ndarray = opens[(top == self.nesting) & (height > 0) & ~opens[:, -1]]
         return chosen
 
 
-def matched(
+def close_brackets(
     opens: Bool[np.ndarray, "batch seq"], kind: Int[np.ndarray, "batch seq"], nesting: int, kinds: int
 ) -> tuple[Int[np.ndarray, "batch seq"], Int[np.ndarray, "batch seq"]]:
-    """Tokens, and after each the bracket that closes the innermost open one (`NO_ANSWER` where all are closed).
+    """Return tokens, and after each the bracket that closes the innermost open one (`NO_ANSWER` where all are closed).
 
     Args:
         opens: where a bracket opens; elsewhere one closes.
@@ -58,11 +58,11 @@ def matched(
     stack = np.zeros((len(opens), nesting + 1), dtype=np.int64)  # kind of the open bracket at each height
     height = np.zeros(len(opens), dtype=np.int64)
     tokens, answers = np.empty_like(kind), np.empty_like(kind)
-    for place in range(opens.shape[1]):
-        opening = opens[:, place]
+    for column in range(opens.shape[1]):
+        opening = opens[:, column]
         closed = stack[rows, height]
         height = height + np.where(opening, 1, -1)
-        stack[rows[opening], height[opening]] = kind[opening, place]
-        tokens[:, place] = np.where(opening, kind[:, place], kinds + closed)
-        answers[:, place] = np.where(height > 0, kinds + stack[rows, height], NO_ANSWER)
+        stack[rows[opening], height[opening]] = kind[opening, column]
+        tokens[:, column] = np.where(opening, kind[:, column], kinds + closed)
+        answers[:, column] = np.where(height > 0, kinds + stack[rows, height], NO_ANSWER)
     return tokens, answers

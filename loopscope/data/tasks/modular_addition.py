@@ -11,7 +11,10 @@ from loopscope.data.tasks.base import AbstractTask, Problems
 
 
 class ModularAddition(AbstractTask):
-    """Chains of one length. Chance is 1 in `modulus`. With answers everywhere: the running sum after every number."""
+    """Task of adding chains of numbers, all of one length. Chance is 1 in `modulus`.
+
+    With answers everywhere: the running sum after every number.
+    """
 
     def __init__(self, length: int, modulus: int, everywhere: bool) -> None:
         self.modulus = modulus

@@ -16,7 +16,7 @@ from loopscope.data.tasks.base import NO_ANSWER, AbstractTask, Problems
 
 
 class PHop(AbstractTask):
-    """Random sequences over a few letters. Chance is 1 in `symbols`."""
+    """Task of hopping back `hops` times by the last occurrence of a letter. Chance is 1 in `symbols`."""
 
     def __init__(self, hops: int, symbols: int, width: int, everywhere: bool) -> None:
         self.hops = hops
@@ -29,22 +29,22 @@ class PHop(AbstractTask):
         steps = generator.integers(1, kinds, size=(count, self.width))  # never 0: neighbours differ
         steps[:, 0] = generator.integers(0, kinds, size=count)
         tokens = np.cumsum(steps, axis=1) % kinds
-        answers = hopped(tokens, self.hops, kinds)
+        answers = hop_back(tokens, self.hops, kinds)
         whole = answers[:, -1] != NO_ANSWER
         return Problems(tokens[whole], self.asked(answers[whole]))
 
 
-def hopped(tokens: Int[np.ndarray, "batch seq"], hops: int, symbols: int) -> Int[np.ndarray, "batch seq"]:
-    """The symbol `hops` hops back from every token; `NO_ANSWER` where there is none."""
+def hop_back(tokens: Int[np.ndarray, "batch seq"], hops: int, symbols: int) -> Int[np.ndarray, "batch seq"]:
+    """Return the symbol `hops` hops back from every token; `NO_ANSWER` where there is none."""
     batch, width = tokens.shape
     rows = np.arange(batch)
     latest = np.full((batch, symbols), -2)  # where each symbol stood last
-    found = np.empty_like(tokens)  # find, 0-based; -1 where the symbol is new
-    for place in range(width):
-        here = tokens[:, place]
-        found[:, place] = latest[rows, here] + 1
-        latest[rows, here] = place
+    previous = np.empty_like(tokens)  # find, 0-based; -1 where the symbol is new
+    for column in range(width):
+        here = tokens[:, column]
+        previous[:, column] = latest[rows, here] + 1
+        latest[rows, here] = column
     at = np.broadcast_to(np.arange(width), tokens.shape)
     for _ in range(hops):
-        at = np.where(at < 0, -1, np.take_along_axis(found, np.maximum(at, 0), axis=1))
+        at = np.where(at < 0, -1, np.take_along_axis(previous, np.maximum(at, 0), axis=1))
     return np.where(at < 0, NO_ANSWER, np.take_along_axis(tokens, np.maximum(at, 0), axis=1))

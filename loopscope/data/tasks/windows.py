@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int
 from loopscope.data.tasks.base import AbstractTask, Problems
 from loopscope.data.windows import Batch, check_rank
 
-Part = Literal["training", "validation"]
+Split = Literal["training", "validation"]
 
 HELD_OUT = 8
 """One problem in so many is held out."""
@@ -29,7 +29,7 @@ _CHUNK = 64  # validation problems that are drawn together
 
 
 class TaskWindows:
-    """Windows of one problem each.
+    """Windows of one problem each, drawn by (seed, step) as those of text are.
 
     Args:
         problems: how many there are: of validation the number of held-out problems, of training what an epoch is.
@@ -38,9 +38,9 @@ class TaskWindows:
         ValueError: the task has no problem in this part, because it has too few in all.
     """
 
-    def __init__(self, task: AbstractTask, part: Part, problems: int = EPOCH) -> None:
+    def __init__(self, task: AbstractTask, part: Split, problems: int = EPOCH) -> None:
         self.task = task
-        self.part: Part = part
+        self.part: Split = part
         self.count = problems
         self._draw([0, 0, 0], 1)
 
@@ -48,12 +48,12 @@ class TaskWindows:
         return self.count
 
     def batch(self, seed: int, step: int, rank: int, batch_size: int, world: int = 1) -> Batch:
-        """The batch of one rank at one step (0-based)."""
+        """Return the batch of one rank at one step (0-based): inputs and labels."""
         check_rank(rank, world)
         return _tensors(self._draw([seed, step, rank], batch_size))
 
     def sequential(self, batch_size: int, limit_windows: int | None = None) -> Iterator[Batch]:
-        """The problems in order, for evaluation; with a limit, so many of them from the first on."""
+        """Yield the problems in order, for evaluation; with a limit, so many of them from the first on."""
         count = self.count if limit_windows is None else min(limit_windows, self.count)
         chunks = [self._draw([0, chunk, 0], _CHUNK) for chunk in range(-(-count // _CHUNK))]
         input_ids, labels = (
@@ -70,7 +70,7 @@ class TaskWindows:
         have = 0
         for _ in range(_TRIES):
             drawn = self.task.draw(generator, 2 * count if self.part == "training" else HELD_OUT * count)
-            mine = held_out(drawn.input_ids) == (self.part == "validation")
+            mine = is_held_out(drawn.input_ids) == (self.part == "validation")
             kept.append(Problems(drawn.input_ids[mine], drawn.labels[mine]))
             have += int(mine.sum())
             if have >= count:
@@ -84,11 +84,11 @@ class TaskWindows:
         )
 
 
-def held_out(input_ids: Int[np.ndarray, "batch seq"]) -> Bool[np.ndarray, " batch"]:
-    """Whether each problem belongs to the held-out part: a function of its tokens alone, the same on every machine."""
+def is_held_out(input_ids: Int[np.ndarray, "batch seq"]) -> Bool[np.ndarray, " batch"]:
+    """Return whether each problem belongs to the held-out part: a function of its tokens alone, on every machine."""
     mixed = np.full(len(input_ids), 0x9E3779B97F4A7C15, dtype=np.uint64)
-    for place in range(input_ids.shape[1]):  # splitmix64's finaliser after every token
-        mixed = (mixed ^ input_ids[:, place].astype(np.uint64)) * np.uint64(0xBF58476D1CE4E5B9)
+    for column in range(input_ids.shape[1]):  # splitmix64's finaliser after every token
+        mixed = (mixed ^ input_ids[:, column].astype(np.uint64)) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         mixed ^= mixed >> np.uint64(31)
     held_out: np.ndarray = mixed % np.uint64(HELD_OUT) == 0

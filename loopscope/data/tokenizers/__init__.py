@@ -1,4 +1,4 @@
-"""Tokenizers by name, and back from their JSON. A new one is a file here and a line in each function."""
+"""Tokenizers by name, and back from their JSON. A new one is a file here and a line in each of its functions."""
 
 import json
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ __all__ = [
 
 
 def train_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> AbstractTokenizer:
-    """Make the tokenizer a config names from a stream of text."""
+    """Make the tokenizer that a config names from a stream of text."""
     match config.kind:
         case "word":
             return WordTokenizer.train(texts, config.vocabulary, config.min_count)

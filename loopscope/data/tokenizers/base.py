@@ -11,36 +11,36 @@ from jaxtyping import Integer
 
 
 class AbstractTokenizer(ABC):
-    """Text to ids. Two tokenizers with the same `hash` give the same ids."""
+    """A tokenizer: text to ids and back. Two with the same `hash` give the same ids."""
 
     kind: ClassVar[str]
 
     @property
     @abstractmethod
     def vocabulary_size(self) -> int:
-        """How many ids there are."""
+        """Number of ids."""
 
     @abstractmethod
     def encode(self, text: str) -> Integer[np.ndarray, " tokens"]:
-        """Ids of a text."""
+        """Return the ids of a text."""
 
     @abstractmethod
     def decode(self, ids: Iterable[int | np.integer]) -> str:
-        """Text of ids."""
+        """Return the text of ids."""
 
     @abstractmethod
     def to_json(self) -> Mapping[str, Any]:
-        """What `load_tokenizer` rebuilds it from."""
+        """Return the JSON value that `load_tokenizer` rebuilds it from."""
 
     @abstractmethod
     def cut(self, text: str) -> int:
-        """The longest prefix length that can be encoded before the rest of the text is known.
+        """Return the longest prefix length that can be encoded before the rest of the text is known.
 
         encode(text[:cut]) followed by encode(text[cut:] + more) must equal encode(text + more).
         """
 
     def parts(self, pieces: Iterable[str]) -> Iterator[str]:
-        """The same text in parts that no token crosses."""
+        """Yield a text in parts that no token crosses; joined they are the text."""
         rest = ""
         for piece in pieces:
             rest += piece
@@ -52,11 +52,11 @@ class AbstractTokenizer(ABC):
             yield rest
 
     def encode_stream(self, pieces: Iterable[str]) -> Iterator[Integer[np.ndarray, " tokens"]]:
-        """Ids of a text that comes in pieces, cut anywhere: equal to encoding the whole at once."""
+        """Yield the ids of a text that comes in pieces, cut anywhere: equal to encoding the whole at once."""
         return map(self.encode, self.parts(pieces))
 
     def to_text(self) -> str:
-        """The contents of `tokenizer.json`."""
+        """Return the contents of `tokenizer.json`."""
         return json.dumps({"kind": self.kind, **self.to_json()}, ensure_ascii=False)
 
     @property

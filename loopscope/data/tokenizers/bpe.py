@@ -16,7 +16,7 @@ _PIECES = r"\n+| ?[^\s]+|[^\S\n]+"
 
 
 class BPETokenizer(AbstractTokenizer):
-    """Wraps a `tokenizers.Tokenizer`; its JSON is kept whole."""
+    """Byte-level byte-pair encoding, trained here. Wraps a `tokenizers.Tokenizer`, whose JSON is kept whole."""
 
     kind = "bpe"
 
@@ -25,7 +25,7 @@ class BPETokenizer(AbstractTokenizer):
 
     @classmethod
     def train(cls, texts: Iterable[str], vocabulary: int) -> "BPETokenizer":
-        """Train on a stream of text. The same text gives the same merges."""
+        """Train on a stream of text and return the tokenizer. The same text gives the same merges."""
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [
@@ -53,11 +53,14 @@ class BPETokenizer(AbstractTokenizer):
         return self.tokenizer.decode([int(index) for index in ids], skip_special_tokens=False)
 
     def cut(self, text: str) -> int:
-        """Before the last newline, or space after a word, that starts a run: a piece always ends there."""
-        for place in range(len(text) - 1, 0, -1):
-            here, before = text[place], text[place - 1]
+        """Return the place before the last newline, or space after a word, that starts a run.
+
+        A piece of the encoding always ends there.
+        """
+        for index in range(len(text) - 1, 0, -1):
+            here, before = text[index], text[index - 1]
             if (here == "\n" != before) or (here == " " and not before.isspace()):
-                return place
+                return index
         return 0
 
     def to_json(self) -> Mapping[str, Any]:

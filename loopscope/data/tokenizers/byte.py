@@ -10,7 +10,7 @@ from loopscope.data.tokenizers.base import AbstractTokenizer
 
 
 class ByteTokenizer(AbstractTokenizer):
-    """Ids are the bytes themselves."""
+    """Tokenizer of 256 ids: the bytes of UTF-8 themselves."""
 
     kind = "bytes"
 

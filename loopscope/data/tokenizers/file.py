@@ -34,7 +34,7 @@ _AROUND = 48
 
 
 class FileTokenizer(AbstractTokenizer):
-    """Wraps a `tokenizers.Tokenizer`; its JSON is kept whole, and with it the hash."""
+    """A tokenizer of the Hugging Face `tokenizers` format; its JSON is kept whole, and with it the hash."""
 
     kind = "file"
 
@@ -58,12 +58,12 @@ class FileTokenizer(AbstractTokenizer):
         self._json = json.loads(text)
         added = [token["content"] for token in self._json.get("added_tokens") or ()]
         self.places = [
-            place
-            for sign, place in _PLACES.items()
+            pattern
+            for sign, pattern in _PLACES.items()
             # Without pieces the model sees the text as one, and may join anything across a cut.
             if tokenizer.pre_tokenizer is not None
             and not any(sign in content for content in added)
-            and all(self._holds(place, text) for text in _PROBES)
+            and all(self._holds(pattern, text) for text in _PROBES)
         ]
 
     @property
@@ -83,7 +83,7 @@ class FileTokenizer(AbstractTokenizer):
         return self.tokenizer.decode([int(index) for index in ids], skip_special_tokens=False)
 
     def cut(self, text: str) -> int:
-        """The last place of a kind that holds, tested on the text around it."""
+        """Return the last place where a text may be cut, tested on the text around it."""
         # What follows must be known, for the test to see what the rest of the text will see.
         found = {match.start() for place in self.places for match in place.finditer(text)}
         for place in sorted((place for place in found if place <= len(text) - _AROUND), reverse=True)[:32]:
@@ -94,9 +94,10 @@ class FileTokenizer(AbstractTokenizer):
     def to_json(self) -> Mapping[str, Any]:
         return {"tokenizer": self._json}
 
-    def _holds(self, place: re.Pattern[str], text: str) -> bool:
+    def _holds(self, pattern: re.Pattern[str], text: str) -> bool:
         return all(
-            self._parts_agree(text[: match.start()], text[match.start() :]) for match in place.finditer(text)
+            self._parts_agree(text[: match.start()], text[match.start() :])
+            for match in pattern.finditer(text)
         )
 
     def _parts_agree(self, before: str, after: str) -> bool:
@@ -114,7 +115,7 @@ class FileTokenizer(AbstractTokenizer):
 
 
 def read_tokenizer_file(path: str) -> str:
-    """The contents of a tokenizer file, or of `tokenizer.json` in a folder.
+    """Return the contents of a tokenizer file, or of `tokenizer.json` in a folder.
 
     Raises:
         ValueError: there is none.
@@ -127,5 +128,5 @@ def read_tokenizer_file(path: str) -> str:
 
 
 def file_hash(path: str) -> str:
-    """SHA-256 of a tokenizer file, in hexadecimal."""
+    """Return the SHA-256 of a tokenizer file, in hexadecimal."""
     return hashlib.sha256(read_tokenizer_file(path).encode()).hexdigest()

@@ -10,7 +10,7 @@ from loopscope.data.tokenizers.base import AbstractTokenizer
 
 
 class SymbolTokenizer(AbstractTokenizer):
-    """Ids are places in a list of symbols. Text that holds anything else is refused."""
+    """Tokenizer of a task: ids are places in a list of symbols. Text that holds anything else is refused."""
 
     kind = "symbols"
 
@@ -25,7 +25,7 @@ class SymbolTokenizer(AbstractTokenizer):
         return len(self.symbols)
 
     def encode(self, text: str) -> Integer[np.ndarray, " tokens"]:
-        """Ids of a text of symbols with white space between them.
+        """Return the ids of a text of symbols with white space between them.
 
         Raises:
             ValueError: a word that is none of them; names it.
@@ -39,13 +39,13 @@ class SymbolTokenizer(AbstractTokenizer):
         return np.asarray([self._ids[word] for word in words], dtype=np.uint32)
 
     def decode(self, ids: Iterable[int | np.integer]) -> str:
-        """Symbols with spaces between them; an id that the task does not use is shown as `<id>`."""
+        """Return symbols with spaces between them; an id that the task does not use is shown as `<id>`."""
         known = self.symbols
         return " ".join(known[index] if 0 <= index < len(known) else f"<{int(index)}>" for index in ids)
 
     def cut(self, text: str) -> int:
-        """Up to the last white space: what follows may go on."""
-        return next((place for place in range(len(text), 0, -1) if text[place - 1].isspace()), 0)
+        """Return the place after the last white space: what follows may go on."""
+        return next((index for index in range(len(text), 0, -1) if text[index - 1].isspace()), 0)
 
     def to_json(self) -> Mapping[str, Any]:
         return {"symbols": list(self.symbols)}

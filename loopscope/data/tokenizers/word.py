@@ -18,7 +18,7 @@ from loopscope.data.tokenizers.base import AbstractTokenizer
 from loopscope.data.tokenizers.word_table import PATTERN, WordTable, count_words
 
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
-UNKNOWN = 3
+UNKNOWN_ID = 3
 STRETCH = 2**16
 """Characters whose tokens are looked up at a time, so that arrays fit the cache: 90 MB/s a core, against 75 for a
 megabyte at once."""
@@ -26,7 +26,7 @@ _SPACE, _WORD = re.compile(r"\s").match, re.compile(r"[A-Za-z0-9_]").match
 
 
 class WordTokenizer(AbstractTokenizer):
-    """A vocabulary of words; everything else is `<unk>`."""
+    """Tokenizer with a vocabulary of words; everything else is `<unk>`."""
 
     kind = "word"
 
@@ -42,11 +42,11 @@ class WordTokenizer(AbstractTokenizer):
 
     @cached_property
     def _table(self) -> WordTable:
-        return WordTable(self.itos, absent=UNKNOWN)
+        return WordTable(self.itos, absent=UNKNOWN_ID)
 
     @classmethod
     def train(cls, texts: Iterable[str], vocabulary: int, min_count: int = 2) -> "WordTokenizer":
-        """The most frequent words of a stream of text, ties in the order of their characters.
+        """Return a tokenizer of the most frequent words of a text, ties in the order of their characters.
 
         Args:
             texts: pieces of one text, cut anywhere.
@@ -65,10 +65,10 @@ class WordTokenizer(AbstractTokenizer):
 
     def encode(self, text: str) -> Integer[np.ndarray, " tokens"]:
         if self.pattern == PATTERN:
-            found = [self._table.find(short)[0] for short in self._short(text)]
+            parts = [self._table.find(short)[0] for short in self._short(text)]
         else:
-            found = [self._table.numbers(self._find(text))]
-        return np.concatenate(found) if found else np.empty(0, dtype=np.uint32)
+            parts = [self._table.numbers(self._find(text))]
+        return np.concatenate(parts) if parts else np.empty(0, dtype=np.uint32)
 
     def _short(self, text: str) -> Iterator[str]:
         """The text in stretches whose tokens fit the cache, cut where no token is."""
@@ -86,7 +86,7 @@ class WordTokenizer(AbstractTokenizer):
         return "".join(self.itos[index] for index in ids)
 
     def cut(self, text: str) -> int:
-        """Up to a run of spaces or of word characters that the next piece may continue."""
+        """Return the place before a run of spaces or of word characters that the next piece may continue."""
         for run in (_SPACE, _WORD):
             start = len(text)
             while start and run(text[start - 1]):

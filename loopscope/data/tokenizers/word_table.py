@@ -66,7 +66,7 @@ def _split(text: str, codes: bytes) -> tuple[Places, Places, Integer[np.ndarray,
 
 
 class WordTable:
-    """Numbers of words, for all tokens of a text at once."""
+    """A table from words to their numbers, for all tokens of a text at once."""
 
     def __init__(self, words: Sequence[str], absent: int) -> None:
         """
@@ -76,23 +76,25 @@ class WordTable:
         """
         self.absent = absent
         self._numbers = {word: number for number, word in enumerate(words)}
-        found = [
+        numbered = [
             (word, number)
             for word, number in self._numbers.items()
             if len(word) <= _KEY and word.isascii() and _TOKEN.fullmatch(word)
         ]
-        width = max(2, (4 * len(found)).bit_length())
+        width = max(2, (4 * len(numbered)).bit_length())
         self._shift, self._last = np.uint64(64 - width), 2**width - 1
         self._low, self._high = (np.zeros(2**width, dtype="<u8") for _ in range(2))
         self._number = np.full(2**width, absent, dtype=np.uint32)
         self._taken = np.zeros(2**width, dtype=bool)
-        self._enter([word for word, _ in found], np.array([number for _, number in found], dtype=np.uint32))
+        self._enter(
+            [word for word, _ in numbered], np.array([number for _, number in numbered], dtype=np.uint32)
+        )
 
     def __len__(self) -> int:
         return len(self._numbers)
 
     def find(self, text: str) -> tuple[Integer[np.ndarray, " tokens"], Places, Places]:
-        """The number of every token, and where each starts and ends."""
+        """Return the number of every token of a text, and where each starts and ends."""
         codes = text.encode("ascii", errors="replace")
         starts, ends, beyond = _split(text, codes)
         lengths = ends - starts
@@ -105,9 +107,9 @@ class WordTable:
         return numbers, starts, ends
 
     def numbers(self, words: Sequence[str]) -> Integer[np.ndarray, " words"]:
-        """The number of each word, one by one."""
-        found = map(self._numbers.get, words, repeat(self.absent))
-        return np.fromiter(found, dtype=np.uint32, count=len(words))
+        """Return the number of each word, one by one."""
+        numbers = map(self._numbers.get, words, repeat(self.absent))
+        return np.fromiter(numbers, dtype=np.uint32, count=len(words))
 
     def _look_up(
         self, low: Integer[np.ndarray, " tokens"], high: Integer[np.ndarray, " tokens"]
@@ -145,12 +147,12 @@ class WordTable:
 
 
 def slices(text: str, starts: Places, ends: Places) -> list[str]:
-    """The text between each start and its end."""
+    """Return the text between each start and its end."""
     return [text[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
 
 def count_words(parts: Iterable[str]) -> dict[str, int]:
-    """How often every token occurs in parts that no token crosses."""
+    """Count how often every token occurs in parts that no token crosses."""
     words: list[str] = []
     counts = np.zeros(0, dtype=np.int64)
     table = WordTable(words, absent=0)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from loopscope.results import DepthCurve, ModelEvaluation, Reading, bits_per_byte
+from loopscope.results import CurveReading, DepthCurve, ModelEvaluation, bits_per_byte
 
-READING: Reading = "at depth"
+READING: CurveReading = "at depth"
 """What is compared: loop k as a user gets it who runs k loops."""
 
 
@@ -27,46 +27,51 @@ class Condition:
 
     @property
     def trained_loops(self) -> int:
+        """The depth that the condition was trained at."""
         return self.evaluations[0].trained_loops
 
     @property
     def loops(self) -> int:
+        """The deepest loop that every seed was evaluated at."""
         return min(len(depth_curve(evaluation).per_loop) for evaluation in self.evaluations)
 
     def of(self, seeds: Sequence[int]) -> "Condition":
-        """The same condition at some of its seeds."""
+        """Return this condition at some of its seeds, in the order given."""
         kept = tuple(self.evaluations[self.seeds.index(seed)] for seed in seeds)
         return Condition(self.name, tuple(seeds), kept)
 
     @property
     def bytes_per_token(self) -> float:
-        """Of the text. 1 for a task's symbols, which have no bytes: figures are then in bits per answer (`unit`)."""
+        """UTF-8 bytes of the text over its tokens; 1 for a task's symbols, which have none.
+
+        Figures of a task are then in bits per answer (`unit`).
+        """
         known = self.evaluations[0].bytes_per_token
         return 1.0 if math.isnan(known) else known
 
     @property
     def unit(self) -> str:
-        """What its differences are in."""
+        """What the condition's differences are in: bits per byte, or bits per answer of a task."""
         return "bits per answer" if math.isnan(self.evaluations[0].bytes_per_token) else "bits per byte"
 
     def bits_per_byte(self, loop: int) -> list[float]:
-        """Of every seed at one loop; bits per answer of a task."""
+        """Return the bits per byte of every seed at one loop; bits per answer of a task."""
         losses = [depth_curve(evaluation).per_loop[loop - 1].loss for evaluation in self.evaluations]
         return [bits_per_byte(loss, self.bytes_per_token) for loss in losses]
 
     def windows(self, loop: int) -> Float[np.ndarray, "seeds windows"]:
-        """Bits per byte of every seed and window at one loop, a token counted with the text's mean bytes."""
+        """Return bits per byte of every seed and window at one loop, a token counted with the text's mean bytes."""
         losses = [depth_curve(evaluation).window_loss[loop - 1] for evaluation in self.evaluations]
         return np.array(losses) / math.log(2) / self.bytes_per_token
 
     def weights(self) -> Float[np.ndarray, " windows"] | None:
-        """Labels that count in each window; None where all have the same number."""
+        """Return the number of labels that count in each window; None where all windows have as many."""
         labels = depth_curve(self.evaluations[0]).window_labels
         return np.array(labels, dtype=np.float64) if labels else None
 
 
 def depth_curve(evaluation: ModelEvaluation) -> DepthCurve:
-    """The curve at depth.
+    """Return an evaluation's curve in the reading that conditions are compared in, `at depth`.
 
     Raises:
         ValueError: depth was not evaluated.
@@ -77,8 +82,8 @@ def depth_curve(evaluation: ModelEvaluation) -> DepthCurve:
     raise ValueError(f"{evaluation.name} has no depth curve yet; run loopscope evaluate depth on it first")
 
 
-def group(evaluations: Sequence[ModelEvaluation]) -> list[Condition]:
-    """Conditions in order of appearance. A model without a condition is one of its own, by its name.
+def group_evaluations(evaluations: Sequence[ModelEvaluation]) -> list[Condition]:
+    """Group evaluations into conditions, in order of appearance; a model without one is a condition by its own name.
 
     Raises:
         ValueError: one condition twice at the same seed, or at two sizes or depths.
@@ -104,7 +109,7 @@ def group(evaluations: Sequence[ModelEvaluation]) -> list[Condition]:
 
 
 def check_same_text(evaluations: Sequence[ModelEvaluation]) -> None:
-    """Refuse evaluations that did not read the same windows of the same text."""
+    """Raise ValueError for evaluations that did not read the same windows of the same text."""
     first = evaluations[0]
     for other in evaluations[1:]:
         for key, unit in (
@@ -113,11 +118,12 @@ def check_same_text(evaluations: Sequence[ModelEvaluation]) -> None:
             ("sequence", " tokens"),
             ("bytes_per_token", ""),
         ):
-            one, found = getattr(first, key), getattr(other, key)
-            if one != found and not (one != one and found != found):  # both not a number: a task's symbols
+            value, other_value = getattr(first, key), getattr(other, key)
+            both_nan = value != value and other_value != other_value  # a task's symbols
+            if value != other_value and not both_nan:
                 raise ValueError(
-                    f"{first.name} and {other.name} were evaluated on different text ({key}: {one}{unit} and "
-                    f"{found}{unit}); evaluate both on the same: loopscope evaluate depth, with the same --data, "
+                    f"{first.name} and {other.name} were evaluated on different text ({key}: {value}{unit} and "
+                    f"{other_value}{unit}); evaluate both on the same: loopscope evaluate depth, with the same --data, "
                     "--windows and --length"
                 )
         if depth_curve(first).window_labels != depth_curve(other).window_labels:

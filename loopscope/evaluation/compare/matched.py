@@ -12,21 +12,21 @@ from typing import Literal
 from loopscope.evaluation.compare.condition import Condition
 
 Role = Literal["same parameters", "same FLOPs"]
-TOLERANCE = 0.02
+MATCH_TOLERANCE = 0.02
 """How far parameters or FLOPs may be from the looped model's: gates and norms of a condition fit in."""
 
 _ROLES: dict[str, Role] = {"unlooped": "same parameters", "unlooped-deep": "same FLOPs"}
 
 
 def baseline_role(name: str) -> Role | None:
-    """What a condition of this name is a baseline for; None: it loops."""
+    """Return what a condition of this name is a baseline for; None where it loops."""
     return _ROLES.get(name.partition(":")[0])
 
 
 def counterparts(
     conditions: Sequence[Condition],
 ) -> tuple[list[tuple[Condition, list[Condition]]], list[str]]:
-    """Looped conditions with the baselines beside each, and a note for every baseline that does not match."""
+    """Return looped conditions with the baselines beside each, and a note for every baseline that does not match."""
     looped = [condition for condition in conditions if baseline_role(condition.name) is None]
     baselines = [condition for condition in conditions if baseline_role(condition.name)]
     names = {condition.name for condition in looped}
@@ -47,13 +47,13 @@ def counterparts(
 
 
 def inference_flops(condition: Condition) -> float | None:
-    """Counted FLOPs per token at the trained depth."""
+    """Return a condition's counted FLOPs per token at its trained depth; None where they were not counted."""
     counted = condition.evaluations[0].flops_per_token
     return counted[condition.trained_loops - 1] if condition.trained_loops <= len(counted) else None
 
 
-def training_flops(condition: Condition) -> float | None:
-    """FLOPs of the whole run of its first seed."""
+def run_flops(condition: Condition) -> float | None:
+    """Return the FLOPs of the whole training run of a condition's first seed; None where they are not known."""
     evaluation = condition.evaluations[0]
     if evaluation.training_flops_per_token is None or evaluation.tokens_trained is None:
         return None
@@ -69,6 +69,6 @@ def _mismatch(looped: Condition, baseline: Condition) -> str | None:
         figures = [value for value in counted if value is not None]
     if len(figures) < 2:
         return f"{what} were not counted"
-    if abs(figures[1] / figures[0] - 1) > TOLERANCE:
+    if abs(figures[1] / figures[0] - 1) > MATCH_TOLERANCE:
         return f"{figures[0]:.4g} against {figures[1]:.4g} {what}"
     return None

@@ -20,7 +20,7 @@ SAME_TIME = 1.05
 
 
 def options(conditions: Sequence[Condition], seconds: Mapping[str, Sequence[float]]) -> list[Option]:
-    """The Pareto table.
+    """Return the Pareto table: every condition at every depth, and whether any other beats it.
 
     Args:
         seconds: measured seconds per token at depth 1, 2, …, by condition; time ranks by counted FLOPs where any
@@ -62,7 +62,7 @@ def options(conditions: Sequence[Condition], seconds: Mapping[str, Sequence[floa
 
 
 def front(costs: Sequence[float], losses: Sequence[float], alike: float = 1.0) -> list[bool]:
-    """Which points no other point beats; a point that is not finite is on no front.
+    """Return, point by point, whether no other point beats it; one that is not finite is on no front.
 
     Args:
         alike: costs count as no more than another up to so many times it, where the loss is less.

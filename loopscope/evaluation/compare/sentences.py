@@ -8,40 +8,40 @@ from loopscope.evaluation.statistics.paired import SEEDS_NEEDED, SMALLEST_P
 from loopscope.results import Difference, Interval, Matched
 
 
-def sentences(
+def comparison_sentences(
     differences: Sequence[Difference], matched: Sequence[Matched], seeds: int, unit: str = "bits per byte"
 ) -> tuple[str, ...]:
-    """Separated pairs first, one sentence each; then, together, the pairs that the data does not separate.
+    """Return what the differences say, in sentences: separated pairs first, then those that the data does not separate.
 
-    Of these, pairs whose own interval leaves out 0 somewhere are named apart: a hint that the correction for all tests
-    does not let stand.
+    Of the latter, pairs whose own interval leaves out 0 somewhere are named apart: a hint that the correction for
+    all tests does not let stand.
 
     Args:
         unit: what differences are in.
     """
-    said, hinted, apart = [], [], []
+    sentences, hinted, apart = [], [], []
     if seeds < SEEDS_NEEDED:
-        said.append(
+        sentences.append(
             f"{count(seeds, 'seed')}: fewer than {SEEDS_NEEDED}, so there is no interval over seeds and nothing is "
             "separated. Means alone are no finding."
         )
     for (one, other), group in groupby(differences, key=lambda entry: (entry.one, entry.other)):
         pair = list(group)
         if any(entry.separated for entry in pair):
-            said.append(_separated(one, other, pair, unit))
+            sentences.append(_separated(one, other, pair, unit))
         elif hints := [entry for entry in pair if leaves_out_zero(entry.bits_per_byte)]:
             hinted.append(f"{one} and {other} ({spans(d.loop for d in hints)}; {_largest(hints)})")
         else:
             apart.append(f"{one} and {other} ({_largest(pair)})")
     largest = f"largest mean difference, in {unit}, second minus first"
     if hinted:
-        said.append(
+        sentences.append(
             "A hint, no finding: an interval of its own leaves out 0, but the correction for all tests does not let it "
             f"stand ({largest}): {'; '.join(hinted)}."
         )
     if apart:
-        said.append(f"The data does not separate, at any loop ({largest}): {'; '.join(apart)}.")
-    return (*said, *_on_looping(matched, unit))
+        sentences.append(f"The data does not separate, at any loop ({largest}): {'; '.join(apart)}.")
+    return (*sentences, *_on_looping(matched, unit))
 
 
 def _separated(one: str, other: str, pair: Sequence[Difference], unit: str) -> str:
@@ -63,7 +63,7 @@ def _separated(one: str, other: str, pair: Sequence[Difference], unit: str) -> s
 
 def _on_looping(matched: Sequence[Matched], unit: str) -> list[str]:
     """One sentence for every baseline that stands apart from its looped model, one for all that do not."""
-    said: list[str] = []
+    sentences: list[str] = []
     hinted: list[str] = []
     apart: list[str] = []
     looped = None
@@ -74,25 +74,25 @@ def _on_looping(matched: Sequence[Matched], unit: str) -> list[str]:
             mean, what = row.against.mean, f"{looped.condition} at {count(looped.loops, 'loop')}"
             if row.separated:
                 verb = "better" if mean > 0 else "worse"
-                said.append(
+                sentences.append(
                     f"With the {row.role}, {what} is {verb} than {row.condition} by {abs(mean):.4f} {unit}."
                 )
             else:
                 listed = hinted if leaves_out_zero(row.against) else apart
                 listed.append(f"{what} and {row.condition} (the {row.role}; {mean:+.4f})")
     if hinted:
-        said.append(
+        sentences.append(
             "A hint, no finding, about looping and not looping (second minus first): "
             + "; ".join(hinted)
             + "."
         )
     if apart:
-        said.append("The data does not separate looping from not looping for " + "; ".join(apart) + ".")
-    return said
+        sentences.append("The data does not separate looping from not looping for " + "; ".join(apart) + ".")
+    return sentences
 
 
 def leaves_out_zero(interval: Interval) -> bool:
-    """Whether there is an interval, and 0 is not in it."""
+    """Return whether there is an interval, and 0 is not in it."""
     return interval.low is not None and interval.high is not None and not interval.low <= 0 <= interval.high
 
 
@@ -110,7 +110,7 @@ def _span(sizes: Sequence[float]) -> str:
 
 
 def spans(loops: Iterable[int]) -> str:
-    """`loops 1-3 and 6`."""
+    """Name loops in words, runs of them joined: `loops 1-3 and 6`."""
     numbers = sorted(loops)
     runs: list[list[int]] = []
     for number in numbers:
@@ -124,5 +124,5 @@ def spans(loops: Iterable[int]) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """`1 seed`, `3 seeds`."""
+    """Return a number with its noun: `1 seed`, `3 seeds`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

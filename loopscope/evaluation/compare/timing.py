@@ -27,7 +27,7 @@ def seconds_per_token(
     input_ids: Int[Tensor, "batch seq"],
     rounds: int = ROUNDS,
 ) -> dict[str, tuple[float, ...]]:
-    """Seconds per token at depth 1, 2, … of every model, on its own device.
+    """Measure the seconds per token at depth 1, 2, … of every model, on its own device.
 
     Args:
         models: by name, a model and its deepest loop.
@@ -52,13 +52,13 @@ def seconds_per_token(
 def last_logits(
     model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"], loops: int
 ) -> Float[Tensor, "batch seq vocab"]:
-    """What a fixed depth gives: all its loops, the last exit's logits."""
+    """Run a fixed depth and return its last exit's logits."""
     (last,) = deque(unroll(model, input_ids, loops), maxlen=1)
     return last.logits()
 
 
 def seconds(device: torch.device, run: Callable[[], Any]) -> float:
-    """What one call takes, with all that it queued on an accelerator."""
+    """Return the seconds that one call takes, with all that it queued on an accelerator."""
     wait(device)
     began = time.perf_counter()
     run()

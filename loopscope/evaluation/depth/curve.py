@@ -34,21 +34,21 @@ from loopscope.recurrence import (
     unroll,
     vocabulary_size,
 )
-from loopscope.results import DepthCurve, LoopQuality, Reading, bits_per_byte, perplexity
+from loopscope.results import CurveReading, DepthCurve, LoopQuality, bits_per_byte, perplexity
 
-Batches = Iterable[tuple[Tensor, Tensor]]  # each [batch seq] of integers; checked here
-READINGS: tuple[Reading, ...] = ("at depth", "as trained")
+UncheckedBatches = Iterable[tuple[Tensor, Tensor]]  # each [batch seq] of integers; checked here
+READINGS: tuple[CurveReading, ...] = ("at depth", "as trained")
 
 
 @torch.no_grad()
 def depth_curves(
     model: AbstractLoopedLM,
-    batches: Batches,
+    batches: UncheckedBatches,
     bytes_per_token: float,
     loops: Any = None,
     device: torch.device | None = None,
 ) -> tuple[DepthCurve, ...]:
-    """Loss, perplexity, bits per byte, accuracy, exact match and scale at every loop from 1 to `loops`.
+    """Measure loss, perplexity, bits per byte, accuracy, exact match and scale at every loop from 1 to `loops`.
 
     Runs in evaluation mode and in the caller's precision context; sums are float64.
 
@@ -67,7 +67,7 @@ def depth_curves(
             do not fit the ids.
     """
     depth = check_loops(2 * model.loops if loops is None else loops)
-    sums: dict[Reading, list[Tensor]] = {"at depth": [], "as trained": []}
+    sums: dict[CurveReading, list[Tensor]] = {"at depth": [], "as trained": []}
     counted: list[Tensor] = []
     tokens = 0
     vocabulary: int | None = None
@@ -82,7 +82,7 @@ def depth_curves(
                 readings = READINGS if _differ(model, input_ids[:1].to(device), depth) else READINGS[:1]
             check_range(input_ids, labels, vocabulary)
             input_ids, labels = input_ids.to(device), labels.to(device)
-            rows: dict[Reading, list[Tensor]] = {"at depth": [], "as trained": []}
+            rows: dict[CurveReading, list[Tensor]] = {"at depth": [], "as trained": []}
             for reading, state in _read(model, input_ids, depth, readings):
                 rows[reading].append(_figures(state, labels, vocabulary))
             rows["as trained"] += rows["at depth"][len(rows["as trained"]) :]
@@ -100,8 +100,8 @@ def depth_curves(
 
 
 def _read(
-    model: AbstractLoopedLM, input_ids: Tensor, depth: int, readings: tuple[Reading, ...]
-) -> Iterator[tuple[Reading, LoopState]]:
+    model: AbstractLoopedLM, input_ids: Tensor, depth: int, readings: tuple[CurveReading, ...]
+) -> Iterator[tuple[CurveReading, LoopState]]:
     """Every loop in every reading; `as trained` only below the trained depth, from which on both are the same."""
     trained = range(1, min(model.loops, depth + 1)) if "as trained" in readings else range(0)
     if model.depth_conditioned:
@@ -148,7 +148,7 @@ def _figures(state: LoopState, labels: Tensor, vocabulary: int) -> Float[Tensor,
 
 
 def _curve(
-    reading: Reading,
+    reading: CurveReading,
     sums: Float[Tensor, "loops figures windows"],
     counted: Int[Tensor, " windows"],
     tokens: int,

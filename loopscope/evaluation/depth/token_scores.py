@@ -20,13 +20,12 @@ def token_scores(
     labels: Int[Tensor, "batch seq"],
     vocabulary: int,
 ) -> tuple[Float[Tensor, "batch seq"], Bool[Tensor, "batch seq"]]:
-    """Cross-entropy in nats, and whether the label is the likeliest token (the first of them in a tie).
+    """Return the cross-entropy of every token in nats, and whether its label is the likeliest token.
+
+    In a tie the first of the likeliest counts. Where the label is ignored: 0 and False.
 
     Args:
         vocabulary: the head's output width, which sizes the chunks.
-
-    Returns:
-        0 and False where the label is ignored.
     """
     loss = torch.zeros(labels.shape, dtype=wide(features[:0]).dtype, device=labels.device)
     hit = torch.zeros_like(labels, dtype=torch.bool)

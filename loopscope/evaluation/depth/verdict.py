@@ -6,21 +6,18 @@ help then rests on a bootstrap over the windows of text, and the verdict says th
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 from loopscope.evaluation.compare.condition import Condition, depth_curve
 from loopscope.evaluation.statistics.bootstrap import over_windows
-from loopscope.results import DepthVerdict, Interval, ModelEvaluation
+from loopscope.results import Beyond, DepthVerdict, Interval, ModelEvaluation
 from loopscope.results.student_t import over_seeds
 
 NEAR = 1.01
 """A loop is as good as the best where its perplexity is at most this many times the best one's."""
 
-Beyond = Literal["helps", "holds", "hurts", "unclear"]
-
 
 def depth_verdict(condition: Condition) -> DepthVerdict:
-    """The verdict on one condition over its seeds.
+    """Judge how far one condition's depth reaches, over its seeds.
 
     `first` and `last` bound the unbroken stretch around the best loop in which perplexity stays within 1 % of the best.
     `beyond` compares the deepest loop with the trained depth, seed by seed. The interval of the change in bits per byte
@@ -28,13 +25,13 @@ def depth_verdict(condition: Condition) -> DepthVerdict:
     """
     stretches = [stretch(evaluation) for evaluation in condition.evaluations]
     best, first, last = (
-        _within(over_seeds([float(entry[place]) for entry in stretches]), condition.loops)
-        for place in range(3)
+        _within(over_seeds([float(entry[index]) for entry in stretches]), condition.loops)
+        for index in range(3)
     )
     deepest, trained = condition.loops, condition.trained_loops
     change = _change(condition, deepest)
     tolerance = math.log(NEAR) / math.log(2) / condition.bytes_per_token
-    beyond = judge(change, tolerance) if deepest > trained else "unclear"
+    beyond = judge_change(change, tolerance) if deepest > trained else "unclear"
     return DepthVerdict(
         condition=condition.name,
         trained_loops=trained,
@@ -49,7 +46,7 @@ def depth_verdict(condition: Condition) -> DepthVerdict:
 
 
 def stretch(evaluation: ModelEvaluation) -> tuple[int, int, int]:
-    """Best loop, and the first and last of the unbroken stretch around it within 1 % of its perplexity."""
+    """Return the best loop, and the first and last of the unbroken stretch around it within 1 % of its perplexity."""
     losses = [
         entry.loss if math.isfinite(entry.loss) else math.inf for entry in depth_curve(evaluation).per_loop
     ]
@@ -63,8 +60,12 @@ def stretch(evaluation: ModelEvaluation) -> tuple[int, int, int]:
     return best + 1, first + 1, last + 1
 
 
-def judge(change: Interval, tolerance: float) -> Beyond:
-    """What an interval of the change in bits per byte says of more loops than trained."""
+def judge_change(change: Interval, tolerance: float) -> Beyond:
+    """Say what an interval of the change in bits per byte tells of more loops than trained.
+
+    Args:
+        tolerance: bits per byte that count as no change.
+    """
     if not math.isfinite(change.mean):
         return "helps" if change.mean == -math.inf else "hurts"
     if change.low is None or change.high is None:
@@ -90,8 +91,8 @@ def _change(condition: Condition, deepest: int) -> Interval:
     return over_windows(windows, weights)
 
 
-def _why(condition: Condition, beyond: Beyond, places: Sequence[Interval], change: Interval) -> str:
-    best, first, last = (round(place.mean, 1) for place in places)
+def _why(condition: Condition, beyond: Beyond, bounds: Sequence[Interval], change: Interval) -> str:
+    best, first, last = (round(bound.mean, 1) for bound in bounds)
     deepest, trained, seeds = condition.loops, condition.trained_loops, len(condition.seeds)
     mean = "" if seeds == 1 else " on average"
     reach = f"Loop {best:g} is best{mean}; "

@@ -1,8 +1,8 @@
 """A threshold chosen on one part of the windows, for a target, and what it gives on the other part.
 
-The parts take turns, `BLOCK` windows at a time: held-out text changes from end to end (other files, other articles),
-and a first half would say little of a second. Nothing of the test part reaches the choice: it is read after the
-threshold stands.
+The parts take turns, `BLOCK_WINDOWS` windows at a time: held-out text changes from end to end (other files, other
+articles), and a first half would say little of a second. Nothing of the test part reaches the choice: it is read
+after the threshold stands.
 """
 
 from typing import Any
@@ -17,14 +17,14 @@ from loopscope.evaluation.exits.rules.base import AbstractRule
 from loopscope.results import Calibration, ExitPoint
 from loopscope.results.evaluations import Unit
 
-BLOCK = 8
+BLOCK_WINDOWS = 8
 """Windows in a row that go to one part."""
 SLACK = 1e-9
 """Relative rounding of the sums that a target is compared with."""
 
 
 def calibrate_perplexity(record: ExitRecord, rule: AbstractRule, unit: Unit, more: Any = 0.01) -> Calibration:
-    """The loosest threshold that keeps perplexity within `more` of full depth, and so does every stricter one.
+    """Choose the loosest threshold that keeps perplexity within `more` of full depth, as every stricter one does.
 
     Args:
         more: share of perplexity that may be lost: 0.01 is at most 1 %.
@@ -45,10 +45,14 @@ def calibrate_perplexity(record: ExitRecord, rule: AbstractRule, unit: Unit, mor
 
 
 def calibrate_loops(record: ExitRecord, rule: AbstractRule, unit: Unit, budget: Any) -> Calibration:
-    """The strictest threshold whose mean loops are within a budget.
+    """Choose the strictest threshold whose mean loops are within a budget.
+
+    Args:
+        unit: what leaves as one: a whole `sequence`, or a `token`.
+        budget: mean loops, from 1 up and below the full depth.
 
     Raises:
-        ValueError: the budget is not a number from 1 to the depth, or there are fewer than two windows.
+        ValueError: the budget is not a number in that range, or there are fewer than two windows.
     """
     check_budget(budget, record.losses.shape[0])
     chosen, tested = _parts(record)
@@ -61,7 +65,7 @@ def calibrate_loops(record: ExitRecord, rule: AbstractRule, unit: Unit, budget: 
 
 
 def check_more(more: Any) -> None:
-    """Raise ValueError unless it is a share from 0 up."""
+    """Raise ValueError unless `more`, a share of perplexity that may be lost, is a number from 0 up."""
     if isinstance(more, bool) or not isinstance(more, int | float) or not 0 <= more < float("inf"):
         raise ValueError(
             f"more is {more!r}; give the share of perplexity that may be lost, from 0 up (0.01: at most 1 % more)"
@@ -69,7 +73,7 @@ def check_more(more: Any) -> None:
 
 
 def check_budget(budget: Any, depth: int) -> None:
-    """Raise ValueError unless it is a number of loops that can be met at all."""
+    """Raise ValueError unless `budget` is a number of mean loops that can be met: from 1 up, below `depth`."""
     if isinstance(budget, bool) or not isinstance(budget, int | float) or not 1 <= budget < depth:
         raise ValueError(
             f"budget is {budget!r}; give mean loops from 1 up and below {depth}, the full depth, which needs no rule"
@@ -77,7 +81,7 @@ def check_budget(budget: Any, depth: int) -> None:
 
 
 def split(windows: int) -> tuple[Int[Tensor, " chosen"], Int[Tensor, " tested"]]:
-    """Which windows a threshold is chosen on, and which it is tested on.
+    """Return the windows that a threshold is chosen on, and those that it is tested on, by index.
 
     Raises:
         ValueError: fewer than two windows.
@@ -86,9 +90,9 @@ def split(windows: int) -> tuple[Int[Tensor, " chosen"], Int[Tensor, " tested"]]
         raise ValueError(
             f"windows is {windows}; a threshold is chosen on one part of them and tested on the other: give 2 or more"
         )
-    places = torch.arange(windows)
-    first = places // min(BLOCK, windows // 2) % 2 == 0
-    return places[first], places[~first]
+    indices = torch.arange(windows)
+    first = indices // min(BLOCK_WINDOWS, windows // 2) % 2 == 0
+    return indices[first], indices[~first]
 
 
 def _parts(record: ExitRecord) -> tuple[ExitRecord, ExitRecord]:
@@ -115,24 +119,24 @@ def _outcome(
     others = tested.units(rule, unit)
     full = exit_point(others, others.depth + 0 * others.counts, None)
     before = after = None
-    held = None
+    is_held = None
     if threshold is not None:
         before, after = point_at(rule, units, threshold), point_at(rule, others, threshold)
         reached = after.mean_loops if target == "mean loops" else after.perplexity / full.perplexity
-        held = reached <= allowed * (1 + SLACK)
+        is_held = reached <= allowed * (1 + SLACK)
     return Calibration(
         rule=rule.name,
         unit=unit,
         target=target,
         allowed=allowed,
         met=threshold is not None,
-        held=held,
+        held=is_held,
         threshold=threshold,
         chosen_on=before,
         tested_on=after,
         full_depth=full,
         windows=(len(chosen), len(tested)),
-        why=_why(rule, target, allowed, after, full, held, reason, others.depth),
+        why=_why(rule, target, allowed, after, full, is_held, reason, others.depth),
     )
 
 
@@ -142,7 +146,7 @@ def _why(
     allowed: float,
     after: ExitPoint | None,
     full: ExitPoint,
-    held: bool | None,
+    is_held: bool | None,
     reason: str,
     depth: int,
 ) -> str:
@@ -151,7 +155,7 @@ def _why(
         return f"{name} cannot meet the target: {reason}"
     more = 100 * (after.perplexity / full.perplexity - 1)
     asked = f"at most {100 * (allowed - 1):.3g} % more" if target == "perplexity" else f"{allowed:.3g} loops"
-    kept = "held" if held else "did not hold"
+    kept = "held" if is_held else "did not hold"
     return (
         f"{name} leaves after {after.mean_loops:.2f} of {depth} loops with {more:+.2f} % perplexity, on text that its "
         f"threshold was not chosen on: the target of {asked} {kept}"

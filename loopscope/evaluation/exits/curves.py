@@ -22,14 +22,18 @@ QUANTILES = 11
 
 
 def exits_at(rule: AbstractRule, units: Units, threshold: float) -> Int[Tensor, " units"]:
-    """The loop (1-based) at which every unit leaves: the first before the last that fires, else the last."""
+    """Return the loop (1-based) at which every unit leaves: the first before the last that fires, else the last.
+
+    Args:
+        threshold: in the rule's range; `rule.never` lets everybody run to the end.
+    """
     fired = rule.fires(units.scores, threshold)
     always = torch.ones_like(units.counts, dtype=torch.bool)[None]
     return torch.cat([fired, always]).int().argmax(dim=0) + 1
 
 
 def exit_point(units: Units, exits: Int[Tensor, " units"], threshold: float | None) -> ExitPoint:
-    """Quality and depth of these exits. Loops are a mean over all units, losses over counted tokens."""
+    """Return quality and depth of given exits. Loops are a mean over all units, losses over counted tokens."""
     loss = float(units.losses.gather(0, exits[None] - 1).sum() / units.counts.sum())
     shares = torch.bincount(exits - 1, minlength=units.depth).double() / len(exits)
     return ExitPoint(
@@ -43,12 +47,12 @@ def exit_point(units: Units, exits: Int[Tensor, " units"], threshold: float | No
 
 
 def point_at(rule: AbstractRule, units: Units, threshold: float) -> ExitPoint:
-    """What one threshold gives."""
+    """Return quality and depth of the exits that one threshold gives."""
     return exit_point(units, exits_at(rule, units, threshold), threshold)
 
 
 def thresholds(units: Units) -> list[float]:
-    """Quantiles of all scores at loops before the last, and a little past both ends, upwards.
+    """Return the thresholds of a curve: quantiles of all scores before the last loop, and one past each end, upwards.
 
     A score that is not finite (nothing to compare with at loop 1) is no threshold.
     """
@@ -57,15 +61,22 @@ def thresholds(units: Units) -> list[float]:
         return []
     ordered = scores.sort().values
     # torch.quantile refuses more than 16 million numbers.
-    places = torch.linspace(0, 1, QUANTILES, dtype=torch.float64) * (len(ordered) - 1)
-    low, share = places.floor().long(), places - places.floor()
+    ranks = torch.linspace(0, 1, QUANTILES, dtype=torch.float64) * (len(ordered) - 1)
+    low, share = ranks.floor().long(), ranks - ranks.floor()
     values = torch.lerp(ordered[low], ordered[(low + 1).clamp(max=len(ordered) - 1)], share)
     past = [max(1e-6, 1e-9 * abs(float(end))) for end in (ordered[0], ordered[-1])]
     return [float(ordered[0]) - past[0], *values.tolist(), float(ordered[-1]) + past[1]]
 
 
 def exit_curve(record: ExitRecord, rule: AbstractRule, unit: Unit) -> ExitCurve:
-    """Quality against loops, over the rule's thresholds. A fixed depth has one point per loop."""
+    """Return quality against loops, over a rule's thresholds. A fixed depth has one point per loop.
+
+    Args:
+        unit: what leaves as one: a whole `sequence`, or a `token`.
+
+    Raises:
+        ValueError: the rule was not recorded.
+    """
     units = record.units(rule, unit)
     return ExitCurve(
         rule=rule.name,
@@ -77,7 +88,7 @@ def exit_curve(record: ExitRecord, rule: AbstractRule, unit: Unit) -> ExitCurve:
 
 
 def fixed_points(record: ExitRecord) -> tuple[ExitPoint, ...]:
-    """Fixed depth 1, 2, ... K, in the same reading."""
+    """Return the points of fixed depths 1, 2, … K, in the reading that rules' points are in."""
     losses = record.losses.double().sum(dim=2)
     nothing = losses.new_zeros(len(losses) - 1, losses.shape[1])
     units = Units(losses, record.counted.sum(dim=1), nothing, record.bytes_per_token)
@@ -87,7 +98,7 @@ def fixed_points(record: ExitRecord) -> tuple[ExitPoint, ...]:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Every threshold at which something changes, from the strictest to the loosest.
+    """Every threshold of a rule at which something changes, from the strictest to the loosest.
 
     The first entry is the threshold that never fires: full depth.
     """
@@ -98,7 +109,7 @@ class Sweep:
 
     @staticmethod
     def of(rule: AbstractRule, units: Units) -> "Sweep":
-        """All settings of a rule on these units."""
+        """Compute all settings of a rule on these units."""
         sign = 1.0 if rule.leaves == "above" else -1.0
         ready = (sign * units.scores).double()
         best = ready.cummax(dim=0).values

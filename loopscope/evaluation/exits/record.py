@@ -23,12 +23,12 @@ from loopscope.objectives.token_loss import CHUNK_ELEMENTS, IGNORE_INDEX
 from loopscope.recurrence import AbstractLoopedLM, check_loops, unroll
 from loopscope.results.evaluations import Unit
 
-Batches = Iterable[tuple[Int[Tensor, "batch seq"], Int[Tensor, "batch seq"]]]
+TokenBatches = Iterable[tuple[Int[Tensor, "batch seq"], Int[Tensor, "batch seq"]]]
 
 
 @dataclass(frozen=True)
 class ExitRecord:
-    """Losses of every exit and scores of every rule.
+    """Losses of every exit and scores of every rule, over the windows of a text.
 
     Attributes:
         losses: nats of every token, 0 where its label is ignored.
@@ -45,12 +45,12 @@ class ExitRecord:
         return self.losses.shape[1]
 
     def part(self, windows: Int[Tensor, " kept"]) -> "ExitRecord":
-        """Some of the windows."""
+        """Return the record of some of its windows, by index."""
         scores = {name: values[:, windows] for name, values in self.scores.items()}
         return replace(self, losses=self.losses[:, windows], scores=scores, counted=self.counted[windows])
 
     def units(self, rule: AbstractRule, unit: Unit) -> "Units":
-        """What a rule decides on: sequences, by their mean score, or tokens, each by its own.
+        """Return what a rule decides on: sequences, by their mean score, or tokens, each by its own.
 
         Raises:
             ValueError: the rule was not recorded.
@@ -72,7 +72,7 @@ class ExitRecord:
 
 @dataclass(frozen=True)
 class Units:
-    """Sequences or tokens that leave one by one."""
+    """Sequences or tokens that leave one by one: their losses at every loop, and a rule's scores there."""
 
     losses: Float[Tensor, "loops units"]  # summed over the unit's counted tokens
     counts: Int[Tensor, " units"]
@@ -81,14 +81,14 @@ class Units:
 
     @property
     def depth(self) -> int:
-        """K."""
+        """Number of loops, K."""
         return self.losses.shape[0]
 
 
 @torch.no_grad()
 def record_exits(
     model: AbstractLoopedLM,
-    batches: Batches,
+    batches: TokenBatches,
     rules: Sequence[AbstractRule],
     bytes_per_token: float,
     loops: int | None = None,
@@ -139,12 +139,12 @@ def _record(
     for state in unroll(model, input_ids, depth):
         look = Look(state)
         asked = [] if state.is_last else logit_rules
-        loss, found = _read(model, look.features, before, labels, asked)
+        loss, new_scores = _read(model, look.features, before, labels, asked)
         losses.append(loss.float().cpu())
         if not state.is_last:
             for rule in others:
-                found[rule.name], kept[rule.name] = rule.score(look, kept[rule.name])
-            for name, values in found.items():
+                new_scores[rule.name], kept[rule.name] = rule.score(look, kept[rule.name])
+            for name, values in new_scores.items():
                 if bool(values.isnan().any()):
                     raise not_a_number(name, state.loop)
                 scores[name].append(values.float().cpu())

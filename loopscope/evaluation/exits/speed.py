@@ -17,7 +17,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from loopscope.evaluation.compare.timing import last_logits, seconds
-from loopscope.evaluation.exits.early_exit import early_exit
+from loopscope.evaluation.exits.early_exits import early_exit
 from loopscope.evaluation.exits.rules.base import AbstractExitRule, Sizes
 from loopscope.guards import evaluating
 from loopscope.recurrence import AbstractLoopedLM, unroll
@@ -37,7 +37,7 @@ def measure_speed(
     flops: Flops | None = None,
     loops: int | None = None,
 ) -> Speed:
-    """Time `pairs` pairs after one that warms up.
+    """Time early exit against fixed depth, in `pairs` pairs after one that warms up.
 
     Args:
         flops: counts FLOPs; None leaves `allowed` out.
@@ -83,7 +83,7 @@ def exit_flops(
     depth: int,
     flops: Flops,
 ) -> float:
-    """FLOPs per token of these exits: the loops run, every look, and the readouts that no look had made already."""
+    """Return FLOPs per token of given exits: loops run, every look, and the readouts that no look had made already."""
     features = next(unroll(model, input_ids, 1)).features()
     vocab = model.head(features[:, -1:]).shape[-1]
     sizes = Sizes(features.shape[-1], vocab, input_ids.shape[1], readout=flops(1, 1) - flops(1, 0))

@@ -18,7 +18,7 @@ from loopscope.results.evaluations import Unit
 
 
 class Watch:
-    """A rule at work.
+    """An exit rule at work on one unroll: says at every loop who leaves.
 
     Attributes:
         look: the look at the loop at hand. Where the rule reads logits they are there already: an exit taken here
@@ -36,7 +36,7 @@ class Watch:
         self._kept: Kept = {}
 
     def __call__(self, state: LoopState) -> Bool[Tensor, "batch *seq"]:
-        """Who leaves at this loop: [batch] per sequence (by the mean over its tokens), [batch seq] per token.
+        """Return who leaves at this loop: [batch] per sequence (by its tokens' mean score), [batch seq] per token.
 
         Raises:
             ValueError: a score is not a number: the model's states or logits are not finite.
@@ -52,23 +52,23 @@ class Watch:
         return self.rule.fires(scores, self.threshold)
 
     def narrow(self, rows: Int[Tensor, " kept"]) -> None:
-        """Only these rows of the batch go on."""
+        """Keep only these rows of the batch: the others have left."""
         kept: Mapping[str, Tensor] = {name: value[rows] for name, value in self._kept.items()}
         self._kept = kept
         self.forget()
 
     def forget(self) -> None:
-        """The look at the loop at hand is done with: its logits need not stay through the next loop."""
+        """Drop the look at the loop at hand: its logits need not stay through the next loop."""
         self.look = None
 
     @property
     def logits(self) -> torch.Tensor | None:
-        """Logits of the loop at hand where the rule read them."""
+        """Logits of the loop at hand, where the rule read them; else None."""
         return self.look.logits if self.look is not None and "logits" in self.rule.needs else None
 
 
 def not_a_number(rule: str, loop: int) -> ValueError:
-    """The error for a score that is not a number."""
+    """Return the error for a rule whose scores are not numbers at a loop."""
     return ValueError(
         f"exit rule {rule!r} has scores that are not numbers at loop {loop}: the model's states or logits are not "
         "finite there. Evaluate an earlier checkpoint, or fewer loops"

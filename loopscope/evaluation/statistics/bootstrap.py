@@ -24,7 +24,14 @@ _COUNTS = 2**21  # numbers of a chunk of counts
 def over_windows(
     values: Float[np.ndarray, " windows"], weights: Float[np.ndarray, " windows"] | None = None, seed: int = 0
 ) -> Interval:
-    """Weighted mean over windows with a 95 % percentile interval; none for a single window or infinite values."""
+    """Return the weighted mean over windows with its 95 % percentile interval.
+
+    A single window, or values that are not finite, have a mean and no interval.
+
+    Args:
+        weights: of the windows (labels that count); None: all alike.
+        seed: of the draws.
+    """
     weights = np.ones_like(values) if weights is None else weights
     order = np.lexsort((weights, values))
     values, weights = values[order], weights[order]
@@ -42,7 +49,14 @@ def over_both(
     seed: int = 0,
     draws: int = DRAWS,
 ) -> Float[np.ndarray, " draws"]:
-    """Means of resampled seeds and, independently, resampled windows."""
+    """Return means of resampled seeds and, independently, resampled windows.
+
+    Args:
+        values: one per seed and window.
+        weights: of the windows (labels that count); None: all alike.
+        seed: of the draws.
+        draws: how many means.
+    """
     weights = np.ones(values.shape[1]) if weights is None else weights
     generator = np.random.default_rng(seed)
     per_seed = _means(values, weights, generator, draws)

@@ -30,8 +30,8 @@ SMALLEST_P = 1e-12
 
 
 @dataclass(frozen=True)
-class Paired:
-    """A paired mean difference."""
+class PairedMean:
+    """A paired mean difference: its interval, and its two-sided p-value where there is one."""
 
     interval: Interval
     p: float | None  # two-sided
@@ -48,19 +48,19 @@ class Spread:
     windows: int
 
     def half(self, outside: float) -> float:
-        """Half-width of the interval that leaves out the truth with this probability."""
+        """Return the half-width of the interval that leaves out the truth with probability `outside`."""
         return math.hypot(
             quantile(outside, self.seeds - 1) * self.over_seeds,
             quantile(outside, self.windows - 1) * self.over_windows,
         )
 
     def interval(self) -> Interval:
-        """The 95 % interval."""
+        """Return the 95 % interval."""
         half = self.half(1 - CONFIDENCE)
         return Interval(self.mean, self.mean - half, self.mean + half)
 
     def p(self) -> float:
-        """The level whose interval just touches 0: bisection over its logarithm."""
+        """Return the p-value: the level whose interval just touches 0, by bisection over its logarithm."""
         if self.over_seeds == 0 and self.over_windows == 0:
             return 1.0 if self.mean == 0 else SMALLEST_P
         if self.half(SMALLEST_P) <= abs(self.mean):
@@ -72,24 +72,31 @@ class Spread:
         return math.exp((low + high) / 2)
 
 
-def paired(
+def paired_mean(
     differences: Float[np.ndarray, "seeds windows"], weights: Float[np.ndarray, " windows"] | None = None
-) -> Paired:
-    """Mean over seeds and windows, 95 % interval, two-sided p-value; the mean alone below three seeds or two windows.
+) -> PairedMean:
+    """Return the mean over seeds and windows, its 95 % interval and its two-sided p-value.
+
+    Below three seeds or two windows: the mean alone.
 
     Args:
         weights: of the windows (labels that count); None: all alike. A window of weight 0 is left out.
     """
-    found = spread(differences, weights)
-    if isinstance(found, float):
-        return Paired(Interval(found), None)
-    return Paired(found.interval(), found.p())
+    result = spread(differences, weights)
+    if isinstance(result, float):
+        return PairedMean(Interval(result), None)
+    return PairedMean(result.interval(), result.p())
 
 
 def spread(
     differences: Float[np.ndarray, "seeds windows"], weights: Float[np.ndarray, " windows"] | None = None
 ) -> Spread | float:
-    """What the interval rests on, or the mean alone where there is too little for one."""
+    """Return what the interval rests on, or the mean alone where there is too little for one.
+
+    Args:
+        differences: paired values, one per seed and window.
+        weights: of the windows (labels that count); None: all alike. A window of weight 0 is left out.
+    """
     if weights is not None:
         kept = weights > 0
         differences, weights = differences[:, kept], weights[kept]

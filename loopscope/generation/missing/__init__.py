@@ -1,4 +1,4 @@
-"""What deeper loops see of tokens that left early. A new strategy is a file here and a line below."""
+"""What deeper loops see of tokens that left early: `lazy`, `fill` or `reuse`. A new strategy is a file and a line."""
 
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -15,7 +15,7 @@ STRATEGIES: Mapping[str, type[AbstractMissing]] = {kind.name: kind for kind in (
 
 
 def check_missing(name: Any) -> type[AbstractMissing]:
-    """The strategy of this name.
+    """Return the strategy of this name.
 
     Raises:
         ValueError: no such strategy.

@@ -13,11 +13,11 @@ from loopscope.recurrence import LoopState
 
 
 class Fill(AbstractMissing):
-    """Approximate: deeper loops see what the token was when it left."""
+    """Strategy `fill`, approximate: deeper loops see what the token was when it left."""
 
     name = "fill"
 
-    def left(self, state: LoopState) -> None:
+    def on_exit(self, state: LoopState) -> None:
         for loop in range(state.loop + 1, self.loops + 1):
             entering = self.model.carry(state.hidden, loop - 1, state.context)
             self.model.remember(entering, loop, state.context)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from loopscope.generation.missing.base import AbstractMissing, newest
+from loopscope.generation.missing.base import AbstractMissing, newest_columns
 from loopscope.generation.store import Store
 from loopscope.generation.view import View
 from loopscope.kv_cache import Slot
@@ -24,7 +24,7 @@ Waiting = list[dict[int, list[int]]]
 
 
 class Lazy(AbstractMissing):
-    """Exact: a deeper loop finds what a run at full depth would have left."""
+    """Strategy `lazy`, exact: a deeper loop finds what a run at full depth would have left."""
 
     name = "lazy"
     exact = True
@@ -38,13 +38,13 @@ class Lazy(AbstractMissing):
         self._embedded: Tensor | None = None
         self._ids: Tensor | None = None
 
-    def visit(self, state: LoopState) -> None:
+    def on_loop(self, state: LoopState) -> None:
         if self._reads:
-            kv_cache, columns = newest(state)
+            kv_cache, columns = newest_columns(state)
             self._keep(state, kv_cache.rows, columns.start)
 
-    def left(self, state: LoopState) -> None:
-        kv_cache, columns = newest(state)
+    def on_exit(self, state: LoopState) -> None:
+        kv_cache, columns = newest_columns(state)
         rows, column = kv_cache.rows, columns.start
         early = state.loop < self.loops
         numbers = range(len(self.store.pads)) if rows is None else rows.tolist()
@@ -99,13 +99,13 @@ class Lazy(AbstractMissing):
     ) -> tuple[Int[Tensor, " rows"], Int[Tensor, "rows seq"]] | None:
         """Rows with tokens waiting at a loop, and those tokens' columns. Shorter lists repeat their last column."""
         numbers: Sequence[int] = range(len(waiting)) if rows is None else rows.tolist()
-        found = {row: waiting[row][loop] for row in numbers if waiting[row].get(loop)}
-        if not found:
+        waiting_columns = {row: waiting[row][loop] for row in numbers if waiting[row].get(loop)}
+        if not waiting_columns:
             return None
-        longest = max(map(len, found.values()))
-        columns = [list_ + [list_[-1]] * (longest - len(list_)) for list_ in found.values()]
+        longest = max(map(len, waiting_columns.values()))
+        columns = [list_ + [list_[-1]] * (longest - len(list_)) for list_ in waiting_columns.values()]
         device = self.store.pads.device
-        return torch.tensor(list(found), device=device), torch.tensor(columns, device=device)
+        return torch.tensor(list(waiting_columns), device=device), torch.tensor(columns, device=device)
 
     def _context(self, rows: Tensor, columns: Tensor) -> LoopContext:
         kv_cache = View(self.store, columns, rows)

@@ -3,18 +3,18 @@
 Costs a copy per layer and skipped loop at the time of the exit; keeps nothing beside the cache.
 """
 
-from loopscope.generation.missing.base import AbstractMissing, newest
+from loopscope.generation.missing.base import AbstractMissing, newest_columns
 from loopscope.kv_cache import Slot
 from loopscope.recurrence import LoopState
 
 
 class Reuse(AbstractMissing):
-    """Approximate: keys of one loop answer queries of another. Nothing is computed."""
+    """Strategy `reuse`, approximate: keys of one loop answer queries of another. Nothing is computed."""
 
     name = "reuse"
 
-    def left(self, state: LoopState) -> None:
-        kv_cache, columns = newest(state)
+    def on_exit(self, state: LoopState) -> None:
+        kv_cache, columns = newest_columns(state)
         last = [slot for slot in self.store.slots() if slot.part == "core" and slot.loop == state.loop]
         for loop in range(state.loop + 1, self.loops + 1):
             for slot in last:

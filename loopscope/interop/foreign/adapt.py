@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from loopscope.interop.foreign.families.base import Foreign
+from loopscope.interop.foreign.families.base import FamilyAdapter
 from loopscope.interop.foreign.families.hrm_text import HrmText
 from loopscope.interop.foreign.families.huginn import Huginn
 from loopscope.interop.foreign.families.ouro import Ouro
@@ -13,7 +13,8 @@ from loopscope.interop.foreign.families.parcae import Parcae
 from loopscope.interop.foreign.families.x_transformers import XTransformers
 from loopscope.recurrence import AbstractLoopedLM
 
-FAMILIES: Sequence[Any] = (HrmText, XTransformers, Ouro, Parcae, Huginn)  # subclasses of Foreign
+ADAPTERS: Sequence[Any] = (HrmText, XTransformers, Ouro, Parcae, Huginn)
+"""Subclasses of `FamilyAdapter`, in the order in which `adapt` asks them."""
 
 _SHELLS = {
     "_orig_mod": "OptimizedModule",
@@ -23,7 +24,7 @@ _SHELLS = {
 
 
 def adapt(module: Any) -> AbstractLoopedLM:
-    """A looped model of a family that is known, ready for every audit.
+    """Return a looped model of a known family around `module`, ready for every audit.
 
     The family is recognised by the module's attributes, so remote code and local classes work alike. The
     weights stay the module's own. H_k is the raw state: before the norm, the adapter, or whatever the module
@@ -45,12 +46,12 @@ def adapt(module: Any) -> AbstractLoopedLM:
     inner: nn.Module = module
     while (shell := _shell(inner)) is not None:
         inner = shell
-    for family in FAMILIES:
+    for family in ADAPTERS:
         if family.recognises(inner):
-            adapted: Foreign = family(inner)
+            adapted: FamilyAdapter = family(inner)
             adapted.check()
             return adapted
-    known = ", ".join(family.family for family in FAMILIES)
+    known = ", ".join(family.family for family in ADAPTERS)
     raise ValueError(
         f"{type(inner).__name__} has the structure of none of the families known: {known}.{_hint(inner)} Name its "
         f"parts instead: {_suggestion(inner)}"

@@ -11,39 +11,39 @@ from loopscope.guards import evaluating
 from loopscope.interop.foreign.checks.agreement import (
     check_gradients,
     check_logits,
-    choose_ways,
+    choose_shortcuts,
     depends_on_depth,
 )
 from loopscope.interop.foreign.checks.gate import check_gate
 from loopscope.interop.foreign.checks.side_paths import check_reads_one_loop, warn_of_side_paths
 from loopscope.interop.foreign.tracing.forward_runs import example
-from loopscope.interop.foreign.tracing.intercept import Arguments, Follower
+from loopscope.interop.foreign.tracing.interceptor import Arguments, ForwardInterceptor
 from loopscope.interop.foreign.tracing.loop_count import LoopCount, SetLoops
-from loopscope.interop.foreign.tracing.module_paths import find_callable, find_module, readings
+from loopscope.interop.foreign.tracing.module_paths import find_callable, find_module, ways_to_call
 from loopscope.interop.foreign.tracing.trace import Trace
-from loopscope.interop.foreign.tracing.traced_model import Followed, Step
+from loopscope.interop.foreign.tracing.traced_model import Step, TracedModel
 from loopscope.recurrence import AbstractLoopedLM, check_loops
 
 FOLLOW = "forward"
 """Readout of a module whose forward is followed from the last loop to the head."""
 
-Part = str | Callable[[Tensor], Tensor]
+NamedPart = str | Callable[[Tensor], Tensor]
 
 
 def wrap(
     module: Any,
     block: str,
     *,
-    readout: Part | Sequence[Part] | None = FOLLOW,
-    head: Part = "lm_head",
-    embed: Part | None = None,
-    gate: Part | Sequence[Part] | None = None,
+    readout: NamedPart | Sequence[NamedPart] | None = FOLLOW,
+    head: NamedPart = "lm_head",
+    embed: NamedPart | None = None,
+    gate: NamedPart | Sequence[NamedPart] | None = None,
     loops: int | None = None,
     set_loops: SetLoops | None = None,
     forward_kwargs: Arguments | None = None,
     hidden: str | None = None,
 ) -> AbstractLoopedLM:
-    """A looped model made of a module's own forward: H_k is the block's output in its k-th call.
+    """Return a looped model made of a module's own forward: H_k is the block's output in its k-th call.
 
     What the forward does between two calls of the block is the carry, whatever it is. On a small random batch,
     the result has been compared with the module's own forward, and its gradients with finite differences. The
@@ -78,21 +78,23 @@ def wrap(
         raise ValueError(
             f"module is {type(module).__name__}; give a torch.nn.Module, loaded and ready to run"
         )
-    ways = readings(find_module(module, block, "block"))
+    ways = ways_to_call(find_module(module, block, "block"))
     if not ways or any(len(set(layers)) < len(layers) for layers in ways):
         raise ValueError(f"block is {block!r}, a list that is empty or holds the same layer twice")
     if loops is not None:
         check_loops(loops)
-    model = Followed(
+    model = TracedModel(
         module=module,
-        follower=Follower(module, ways[0], forward_kwargs or {}, LoopCount(module, set_loops), hidden),
+        interceptor=ForwardInterceptor(
+            module, ways[0], forward_kwargs or {}, LoopCount(module, set_loops), hidden
+        ),
         readout=None if readout == FOLLOW else _steps(module, readout, "readout"),
         head=_part(module, head, "head"),
         gate=None if gate is None else _steps(module, gate, "gate"),
         embedding=None if embed is None else _part(module, embed, "embed"),
         loops=loops,
     )
-    if readout == FOLLOW and not isinstance(model.reader, nn.Module):
+    if readout == FOLLOW and not isinstance(model.head_step, nn.Module):
         raise ValueError(
             "head is a function, so the forward cannot be followed to it; say what it reads: readout='...', or "
             "None for the raw state"
@@ -102,7 +104,7 @@ def wrap(
     return model
 
 
-def _fit(model: Followed, block: str, ways: Sequence[Sequence[nn.Module]], loops: int | None) -> None:
+def _fit(model: TracedModel, block: str, ways: Sequence[Sequence[nn.Module]], loops: int | None) -> None:
     """Find the depth and the quick ways, and check everything that can be checked."""
     name = type(model.module).__name__
     ids, trace, output = _first_run(model, name, ways)
@@ -116,7 +118,7 @@ def _fit(model: Followed, block: str, ways: Sequence[Sequence[nn.Module]], loops
             f"loops is {loops}, but the forward of {name} calls block {block!r} {trace.depth} times; give "
             "set_loops, which says how to run it at another depth, or leave loops out"
         )
-    model.loops = model.follower.count.trained = trace.depth
+    model.loops = model.interceptor.count.trained = trace.depth
     start = _start(model, ids)
     for what, state in (("the first loop's input", start), ("the block's output", trace.states[1])):
         if state.ndim != 3 or tuple(state.shape[:2]) != tuple(ids.shape):
@@ -124,7 +126,7 @@ def _fit(model: Followed, block: str, ways: Sequence[Sequence[nn.Module]], loops
                 f"{what} has shape {tuple(state.shape)} for ids of shape {tuple(ids.shape)}; a hidden state is "
                 "[batch, seq, dim]. Name another block, or the argument that is the state with hidden=..."
             )
-    choose_ways(model, trace, start)
+    choose_shortcuts(model, trace, start)
     check_reads_one_loop(model, trace)
     check_logits(model, trace, output)
     check_gate(model, trace)
@@ -134,10 +136,12 @@ def _fit(model: Followed, block: str, ways: Sequence[Sequence[nn.Module]], loops
 
 
 @torch.no_grad()
-def _first_run(model: Followed, name: str, ways: Sequence[Sequence[nn.Module]]) -> tuple[Tensor, Trace, Any]:
+def _first_run(
+    model: TracedModel, name: str, ways: Sequence[Sequence[nn.Module]]
+) -> tuple[Tensor, Trace, Any]:
     """A run on an example batch, with the block's calls found in whichever way they are made."""
     try:
-        ids = example(model.module, lambda ids: model.follower.own(ids, model.told))
+        ids = example(model.module, lambda ids: model.interceptor.run_forward(ids, model.trained_count))
     except ValueError:
         raise
     except Exception as error:
@@ -146,24 +150,26 @@ def _first_run(model: Followed, name: str, ways: Sequence[Sequence[nn.Module]]) 
             "needs in forward_kwargs"
         ) from error
     for layers in ways:
-        model.follower.layers = layers
+        model.interceptor.layers = layers
         trace, output = model.record(ids, model.loops, states=True)
         if trace.depth:
             break
-    if trace.depth and model.told is None and model.follower.count:
+    if trace.depth and model.trained_count is None and model.interceptor.count:
         # Told nothing, a forward may take another path to the same depth: Huginn's default has no gradient.
-        model.told = model.follower.count.trained = trace.depth
+        model.trained_count = model.interceptor.count.trained = trace.depth
         trace, output = model.record(ids, trace.depth, states=True)
     return ids, trace, output
 
 
-def _start(model: Followed, ids: Tensor) -> Tensor:
+def _start(model: TracedModel, ids: Tensor) -> Tensor:
     """The first loop's input. A named embedding that gives another one is left, and the forward followed."""
-    with model.quietly():
-        own = model.follower.start(ids, model.told).detach()
+    with model.fixed_draws():
+        own = model.interceptor.start(ids, model.trained_count).detach()
     if model.embedding is not None:
-        given = model.embedding(ids).detach()
-        if given.shape != own.shape or not bool((given - own).abs().max() <= 1e-4 * own.abs().max()):
+        named_start = model.embedding(ids).detach()
+        if named_start.shape != own.shape or not bool(
+            (named_start - own).abs().max() <= 1e-4 * own.abs().max()
+        ):
             warnings.warn(
                 "what embed gives is not the first loop's input: something follows it (positions, a scale, layers). "
                 "The forward is followed instead, as without embed",
@@ -173,14 +179,14 @@ def _start(model: Followed, ids: Tensor) -> Tensor:
     return own
 
 
-def _part(module: nn.Module, part: Part, argument: str) -> Step:
+def _part(module: nn.Module, part: NamedPart, argument: str) -> Step:
     return find_callable(module, part, argument) if isinstance(part, str) else part
 
 
-def _steps(module: nn.Module, parts: Part | Sequence[Part] | None, argument: str) -> list[Step]:
+def _steps(module: nn.Module, parts: NamedPart | Sequence[NamedPart] | None, argument: str) -> list[Step]:
     """Parts in order; a list of layers counts as its layers."""
-    found: list[Step] = []
+    steps: list[Step] = []
     for part in [] if parts is None else [parts] if isinstance(parts, str) or callable(parts) else parts:
         step = _part(module, part, argument)
-        found += next(iter(readings(step)), []) if isinstance(step, nn.Module) else [step]
-    return found
+        steps += next(iter(ways_to_call(step)), []) if isinstance(step, nn.Module) else [step]
+    return steps

@@ -11,7 +11,7 @@ from loopscope.model.config.sections import (
     AttentionConfig,
     BlockConfig,
     InjectionConfig,
-    Settings,
+    VariantSettings,
 )
 from loopscope.model.config.variants import CARRIES, READOUTS, STARTS
 
@@ -37,7 +37,7 @@ class ReadoutConfig(BaseModel):
     ema_decay: float = Field(0.99, gt=0, lt=1)
     alpha_min: float = Field(0.0, ge=0, le=1)
     alpha_max: float = Field(1.0, ge=0, le=1)
-    settings: Settings = {}
+    settings: VariantSettings = {}
     """Of a readout of your own: what it declares."""
 
     @model_validator(mode="before")
@@ -124,9 +124,9 @@ class ModelConfig(BaseModel):
     """Factor on token embeddings as they enter the model (not in a tied head)."""
     gate_reads: Literal["hidden", "readout"] = "hidden"
     """What the exit gate reads: H_k itself, or the readout's features."""
-    carry_settings: Mapping[str, Settings] = {}
+    carry_settings: Mapping[str, VariantSettings] = {}
     """Of carries of your own, by name as in carry."""
-    start_settings: Settings = {}
+    start_settings: VariantSettings = {}
     """Of a start state of your own: what it declares."""
 
     @field_validator("carry", mode="before")

@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from loopscope.model.config.variants import INJECTIONS
 
-Placement = Literal["pre", "sandwich", "sandwich-sum", "post"]
+NormPlacement = Literal["pre", "sandwich", "sandwich-sum", "post"]
 Scaling = Literal["none", "1/N", "1/sqrt(N)", "1/(N*sqrt(L))", "deepnorm", "deeploop"]
 Activation = Literal["swiglu", "gelu", "relu2"]
 
-Settings = dict[str, Any]
+VariantSettings = dict[str, Any]
 """Settings that a variant of a user's own declares, by name."""
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -49,7 +49,7 @@ class BlockConfig(BaseModel):
 
     model_config = _FROZEN
 
-    placement: Placement = "pre"
+    placement: NormPlacement = "pre"
     """pre: h + f(norm h). sandwich: h + norm f(norm h). sandwich-sum: norm(h + f(norm h)). post: norm(αh + f(h))."""
     scaling: Scaling = "none"
     """1/N, 1/sqrt(N), 1/(N*sqrt(L)): gain of the shared layers' branches (N loops, L layers). The others: α, β."""
@@ -86,7 +86,7 @@ class InjectionConfig(BaseModel):
     package.module:ClassName of your own, or its short name."""
     norm: bool = False
     """RMSNorm on what is injected, once, so that its size cannot grow."""
-    settings: Settings = {}
+    settings: VariantSettings = {}
     """Of an injection of your own: what it declares."""
 
     @model_validator(mode="before")

@@ -8,7 +8,7 @@ from loopscope.model.readouts.base import AbstractReadout
 
 
 class RawReadout(AbstractReadout):
-    """The identity."""
+    """Readout that gives the head the state itself: the identity."""
 
     declaration = READOUTS.shipped["raw"].declaration
 

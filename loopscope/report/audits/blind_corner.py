@@ -4,12 +4,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from loopscope.report.audits.glossary import GROWN, LOOKS, REMOVED, SEEN, loops_named
-from loopscope.report.audits.models import MOST, Shown
+from loopscope.report.audits.glossary import GROWN_IN_WORDS, LOOKS, loop_names
+from loopscope.report.audits.models import MOST_MODELS, ModelView
 from loopscope.report.plots.figure import Area, Figure, Series, Symbol
-from loopscope.report.plots.label_places import grouped, placed
+from loopscope.report.plots.label_places import cloud_labels, place_labels
 from loopscope.report.study.table import number, power_of_ten
-from loopscope.results import WORST_FIRST, LoopVerdict
+from loopscope.results import REMOVED, SEEN, WORST_FIRST, LoopVerdict
 
 FLOOR = 1e-10
 """Exposures below it are drawn on it: fp32 rounding alone makes more than this."""
@@ -21,9 +21,12 @@ _WIDTH, _HEIGHT = 1090.0, 370.0
 """Pixels of the plotting area on a wide page, for placing labels."""
 
 
-def blind_corner(models: Sequence[Shown]) -> Figure:
-    """Carry across, exposure up. For one model the statuses have their colours; several have their own."""
-    on = models[:MOST]
+def blind_corner(models: Sequence[ModelView]) -> Figure:
+    """Draw the map of loops: carry across, exposure up.
+
+    One model's statuses have their colours; several models have their own.
+    """
+    on = models[:MOST_MODELS]
     alone = len(models) == 1
     series = [entry for model in on for entry in _by_verdict(model, alone)]
     turned = [whisker for model in on for whisker in _whiskers(model, "#8b949e" if alone else model.color)]
@@ -70,12 +73,12 @@ def _height(exposure: float) -> float:
     return min(max(exposure, FLOOR), CEILING)
 
 
-def _drawn(model: Shown) -> list[LoopVerdict]:
+def _drawn(model: ModelView) -> list[LoopVerdict]:
     return [loop for loop in model.report.loops if math.isfinite(loop.carry) and math.isfinite(loop.exposure)]
 
 
 def _points(
-    name: str, color: str, model: Shown, loops: Sequence[LoopVerdict], symbol: Symbol, in_legend: bool
+    name: str, color: str, model: ModelView, loops: Sequence[LoopVerdict], symbol: Symbol, in_legend: bool
 ) -> Series:
     notes = tuple(
         f"loop {loop.loop}: {loop.status}, direct visibility {number(loop.direct)}"
@@ -97,7 +100,7 @@ def _points(
     )
 
 
-def _by_verdict(model: Shown, alone: bool) -> list[Series]:
+def _by_verdict(model: ModelView, alone: bool) -> list[Series]:
     """The loops joined in order, and a cloud for each status: in its colour, or in the model's among others."""
     loops = _drawn(model)
     entries = [_path(model, loops, "#8b949e" if alone else model.color, in_legend=not alone)] if loops else []
@@ -105,19 +108,19 @@ def _by_verdict(model: Shown, alone: bool) -> list[Series]:
         members = [loop for loop in loops if loop.status == status]
         if not members:
             continue
-        name = f"{status}: {loops_named([loop.loop for loop in members])}" if alone else model.name
+        name = f"{status}: {loop_names([loop.loop for loop in members])}" if alone else model.name
         color = LOOKS[status].color if alone else model.color
         entries.append(_points(name, color, model, members, LOOKS[status].symbol, in_legend=alone))
     return entries
 
 
-def _path(model: Shown, loops: Sequence[LoopVerdict], color: str, in_legend: bool) -> Series:
+def _path(model: ModelView, loops: Sequence[LoopVerdict], color: str, in_legend: bool) -> Series:
     """The loops joined in their order."""
     values = tuple(_across(loop) for loop in loops), tuple(_height(loop.exposure) for loop in loops)
     return Series(model.name, *values, color, dash="dot", guide=True, in_legend=in_legend)
 
 
-def _whiskers(model: Shown, color: str) -> list[Series]:
+def _whiskers(model: ModelView, color: str) -> list[Series]:
     """From a point to what a grown state would meet, where the threshold lies between: the verdict weighs both."""
     return [
         Series(
@@ -148,21 +151,21 @@ def _labelled(series: Sequence[Series], x: tuple[float, float], y: tuple[float, 
         )
 
     named = [
-        replace(entry, labels=tuple(grouped(pixels(entry), list(map(int, entry.labels)))))
+        replace(entry, labels=tuple(cloud_labels(pixels(entry), list(map(int, entry.labels)))))
         if entry.labels
         else entry
         for entry in series
     ]
     labelled = [entry for entry in named if entry.labels]
-    places = iter(
-        placed(
+    label_places = iter(
+        place_labels(
             [point for entry in labelled for point in pixels(entry)],
             [label for entry in labelled for label in entry.labels],
             _WIDTH,
             _HEIGHT,
         )
     )
-    return [replace(entry, places=tuple(next(places) for _ in entry.labels)) for entry in named]
+    return [replace(entry, places=tuple(next(label_places) for _ in entry.labels)) for entry in named]
 
 
 def _percents(left: float, right: float) -> tuple[tuple[float, str], ...]:
@@ -170,10 +173,10 @@ def _percents(left: float, right: float) -> tuple[tuple[float, str], ...]:
         (step for step in (0.2, 0.5, 1.0, 2.0, 5.0, 10.0) if (right - left) / step <= 9), (right - left) / 5
     )
     first, last = math.ceil(left / step), math.floor(right / step)
-    return tuple((place * step, f"{place * step:.0%}") for place in range(first, last + 1))
+    return tuple((count * step, f"{count * step:.0%}") for count in range(first, last + 1))
 
 
-def _caption(models: Sequence[Shown], on: Sequence[Shown], turned: bool) -> str:
+def _caption(models: Sequence[ModelView], on: Sequence[ModelView], turned: bool) -> str:
     lost = sum(len(model.report.loops) - len(_drawn(model)) for model in on)
     return (
         "One point per loop, numbered, joined in order. A loop in the lower right carries its scale on while no loss "
@@ -186,8 +189,8 @@ def _caption(models: Sequence[Shown], on: Sequence[Shown], turned: bool) -> str:
             else " Diamonds are blind, triangles damped, circles visible, squares removed."
         )
         + (
-            f" An upright line leads to what a state {GROWN} times as large would meet, where that lies across the "
-            "threshold: the verdict weighs both."
+            f" An upright line leads to what a state {GROWN_IN_WORDS} times as large would meet, where that lies "
+            "across the threshold: the verdict weighs both."
             if turned
             else ""
         )

@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from loopscope.report.audits.glossary import LOOKS, loops_named, share
-from loopscope.report.audits.models import Shown
+from loopscope.report.audits.glossary import LOOKS, loop_names, share
+from loopscope.report.audits.models import ModelView
 from loopscope.report.study.table import number
 from loopscope.results import AuditReport, LoopVerdict, Verdict
 
@@ -22,7 +22,7 @@ MOST_CELLS = 8
 
 @dataclass(frozen=True)
 class LoopCell:
-    """One loop of the strip, or several next to each other that have one status."""
+    """One loop of a card's strip, or several next to each other that have one status."""
 
     loops: str
     status: Verdict
@@ -33,8 +33,8 @@ class LoopCell:
 
 
 @dataclass(frozen=True)
-class Tried:
-    """One remedy."""
+class RemedyCell:
+    """One remedy, as a card shows it."""
 
     change: str
     verdict: Verdict
@@ -43,7 +43,7 @@ class Tried:
 
 @dataclass(frozen=True)
 class Card:
-    """One model."""
+    """What the card of one model shows: verdict, loops, drift, remedies."""
 
     name: str
     verdict: Verdict
@@ -53,14 +53,16 @@ class Card:
     others: tuple[tuple[str, Verdict, str], ...]  # objective, verdict, why
     facts: tuple[tuple[str, str], ...]
     loops: tuple[LoopCell, ...]
-    remedies: tuple[Tried, ...]
+    remedies: tuple[RemedyCell, ...]
     helps: str  # what the remedies come to, in a sentence
 
 
-def card(model: Shown) -> Card:
-    """Everything a card says."""
+def card(model: ModelView) -> Card:
+    """Make the card of one model."""
     report = model.report
-    remedies = tuple(Tried(entry.change, entry.verdict, _signed(entry.cost)) for entry in report.remedies)
+    remedies = tuple(
+        RemedyCell(entry.change, entry.verdict, _signed(entry.cost)) for entry in report.remedies
+    )
     return Card(
         name=model.name,
         verdict=report.verdict,
@@ -68,7 +70,7 @@ def card(model: Shown) -> Card:
         why=report.why,
         judged=_FROM[model.audited.objective_from].format(report.objective or "no name"),
         others=tuple((other.objective, other.verdict, other.why) for other in model.audited.others),
-        facts=_facts(model),
+        facts=_figures(model),
         loops=tuple(_cell(loops, last=loops[-1] is report.loops[-1]) for loops in _runs(report.loops)),
         remedies=remedies,
         helps=_helps(report),
@@ -90,42 +92,44 @@ def _runs(loops: Sequence[LoopVerdict]) -> list[list[LoopVerdict]]:
 def _cell(loops: Sequence[LoopVerdict], last: bool) -> LoopCell:
     carries = [abs(loop.carry) for loop in loops if math.isfinite(loop.carry)]
     return LoopCell(
-        loops=loops_named([loop.loop for loop in loops]),
+        loops=loop_names([loop.loop for loop in loops]),
         status=loops[0].status,
-        carry=span([loop.carry for loop in loops], share),
+        carry=range_text([loop.carry for loop in loops], share),
         bar=round(100 * min(1.0, sum(carries) / len(carries)), 1) if carries else 0.0,
-        exposure=span([loop.exposure for loop in loops], lambda value: number(value) if value else "nil"),
+        exposure=range_text(
+            [loop.exposure for loop in loops], lambda value: number(value) if value else "nil"
+        ),
         last=last,
     )
 
 
-def span(values: Sequence[float], said: Callable[[float], str]) -> str:
-    """From the least to the most; one where both read the same."""
+def range_text(values: Sequence[float], write: Callable[[float], str]) -> str:
+    """Write a range from the least value to the most; one value where both read the same."""
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
         return "not finite"
-    low, high = said(min(finite)), said(max(finite))
+    low, high = write(min(finite)), write(max(finite))
     return low if low == high else f"{low} to {high}"
 
 
-def _facts(model: Shown) -> tuple[tuple[str, str], ...]:
+def _figures(model: ModelView) -> tuple[tuple[str, str], ...]:
     audited, expansion = model.audited, model.report.expansion
-    facts = [("loops", str(model.trained)), ("parameters", f"{audited.parameters:,}")]
+    figures = [("loops", str(model.trained)), ("parameters", f"{audited.parameters:,}")]
     if trained := drift_to(model, model.trained):
-        facts.append((f"scale, loop 1 to {model.trained}", trained))
+        figures.append((f"scale, loop 1 to {model.trained}", trained))
     if len(expansion.rms) > model.trained and (deepest := drift_to(model, len(expansion.rms))):
-        facts.append((f"to loop {len(expansion.rms)}", deepest))
-    return tuple(facts)
+        figures.append((f"to loop {len(expansion.rms)}", deepest))
+    return tuple(figures)
 
 
-def drift_to(model: Shown, loop: int) -> str:
-    """`× 3.7` over loop 1; empty where it was not measured or nothing was there to grow."""
+def drift_to(model: ModelView, loop: int) -> str:
+    """Write the drift at a loop, `× 3.7`, over loop 1; empty where it was not measured or nothing was there to grow."""
     ratio = drift_ratio(model, loop)
     return f"× {number(ratio)}" if math.isfinite(ratio) else ""
 
 
-def drift_ratio(model: Shown, loop: int) -> float:
-    """s at a loop over s_1, or NaN."""
+def drift_ratio(model: ModelView, loop: int) -> float:
+    """Return s at a loop over s_1, or NaN."""
     rms = model.report.expansion.rms
     return rms[loop - 1] / rms[0] if 1 <= loop <= len(rms) and rms[0] else math.nan
 
@@ -148,14 +152,14 @@ def _helps(report: AuditReport) -> str:
 
 @dataclass(frozen=True)
 class RemedyTable:
-    """Changes across, models down; a cell is None where a change was not tried on a model."""
+    """Table of remedies: changes across, models down; a cell is None where a change was not tried on a model."""
 
     changes: tuple[str, ...]
-    rows: tuple[tuple[str, Verdict, tuple[Tried | None, ...]], ...]
+    rows: tuple[tuple[str, Verdict, tuple[RemedyCell | None, ...]], ...]
 
 
-def remedy_table(models: Sequence[Shown]) -> RemedyTable | None:
-    """The remedies of several models side by side; None where none was tried."""
+def remedy_table(models: Sequence[ModelView]) -> RemedyTable | None:
+    """Return the remedies of several models side by side; None where none was tried."""
     tried = [card(model) for model in models if model.report.remedies]
     changes = tuple(dict.fromkeys(entry.change for each in tried for entry in each.remedies))
     rows = []

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from loopscope.report.audits.drift import more
+from loopscope.report.audits.drift import undrawn_models
 from loopscope.report.audits.line_series import Quantity, lines
-from loopscope.report.audits.models import MOST, Shown, depth_marks
+from loopscope.report.audits.models import MOST_MODELS, ModelView, model_depth_marks
 from loopscope.report.plots.figure import Figure, Mark, Series, spans_decades
 
 _JACOBIAN: tuple[Quantity, ...] = (
@@ -19,9 +19,9 @@ _COSINES: tuple[Quantity, ...] = (
 )
 
 
-def jacobian(models: Sequence[Shown]) -> Figure:
-    """Spectral radius of the loop map, its radial and its angular part."""
-    on = models[:MOST]
+def jacobian(models: Sequence[ModelView]) -> Figure:
+    """Draw the spectral radius of the loop map, its radial and its angular part."""
+    on = models[:MOST_MODELS]
     series, panels = lines(on, _JACOBIAN)
     unsettled = {
         model.name: {entry.loop for entry in model.report.dynamics if not entry.converged} for model in on
@@ -33,7 +33,7 @@ def jacobian(models: Sequence[Shown]) -> Figure:
         caption="The loop map, linearised at each state. Above 1 (dashed) a change grows. Radial: what a change of "
         "scale keeps; angular: how strongly directions are pulled apart or together."
         + (" Hollow: the power iteration had not settled." if any(unsettled.values()) else "")
-        + more(models),
+        + undrawn_models(models),
         x_label="from loop",
         y_label="factor on a small change",
         series=marked,
@@ -49,48 +49,48 @@ def _hollow(series: Series, loops: set[int]) -> Series:
     return replace(series, hollow=hollow) if any(hollow) else series
 
 
-def step_size(models: Sequence[Shown]) -> Figure:
-    """‖H_{k+1} - H_k‖ / ‖H_k‖ per loop."""
-    on = models[:MOST]
+def step_size(models: Sequence[ModelView]) -> Figure:
+    """Draw ‖H_{k+1} - H_k‖ / ‖H_k‖ per loop."""
+    on = models[:MOST_MODELS]
     log = spans_decades([value for m in on for value in m.report.expansion.step_size if value > 0], 8)
     series, panels = lines(on, (("step size", lambda report: report.expansion.step_size),), log_y=log)
     return Figure(
         key="audit-step-size",
         title="Size of each step",
         caption="The update of a loop over the state it starts from. Falling towards nil: loops settle, or the state "
-        "outgrows them; the drift above says which." + more(models),
+        "outgrows them; the drift above says which." + undrawn_models(models),
         x_label="from loop",
         y_label="‖H(k+1) − H(k)‖ / ‖H(k)‖",
         series=series,
         panels=panels,
         log_y=log,
         whole_x=True,
-        marks=depth_marks(on),
+        marks=model_depth_marks(on),
     )
 
 
-def cosines(models: Sequence[Shown]) -> Figure:
-    """Cosines of successive states and of successive updates."""
-    on = models[:MOST]
+def cosines(models: Sequence[ModelView]) -> Figure:
+    """Draw the cosines of successive states and of successive updates."""
+    on = models[:MOST_MODELS]
     series, panels = lines(on, _COSINES)
     return Figure(
         key="audit-cosines",
         title="Do loops go on in one direction?",
         caption="Cosine of each state with the next, and of each update with the next. Updates near 1 add the same "
-        "vector again and again, which is how a scale runs away." + more(models),
+        "vector again and again, which is how a scale runs away." + undrawn_models(models),
         x_label="from loop",
         y_label="cosine",
         series=series,
         panels=panels,
         whole_x=True,
         wide=len(panels) > 1,
-        marks=depth_marks(on),
+        marks=model_depth_marks(on),
     )
 
 
-def increment(models: Sequence[Shown]) -> Figure:
-    """Radial increment per loop."""
-    on = models[:MOST]
+def increment(models: Sequence[ModelView]) -> Figure:
+    """Draw the radial increment per loop."""
+    on = models[:MOST_MODELS]
     values = [value for model in on for value in model.report.expansion.radial_increment]
     log = len(on) > 1 and spans_decades(values)
     series, panels = lines(on, (("increment", lambda report: report.expansion.radial_increment),), log_y=log)
@@ -98,12 +98,12 @@ def increment(models: Sequence[Shown]) -> Figure:
         key="audit-increment",
         title="What each loop adds along the state",
         caption="Radial increment, in units of scale. Levelling off above nil: growth without end, by this much at "
-        "every loop. Nil: the scale has settled." + more(models),
+        "every loop. Nil: the scale has settled." + undrawn_models(models),
         x_label="from loop",
         y_label="added to the scale",
         series=series,
         panels=panels,
         log_y=log,
         whole_x=True,
-        marks=depth_marks(on),
+        marks=model_depth_marks(on),
     )

@@ -4,19 +4,14 @@ from dataclasses import dataclass
 
 from loopscope.report.plots.figure import Symbol
 from loopscope.report.study.table import number
-from loopscope.results import Verdict
+from loopscope.results import REMOVED, SEEN, Verdict
 
-# Where `audit.verdict` draws its lines; a report imports records only, so a test holds these to those.
-REMOVED = 0.05
-"""Carry below which a scale is removed."""
-SEEN = 1e-4
-"""Exposure from which a loss term sees it, nats per e-fold of scale."""
-GROWN = "thirty"
+GROWN_IN_WORDS = "thirty"
 """How much larger the grown state is that `exposure_grown` speaks of."""
 
 
 @dataclass(frozen=True)
-class Look:
+class VerdictLook:
     """How one verdict is shown: never by colour alone."""
 
     gloss: str  # what it means, in a few words
@@ -24,16 +19,16 @@ class Look:
     symbol: Symbol  # on the map
 
 
-LOOKS: dict[Verdict, Look] = {
-    "blind": Look("its scale is carried on, and no loss term sees it", "#d55e00", "diamond"),
-    "damped": Look(
+LOOKS: dict[Verdict, VerdictLook] = {
+    "blind": VerdictLook("its scale is carried on, and no loss term sees it", "#d55e00", "diamond"),
+    "damped": VerdictLook(
         "no loss term sees its scale, but every step between loops shrinks it", "#b8860b", "triangle-down"
     ),
-    "visible": Look("a loss term sees its scale", "#009e73", "circle"),
-    "removed": Look("its scale is taken out between loops", "#0072b2", "square"),
+    "visible": VerdictLook("a loss term sees its scale", "#009e73", "circle"),
+    "removed": VerdictLook("its scale is taken out between loops", "#0072b2", "square"),
 }
 
-GLOSSARY = (
+AUDIT_GLOSSARY = (
     (
         "scale",
         "the root mean square of the hidden state H after a loop, per token. It is what a readout that "
@@ -66,15 +61,15 @@ GLOSSARY = (
 
 
 def share(value: float) -> str:
-    """A share in percent; NaN said so."""
+    """Write a share in percent; one that is not a number is said to be so."""
     if value != value:
         return "not finite"
     percent = f"{value:.0%}" if abs(value) >= 0.1 or abs(value) < 1e-3 else f"{value:.1%}"
     return percent.replace("-", "−") if percent != "-0%" else "0%"
 
 
-def loops_named(loops: list[int]) -> str:
-    """`loop 2`, `loops 1-4`, `loops 1, 3`."""
+def loop_names(loops: list[int]) -> str:
+    """Name loops in words: `loop 2`, `loops 1-4`, `loops 1, 3`."""
     if len(loops) == 1:
         return f"loop {loops[0]}"
     if loops == list(range(loops[0], loops[-1] + 1)):

@@ -3,18 +3,18 @@
 import math
 from collections.abc import Callable, Sequence
 
-from loopscope.report.audits.cards import drift_ratio, drift_to, span
-from loopscope.report.audits.glossary import loops_named, share
-from loopscope.report.audits.models import Shown
-from loopscope.report.study.table import Cell, HeadlineTable, number
+from loopscope.report.audits.cards import drift_ratio, drift_to, range_text
+from loopscope.report.audits.glossary import loop_names, share
+from loopscope.report.audits.models import ModelView
+from loopscope.report.study.table import HeadlineTable, TableCell, number
 from loopscope.results import WORST_FIRST, Verdict
 
 _NAMED = 4
 """Models that a sentence names; beyond, it counts them."""
 
 
-def sentences(models: Sequence[Shown]) -> list[str]:
-    """Most important first."""
+def headline_sentences(models: Sequence[ModelView]) -> list[str]:
+    """Return what the audits say, one sentence each, most important first."""
     if len(models) == 1:
         return [_alone(models[0]), models[0].report.why]
     groups = {status: [m.name for m in models if m.report.verdict == status] for status in WORST_FIRST}
@@ -24,20 +24,23 @@ def sentences(models: Sequence[Shown]) -> list[str]:
         first = f"{len(blind)} of {len(models)} models {carry} a scale that no loss sees: {_listed(blind)}."
     else:
         first = f"None of {len(models)} models carries a scale that no loss sees."
-    said: dict[Verdict, str] = {
+    openings: dict[Verdict, str] = {
         "damped": "Unseen but shrunk between loops",
         "visible": "Seen by the loss",
         "removed": "Removed between loops",
     }
-    return [first, *(f"{said[status]}: {_listed(groups[status])}." for status in said if groups[status])]
+    return [
+        first,
+        *(f"{openings[status]}: {_listed(groups[status])}." for status in openings if groups[status]),
+    ]
 
 
-def _alone(model: Shown) -> str:
+def _alone(model: ModelView) -> str:
     report = model.report
     concerned = [loop.loop for loop in report.loops if loop.status == report.verdict]
     everywhere = len(concerned) in (0, len(report.loops))
-    where = "every loop" if everywhere else loops_named(concerned)
-    onward = "loop to loop" if everywhere else loops_named(concerned)
+    where = "every loop" if everywhere else loop_names(concerned)
+    onward = "loop to loop" if everywhere else loop_names(concerned)
     match report.verdict:
         case "blind":
             return f"{model.name} is blind: no loss sees the scale that it carries from {onward}."
@@ -55,8 +58,8 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + f" and {len(names) - _NAMED} more"
 
 
-def comparison(models: Sequence[Shown]) -> HeadlineTable:
-    """One row per model."""
+def comparison(models: Sequence[ModelView]) -> HeadlineTable:
+    """Return the table that compares models, one row each."""
     groups = (
         ("", ("model", "verdict")),
         ("over loops", ("carry", "exposure")),
@@ -67,32 +70,32 @@ def comparison(models: Sequence[Shown]) -> HeadlineTable:
     return HeadlineTable(groups, tuple(_row(model) for model in models))
 
 
-def _row(model: Shown) -> tuple[Cell, ...]:
+def _row(model: ModelView) -> tuple[TableCell, ...]:
     report = model.report
     deepest = len(report.expansion.rms)
     exits = report.cross_entropy or (math.nan,)
     assumed = " (assumed)" if model.audited.objective_from == "assumed" else ""
     return (
-        Cell(model.name, model.name),
-        Cell(report.verdict, WORST_FIRST.index(report.verdict), badge=report.verdict),
+        TableCell(model.name, model.name),
+        TableCell(report.verdict, WORST_FIRST.index(report.verdict), badge=report.verdict),
         _span([loop.carry for loop in report.loops], share),
         _span([loop.exposure for loop in report.loops], lambda value: number(value) if value else "nil"),
         _drift(model, model.trained),
         _drift(model, deepest),
-        Cell(number(exits[0]), _sortable(exits[0])),
-        Cell(number(exits[-1]), _sortable(exits[-1])),
-        Cell(report.objective + assumed, report.objective),
+        TableCell(number(exits[0]), _sortable(exits[0])),
+        TableCell(number(exits[-1]), _sortable(exits[-1])),
+        TableCell(report.objective + assumed, report.objective),
     )
 
 
-def _span(values: Sequence[float], said: Callable[[float], str]) -> Cell:
+def _span(values: Sequence[float], write: Callable[[float], str]) -> TableCell:
     """From the least to the most over loops, sorted by the least."""
     finite = [value for value in values if math.isfinite(value)]
-    return Cell(span(values, said), min(finite, default=math.inf))
+    return TableCell(range_text(values, write), min(finite, default=math.inf))
 
 
-def _drift(model: Shown, loop: int) -> Cell:
-    return Cell(drift_to(model, loop), _sortable(drift_ratio(model, loop)), interval=f"loop {loop}")
+def _drift(model: ModelView, loop: int) -> TableCell:
+    return TableCell(drift_to(model, loop), _sortable(drift_ratio(model, loop)), interval=f"loop {loop}")
 
 
 def _sortable(value: float) -> float:

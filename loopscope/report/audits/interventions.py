@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
-from loopscope.report.audits.drift import more
+from loopscope.report.audits.drift import undrawn_models
 from loopscope.report.audits.line_series import lines
-from loopscope.report.audits.models import MOST, Shown
+from loopscope.report.audits.models import MOST_MODELS, ModelView
 from loopscope.report.plots.figure import Figure, Mark, Series, points, ramp
-from loopscope.report.study.table import chosen
+from loopscope.report.study.table import choose_loops
 from loopscope.results import AuditReport
 
 MODES = {
@@ -22,9 +22,9 @@ _MOST_LINES = 6
 """Doubled loops drawn of a deep model: more lines than that could not be followed."""
 
 
-def final_sweep(models: Sequence[Shown]) -> Figure:
-    """Cross-entropy of the last exit against the factor on H_K."""
-    on = models[:MOST]
+def final_sweep(models: Sequence[ModelView]) -> Figure:
+    """Draw the cross-entropy of the last exit against the factor on H_K."""
+    on = models[:MOST_MODELS]
     series = []
     for model in on:
         pairs = sorted(
@@ -40,7 +40,7 @@ def final_sweep(models: Sequence[Shown]) -> Figure:
         key="audit-final-sweep",
         title="The last state, made smaller or larger",
         caption="H at the last loop is multiplied before its readout. Flat: this exit cannot tell how large its state "
-        "is. A curve: it can, and pays for a wrong size." + more(models),
+        "is. A curve: it can, and pays for a wrong size." + undrawn_models(models),
         x_label="factor on the last state",
         y_label="cross-entropy of the last exit, nats",
         series=tuple(series),
@@ -51,9 +51,9 @@ def final_sweep(models: Sequence[Shown]) -> Figure:
     )
 
 
-def clamp(models: Sequence[Shown]) -> Figure:
-    """Cross-entropy per exit with the scale frozen, or its growth removed."""
-    on = models[:MOST]
+def clamping(models: Sequence[ModelView]) -> Figure:
+    """Draw the cross-entropy per exit with the scale frozen, or its growth removed."""
+    on = models[:MOST_MODELS]
     names = list(dict.fromkeys(name for model in on for name in model.report.radial_clamp))
 
     series, panels = lines(on, [(MODES.get(name, name), partial(_clamped, name)) for name in names])
@@ -61,7 +61,8 @@ def clamp(models: Sequence[Shown]) -> Figure:
         key="audit-clamp",
         title="What growth of scale is worth",
         caption="Every state is held at its token's scale at loop 1, or loses the part of each update that lies along "
-        "it. Where that costs little, the growth carried nothing that the exits read." + more(models),
+        "it. Where that costs little, the growth carried nothing that the exits read."
+        + undrawn_models(models),
         x_label="exit after loop",
         y_label="cross-entropy, nats",
         series=series,
@@ -77,15 +78,15 @@ def _clamped(name: str, report: AuditReport) -> Sequence[float]:
     return clamped.cross_entropy if clamped else ()
 
 
-def rescaled(models: Sequence[Shown]) -> Figure:
-    """What doubling H_k costs at exit k and at every later one; a line per doubled loop."""
-    on = models[:MOST]
+def rescaling(models: Sequence[ModelView]) -> Figure:
+    """Draw what doubling H_k costs at exit k and at every later one; a line per doubled loop."""
+    on = models[:MOST_MODELS]
     series = []
     for panel, model in enumerate(on):
         own = model.report.cross_entropy
         doubled = sorted((int(_number(name)), changed) for name, changed in model.report.rescaled.items())
-        picked = chosen(len(doubled), _MOST_LINES)
-        for loop, changed in (doubled[place - 1] for place in picked):
+        picked = choose_loops(len(doubled), _MOST_LINES)
+        for loop, changed in (doubled[loop_number - 1] for loop_number in picked):
             exits = range(max(loop, 1), len(own) + 1)
             costs = [
                 changed.cross_entropy[k - 1] - own[k - 1] for k in exits if k <= len(changed.cross_entropy)
@@ -98,7 +99,7 @@ def rescaled(models: Sequence[Shown]) -> Figure:
         title="A state doubled, and every later exit",
         caption="H is doubled after one loop, one line per loop from orange (first) to violet (last), and followed to "
         "each exit from there on: how long a wrong scale is felt. At its own exit a readout that normalises feels "
-        "nothing; later exits feel it because larger states turn less." + more(models),
+        "nothing; later exits feel it because larger states turn less." + undrawn_models(models),
         x_label="exit after loop",
         y_label="cost in cross-entropy, nats",
         series=tuple(series),

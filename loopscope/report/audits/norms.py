@@ -4,11 +4,11 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from loopscope.report.audits.drift import more
+from loopscope.report.audits.drift import undrawn_models
 from loopscope.report.audits.line_series import Quantity, lines
-from loopscope.report.audits.models import MOST, Shown
+from loopscope.report.audits.models import MOST_MODELS, ModelView
 from loopscope.report.plots.figure import Figure, spans_decades
-from loopscope.report.study.table import chosen, number
+from loopscope.report.study.table import choose_loops, number
 from loopscope.results import TokenNorms
 
 _NORMS: tuple[Quantity, ...] = (
@@ -22,9 +22,9 @@ _SHARES: tuple[Quantity, ...] = (
 )
 
 
-def norms(models: Sequence[Shown]) -> Figure:
-    """Median, 99th percentile and largest token norm per loop."""
-    on = models[:MOST]
+def norms(models: Sequence[ModelView]) -> Figure:
+    """Draw the median, 99th percentile and largest token norm per loop."""
+    on = models[:MOST_MODELS]
     values = [value for _, of in _NORMS for model in on for value in of(model.report)]
     log = spans_decades([value for value in values if value > 0], 8)
     series, panels = lines(on, _NORMS, log_y=log)
@@ -32,7 +32,7 @@ def norms(models: Sequence[Shown]) -> Figure:
         key="audit-token-norms",
         title="Norms of tokens",
         caption="L2 norm of H over the tokens of the batch. A largest token far above the median is a massive "
-        "activation: a mean would be about that token." + more(models),
+        "activation: a mean would be about that token." + undrawn_models(models),
         x_label="loop",
         y_label="L2 norm of a token's state",
         series=series,
@@ -43,15 +43,15 @@ def norms(models: Sequence[Shown]) -> Figure:
     )
 
 
-def shares(models: Sequence[Shown]) -> Figure:
-    """Share of the squared norm in the largest 1% of tokens and of channels."""
-    series, panels = lines(models[:MOST], _SHARES)
+def shares(models: Sequence[ModelView]) -> Figure:
+    """Draw the share of the squared norm in the largest 1% of tokens and of channels."""
+    series, panels = lines(models[:MOST_MODELS], _SHARES)
     highest = max((value for entry in series for value in entry.y), default=1.0)
     return Figure(
         key="audit-norm-shares",
         title="How much the largest hold",
         caption="Share of the squared norm in the largest 1% of tokens, and of channels (at least one of each). Spread "
-        "evenly it would be about 1%." + more(models),
+        "evenly it would be about 1%." + undrawn_models(models),
         x_label="loop",
         y_label="share of the squared norm, %",
         series=series,
@@ -64,7 +64,7 @@ def shares(models: Sequence[Shown]) -> Figure:
 
 @dataclass(frozen=True)
 class TokenRow:
-    """One of the largest tokens."""
+    """One of the largest tokens of a model, as the table shows it."""
 
     text: str
     known: bool  # whether the text is the token's own, not its number
@@ -82,11 +82,11 @@ class TokenTable:
     loops: tuple[tuple[int, tuple[TokenRow, ...]], ...]  # last loop first
 
 
-def largest_tokens(model: Shown) -> TokenTable | None:
-    """None where the audit kept no tokens."""
+def largest_tokens(model: ModelView) -> TokenTable | None:
+    """Return the table of a model's largest tokens; None where the audit kept no tokens."""
     texts = model.audited.token_texts
     kept = [entry for entry in model.report.tokens if entry.largest]
-    picked = [kept[place - 1] for place in chosen(len(kept))]
+    picked = [kept[loop_number - 1] for loop_number in choose_loops(len(kept))]
     loops = [(entry.loop, _rows(entry, texts)) for entry in reversed(picked)]
     return TokenTable(model.name, tuple(loops)) if loops else None
 
@@ -98,7 +98,7 @@ def _rows(entry: TokenNorms, texts: Mapping[str, str]) -> tuple[TokenRow, ...]:
         times = f"{number(norm / entry.median)} ×" if entry.median > 0 else ""
         rows.append(
             TokenRow(
-                f"id {token}" if text is None else visible(text),
+                f"id {token}" if text is None else visible_text(text),
                 text is not None,
                 sequence,
                 position,
@@ -109,11 +109,11 @@ def _rows(entry: TokenNorms, texts: Mapping[str, str]) -> tuple[TokenRow, ...]:
     return tuple(rows)
 
 
-def visible(text: str) -> str:
-    """A token's text with its spaces, line ends and control characters made visible."""
+def visible_text(text: str) -> str:
+    """Return a token's text with its spaces, line ends and control characters made visible."""
     signs = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
-    shown = "".join(
+    marks = "".join(
         signs.get(sign) or (f"\\u{ord(sign):04x}" if unicodedata.category(sign).startswith("C") else sign)
         for sign in text
     )
-    return shown or "(empty)"
+    return marks or "(empty)"

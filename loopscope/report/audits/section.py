@@ -7,12 +7,12 @@ from loopscope.report.audits.blind_corner import blind_corner
 from loopscope.report.audits.cards import Card, RemedyTable, card, remedy_table
 from loopscope.report.audits.drift import drift, fits, turning
 from loopscope.report.audits.dynamics import cosines, increment, jacobian, step_size
-from loopscope.report.audits.glossary import GLOSSARY
-from loopscope.report.audits.headline import comparison, sentences
-from loopscope.report.audits.interventions import clamp, final_sweep, rescaled
-from loopscope.report.audits.models import Shown, shown
+from loopscope.report.audits.glossary import AUDIT_GLOSSARY
+from loopscope.report.audits.headline import comparison, headline_sentences
+from loopscope.report.audits.interventions import clamping, final_sweep, rescaling
+from loopscope.report.audits.models import ModelView, model_views
 from loopscope.report.audits.norms import TokenTable, largest_tokens, norms, shares
-from loopscope.report.audits.visibility import SeenTable, seen_table
+from loopscope.report.audits.visibility import VisibilityTable, visibility_table
 from loopscope.report.plots.figure import Figure
 from loopscope.report.study.table import HeadlineTable
 from loopscope.results import WORST_FIRST, AuditedModel
@@ -32,32 +32,32 @@ class Block:
 class AuditSection:
     """What the template shows of one or several audits."""
 
-    models: tuple[Shown, ...]
+    models: tuple[ModelView, ...]
     sentences: tuple[str, ...]
     comparison: HeadlineTable | None  # None for one model
     remedies: RemedyTable | None  # what closes it, for several; one model's card says it
     fits: HeadlineTable | None  # None for one model
     cards: tuple[Card, ...]
     corner: Figure | None  # None where no loop has finite figures
-    seen: tuple[SeenTable, ...]
+    seen: tuple[VisibilityTable, ...]
     blocks: tuple[Block, ...]
     tokens: tuple[TokenTable, ...]
     glossary: tuple[tuple[str, str], ...]
 
     @property
     def figures(self) -> list[Figure]:
-        """All of them."""
+        """All figures of the section."""
         return [*([self.corner] if self.corner else []), *(f for block in self.blocks for f in block.figures)]
 
     @property
     def worst(self) -> int:
-        """Place of the first model with the worst verdict."""
+        """Index of the first model with the worst verdict."""
         return min(range(len(self.models)), key=lambda k: WORST_FIRST.index(self.models[k].report.verdict))
 
 
-def build_section(audits: Sequence[AuditedModel]) -> AuditSection:
-    """Names, colours, tables and figures. Needs at least one audit."""
-    models = shown(audits)
+def build_audit_section(audits: Sequence[AuditedModel]) -> AuditSection:
+    """Make the section of a page about audits: names, colours, tables and figures. Needs at least one audit."""
+    models = model_views(audits)
     corner = blind_corner(models)
     blocks = (
         Block(
@@ -65,51 +65,51 @@ def build_section(audits: Sequence[AuditedModel]) -> AuditSection:
             "Drift",
             "What the carried scale comes to. A scale that nothing holds grows with every loop, and goes on growing "
             "where the model is run deeper than it was trained.",
-            drawn(drift(models), turning(models)),
+            filled_rows(drift(models), turning(models)),
         ),
         Block(
             "interventions",
             "Interventions",
             "The scale changed by hand, without training. What an exit cannot see costs it nothing; what the loops "
             "themselves do with scale shows at the exits after.",
-            drawn(final_sweep(models), clamp(models), rescaled(models)),
+            filled_rows(final_sweep(models), clamping(models), rescaling(models)),
         ),
         Block(
             "tokens",
             "Tokens",
             "Whether the scale is everybody's or that of a few tokens and channels.",
-            drawn(norms(models), shares(models)),
+            filled_rows(norms(models), shares(models)),
         ),
         Block(
             "dynamics",
             "Dynamics",
             "How the recurrence moves its state: whether small changes grow, how large the steps are, and whether "
             "loops agree on a direction.",
-            drawn(jacobian(models), cosines(models), step_size(models), increment(models)),
+            filled_rows(jacobian(models), cosines(models), step_size(models), increment(models)),
         ),
     )
     return AuditSection(
         models=tuple(models),
-        sentences=tuple(sentences(models)),
+        sentences=tuple(headline_sentences(models)),
         comparison=comparison(models) if len(models) > 1 else None,
         remedies=remedy_table(models) if len(models) > 1 else None,
         fits=fits(models) if len(models) > 1 else None,
         cards=tuple(card(model) for model in models),
         corner=corner if corner.series else None,
-        seen=tuple(seen_table(model) for model in models),
+        seen=tuple(visibility_table(model) for model in models),
         blocks=tuple(block for block in blocks if block.figures),
         tokens=tuple(table for model in models if (table := largest_tokens(model))),
-        glossary=GLOSSARY,
+        glossary=AUDIT_GLOSSARY,
     )
 
 
-def drawn(*figures: Figure) -> tuple[Figure, ...]:
-    """Those that have something to show, with none left alone in half a row."""
+def filled_rows(*figures: Figure) -> tuple[Figure, ...]:
+    """Return the figures that have something to show, with none left alone in half a row."""
     kept = [figure for figure in figures if figure.series]
     halves = 0
-    for place, figure in enumerate(kept):
+    for index, figure in enumerate(kept):
         halves = 0 if figure.wide else halves + 1
-        alone = halves % 2 == 1 and (place + 1 == len(kept) or kept[place + 1].wide)
+        alone = halves % 2 == 1 and (index + 1 == len(kept) or kept[index + 1].wide)
         if alone and not (len(kept) == 3 and halves == 3):  # three halves stand in three columns
-            kept[place] = replace(figure, wide=True)
+            kept[index] = replace(figure, wide=True)
     return tuple(kept)

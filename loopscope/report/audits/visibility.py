@@ -4,21 +4,21 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from loopscope.report.audits.glossary import GROWN, SEEN
+from loopscope.report.audits.glossary import GROWN_IN_WORDS
 from loopscope.report.audits.glossary import share as share_named
-from loopscope.report.audits.models import Shown
-from loopscope.report.study.table import chosen, number
-from loopscope.results import AuditReport, LoopVisibility, Radial
+from loopscope.report.audits.models import ModelView
+from loopscope.report.study.table import choose_loops, number
+from loopscope.results import SEEN, AuditReport, LoopVisibility, Radial
 
-MOST_LOOPS = 8
+MOST_COLUMNS = 8
 """Loops across; deeper models show the first, the last and some between."""
 _TOP = 10.0
 """Nats per e-fold at which a cell has its full tint."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One cell: nats per e-fold, the radial share of the gradient, and how strongly it is tinted, 0 to 1."""
+class VisibilityCell:
+    """One cell of the table: nats per e-fold, the gradient's radial share, and how strongly it is tinted, 0 to 1."""
 
     text: str
     share: str
@@ -26,39 +26,39 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class SeenGroup:
-    """Rows of one kind, under a heading."""
+class VisibilityRows:
+    """Rows of the table that are of one kind, under a heading."""
 
     heading: str
     judged: bool  # whether the verdict rests on it
-    rows: tuple[tuple[str, tuple[Seen, ...]], ...]
+    rows: tuple[tuple[str, tuple[VisibilityCell, ...]], ...]
 
 
 @dataclass(frozen=True)
-class SeenTable:
-    """One model's table."""
+class VisibilityTable:
+    """The table of what one model's loss sees, loop by loop."""
 
     name: str
     loops: tuple[int, ...]
     left_out: bool  # whether there are loops that are not shown
-    groups: tuple[SeenGroup, ...]
+    groups: tuple[VisibilityRows, ...]
 
 
-def seen_table(model: Shown) -> SeenTable:
-    """Direct visibility by path, exposure, total by term, and what each readout could see by itself."""
+def visibility_table(model: ModelView) -> VisibilityTable:
+    """Return direct visibility by path, exposure, total by term, and what each readout could see by itself."""
     report = model.report
-    picked = chosen(len(report.loops), MOST_LOOPS)
+    picked = choose_loops(len(report.loops), MOST_COLUMNS)
     groups = [
-        SeenGroup("direct: the terms that read this loop's own state", True, _direct(report, picked)),
-        SeenGroup("what the scale meets, here or where it is carried", True, _exposure(report, picked)),
-        SeenGroup("total: through the rest of the unroll too", False, _total(report, picked)),
-        SeenGroup("by itself, whatever the objective", False, _own(report, picked)),
+        VisibilityRows("direct: the terms that read this loop's own state", True, _direct(report, picked)),
+        VisibilityRows("what the scale meets, here or where it is carried", True, _exposure(report, picked)),
+        VisibilityRows("total: through the rest of the unroll too", False, _total(report, picked)),
+        VisibilityRows("by itself, whatever the objective", False, _own(report, picked)),
     ]
     filled = tuple(group for group in groups if group.rows)
-    return SeenTable(model.name, tuple(picked), len(picked) < len(report.loops), filled)
+    return VisibilityTable(model.name, tuple(picked), len(picked) < len(report.loops), filled)
 
 
-def _direct(report: AuditReport, picked: Sequence[int]) -> tuple[tuple[str, tuple[Seen, ...]], ...]:
+def _direct(report: AuditReport, picked: Sequence[int]) -> tuple[tuple[str, tuple[VisibilityCell, ...]], ...]:
     """`cross_entropy@2/readout` stands in the row `cross_entropy, through the readout`, at loop 2."""
     loops = _by_loop(report.visibility)
     rows = dict.fromkeys(_without_loop(name) for entry in report.visibility for name in entry.direct)
@@ -76,19 +76,21 @@ def _sum(entry: LoopVisibility | None, row: str) -> Radial | None:
     )
 
 
-def _exposure(report: AuditReport, picked: Sequence[int]) -> tuple[tuple[str, tuple[Seen, ...]], ...]:
+def _exposure(
+    report: AuditReport, picked: Sequence[int]
+) -> tuple[tuple[str, tuple[VisibilityCell, ...]], ...]:
     if not report.loops:
         return ()
     return (
-        ("exposure", tuple(_seen(report.loops[k - 1].exposure) for k in picked)),
+        ("exposure", tuple(_cell(report.loops[k - 1].exposure) for k in picked)),
         (
-            f"exposure of a state {GROWN} times as large",
-            tuple(_seen(report.loops[k - 1].exposure_grown) for k in picked),
+            f"exposure of a state {GROWN_IN_WORDS} times as large",
+            tuple(_cell(report.loops[k - 1].exposure_grown) for k in picked),
         ),
     )
 
 
-def _total(report: AuditReport, picked: Sequence[int]) -> tuple[tuple[str, tuple[Seen, ...]], ...]:
+def _total(report: AuditReport, picked: Sequence[int]) -> tuple[tuple[str, tuple[VisibilityCell, ...]], ...]:
     """The whole loss first; of deep models the terms of the loops that are shown."""
     loops = _by_loop(report.visibility)
     terms = dict.fromkeys(name for entry in report.visibility for name in entry.total)
@@ -103,9 +105,9 @@ def _total(report: AuditReport, picked: Sequence[int]) -> tuple[tuple[str, tuple
     )
 
 
-def _own(report: AuditReport, picked: Sequence[int]) -> tuple[tuple[str, tuple[Seen, ...]], ...]:
+def _own(report: AuditReport, picked: Sequence[int]) -> tuple[tuple[str, tuple[VisibilityCell, ...]], ...]:
     loops = _by_loop(report.visibility)
-    rows: list[tuple[str, tuple[Seen, ...]]] = []
+    rows: list[tuple[str, tuple[VisibilityCell, ...]]] = []
     if report.readout:
         own = report.readout
         rows.append(
@@ -117,7 +119,7 @@ def _own(report: AuditReport, picked: Sequence[int]) -> tuple[tuple[str, tuple[S
             (
                 "readout's response to scale (0 hides it, 1 raw)",
                 tuple(
-                    Seen(number(round(value, 4)) if math.isfinite(value) else "", "", 0.0)
+                    VisibilityCell(number(round(value, 4)) if math.isfinite(value) else "", "", 0.0)
                     for value in responses
                 ),
             )
@@ -125,18 +127,21 @@ def _own(report: AuditReport, picked: Sequence[int]) -> tuple[tuple[str, tuple[S
     return tuple(rows)
 
 
-def _cells(radials: Sequence[Radial | None]) -> tuple[Seen, ...]:
+def _cells(radials: Sequence[Radial | None]) -> tuple[VisibilityCell, ...]:
     return tuple(
-        Seen("", "", 0.0) if radial is None else _seen(radial.absolute, radial.share) for radial in radials
+        VisibilityCell("", "", 0.0) if radial is None else _cell(radial.absolute, radial.share)
+        for radial in radials
     )
 
 
-def _seen(value: float, share: float | None = None) -> Seen:
-    said = "" if share is None or not math.isfinite(share) or value < SEEN else f"{share_named(share)} radial"
+def _cell(value: float, share: float | None = None) -> VisibilityCell:
+    share_text = (
+        "" if share is None or not math.isfinite(share) or value < SEEN else f"{share_named(share)} radial"
+    )
     if not math.isfinite(value):
-        return Seen("not finite", "", 0.0)
+        return VisibilityCell("not finite", "", 0.0)
     tint = 0.0 if value < SEEN else min(1.0, 0.2 + 0.8 * math.log10(value / SEEN) / math.log10(_TOP / SEEN))
-    return Seen("nil" if value == 0 else number(value), said, round(tint, 2))
+    return VisibilityCell("nil" if value == 0 else number(value), share_text, round(tint, 2))
 
 
 def _by_loop(entries: Sequence[LoopVisibility]) -> Mapping[int, LoopVisibility]:

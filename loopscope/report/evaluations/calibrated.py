@@ -5,18 +5,18 @@ from collections.abc import Sequence
 
 from loopscope.report.evaluations.formatting import percent
 from loopscope.report.evaluations.groups import Group
-from loopscope.report.evaluations.rules import bounds, evaluated, excess, said_of
+from loopscope.report.evaluations.rules import bounds, excess, exit_evaluations, rule_label
 from loopscope.report.study.conditions import estimate
-from loopscope.report.study.table import Cell, HeadlineTable, number
+from loopscope.report.study.table import HeadlineTable, TableCell, number
 from loopscope.results import Calibration
 
 
 def calibration_table(groups: Sequence[Group]) -> HeadlineTable | None:
-    """One row per condition, rule, unit and target, over seeds; None where nothing was calibrated."""
+    """Return one row per condition, rule, unit and target, over seeds; None where nothing was calibrated."""
     rows = []
     for group in groups:
         kinds: dict[tuple[str, str, str, float], list[Calibration]] = {}
-        for exits in evaluated(group):
+        for exits in exit_evaluations(group):
             for made in exits.calibrations:
                 kinds.setdefault((made.rule, made.unit, made.target, made.allowed), []).append(made)
         rows += [_row(group, *kind, made, bounds(groups)) for kind, made in kinds.items()]
@@ -35,11 +35,11 @@ def _row(
     allowed: float,
     made: Sequence[Calibration],
     bound: set[str],
-) -> tuple[Cell, ...]:
+) -> tuple[TableCell, ...]:
     tested = [(c.tested_on, c.full_depth) for c in made if c.tested_on]
     loops = estimate([point.mean_loops for point, _ in tested])
     above = estimate([excess(point, full) for point, full in tested])
-    held = sum(bool(c.held) for c in made)
+    kept_count = sum(bool(c.held) for c in made)
     unmet = sum(not c.met for c in made)
     asked = (
         f"{percent(allowed - 1)} perplexity"
@@ -48,15 +48,15 @@ def _row(
     )
     depth = len(made[0].full_depth.left_at)
     return (
-        Cell(group.name, group.name),
-        Cell(said_of(rule, bound), rule),
-        Cell(unit, unit),
-        Cell(asked, allowed),
-        Cell(f"{number(loops.mean)} of {depth}", loops.mean) if tested else Cell("", math.inf),
-        Cell(percent(above.mean / 100), _sortable(above.mean)) if tested else Cell("", math.inf),
-        Cell(
-            f"{held} of {len(made)}" if len(made) > 1 else "yes" if held else "no",
-            held / len(made),
+        TableCell(group.name, group.name),
+        TableCell(rule_label(rule, bound), rule),
+        TableCell(unit, unit),
+        TableCell(asked, allowed),
+        TableCell(f"{number(loops.mean)} of {depth}", loops.mean) if tested else TableCell("", math.inf),
+        TableCell(percent(above.mean / 100), _sortable(above.mean)) if tested else TableCell("", math.inf),
+        TableCell(
+            f"{kept_count} of {len(made)}" if len(made) > 1 else "yes" if kept_count else "no",
+            kept_count / len(made),
             interval=f"{unmet} not to be met" if unmet else "",
         ),
     )

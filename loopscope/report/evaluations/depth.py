@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 
-from loopscope.report.evaluations.groups import MOST, Group, depth_marks, more
+from loopscope.report.evaluations.groups import MOST_GROUPS, Group, group_depth_marks, undrawn_groups
 from loopscope.report.plots.figure import Figure, Series, spans_decades
-from loopscope.results.evaluations import Reading
+from loopscope.results.evaluations import CurveReading
 
 _ROOM = 0.4
 """Room for bands above and below the lines, as a share of what the lines span: two seeds have endless bands."""
@@ -14,8 +14,10 @@ _LINEAR = 3.0
 
 
 def quality(groups: Sequence[Group]) -> Figure:
-    """Bits per byte."""
-    both = any(len({curve.reading for model in g.models for curve in model.depth}) > 1 for g in groups[:MOST])
+    """Draw bits per byte at every loop."""
+    both = any(
+        len({curve.reading for model in g.models for curve in model.depth}) > 1 for g in groups[:MOST_GROUPS]
+    )
     second = (
         " Dashed: the same model with loops below the trained depth read as training read them, as exits of a full "
         "unroll; solid: as the last loop of a shorter one."
@@ -35,8 +37,8 @@ def quality(groups: Sequence[Group]) -> Figure:
     )
 
 
-def scale(groups: Sequence[Group]) -> Figure:
-    """L2 norm of the state."""
+def state_norm(groups: Sequence[Group]) -> Figure:
+    """Draw the L2 norm of the state at every loop."""
     return _figure(
         groups,
         "l2_norm",
@@ -49,7 +51,7 @@ def scale(groups: Sequence[Group]) -> Figure:
 
 
 def accuracy(groups: Sequence[Group]) -> Figure:
-    """Share of labels that are the likeliest token."""
+    """Draw the share of labels that are the likeliest token, at every loop."""
     return _figure(
         groups,
         "accuracy",
@@ -62,7 +64,7 @@ def accuracy(groups: Sequence[Group]) -> Figure:
 
 
 def exact_match(groups: Sequence[Group]) -> Figure:
-    """Share of answers that are right whole: tasks only."""
+    """Draw the share of answers that are right whole, at every loop: tasks only."""
     return _figure(
         groups,
         "exact_match",
@@ -85,7 +87,7 @@ def _figure(
     wide: bool = False,
     readings: bool = False,
 ) -> Figure:
-    on = groups[:MOST]
+    on = groups[:MOST_GROUPS]
     values = [
         entry.mean
         for group in on
@@ -96,11 +98,11 @@ def _figure(
     series = []
     for group in on:
         series += _lines(group, field, group.reading, times, log)
-        other: Reading = "as trained"
+        other: CurveReading = "as trained"
         if readings and group.reading != other and group.curves(other):
             series += _lines(group, field, other, times, log, second=True)
     bands = any(entry.low for entry in series)
-    shown, cut = _span(series, log)
+    y_range, cut = _span(series, log)
     seeds = " The band is a 95 % Student-t interval over seeds." if bands else " One seed each: no bands."
     return Figure(
         key=key,
@@ -108,15 +110,15 @@ def _figure(
         caption=caption
         + (seeds if readings else "")
         + (" Wide bands, of few seeds, are cut." if cut else "")
-        + more(groups),
+        + undrawn_groups(groups),
         x_label="loop",
         y_label=y_label,
         series=tuple(series),
         log_y=log,
-        y_range=shown,
+        y_range=y_range,
         whole_x=True,
         wide=wide,
-        marks=depth_marks(on) if series else (),
+        marks=group_depth_marks(on) if series else (),
     )
 
 
@@ -134,7 +136,7 @@ def _span(series: Sequence[Series], log: bool) -> tuple[tuple[float, float] | No
 
 
 def _lines(
-    group: Group, field: str, reading: Reading, times: float, log: bool, second: bool = False
+    group: Group, field: str, reading: CurveReading, times: float, log: bool, second: bool = False
 ) -> list[Series]:
     kept = [
         (float(loop), entry)

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from loopscope.report.evaluations.formatting import percent
 from loopscope.report.evaluations.groups import Group, best_loop
-from loopscope.report.plots.figure import SHADES, Figure, Grid, Mark, shortened
+from loopscope.report.plots.figure import SHADES, Figure, Grid, Mark, shorten
 from loopscope.report.study.conditions import Estimate
 from loopscope.report.study.table import number
-from loopscope.results.evaluations import Reading
+from loopscope.results.evaluations import CurveReading
 
-WITHIN = (0.01, 0.05, 0.20)
+BANDS = (0.01, 0.05, 0.20)
 """Excess of perplexity over the condition's best loop up to which a cell is of a class; the last class is beyond."""
-_CLASSES = (*(f"within {share:.0%} of its best".replace("%", " %") for share in WITHIN), "further off")
+_CLASSES = (*(f"within {share:.0%} of its best".replace("%", " %") for share in BANDS), "further off")
 assert len(_CLASSES) == len(SHADES)
 _NAME, _ROW = 30, 34  # letters of a name, pixels of a row
 _TICKS = 24
@@ -24,7 +24,7 @@ class _Row:
     """One condition in one reading."""
 
     group: Group
-    reading: Reading
+    reading: CurveReading
     name: str
 
     def per_loop(self, field: str) -> dict[int, Estimate]:
@@ -42,7 +42,7 @@ class _Row:
 
 
 def glance(groups: Sequence[Group]) -> Figure:
-    """Best conditions on top. Rows without a finite loss are left out."""
+    """Draw the grid of all conditions and loops, the best on top. Rows without a finite loss are left out."""
     rows = sorted((row for group in groups for row in _readings(group)), key=lambda row: row.quality)
     loops = sorted({loop for row in rows for loop in row.per_loop("loss")})
     cells = [[_cell(row, loop) for loop in loops] for row in rows]
@@ -80,15 +80,15 @@ def glance(groups: Sequence[Group]) -> Figure:
         x_ticks=tuple((float(loop), str(loop)) for loop in loops) if len(loops) <= _TICKS else (),
         x_range=(loops[0] - 0.5, loops[-1] + 0.5) if loops else None,
         y_range=(0.5 - len(rows), 0.5),
-        y_ticks=tuple((-float(place), shortened(row.name, _NAME)) for place, row in enumerate(rows)),
+        y_ticks=tuple((-float(row_number), shorten(row.name, _NAME)) for row_number, row in enumerate(rows)),
         marks=tuple(
             Mark(
                 "x",
                 row.group.trained + 0.5,
-                "trained up to here" if place == 0 and len(depths) == 1 else "",
-                between=(-place - 0.5, 0.5 - place),
+                "trained up to here" if row_number == 0 and len(depths) == 1 else "",
+                between=(-row_number - 0.5, 0.5 - row_number),
             )
-            for place, row in enumerate(rows)
+            for row_number, row in enumerate(rows)
             if loops and loops[0] <= row.group.trained < loops[-1]
         ),
         height=140 + _ROW * max(2, len(rows)),
@@ -98,7 +98,7 @@ def glance(groups: Sequence[Group]) -> Figure:
 
 def _readings(group: Group) -> list[_Row]:
     """What a user who runs k loops gets; and exits as trained, where they differ and go below the last loop."""
-    other: Reading = "as trained"
+    other: CurveReading = "as trained"
     rows = [_Row(group, group.reading, group.name)]
     if group.reading != other and group.curves(other):
         rows.append(_Row(group, other, f"{group.name} (exits)"))
@@ -112,11 +112,15 @@ def _cell(row: _Row, loop: int) -> tuple[int | None, str, str]:
         return None, "", ""
     above = losses[loop].mean - losses[best].mean
     excess = math.expm1(min(above, 700.0)) if math.isfinite(above) else math.inf
-    shade = next((place for place, most in enumerate(WITHIN) if excess <= most), len(WITHIN))
+    shade = next((index for index, most in enumerate(BANDS) if excess <= most), len(BANDS))
     text = "best" if loop == best else "∞" if excess > 1e4 else percent(excess).replace(" ", "")
     value = bits[loop]
     interval = f" ± {number(value.half)}" if value.half is not None else ""
-    said = "the best loop" if loop == best else f"perplexity {percent(excess)} of the best loop's"
+    explanation = "the best loop" if loop == best else f"perplexity {percent(excess)} of the best loop's"
     if loop != best and excess < 1:
-        said = f"perplexity {percent(excess)} against loop {best}"
-    return shade, text, f"{row.name}, loop {loop}: {number(value.mean)}{interval} bits per byte, {said}"
+        explanation = f"perplexity {percent(excess)} against loop {best}"
+    return (
+        shade,
+        text,
+        f"{row.name}, loop {loop}: {number(value.mean)}{interval} bits per byte, {explanation}",
+    )

@@ -4,12 +4,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loopscope.report.evaluations.formatting import bounded, cell, signed
-from loopscope.report.plots.figure import QUIET, Figure, Mark, Series, shortened
-from loopscope.report.study.table import Cell, HeadlineTable, number
+from loopscope.report.evaluations.formatting import cell, finite_ends, signed
+from loopscope.report.plots.figure import QUIET, Figure, Mark, Series, shorten
+from loopscope.report.study.table import HeadlineTable, TableCell, number
 from loopscope.results import Comparison, Difference
 
-MOST = 18
+MOST_PAIRS = 18
 """Pairs in the figure; of more, those with the best condition are drawn. The table has all."""
 _BETTER, _WORSE = "#0072b2", "#d55e00"
 _NAME, _ROW = 46, 30
@@ -30,7 +30,7 @@ _KINDS = (
 
 
 def chosen_loop(comparison: Comparison) -> int | None:
-    """The trained depth that most conditions share where pairs were compared there, else the deepest loop compared."""
+    """Return the trained depth that most conditions share, if pairs were compared there; else the deepest compared."""
     loops = {entry.loop for entry in comparison.differences}
     depths = [verdict.trained_loops for verdict in comparison.verdicts]
     common = sorted(set(depths) & loops, key=lambda depth: (-depths.count(depth), -depth))
@@ -38,17 +38,17 @@ def chosen_loop(comparison: Comparison) -> int | None:
 
 
 def forest(comparison: Comparison) -> Figure:
-    """Difference with its interval, the largest gains on top."""
+    """Draw every difference with its interval, the largest gains on top."""
     loop = chosen_loop(comparison)
     pairs = [e for e in comparison.differences if e.loop == loop and math.isfinite(e.bits_per_byte.mean)]
-    shown = _few(pairs)
-    ordered = sorted(shown, key=lambda entry: entry.bits_per_byte.mean)
+    selection = _few(pairs)
+    ordered = sorted(selection, key=lambda entry: entry.bits_per_byte.mean)
     series = [
         made
         for kind in _KINDS
         if (made := _series(kind, [(row, e) for row, e in enumerate(ordered) if _kind(e) is kind]))
     ]
-    deep = bool(ordered) and all(bounded(entry.bits_per_byte) is None for entry in ordered)
+    deep = bool(ordered) and all(finite_ends(entry.bits_per_byte) is None for entry in ordered)
     return Figure(
         key="evaluation-differences",
         title=f"Conditions compared at loop {loop}",
@@ -59,7 +59,11 @@ def forest(comparison: Comparison) -> Figure:
             if deep
             else f"Bars: {comparison.confidence:.0%} intervals. Grey: the data does not separate the two."
         )
-        + (f" {len(shown)} of {len(pairs)} pairs; the table has all." if len(shown) < len(pairs) else ""),
+        + (
+            f" {len(selection)} of {len(pairs)} pairs; the table has all."
+            if len(selection) < len(pairs)
+            else ""
+        ),
         x_label="difference in bits per byte",
         y_label="",
         series=tuple(series),
@@ -73,7 +77,7 @@ def forest(comparison: Comparison) -> Figure:
 
 
 def _few(pairs: Sequence[Difference]) -> Sequence[Difference]:
-    if len(pairs) <= MOST:
+    if len(pairs) <= MOST_PAIRS:
         return pairs
     names = list(dict.fromkeys(name for entry in pairs for name in (entry.one, entry.other)))
     standing = dict.fromkeys(names, 0.0)
@@ -81,12 +85,12 @@ def _few(pairs: Sequence[Difference]) -> Sequence[Difference]:
         standing[entry.other] += entry.bits_per_byte.mean
         standing[entry.one] -= entry.bits_per_byte.mean
     best = min(standing, key=lambda name: standing[name])
-    return [entry for entry in pairs if best in (entry.one, entry.other)][:MOST]
+    return [entry for entry in pairs if best in (entry.one, entry.other)][:MOST_PAIRS]
 
 
 def _named(entry: Difference) -> str:
     half = _NAME // 2 - 1
-    return f"{shortened(entry.other, half)} − {shortened(entry.one, half)}"
+    return f"{shorten(entry.other, half)} − {shorten(entry.one, half)}"
 
 
 def _kind(entry: Difference) -> _Kind:
@@ -100,7 +104,7 @@ def _series(kind: _Kind, rows: Sequence[tuple[int, Difference]]) -> Series | Non
         return None
     middle = tuple(entry.bits_per_byte.mean for _, entry in rows)
     ends = [
-        bounded(entry.bits_per_byte) or (entry.bits_per_byte.mean, entry.bits_per_byte.mean)
+        finite_ends(entry.bits_per_byte) or (entry.bits_per_byte.mean, entry.bits_per_byte.mean)
         for _, entry in rows
     ]
     barred = any(low != high for low, high in ends)
@@ -125,7 +129,7 @@ def _note(entry: Difference) -> str:
 
 
 def difference_table(comparison: Comparison) -> HeadlineTable | None:
-    """All pairs at the chosen loop; None where nothing was compared."""
+    """Return all pairs at the chosen loop as a table; None where nothing was compared."""
     loop = chosen_loop(comparison)
     rows = tuple(_row(entry) for entry in comparison.differences if entry.loop == loop)
     headings = (
@@ -136,17 +140,17 @@ def difference_table(comparison: Comparison) -> HeadlineTable | None:
     return HeadlineTable(headings, rows) if rows else None
 
 
-def _row(entry: Difference) -> tuple[Cell, ...]:
+def _row(entry: Difference) -> tuple[TableCell, ...]:
     return (
-        Cell(entry.other, entry.other),
-        Cell(entry.one, entry.one),
+        TableCell(entry.other, entry.other),
+        TableCell(entry.one, entry.one),
         cell(entry.bits_per_byte, plus=True),
         _probability(entry.p),
         _probability(entry.p_corrected),
-        Cell("separated" if entry.separated else "not separated", int(entry.separated)),
-        Cell(str(entry.seeds), entry.seeds),
+        TableCell("separated" if entry.separated else "not separated", int(entry.separated)),
+        TableCell(str(entry.seeds), entry.seeds),
     )
 
 
-def _probability(p: float | None) -> Cell:
-    return Cell("", math.inf) if p is None or not math.isfinite(p) else Cell(number(p), p)
+def _probability(p: float | None) -> TableCell:
+    return TableCell("", math.inf) if p is None or not math.isfinite(p) else TableCell(number(p), p)

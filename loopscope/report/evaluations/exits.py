@@ -5,7 +5,14 @@ from collections.abc import Sequence
 
 from loopscope.report.evaluations.formatting import percent
 from loopscope.report.evaluations.groups import Group
-from loopscope.report.evaluations.rules import RuleLook, bounds, evaluated, excess, rule_looks, said_of
+from loopscope.report.evaluations.rules import (
+    RuleLook,
+    bounds,
+    excess,
+    exit_evaluations,
+    rule_label,
+    rule_looks,
+)
 from loopscope.report.plots.figure import QUIET, Figure, Mark, Series, Symbol
 from loopscope.report.study.conditions import estimate
 from loopscope.report.study.table import number
@@ -36,7 +43,7 @@ _DIAMONDS = (
 
 
 def trade_off(groups: Sequence[Group], unit: Unit, brief: bool = False) -> Figure:
-    """Perplexity above full depth against mean loops, one panel per condition.
+    """Draw perplexity above full depth against mean loops, one panel per condition.
 
     Args:
         groups: all of the page; the figure takes the first few that have curves.
@@ -52,7 +59,7 @@ def trade_off(groups: Sequence[Group], unit: Unit, brief: bool = False) -> Figur
     targets = sorted({100 * (c.allowed - 1) for g in panels for c in _calibrated(g, unit)}) or [TARGET]
     low, high = _cut(series, max(targets))
     deepest = max((value for entry in series for value in entry.x), default=1.0)
-    seeds = max((len(evaluated(group)) for group in panels), default=0)
+    seeds = max((len(exit_evaluations(group)) for group in panels), default=0)
     return Figure(
         key=f"evaluation-exits-{unit}",
         title=f"Early exits per {unit}",
@@ -99,17 +106,19 @@ def _beyond(series: Sequence[Series], low: float, high: float) -> str:
 
 
 def _panel(group: Group, unit: Unit, panel: int, looks: dict[str, RuleLook]) -> list[Series]:
-    found = []
+    series = []
     for rule in dict.fromkeys(curve.rule for curve, _ in _curves(group, unit)):
         x, y = _averaged([(c.points, full) for c, full in _curves(group, unit) if c.rule == rule])
         if x:
-            found.append(
-                Series(said_of(rule, bounds([group])), x, y, looks[rule].color, looks[rule].dash, panel=panel)
+            series.append(
+                Series(
+                    rule_label(rule, bounds([group])), x, y, looks[rule].color, looks[rule].dash, panel=panel
+                )
             )
-    fixed = [(exits.fixed, exits.fixed[-1]) for exits in evaluated(group) if exits.fixed]
+    fixed = [(exits.fixed, exits.fixed[-1]) for exits in exit_evaluations(group) if exits.fixed]
     x, y = _averaged(fixed)
     if x:
-        found.append(
+        series.append(
             Series(
                 "fixed depth",
                 x,
@@ -127,9 +136,9 @@ def _panel(group: Group, unit: Unit, panel: int, looks: dict[str, RuleLook]) -> 
     for rule in dict.fromkeys(c.rule for c in _calibrated(group, unit)):
         made = [c for c in _calibrated(group, unit) if c.rule == rule]
         if cloud := _diamonds(rule, made, looks[rule].color, panel, in_legend=first):
-            found.append(cloud)
+            series.append(cloud)
             first = False
-    return found
+    return series
 
 
 def _diamonds(
@@ -160,11 +169,11 @@ def _diamonds(
 
 def _note(rule: str, made: Calibration, above: float) -> str:
     threshold = "" if made.threshold is None else f" at {number(made.threshold)}"
-    held = "held" if made.held else "did not hold"
+    outcome = "held" if made.held else "did not hold"
     chosen, tested = made.windows
     return (
         f"{rule}{threshold}: chosen on {chosen} windows, tested on {tested}: {percent(above / 100)}, "
-        f"target {held}"
+        f"target {outcome}"
     )
 
 
@@ -172,7 +181,7 @@ def _curves(group: Group, unit: Unit) -> list[tuple[ExitCurve, ExitPoint]]:
     """Curves with their model's full depth. A fixed depth is drawn as points, not as a rule."""
     return [
         (curve, exits.fixed[-1])
-        for exits in evaluated(group)
+        for exits in exit_evaluations(group)
         if exits.fixed
         for curve in exits.curves
         if curve.unit == unit and curve.points and curve.rule != "fixed"
@@ -182,7 +191,7 @@ def _curves(group: Group, unit: Unit) -> list[tuple[ExitCurve, ExitPoint]]:
 def _calibrated(group: Group, unit: Unit) -> list[Calibration]:
     return [
         made
-        for exits in evaluated(group)
+        for exits in exit_evaluations(group)
         for made in exits.calibrations
         if made.unit == unit
         and made.target == "perplexity"
@@ -198,9 +207,9 @@ def _averaged(
     count = max((len(points) for points, _ in curves), default=0)
     whole = [(points, full) for points, full in curves if len(points) == count]
     pairs = []
-    for place in range(count):
-        x = estimate([points[place].mean_loops for points, _ in whole]).mean
-        y = estimate([excess(points[place], full) for points, full in whole]).mean
+    for index in range(count):
+        x = estimate([points[index].mean_loops for points, _ in whole]).mean
+        y = estimate([excess(points[index], full) for points, full in whole]).mean
         if math.isfinite(x) and math.isfinite(y):
             pairs.append((x, y))
     pairs.sort()

@@ -2,19 +2,19 @@
 
 import math
 
-from loopscope.report.study.table import Cell, number
+from loopscope.report.study.table import TableCell, number
 from loopscope.results import Interval
 
 
 def signed(value: float) -> str:
-    """`+0.12`, `−3.4`, `0`."""
+    """Write a number with its sign: `+0.12`, `−3.4`, `0`."""
     if not math.isfinite(value):
         return "not finite"
     return ("+" if value > 0 else "−" if value < 0 else "") + number(abs(value))
 
 
 def percent(share: float) -> str:
-    """A relative excess: `+0.4 %`; from twice on, `× 3.1`."""
+    """Write a relative excess: `+0.4 %`; from twice on, `× 3.1`."""
     if not math.isfinite(share):
         return "not finite"
     if share >= 1:
@@ -25,26 +25,26 @@ def percent(share: float) -> str:
     return ("+" if share > 0 else "−") + (f"{size:.1f} %" if size < 9.95 else f"{size:.0f} %")
 
 
-def span(interval: Interval) -> str:
-    """`1.2 to 1.4`; nothing without an interval."""
+def interval_text(interval: Interval) -> str:
+    """Write an interval: `1.2 to 1.4`; nothing where there is none."""
     if interval.low is None or interval.high is None:
         return ""
     return f"{number(interval.low)} to {number(interval.high)}"
 
 
-def cell(interval: Interval, plus: bool = False) -> Cell:
-    """A mean with its interval below."""
+def cell(interval: Interval, plus: bool = False) -> TableCell:
+    """Return a table's cell: a mean with its interval below."""
     if not plus:
-        text, below = number(interval.mean), span(interval)
+        text, below = number(interval.mean), interval_text(interval)
     else:
         text = signed(interval.mean)
         ends = (interval.low, interval.high)
         below = "" if None in ends else " to ".join(signed(end) for end in ends if end is not None)
-    return Cell(text, interval.mean if math.isfinite(interval.mean) else math.inf, interval=below)
+    return TableCell(text, interval.mean if math.isfinite(interval.mean) else math.inf, interval=below)
 
 
-def bounded(interval: Interval) -> tuple[float, float] | None:
-    """Both ends, where there are two that can be drawn."""
+def finite_ends(interval: Interval) -> tuple[float, float] | None:
+    """Return both ends of an interval, where there are two that can be drawn; else None."""
     low, high = interval.low, interval.high
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return None

@@ -1,6 +1,6 @@
 """What the words of the section mean."""
 
-GLOSSARY = (
+EVALUATION_GLOSSARY = (
     (
         "trained depth",
         "the number of loops a model was trained with. Running more is extrapolation: it may help, hold or hurt.",

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loopscope.report.plots.figure import Mark, look
-from loopscope.report.study.conditions import Condition, Estimate, estimate
+from loopscope.report.study.conditions import Estimate, StudyCondition, estimate
 from loopscope.results import Comparison, DepthCurve, DepthVerdict, LoopQuality, ModelEvaluation
-from loopscope.results.evaluations import Reading
+from loopscope.results.evaluations import CurveReading
 
-MOST = 12
+MOST_GROUPS = 12
 """Conditions in one figure: more lines could not be told apart."""
 
 
@@ -26,26 +26,26 @@ class Group:
 
     @property
     def trained(self) -> int:
-        """Loops it was trained with."""
+        """Loops the condition was trained with."""
         return self.models[0].trained_loops
 
-    def curves(self, reading: Reading) -> list[DepthCurve]:
-        """One per seed that has it."""
+    def curves(self, reading: CurveReading) -> list[DepthCurve]:
+        """Return the depth curves of one reading, one per seed that has it."""
         return [curve for model in self.models for curve in model.depth if curve.reading == reading]
 
     @property
-    def reading(self) -> Reading:
-        """What a user who runs k loops gets, where that was read."""
+    def reading(self) -> CurveReading:
+        """The reading that is shown: what a user who runs k loops gets, where that was read."""
         return "at depth" if self.curves("at depth") else "as trained"
 
-    def per_loop(self, field: str, reading: Reading | None = None) -> dict[int, Estimate]:
-        """One figure of quality at every loop, over seeds. Seeds may reach to different depths."""
-        found: dict[int, list[float]] = {}
+    def per_loop(self, field: str, reading: CurveReading | None = None) -> dict[int, Estimate]:
+        """Return one figure of quality at every loop, over seeds. Seeds may reach to different depths."""
+        values_by_loop: dict[int, list[float]] = {}
         for curve in self.curves(reading or self.reading):
             for entry in curve.per_loop:
                 if (value := _field(entry, field)) is not None:
-                    found.setdefault(entry.loop, []).append(value)
-        return {loop: estimate(values) for loop, values in sorted(found.items())}
+                    values_by_loop.setdefault(entry.loop, []).append(value)
+        return {loop: estimate(values) for loop, values in sorted(values_by_loop.items())}
 
 
 def _field(entry: LoopQuality, field: str) -> float | None:
@@ -53,10 +53,15 @@ def _field(entry: LoopQuality, field: str) -> float | None:
     return value
 
 
-def grouped(
-    evaluations: Sequence[ModelEvaluation], conditions: Sequence[Condition], comparison: Comparison | None
+def make_groups(
+    evaluations: Sequence[ModelEvaluation],
+    conditions: Sequence[StudyCondition],
+    comparison: Comparison | None,
 ) -> list[Group]:
-    """In the order and with the looks of the study's conditions; what is of none of them comes last."""
+    """Group evaluations in the order and with the looks of the study's conditions.
+
+    What is of none of them comes last.
+    """
     members: dict[tuple[str, str | None], list[ModelEvaluation]] = {
         (condition.name, condition.size): [] for condition in conditions
     }
@@ -66,17 +71,17 @@ def grouped(
     verdicts = {entry.condition: entry for entry in comparison.verdicts} if comparison else {}
     keys = [key for key, _ in members]
     groups = []
-    for place, ((key, size), models) in enumerate(members.items()):
+    for number, ((key, size), models) in enumerate(members.items()):
         name = f"{key} ({size})" if keys.count(key) > 1 else key
         if models:
             groups.append(
-                Group(key, name, *look(place), tuple(models), verdicts.get(name, verdicts.get(key)))
+                Group(key, name, *look(number), tuple(models), verdicts.get(name, verdicts.get(key)))
             )
     return groups
 
 
-def depth_marks(groups: Sequence[Group]) -> tuple[Mark, ...]:
-    """A line at every depth that a condition was trained to."""
+def group_depth_marks(groups: Sequence[Group]) -> tuple[Mark, ...]:
+    """Return a line at every depth that a condition was trained to."""
     depths = sorted({group.trained for group in groups})
     return tuple(
         Mark("x", float(depth), f"trained to loop {depth}" if len(depths) == 1 else "") for depth in depths
@@ -84,11 +89,11 @@ def depth_marks(groups: Sequence[Group]) -> tuple[Mark, ...]:
 
 
 def best_loop(losses: dict[int, Estimate]) -> int | None:
-    """The loop with the least mean loss; None where no loss is finite."""
+    """Return the loop with the least mean loss; None where no loss is finite."""
     finite = {loop: value.mean for loop, value in losses.items() if math.isfinite(value.mean)}
     return min(finite, key=lambda loop: finite[loop]) if finite else None
 
 
-def more(groups: Sequence[Group], most: int = MOST) -> str:
-    """Says that not every condition is drawn, where that is so."""
+def undrawn_groups(groups: Sequence[Group], most: int = MOST_GROUPS) -> str:
+    """Return the words that not every condition is drawn, where that is so."""
     return f" The first {most} of {len(groups)} conditions." if len(groups) > most else ""

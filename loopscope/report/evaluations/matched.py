@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 
-from loopscope.report.evaluations.formatting import bounded, cell
-from loopscope.report.plots.figure import Figure, Series, Symbol, shortened
-from loopscope.report.study.table import Cell, HeadlineTable, number
+from loopscope.report.evaluations.formatting import cell, finite_ends
+from loopscope.report.plots.figure import Figure, Series, Symbol, shorten
+from loopscope.report.study.table import HeadlineTable, TableCell, number
 from loopscope.results import Comparison, Matched
 
 _ROLES: dict[str, tuple[str, Symbol]] = {
@@ -17,7 +17,7 @@ _NAME, _ROW = 34, 32
 
 
 def matched_figure(comparison: Comparison) -> Figure:
-    """Bits per byte of every row with its interval, in the order of the record."""
+    """Draw bits per byte of every row with its interval, in the order of the record."""
     rows = [entry for entry in comparison.matched if math.isfinite(entry.bits_per_byte.mean)]
     series = [
         made
@@ -34,7 +34,7 @@ def matched_figure(comparison: Comparison) -> Figure:
         series=tuple(series),
         wide=True,
         y_range=(-len(rows) + 0.4, 0.6),
-        y_ticks=tuple((-float(row), shortened(entry.condition, _NAME)) for row, entry in enumerate(rows)),
+        y_ticks=tuple((-float(row), shorten(entry.condition, _NAME)) for row, entry in enumerate(rows)),
         height=150 + _ROW * max(2, len(rows)),
         least=520,
     )
@@ -44,7 +44,7 @@ def _series(role: str, rows: Sequence[tuple[int, Matched]]) -> Series | None:
     if not rows:
         return None
     color, symbol = _ROLES[role]
-    ends = [bounded(e.bits_per_byte) or (e.bits_per_byte.mean, e.bits_per_byte.mean) for _, e in rows]
+    ends = [finite_ends(e.bits_per_byte) or (e.bits_per_byte.mean, e.bits_per_byte.mean) for _, e in rows]
     barred = any(low != high for low, high in ends)
     return Series(
         role,
@@ -61,7 +61,7 @@ def _series(role: str, rows: Sequence[tuple[int, Matched]]) -> Series | None:
 
 
 def matched_table(comparison: Comparison) -> HeadlineTable | None:
-    """One row per model; None where no baseline was compared."""
+    """Return looped models and their baselines, one row each; None where no baseline was compared."""
     headings = (
         ("", ("condition", "what it is", "loops", "parameters")),
         ("FLOPs", ("training, whole run", "inference, per token")),
@@ -71,18 +71,18 @@ def matched_table(comparison: Comparison) -> HeadlineTable | None:
     return HeadlineTable(headings, rows) if rows else None
 
 
-def _row(entry: Matched) -> tuple[Cell, ...]:
-    against = Cell("", math.inf) if entry.against is None else cell(entry.against, plus=True)
+def _row(entry: Matched) -> tuple[TableCell, ...]:
+    against = TableCell("", math.inf) if entry.against is None else cell(entry.against, plus=True)
     return (
-        Cell(entry.condition, entry.condition),
-        Cell(entry.role, entry.role),
-        Cell(str(entry.loops), entry.loops),
-        Cell(f"{entry.parameters:,}", entry.parameters),
+        TableCell(entry.condition, entry.condition),
+        TableCell(entry.role, entry.role),
+        TableCell(str(entry.loops), entry.loops),
+        TableCell(f"{entry.parameters:,}", entry.parameters),
         _count(entry.training_flops),
         _count(entry.inference_flops),
         cell(entry.bits_per_byte),
         against,
-        Cell(*_verdict(entry)),
+        TableCell(*_verdict(entry)),
     )
 
 
@@ -94,5 +94,9 @@ def _verdict(entry: Matched) -> tuple[str, int]:
     return ("looping is better", 0) if entry.against.mean > 0 else ("looping is worse", 2)
 
 
-def _count(value: float | None) -> Cell:
-    return Cell("", math.inf) if value is None or not math.isfinite(value) else Cell(number(value), value)
+def _count(value: float | None) -> TableCell:
+    return (
+        TableCell("", math.inf)
+        if value is None or not math.isfinite(value)
+        else TableCell(number(value), value)
+    )

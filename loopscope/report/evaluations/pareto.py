@@ -4,18 +4,18 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from loopscope.report.evaluations.formatting import span
+from loopscope.report.evaluations.formatting import interval_text
 from loopscope.report.evaluations.groups import Group
 from loopscope.report.plots.figure import Figure, Series, look, spans_decades
 from loopscope.report.study.table import number
 from loopscope.results import Comparison, Option
 
 _FRONT = "#b8860b"
-Cost = Callable[[Option], float | None]
+_Cost = Callable[[Option], float | None]
 
 
 def against_loops(comparison: Comparison, groups: Sequence[Group]) -> Figure:
-    """Bits per byte against loops, of what loops: a loop of an unlooped model is no loop of the others."""
+    """Draw bits per byte against loops, of what loops: a loop of an unlooped model is no loop of the others."""
     unlooped = {entry.condition for entry in comparison.matched if entry.role != "looped"}
     looped = replace(comparison, options=tuple(o for o in comparison.options if o.condition not in unlooped))
     return _figure(
@@ -31,7 +31,7 @@ def against_loops(comparison: Comparison, groups: Sequence[Group]) -> Figure:
 
 
 def against_time(comparison: Comparison, groups: Sequence[Group]) -> Figure:
-    """Bits per byte against measured seconds, or counted arithmetic where any option was not timed.
+    """Draw bits per byte against measured seconds, or counted arithmetic where any option was not timed.
 
     The record's front is made the same way: times and counts do not mix.
     """
@@ -58,7 +58,7 @@ def _figure(
     title: str,
     caption: str,
     x_label: str,
-    cost: Cost,
+    cost: _Cost,
     best: Callable[[Option], bool],
 ) -> Figure:
     kept = [
@@ -132,6 +132,6 @@ def _condition(
 
 
 def _note(option: Option) -> str:
-    interval = span(option.bits_per_byte)
-    said = f"{number(option.bits_per_byte.mean)} bits per byte" + (f" ({interval})" if interval else "")
-    return f"loop {option.loops}: {said}"
+    interval = interval_text(option.bits_per_byte)
+    quality = f"{number(option.bits_per_byte.mean)} bits per byte" + (f" ({interval})" if interval else "")
+    return f"loop {option.loops}: {quality}"

@@ -11,35 +11,35 @@ from loopscope.results import ExitCurve, ExitEvaluation, ExitPoint
 
 @dataclass(frozen=True)
 class RuleLook:
-    """One colour per rule wherever it is drawn."""
+    """How one exit rule is drawn: one colour, wherever it is."""
 
     color: str
     dash: str
 
 
 def bounds(groups: Sequence[Group]) -> set[str]:
-    """Rules that cannot be run, because they know the labels."""
-    return {c.rule for group in groups for exits in evaluated(group) for c in exits.curves if c.bound}
+    """Return the names of rules that cannot be run, because they know the labels."""
+    return {c.rule for group in groups for exits in exit_evaluations(group) for c in exits.curves if c.bound}
 
 
-def said_of(rule: str, bound: set[str]) -> str:
-    """A rule's name, which says where it is a bound."""
+def rule_label(rule: str, bound: set[str]) -> str:
+    """Return a rule's name, which says where it is a bound."""
     return f"{rule} (a bound)" if rule in bound else rule
 
 
 def rule_looks(groups: Sequence[Group]) -> dict[str, RuleLook]:
-    """By name. Solid lines read logits at every loop, dotted ones do not; a bound is grey and dashed."""
-    curves = [curve for group in groups for exits in evaluated(group) for curve in exits.curves]
+    """Return how each rule is drawn, by name. Solid lines read logits at every loop; a bound is grey and dashed."""
+    curves = [curve for group in groups for exits in exit_evaluations(group) for curve in exits.curves]
     named = {curve.rule: curve for curve in curves if not curve.bound}
-    every = [exits for group in groups for exits in evaluated(group)]
+    every = [exits for group in groups for exits in exit_evaluations(group)]
     calibrated = [made.rule for exits in every for made in exits.calibrations]
     measured = [speed.rule for exits in every for speed in exits.speeds]
     rules = list(dict.fromkeys([*named, *calibrated, *measured]))
     looks = {
         rule: RuleLook(
-            PALETTE[place % len(PALETTE)], "solid" if "logits" in _needs(named.get(rule)) else "dot"
+            PALETTE[index % len(PALETTE)], "solid" if "logits" in _needs(named.get(rule)) else "dot"
         )
-        for place, rule in enumerate(rules)
+        for index, rule in enumerate(rules)
     }
     return looks | {curve.rule: RuleLook(QUIET, "dash") for curve in curves if curve.bound}
 
@@ -48,12 +48,12 @@ def _needs(curve: ExitCurve | None) -> tuple[str, ...]:
     return curve.needs if curve else ("logits",)
 
 
-def evaluated(group: Group) -> list[ExitEvaluation]:
-    """One per seed whose exits were evaluated."""
+def exit_evaluations(group: Group) -> list[ExitEvaluation]:
+    """Return the evaluations of exits of a condition, one per seed that has some."""
     return [model.exits for model in group.models if model.exits is not None]
 
 
 def excess(point: ExitPoint, full: ExitPoint) -> float:
-    """Perplexity above full depth, percent."""
+    """Return perplexity above full depth, in percent."""
     above = point.loss - full.loss
     return 100 * math.expm1(min(above, 50.0)) if math.isfinite(above) else math.nan

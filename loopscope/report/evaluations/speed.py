@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from loopscope.report.evaluations.groups import Group
 from loopscope.report.evaluations.rules import rule_looks
 from loopscope.report.plots.figure import QUIET, Figure, Series
-from loopscope.report.study.table import Cell, HeadlineTable, number
+from loopscope.report.study.table import HeadlineTable, TableCell, number
 from loopscope.results import Speed
 
 _LINES = 12
@@ -14,8 +14,8 @@ _LINES = 12
 Measured = tuple[Group, int | None, Speed]
 
 
-def measured(groups: Sequence[Group]) -> list[Measured]:
-    """Every measurement with a finite result, with its model's seed."""
+def speed_measurements(groups: Sequence[Group]) -> list[Measured]:
+    """Return every measurement of speed with a finite result, with its model's seed."""
     return [
         (group, model.seed, speed)
         for group in groups
@@ -26,8 +26,8 @@ def measured(groups: Sequence[Group]) -> list[Measured]:
 
 
 def speed_up(groups: Sequence[Group]) -> Figure:
-    """Realised against allowed, on a diagonal; the ideal hollow beside it."""
-    kept = measured(groups)
+    """Draw realised against allowed speed-up, on a diagonal; the ideal hollow beside it."""
+    kept = speed_measurements(groups)
     looks = rule_looks(groups)
     series: list[Series] = []
     for rule in dict.fromkeys(speed.rule for *_, speed in kept):
@@ -101,31 +101,31 @@ def _note(group: Group, speed: Speed) -> str:
 
 
 def speed_table(groups: Sequence[Group]) -> HeadlineTable | None:
-    """One row per measurement; None where none was made."""
+    """Return measurements of speed, one row each; None where none was made."""
     headings = (
         ("", ("condition", "seed", "rule", "per", "batch", "mean loops")),
         ("speed-up", ("realised", "allowed", "ideal", "realised of allowed")),
         ("", ("device", "threads")),
     )
-    rows = tuple(_row(*entry) for entry in measured(groups))
+    rows = tuple(_row(*entry) for entry in speed_measurements(groups))
     return HeadlineTable(headings, rows) if rows else None
 
 
-def _row(group: Group, seed: int | None, speed: Speed) -> tuple[Cell, ...]:
+def _row(group: Group, seed: int | None, speed: Speed) -> tuple[TableCell, ...]:
     share = None if speed.allowed is None or not speed.allowed > 0 else speed.realised / speed.allowed
     return (
-        Cell(group.name, group.name),
-        Cell("" if seed is None else str(seed), -1 if seed is None else seed),
-        Cell(speed.rule, speed.rule),
-        Cell(speed.unit, speed.unit),
-        Cell(f"{speed.batch} × {speed.sequence}", speed.batch),
-        Cell(number(speed.mean_loops), speed.mean_loops),
-        Cell(f"{number(speed.realised)} ×", speed.realised, interval=_pairs(speed)),
+        TableCell(group.name, group.name),
+        TableCell("" if seed is None else str(seed), -1 if seed is None else seed),
+        TableCell(speed.rule, speed.rule),
+        TableCell(speed.unit, speed.unit),
+        TableCell(f"{speed.batch} × {speed.sequence}", speed.batch),
+        TableCell(number(speed.mean_loops), speed.mean_loops),
+        TableCell(f"{number(speed.realised)} ×", speed.realised, interval=_pairs(speed)),
         _times(speed.allowed),
         _times(speed.ideal),
-        Cell("" if share is None else f"{100 * share:.0f} %", math.inf if share is None else share),
-        Cell(speed.device, speed.device),
-        Cell(str(speed.threads), speed.threads),
+        TableCell("" if share is None else f"{100 * share:.0f} %", math.inf if share is None else share),
+        TableCell(speed.device, speed.device),
+        TableCell(str(speed.threads), speed.threads),
     )
 
 
@@ -135,7 +135,9 @@ def _pairs(speed: Speed) -> str:
     return f"{number(min(ratios))} to {number(max(ratios))}" if len(ratios) > 1 else ""
 
 
-def _times(value: float | None) -> Cell:
+def _times(value: float | None) -> TableCell:
     return (
-        Cell("", math.inf) if value is None or not math.isfinite(value) else Cell(f"{number(value)} ×", value)
+        TableCell("", math.inf)
+        if value is None or not math.isfinite(value)
+        else TableCell(f"{number(value)} ×", value)
     )

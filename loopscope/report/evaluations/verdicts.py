@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from loopscope.report.evaluations.formatting import cell, signed
 from loopscope.report.evaluations.groups import Group, best_loop
-from loopscope.report.study.table import Cell, HeadlineTable, number
+from loopscope.report.study.table import HeadlineTable, TableCell, number
 from loopscope.results import DepthVerdict
 
 WITHIN = 0.01
@@ -14,7 +14,7 @@ _ORDER = ("helps", "holds", "unclear", "hurts")
 
 
 def verdict_table(groups: Sequence[Group]) -> HeadlineTable | None:
-    """One row per condition that a comparison judged; None where there is none."""
+    """Return the verdicts on depth, one row per condition that was judged; None where there is none."""
     judged = [(group, group.verdict) for group in groups if group.verdict]
     if not judged:
         return None
@@ -26,12 +26,12 @@ def verdict_table(groups: Sequence[Group]) -> HeadlineTable | None:
     return HeadlineTable(headings, tuple(_row(group, verdict) for group, verdict in judged))
 
 
-def _row(group: Group, verdict: DepthVerdict) -> tuple[Cell, ...]:
+def _row(group: Group, verdict: DepthVerdict) -> tuple[TableCell, ...]:
     return (
-        Cell(group.name, group.name),
-        Cell(verdict.beyond, _ORDER.index(verdict.beyond), badge=verdict.beyond),
-        Cell(str(verdict.seeds), verdict.seeds),
-        Cell(str(verdict.trained_loops), verdict.trained_loops),
+        TableCell(group.name, group.name),
+        TableCell(verdict.beyond, _ORDER.index(verdict.beyond), badge=verdict.beyond),
+        TableCell(str(verdict.seeds), verdict.seeds),
+        TableCell(str(verdict.trained_loops), verdict.trained_loops),
         cell(verdict.best),
         cell(verdict.first),
         cell(verdict.last),
@@ -40,18 +40,20 @@ def _row(group: Group, verdict: DepthVerdict) -> tuple[Cell, ...]:
     )
 
 
-def _at_trained(group: Group) -> Cell:
+def _at_trained(group: Group) -> TableCell:
     value = group.per_loop("bits_per_byte").get(group.trained)
     if value is None:
-        return Cell("", math.inf)
+        return TableCell("", math.inf)
     interval = "" if value.half is None else f"± {number(value.half)}"
-    return Cell(number(value.mean), value.mean if math.isfinite(value.mean) else math.inf, interval=interval)
+    return TableCell(
+        number(value.mean), value.mean if math.isfinite(value.mean) else math.inf, interval=interval
+    )
 
 
 def verdict_sentences(groups: Sequence[Group]) -> list[tuple[str, str]]:
-    """Condition and sentence: the verdict's own, or what the curve shows where nothing was judged."""
+    """Return condition and sentence: the verdict's own, or what the curve shows where nothing was judged."""
     return [
-        (group.name, group.verdict.why if group.verdict else shown_by(group))
+        (group.name, group.verdict.why if group.verdict else curve_sentence(group))
         for group in groups
         if _has(group)
     ]
@@ -61,8 +63,8 @@ def _has(group: Group) -> bool:
     return group.verdict is not None or bool(group.per_loop("loss"))
 
 
-def shown_by(group: Group) -> str:
-    """Best loop, the loops as good as it, and the change past the trained depth; no verdict."""
+def curve_sentence(group: Group) -> str:
+    """Say what a curve shows without a verdict: best loop, the loops as good, the change past the trained depth."""
     losses, bits = group.per_loop("loss"), group.per_loop("bits_per_byte")
     best = best_loop(losses)
     if best is None:
@@ -82,7 +84,7 @@ def shown_by(group: Group) -> str:
 
 
 def as_good(group: Group) -> list[int]:
-    """The stretch of loops around the best whose perplexity is within 1 % of its."""
+    """Return the stretch of loops around the best whose perplexity is within 1 % of its."""
     losses = group.per_loop("loss")
     best = best_loop(losses)
     if best is None:
@@ -97,7 +99,7 @@ def as_good(group: Group) -> list[int]:
 
 
 def depth_headline(groups: Sequence[Group]) -> str:
-    """The sentence over the section's first figure."""
+    """Return the sentence over the section's first figure."""
     judged = [group for group in groups if group.verdict]
     if judged:
         words = {
@@ -112,10 +114,10 @@ def depth_headline(groups: Sequence[Group]) -> str:
             if names:
                 parts.append(f"{words[beyond]} {_listed(names)}")
         return f"More loops than trained {'; '.join(parts)}."
-    shown = [(group, as_good(group)) for group in groups]
-    shown = [(group, good) for group, good in shown if good]
-    if len(shown) == 1:
-        group, good = shown[0]
+    stretches = [(group, as_good(group)) for group in groups]
+    stretches = [(group, good) for group, good in stretches if good]
+    if len(stretches) == 1:
+        group, good = stretches[0]
         reach = f"Loop {good[0]} is" if len(good) == 1 else f"Loops {good[0]} to {good[-1]} are"
         return f"{reach} worth running: within 1 % of the best perplexity. Trained to loop {group.trained}."
     return ""

@@ -1,1 +1,1 @@
-"""Figures: what they show, and the two ways of drawing them."""
+"""Figures: what they show (`figure`), and the two ways of drawing them (`to_plotly`, `to_matplotlib`)."""

@@ -34,7 +34,7 @@ Ends = tuple[float | None, float | None]  # of an interval on an axis; None is t
 
 @dataclass(frozen=True)
 class Series:
-    """One line or cloud of points."""
+    """One line or cloud of points in a figure."""
 
     name: str
     x: tuple[float, ...]
@@ -61,7 +61,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Area:
-    """A shaded region with its name inside."""
+    """A shaded region of a figure with its name inside."""
 
     text: str
     color: str
@@ -120,7 +120,7 @@ class Figure:
     least: int = 0  # pixels of width below which it scrolls
 
     def values(self, axis: Literal["x", "y"]) -> list[float]:
-        """Every value on an axis."""
+        """Return every value on an axis."""
         columns = list(self.grid.x) if self.grid and axis == "x" else []
         return columns + [value for series in self.series for value in getattr(series, axis)]
 
@@ -130,7 +130,7 @@ class Figure:
         return not self.series and (self.grid is None or not self.grid.rows)
 
     def first_of_their_name(self) -> list[Series]:
-        """What the legend lists: every name once, whatever panel it is in."""
+        """Return the series that the legend lists: every name once, whatever panel it is in."""
         named: dict[str, Series] = {}
         for series in self.series:
             if series.in_legend and not series.faint:
@@ -141,36 +141,36 @@ class Figure:
 def points(
     x: Sequence[float], y: Sequence[float], log_x: bool = False, log_y: bool = False
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """What can be drawn: finite, and above zero where an axis is logarithmic."""
+    """Return the points that can be drawn: finite, and above zero where an axis is logarithmic."""
     kept = [
         (float(a), float(b)) for a, b in zip(x, y, strict=False) if drawable(a, log_x) and drawable(b, log_y)
     ]
     return tuple(a for a, _ in kept), tuple(b for _, b in kept)
 
 
-def look(place: int) -> tuple[str, str]:
-    """Colour and dash of the condition at a place: the same in every figure of a page."""
-    return PALETTE[place % len(PALETTE)], DASHES[(place // len(PALETTE)) % len(DASHES)]
+def look(number: int) -> tuple[str, str]:
+    """Return colour and dash of the condition with this number: the same in every figure of a page."""
+    return PALETTE[number % len(PALETTE)], DASHES[(number // len(PALETTE)) % len(DASHES)]
 
 
-def shortened(text: str, length: int) -> str:
-    """Text cut to a length, with a sign that it was."""
+def shorten(text: str, length: int) -> str:
+    """Cut text to a length, with a sign that it was cut."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def drawable(value: float, log: bool = False) -> bool:
-    """Whether a value has a place on an axis."""
+    """Return whether a value has a place on an axis."""
     return math.isfinite(value) and (value > 0 or not log)
 
 
 def spans_decades(values: Sequence[float], ratio: float = 30.0) -> bool:
-    """Whether values, all above zero, are so far apart that a linear axis would hide the small ones."""
+    """Return whether values, all above zero, are so far apart that a linear axis would hide the small ones."""
     finite = [value for value in values if math.isfinite(value)]
     return bool(finite) and min(finite) > 0 and max(finite) > ratio * min(finite)
 
 
-def ramp(place: int, count: int) -> str:
-    """From orange to violet, first loop to last: both seen on white and on black."""
-    share = place / max(1, count - 1)
+def ramp(index: int, count: int) -> str:
+    """Return colours from orange to violet, first loop to last: both seen on white and on black."""
+    share = index / max(1, count - 1)
     first, last = (244, 162, 97), (142, 68, 173)
     return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in zip(first, last, strict=True))

@@ -19,8 +19,8 @@ PLACES = (
 )
 
 
-def grouped(points: Sequence[Point], numbers: Sequence[int]) -> list[str]:
-    """One label for each cloud of near points (`1-3`, `2, 4`) at its last point, and nothing at the others."""
+def cloud_labels(points: Sequence[Point], numbers: Sequence[int]) -> list[str]:
+    """Label each cloud of near points once (`1-3`, `2, 4`), at its last point; the others get no label."""
     labels = [""] * len(points)
     left = list(range(len(points)))
     while left:
@@ -35,14 +35,17 @@ def grouped(points: Sequence[Point], numbers: Sequence[int]) -> list[str]:
     return labels
 
 
-def placed(points: Sequence[Point], labels: Sequence[str], width: float, height: float) -> list[str]:
-    """A place for each label, in plotly's words: the first that covers no point and no label, or the least bad."""
+def place_labels(points: Sequence[Point], labels: Sequence[str], width: float, height: float) -> list[str]:
+    """Return a place for each label, in plotly's words.
+
+    It is the first that covers no point and no label, or the least bad.
+    """
     dots = [_box(x, y, DOT, DOT) for x, y in points]
     taken: list[tuple[float, float, float, float]] = []
-    found = []
+    chosen = []
     for (x, y), label in zip(points, labels, strict=True):
         if not label:
-            found.append(PLACES[0])
+            chosen.append(PLACES[0])
             continue
         boxes = [_beside(x, y, LETTER * len(label), place) for place in PLACES]
         costs = [
@@ -55,8 +58,8 @@ def placed(points: Sequence[Point], labels: Sequence[str], width: float, height:
         ]
         best = costs.index(min(costs))
         taken.append(boxes[best])
-        found.append(PLACES[best])
-    return found
+        chosen.append(PLACES[best])
+    return chosen
 
 
 def _beside(x: float, y: float, wide: float, place: str) -> tuple[float, float, float, float]:

@@ -12,7 +12,7 @@ _MOST_TEXTS = 20
 
 
 def draw_grid(ax: Any, grid: Grid) -> None:
-    """Cells with their text, what stands beside the rows, and one legend entry per class that there is."""
+    """Draw a grid's cells with their text, what stands beside the rows, and a legend entry per class there is."""
     written = len(grid.x) <= _MOST_TEXTS
     for row, (shades, texts) in enumerate(zip(grid.shades, grid.texts, strict=True)):
         for x, shade, text in zip(grid.x, shades, texts, strict=True):
@@ -32,10 +32,10 @@ def draw_grid(ax: Any, grid: Grid) -> None:
             va="center",
             fontsize=8.5,
         )
-    shown = {shade for row in grid.shades for shade in row}
-    for place, name in enumerate(grid.classes):
-        if place in shown:
-            ax.plot([], [], "s", ms=9, color=SHADES[place], label=name)
+    used = {shade for row in grid.shades for shade in row}
+    for index, name in enumerate(grid.classes):
+        if index in used:
+            ax.plot([], [], "s", ms=9, color=SHADES[index], label=name)
     ax.grid(visible=False)
     ax.tick_params(length=0)
     for spine in ax.spines.values():

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from loopscope.report.plots.figure import Area, Mark, Series, shortened
+from loopscope.report.plots.figure import Area, Mark, Series, shorten
 
 _DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
 _SYMBOLS = {"circle": "o", "square": "s", "diamond": "D", "triangle-down": "v"}
@@ -11,12 +11,12 @@ _SOFT = "#57606a"
 
 
 def draw_series(ax: Any, series: Series) -> None:
-    """A line with its interval, a cloud of points, or a guide; with its points' labels."""
+    """Draw a line with its interval, a cloud of points, or a guide; with its points' labels."""
     if series.low and series.bars:
         _draw_bars(ax, series)
     elif series.low:
         ax.fill_between(series.x, series.low, series.high, color=series.color, alpha=0.15, lw=0)
-    name = shortened(series.name, 48) if series.in_legend and not series.faint else "_"
+    name = shorten(series.name, 48) if series.in_legend and not series.faint else "_"
     if series.points_only:
         _draw_points(ax, series, name)
     elif series.guide:
@@ -61,11 +61,11 @@ def _draw_points(ax: Any, series: Series, name: str) -> None:
 def _cloud(ax: Any, series: Series, hollow: Sequence[bool | None], size: float, name: str) -> None:
     """Filled and hollow points (None is left out); the first kind that there is carries the name."""
     for kind in (False, True):
-        place = [index for index, value in enumerate(hollow) if value is kind]
-        if place:
+        indices = [index for index, value in enumerate(hollow) if value is kind]
+        if indices:
             ax.plot(
-                [series.x[index] for index in place],
-                [series.y[index] for index in place],
+                [series.x[index] for index in indices],
+                [series.y[index] for index in indices],
                 _SYMBOLS[series.symbol],
                 ms=size,
                 mfc="white" if kind else series.color,
@@ -92,7 +92,7 @@ def _label(ax: Any, text: str, place: str, x: float, y: float, color: str) -> No
 
 
 def draw_area(ax: Any, area: Area) -> None:
-    """A shaded region, cut at the axes' ends."""
+    """Draw a shaded region, cut at the axes' ends."""
     (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
     x0, x1 = (end if given is None else given for given, end in zip(area.x, (left, right), strict=True))
     y0, y1 = (end if given is None else given for given, end in zip(area.y, (low, high), strict=True))
@@ -126,7 +126,7 @@ def _middle(scale: str, low: float, high: float) -> float:
 
 
 def draw_mark(ax: Any, mark: Mark, named: bool) -> None:
-    """A dashed line; its name stands above the axes, where no line of data runs."""
+    """Draw a dashed line; its name stands above the axes, where no line of data runs."""
     dashed = {"color": _SOFT, "lw": 1, "ls": (0, (4, 3)), "zorder": 1}
     low, high = mark.between
     if low is not None and high is not None:
@@ -165,7 +165,7 @@ def draw_mark(ax: Any, mark: Mark, named: bool) -> None:
 
 
 def label_ends(ax: Any, ends: Sequence[Series]) -> None:
-    """Names beside the last points, in room made on the right, pushed apart where they would overlap."""
+    """Write names beside the last points, in room made on the right, pushed apart where they would overlap."""
     if not ends[0].points_only:
         low, high = ax.get_xlim()
         ax.set_xticks([tick for tick in ax.get_xticks() if low <= tick <= high])
@@ -181,7 +181,7 @@ def label_ends(ax: Any, ends: Sequence[Series]) -> None:
         placed.append(height)
         before = series.points_only and _right_half(ax, x)
         ax.annotate(
-            shortened(series.label_end, 42),
+            shorten(series.label_end, 42),
             (series.x[-1], series.y[-1]),
             xytext=(-8 if before else 8, (height - y) * 72 / ax.figure.dpi),
             textcoords="offset points",

@@ -8,7 +8,7 @@ from loopscope.report.study.table import power_of_ten
 
 
 def axis_layout(figure: Figure, axis: Literal["x", "y"]) -> dict[str, Any]:
-    """Scale, ticks and range of one axis."""
+    """Return scale, ticks and range of one axis, as plotly's layout has them."""
     log = figure.log_x if axis == "x" else figure.log_y
     ticks = figure.x_ticks if axis == "x" else figure.y_ticks
     span = figure.x_range if axis == "x" else figure.y_range
@@ -16,7 +16,7 @@ def axis_layout(figure: Figure, axis: Literal["x", "y"]) -> dict[str, Any]:
     if figure.grid:
         made |= {"showgrid": False, "ticks": ""}  # lines would show between the cells
     if ticks:
-        made |= {"tickvals": [at for at, _ in ticks], "ticktext": [plain(text) for _, text in ticks]}
+        made |= {"tickvals": [at for at, _ in ticks], "ticktext": [escape_tags(text) for _, text in ticks]}
     elif log:
         made |= _log_ticks(figure.values(axis))
     elif axis == "x" and figure.whole_x:
@@ -50,9 +50,9 @@ def _whole_ticks(figure: Figure) -> dict[str, Any]:
 
 
 def panel_heading(name: str, left: float) -> dict[str, Any]:
-    """A panel's name above its left end."""
+    """Return a panel's name above its left end, as a plotly annotation."""
     return {
-        "text": plain(name),
+        "text": escape_tags(name),
         "x": left,
         "y": 1.02,
         "xref": "paper",
@@ -79,7 +79,7 @@ def add_mark(figure: Figure, mark: Mark, suffix: str, layout: dict[str, Any], na
         at = math.log10(mark.at) if figure.log_y else mark.at
         layout["annotations"].append(
             {
-                "text": plain(mark.text),
+                "text": escape_tags(mark.text),
                 "x": 1,
                 "y": at,
                 "xref": "x domain",
@@ -94,7 +94,7 @@ def add_mark(figure: Figure, mark: Mark, suffix: str, layout: dict[str, Any], na
         at = math.log10(mark.at) if figure.log_x else mark.at  # annotations count in decades, shapes do not
         layout["annotations"].append(
             {
-                "text": plain(mark.text),
+                "text": escape_tags(mark.text),
                 "x": at,
                 "y": 1,
                 **reference,
@@ -106,7 +106,7 @@ def add_mark(figure: Figure, mark: Mark, suffix: str, layout: dict[str, Any], na
 
 
 def area_shape(figure: Figure, area: Area) -> dict[str, Any]:
-    """A shaded region with its name; the page gives the name its colour."""
+    """Return a shaded region with its name, as a plotly shape; the page gives the name its colour."""
     x0, x1 = _ends(area.x, figure.values("x"), figure.x_range, figure.log_x)
     y0, y1 = _ends(area.y, figure.values("y"), figure.y_range, figure.log_y)
     return {
@@ -119,7 +119,7 @@ def area_shape(figure: Figure, area: Area) -> dict[str, Any]:
         "line": {"width": 0},
         "layer": "below",
         "label": {
-            "text": f"<b>{plain(area.text)}</b>",
+            "text": f"<b>{escape_tags(area.text)}</b>",
             "textposition": area.place,
             "textangle": 0 if area.upright else -90,
             "font": {"size": 13},
@@ -138,11 +138,11 @@ def _ends(
 
 
 def transparent(color: str, alpha: float = 0.15) -> str:
-    """A colour that lets the grid through."""
-    red, green, blue = (int(color[place : place + 2], 16) for place in (1, 3, 5))
+    """Return a colour that lets the grid through."""
+    red, green, blue = (int(color[start : start + 2], 16) for start in (1, 3, 5))
     return f"rgba({red},{green},{blue},{alpha})"
 
 
-def plain(text: str) -> str:
-    """Plotly reads some HTML in names: what could be a tag is shown as it is."""
+def escape_tags(text: str) -> str:
+    """Return text with what could be a tag shown as it is: plotly reads some HTML in names."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

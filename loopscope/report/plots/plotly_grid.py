@@ -5,11 +5,11 @@ from typing import Any
 import plotly.graph_objects as go
 
 from loopscope.report.plots.figure import SHADES, Figure
-from loopscope.report.plots.plotly_axes import plain
+from loopscope.report.plots.plotly_axes import escape_tags
 
 
 def grid_traces(figure: Figure) -> list[go.Heatmap | go.Scatter]:
-    """The cells, and one entry of the legend per class that there is; nothing without a grid."""
+    """Return a grid's cells, and one entry of the legend per class that there is; nothing without a grid."""
     grid = figure.grid
     if grid is None:
         return []
@@ -20,42 +20,44 @@ def grid_traces(figure: Figure) -> list[go.Heatmap | go.Scatter]:
         zmin=-0.5,
         zmax=len(SHADES) - 0.5,
         colorscale=[
-            [(place + side) / len(SHADES), color] for place, color in enumerate(SHADES) for side in (0, 1)
+            [(shade_number + side) / len(SHADES), color]
+            for shade_number, color in enumerate(SHADES)
+            for side in (0, 1)
         ],
         showscale=False,
         xgap=2,
         ygap=3,
-        text=[list(map(plain, row)) for row in grid.texts],
+        text=[list(map(escape_tags, row)) for row in grid.texts],
         texttemplate="%{text}",
-        customdata=[list(map(plain, row)) for row in grid.notes],
+        customdata=[list(map(escape_tags, row)) for row in grid.notes],
         hovertemplate="%{customdata}<extra></extra>",
         hoverongaps=False,
     )
-    shown = {shade for row in grid.shades for shade in row}
+    used = {shade for row in grid.shades for shade in row}
     legend = [
         go.Scatter(
             x=[None],
             y=[None],
             mode="markers",
-            name=plain(name),
-            marker={"symbol": "square", "size": 14, "color": SHADES[place]},
-            meta={"shade": place},
+            name=escape_tags(name),
+            marker={"symbol": "square", "size": 14, "color": SHADES[shade_number]},
+            meta={"shade": shade_number},
         )
-        for place, name in enumerate(grid.classes)
-        if place in shown
+        for shade_number, name in enumerate(grid.classes)
+        if shade_number in used
     ]
     return [cells, *legend]
 
 
 def add_ends(figure: Figure, layout: dict[str, Any]) -> None:
-    """What stands beside the rows, with room for it."""
+    """Add what stands beside a grid's rows, with room for it."""
     grid = figure.grid
     if grid is None or not any(grid.ends):
         return
     layout["margin"]["r"] = 18 + round(6.6 * max(map(len, grid.ends)))
     layout["annotations"] += [
         {
-            "text": plain(text),
+            "text": escape_tags(text),
             "x": 1,
             "y": -row,
             "xref": "x domain",

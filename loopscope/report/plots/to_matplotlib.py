@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
-from loopscope.report.plots.figure import Figure, shortened
+from loopscope.report.plots.figure import Figure, shorten
 from loopscope.report.plots.matplotlib_grid import draw_grid
 from loopscope.report.plots.matplotlib_series import draw_area, draw_mark, draw_series, label_ends
 from loopscope.report.study.table import power_of_ten
@@ -44,12 +44,12 @@ def save(figure: Figure, directory: Path) -> list[Path]:
 
 
 def save_hero(figures: Sequence[Figure], directory: Path) -> list[Path]:
-    """One wide picture for a README: scale over training beside perplexity by loop."""
+    """Write one wide picture for a README: scale over training beside perplexity by loop."""
     return _save(draw(figures, None), directory, "hero")
 
 
 def svg(figure: Figure) -> str:
-    """A figure as SVG text, without a title: the page has its own."""
+    """Return a figure as SVG text, without a title: the page has its own."""
     with matplotlib.rc_context(STYLE):
         buffer = io.StringIO()
         draw([figure], "").savefig(buffer, format="svg", metadata={"Date": None})
@@ -78,7 +78,7 @@ def _tenths(number: re.Match[str]) -> str:
 
 
 def draw(figures: Sequence[Figure], title: str | None) -> Canvas:
-    """Figures side by side, each with its panels. `title` heads them all; None heads each with its own."""
+    """Draw figures side by side, each with its panels. `title` heads them all; None heads each with its own."""
     panels = [(figure, panel) for figure in figures for panel in range(len(figure.panels))]
     with matplotlib.rc_context(STYLE):
         size = (_width(figures, len(panels)), max(_height(figure) for figure in figures))
@@ -120,7 +120,7 @@ def _draw_panel(ax: Any, figure: Figure, panel: int, first: bool, alone: bool) -
         ax.set_ylabel(figure.y_label)
     if figure.panels[panel]:
         length = 24 if len(figure.panels) > 3 else 40
-        ax.set_title(shortened(figure.panels[panel], length), loc="left", fontsize=10)
+        ax.set_title(shorten(figure.panels[panel], length), loc="left", fontsize=10)
     elif alone:
         ax.set_title(figure.title, loc="left", fontsize=11, fontweight="bold")
     for area in figure.areas:

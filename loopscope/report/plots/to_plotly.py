@@ -10,8 +10,8 @@ from loopscope.report.plots.plotly_axes import (
     add_mark,
     area_shape,
     axis_layout,
+    escape_tags,
     panel_heading,
-    plain,
     transparent,
 )
 from loopscope.report.plots.plotly_grid import add_ends, grid_traces
@@ -23,7 +23,7 @@ _LONG = 30
 
 
 def to_plotly(figure: Figure) -> dict[str, Any]:
-    """Plain data and layout; colours of text and grid are the page's, set where it is drawn."""
+    """Return a figure as plain data and layout of plotly; colours of text and grid are the page's."""
     listed = figure.first_of_their_name()
     drawn = go.Figure(
         data=[
@@ -54,7 +54,7 @@ def to_plotly(figure: Figure) -> dict[str, Any]:
         suffix = "" if panel == 0 else str(panel + 1)
         left = panel * (width + gap)
         layout[f"xaxis{suffix}"] = {
-            "title": {"text": plain(figure.x_label), "font": {"size": 12}},
+            "title": {"text": escape_tags(figure.x_label), "font": {"size": 12}},
             "domain": [left, left + width],
             "anchor": f"y{suffix}",
             **axis_layout(figure, "x"),
@@ -63,7 +63,7 @@ def to_plotly(figure: Figure) -> dict[str, Any]:
             "anchor": f"x{suffix}",
             **axis_layout(figure, "y"),
             **(
-                {"title": {"text": plain(figure.y_label), "font": {"size": 12}}, "automargin": True}
+                {"title": {"text": escape_tags(figure.y_label), "font": {"size": 12}}, "automargin": True}
                 if panel == 0
                 else {"matches": "y", "showticklabels": False}
             ),
@@ -90,7 +90,7 @@ def _short(written: str) -> float:
 def _traces(figure: Figure, series: Series, listed: bool) -> list[go.Scatter]:
     suffix = "" if series.panel == 0 else str(series.panel + 1)
     axes = {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}"}
-    name = plain(series.name)
+    name = escape_tags(series.name)
     traces = []
     if series.low and not series.bars:
         traces.append(
@@ -114,7 +114,7 @@ def _traces(figure: Figure, series: Series, listed: bool) -> list[go.Scatter]:
         marker["symbol"] = [series.symbol + ("-open" if hollow else "") for hollow in _hollow(series)]
         marker["line"] = {"width": 2 if series.points_only else 1.5, "color": series.color}
     words = (
-        {"text": list(map(plain, series.labels)), "textposition": list(series.places)}
+        {"text": list(map(escape_tags, series.labels)), "textposition": list(series.places)}
         if series.labels
         else {}
     )
@@ -176,6 +176,8 @@ def _hover(figure: Figure, series: Series, name: str) -> dict[str, Any]:
     if not series.points_only:
         return {"hovertemplate": f"%{{y:.4~g}}<extra>{name}</extra>"}
     note = "<br>%{customdata}" if series.notes else ""
-    place = f"<br>{plain(figure.x_label)} %{{x:.4~g}}<br>{plain(figure.y_label)} %{{y:.4~g}}"
-    notes = {"customdata": list(map(plain, series.notes))} if series.notes else {}
-    return {"hovertemplate": f"{name}{note}{place}<extra></extra>", **notes}
+    coordinates = (
+        f"<br>{escape_tags(figure.x_label)} %{{x:.4~g}}<br>{escape_tags(figure.y_label)} %{{y:.4~g}}"
+    )
+    notes = {"customdata": list(map(escape_tags, series.notes))} if series.notes else {}
+    return {"hovertemplate": f"{name}{note}{coordinates}<extra></extra>", **notes}

@@ -50,8 +50,8 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Condition:
-    """One condition at one size, over its seeds."""
+class StudyCondition:
+    """One condition of a study at one size, over its seeds."""
 
     name: str
     size: str
@@ -59,16 +59,16 @@ class Condition:
 
     @property
     def completed(self) -> tuple[RunResult, ...]:
-        """Runs with a final evaluation."""
+        """The condition's runs with a final evaluation."""
         return tuple(run for run in self.runs if run.status == "completed" and run.per_loop)
 
     @property
     def loops(self) -> int:
-        """Deepest loop that any completed run evaluated."""
+        """The deepest loop that any completed run evaluated."""
         return max((len(run.per_loop) for run in self.completed), default=0)
 
     def per_loop(self, field: str) -> list[Estimate]:
-        """An estimate of one `LoopMetrics` field per loop."""
+        """Return an estimate of one `LoopMetrics` field per loop."""
         return [
             estimate(
                 [getattr(run.per_loop[loop], field) for run in self.completed if loop < len(run.per_loop)]
@@ -77,27 +77,27 @@ class Condition:
         ]
 
     def of(self, figure: Callable[[RunResult], float | None]) -> Estimate:
-        """An estimate of any figure of a run."""
+        """Return an estimate of any figure of a run, over the condition's seeds."""
         values = [figure(run) for run in self.completed]
         return estimate([value for value in values if value is not None])
 
 
-def group(runs: Sequence[RunResult]) -> list[Condition]:
-    """Conditions in order of appearance; the same condition at another size is another one."""
+def group_runs(runs: Sequence[RunResult]) -> list[StudyCondition]:
+    """Group runs into conditions in order of appearance; the same condition at another size is another one."""
     grouped: dict[tuple[str, str], list[RunResult]] = {}
     for run in runs:
         grouped.setdefault((run.condition, run.size), []).append(run)
-    return [Condition(name, size, tuple(members)) for (name, size), members in grouped.items()]
+    return [StudyCondition(name, size, tuple(members)) for (name, size), members in grouped.items()]
 
 
-def labels(conditions: Sequence[Condition]) -> list[str]:
-    """Names to show: with the size only where one name stands for several."""
+def labels(conditions: Sequence[StudyCondition]) -> list[str]:
+    """Return the names to show: with the size only where one name stands for several."""
     names = [condition.name for condition in conditions]
     return [f"{c.name} ({c.size})" if names.count(c.name) > 1 else c.name for c in conditions]
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """Mean and 95 % interval; NaN for no values. A value that is not finite makes the mean so too."""
+    """Return the mean and its 95 % interval; NaN for no values. A value that is not finite makes the mean so too."""
     count = len(values)
     if count == 0:
         return Estimate(math.nan, None, ())
@@ -109,7 +109,10 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def student_t(degrees: int) -> float:
-    """97.5 % quantile, rounded up to the next tabulated number of degrees of freedom below."""
+    """Return the 97.5 % quantile of Student's t for so many degrees of freedom.
+
+    Rounded up to the next tabulated number of degrees below.
+    """
     if degrees <= len(_T):
         return _T[degrees - 1]
     return (
@@ -120,7 +123,7 @@ def student_t(degrees: int) -> float:
 
 
 def averaged_curves(runs: Sequence[RunResult]) -> Mapping[int, list[tuple[float, ...]]]:
-    """Training points by step, one entry per run that logged that step."""
+    """Return training points by step, one entry per run that logged that step."""
     points: dict[int, list[tuple[float, ...]]] = {}
     for run in runs:
         for point in run.training:
@@ -129,7 +132,7 @@ def averaged_curves(runs: Sequence[RunResult]) -> Mapping[int, list[tuple[float,
 
 
 def mean_exit(per_loop: Sequence[LoopMetrics]) -> float:
-    """Bits per byte, averaged over all exits."""
+    """Return bits per byte of a run, averaged over all exits."""
     return sum(entry.bits_per_byte for entry in per_loop) / len(per_loop)
 
 
@@ -137,8 +140,8 @@ RUNAWAY_SIZE, RUNAWAY_DRIFT = 10.0, 1.5
 """Runaway: at the last loop this many times the smallest condition's norm, and grown by this over loops."""
 
 
-def runaways(conditions: Sequence[Condition]) -> list[Condition]:
-    """Conditions whose scale grows from loop to loop and ends far above the smallest one's."""
+def runaways(conditions: Sequence[StudyCondition]) -> list[StudyCondition]:
+    """Return the conditions whose scale grows from loop to loop and ends far above the smallest one's."""
     norms = [
         (c, c.per_loop("l2_norm")[-1].mean, c.of(lambda run: run.drift).mean) for c in conditions if c.loops
     ]

@@ -4,13 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 
 from loopscope.report.plots.figure import Area, Figure, Series, look, ramp
-from loopscope.report.study.conditions import Condition, averaged_curves, labels, mean_exit
+from loopscope.report.study.conditions import StudyCondition, averaged_curves, labels, mean_exit
 
 
-def build_figures(conditions: Sequence[Condition]) -> list[Figure]:
-    """All figures that the runs have data for."""
-    shown = [condition for condition in conditions if condition.completed]
-    colors = {id(condition): look(place) for place, condition in enumerate(conditions)}
+def build_figures(conditions: Sequence[StudyCondition]) -> list[Figure]:
+    """Make all figures that the runs have data for."""
+    completed = [condition for condition in conditions if condition.completed]
+    colors = {id(condition): look(number) for number, condition in enumerate(conditions)}
     names = {id(c): name for c, name in zip(conditions, labels(conditions), strict=True)}
     makers = (
         _last_scale_over_training,
@@ -20,7 +20,7 @@ def build_figures(conditions: Sequence[Condition]) -> list[Figure]:
         _learning,
         _corner,
     )
-    figures = [make(shown, names, colors) for make in makers] if shown else []
+    figures = [make(completed, names, colors) for make in makers] if completed else []
     return [figure for figure in figures if figure.series]
 
 
@@ -28,7 +28,7 @@ Names = dict[int, str]
 Colors = dict[int, tuple[str, str]]
 
 
-def _last_scale_over_training(conditions: Sequence[Condition], names: Names, colors: Colors) -> Figure:
+def _last_scale_over_training(conditions: Sequence[StudyCondition], names: Names, colors: Colors) -> Figure:
     series = []
     for condition in conditions:
         points = averaged_curves(condition.completed)
@@ -49,7 +49,7 @@ def _last_scale_over_training(conditions: Sequence[Condition], names: Names, col
     )
 
 
-def _scale_over_training(conditions: Sequence[Condition], names: Names, colors: Colors) -> Figure:
+def _scale_over_training(conditions: Sequence[StudyCondition], names: Names, colors: Colors) -> Figure:
     series = []
     panels = conditions[:8]
     for panel, condition in enumerate(panels):
@@ -77,7 +77,7 @@ def _scale_over_training(conditions: Sequence[Condition], names: Names, colors: 
     )
 
 
-def _scale_by_loop(conditions: Sequence[Condition], names: Names, colors: Colors) -> Figure:
+def _scale_by_loop(conditions: Sequence[StudyCondition], names: Names, colors: Colors) -> Figure:
     return Figure(
         key="scale-by-loop",
         title="Scale by loop, after training",
@@ -90,7 +90,7 @@ def _scale_by_loop(conditions: Sequence[Condition], names: Names, colors: Colors
     )
 
 
-def _perplexity_by_loop(conditions: Sequence[Condition], names: Names, colors: Colors) -> Figure:
+def _perplexity_by_loop(conditions: Sequence[StudyCondition], names: Names, colors: Colors) -> Figure:
     series = _by_loop(conditions, names, colors, "perplexity")
     values = [value for entry in series for value in entry.y if math.isfinite(value) and value > 0]
     return Figure(
@@ -106,7 +106,7 @@ def _perplexity_by_loop(conditions: Sequence[Condition], names: Names, colors: C
     )
 
 
-def _corner(conditions: Sequence[Condition], names: Names, colors: Colors) -> Figure:
+def _corner(conditions: Sequence[StudyCondition], names: Names, colors: Colors) -> Figure:
     series, scales, exits = [], [], []
     for condition in conditions:
         x = condition.of(lambda run: run.per_loop[-1].l2_norm)
@@ -142,7 +142,7 @@ def _corner(conditions: Sequence[Condition], names: Names, colors: Colors) -> Fi
     )
 
 
-def _learning(conditions: Sequence[Condition], names: Names, colors: Colors) -> Figure:
+def _learning(conditions: Sequence[StudyCondition], names: Names, colors: Colors) -> Figure:
     series = []
     for condition in conditions:
         by_step: dict[int, list[float]] = {}
@@ -167,7 +167,9 @@ def _learning(conditions: Sequence[Condition], names: Names, colors: Colors) -> 
     )
 
 
-def _by_loop(conditions: Sequence[Condition], names: Names, colors: Colors, field: str) -> tuple[Series, ...]:
+def _by_loop(
+    conditions: Sequence[StudyCondition], names: Names, colors: Colors, field: str
+) -> tuple[Series, ...]:
     series = []
     for condition in conditions:
         estimates = condition.per_loop(field)

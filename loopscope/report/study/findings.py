@@ -3,14 +3,14 @@
 import math
 from collections.abc import Sequence
 
-from loopscope.report.study.conditions import RUNAWAY_SIZE, Condition, labels, runaways
+from loopscope.report.study.conditions import RUNAWAY_SIZE, StudyCondition, labels, runaways
 
 USELESS = 3.0
 """A first exit whose perplexity is this many times the last one's is called useless."""
 
 
-def findings(conditions: Sequence[Condition]) -> list[str]:
-    """The sentences that head a report, most important first."""
+def findings(conditions: Sequence[StudyCondition]) -> list[str]:
+    """Return the sentences that head a report, most important first."""
     names = dict(zip(map(id, conditions), labels(conditions), strict=True))
     completed = [condition for condition in conditions if condition.completed]
     ended = [run for condition in conditions for run in condition.runs if run.status != "completed"]
@@ -43,8 +43,8 @@ def findings(conditions: Sequence[Condition]) -> list[str]:
         perplexity = condition.per_loop("perplexity")
         ratio = perplexity[0].mean / perplexity[-1].mean
         if not math.isfinite(ratio) or ratio >= USELESS:
-            shown = _times(ratio) if math.isfinite(ratio) else "far beyond"
-            useless.append(f"{names[id(condition)]} ({shown} its last)")
+            factor = _times(ratio) if math.isfinite(ratio) else "far beyond"
+            useless.append(f"{names[id(condition)]} ({factor} its last)")
     if useless:
         sentences.append(f"First exits of little use, by perplexity: {', '.join(useless)}.")
     if ended:

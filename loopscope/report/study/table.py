@@ -5,18 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from loopscope.report.study.conditions import Condition, Estimate, labels, runaways
-from loopscope.results import Verdict
-
-Beyond = Literal["helps", "holds", "hurts", "unclear"]
+from loopscope.report.study.conditions import Estimate, StudyCondition, labels, runaways
+from loopscope.results import Beyond, Verdict
 
 MOST_LOOPS = 6
 """Loops shown per quantity; deeper studies show the first, the last and some between."""
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One cell: text, what it sorts by, and how it is marked."""
+class TableCell:
+    """One cell of a table: text, what it sorts by, and how it is marked."""
 
     text: str
     sort: float | int | str = ""
@@ -30,13 +28,13 @@ class HeadlineTable:
     """Groups of columns (title, loop headings) and rows of cells."""
 
     groups: tuple[tuple[str, tuple[str, ...]], ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    rows: tuple[tuple[TableCell, ...], ...]
 
 
-def headline(conditions: Sequence[Condition]) -> HeadlineTable:
-    """Perplexity, bits per byte and L2 norm per loop, drift, and how the runs ended."""
+def headline(conditions: Sequence[StudyCondition]) -> HeadlineTable:
+    """Return the table that heads a report: perplexity, bits per byte and L2 norm per loop, drift, how runs ended."""
     deepest = max((condition.loops for condition in conditions), default=0)
-    loops = chosen(deepest)
+    loops = choose_loops(deepest)
     headings = tuple(f"loop {loop}" for loop in loops)
     quantities = (
         ("perplexity", "perplexity"),
@@ -47,12 +45,12 @@ def headline(conditions: Sequence[Condition]) -> HeadlineTable:
     running_away = [id(condition) for condition in runaways(conditions)]
     rows = []
     for condition, name in zip(conditions, labels(conditions), strict=True):
-        cells = [Cell(name, name), _seeds(condition)]
+        cells = [TableCell(name, name), _seeds(condition)]
         for _, field in quantities:
             estimates = condition.per_loop(field)
             for column, loop in enumerate(loops):
                 if loop > len(estimates):
-                    cells.append(Cell("", math.inf))
+                    cells.append(TableCell("", math.inf))
                     continue
                 value = estimates[loop - 1]
                 if field == "l2_norm":
@@ -67,7 +65,7 @@ def headline(conditions: Sequence[Condition]) -> HeadlineTable:
 
 
 def number(value: float) -> str:
-    """Three or four figures, or a power of ten where that would be long."""
+    """Write a number in three or four figures, or as a power of ten where that would be long."""
     if not math.isfinite(value):
         return "not finite"
     if value and (abs(value) >= 1e7 or abs(value) < 1e-3):
@@ -79,34 +77,34 @@ def number(value: float) -> str:
 
 
 def power_of_ten(exponent: int) -> str:
-    """`10⁻⁴`."""
+    """Write a power of ten with its exponent raised: `10⁻⁴`."""
     return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
-def _cell(value: Estimate, mark: str = "") -> Cell:
+def _cell(value: Estimate, mark: str = "") -> TableCell:
     if not value.values:
-        return Cell("", math.inf)
+        return TableCell("", math.inf)
     interval = "" if value.half is None else f"± {number(value.half)}"
     sort = value.mean if math.isfinite(value.mean) else math.inf
-    return Cell(number(value.mean), sort, mark, interval)
+    return TableCell(number(value.mean), sort, mark, interval)
 
 
-def _seeds(condition: Condition) -> Cell:
+def _seeds(condition: StudyCondition) -> TableCell:
     done, all_of = len(condition.completed), len(condition.runs)
     if done == all_of:
-        return Cell(str(done), done)
+        return TableCell(str(done), done)
     ended = [run.status for run in condition.runs if run not in condition.completed]
     kinds = ", ".join(f"{ended.count(kind)} {kind}" for kind in ("diverged", "failed") if kind in ended)
-    return Cell(f"{done} of {all_of}", done, "", kinds)
+    return TableCell(f"{done} of {all_of}", done, "", kinds)
 
 
-def _lowest(conditions: Sequence[Condition], field: str, loop: int) -> float:
+def _lowest(conditions: Sequence[StudyCondition], field: str, loop: int) -> float:
     values = [c.per_loop(field)[loop - 1].mean for c in conditions if c.loops >= loop]
     return min((value for value in values if math.isfinite(value)), default=math.nan)
 
 
-def chosen(deepest: int, most: int = MOST_LOOPS) -> list[int]:
-    """At most `most` of the loops 1..deepest, evenly spread, with the first and the last."""
+def choose_loops(deepest: int, most: int = MOST_LOOPS) -> list[int]:
+    """Return at most `most` of the loops 1..deepest, evenly spread, with the first and the last."""
     if deepest <= most:
         return list(range(1, deepest + 1))
     return sorted({1 + round(share * (deepest - 1) / (most - 1)) for share in range(most)})

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loopscope.evaluation.compare.compare import compare
+from loopscope.evaluation.compare.comparison import compare
 from loopscope.evaluation.compare.pareto import front
 from loopscope.evaluation.compare.sentences import spans
-from loopscope.evaluation.statistics.holm import holm
+from loopscope.evaluation.statistics.correction import holm
 from loopscope.results import Comparison, ModelEvaluation, decode, to_json
 from loopscope.results.codec import json_object
 from tests.evaluation.fixtures import BYTES, drawn, made
@@ -78,7 +78,7 @@ def test_a_null_separates_anything_in_at_most_five_percent(
     spread: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No condition differs: the chance that a whole comparison separates anything is what Holm bounds."""
-    monkeypatch.setattr("loopscope.evaluation.compare.compare.provenance", lambda: None)  # it asks git
+    monkeypatch.setattr("loopscope.evaluation.compare.comparison.provenance", lambda: None)  # it asks git
     same = {name: [2.0, 2.0] for name in "abc"}
     studies = 200
     false = 0

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from loopscope.evaluation.compare.condition import group
-from loopscope.evaluation.depth.verdict import depth_verdict, judge, stretch
+from loopscope.evaluation.compare.condition import group_evaluations
+from loopscope.evaluation.depth.verdict import depth_verdict, judge_change, stretch
 from loopscope.results import DepthVerdict, Interval
 from tests.evaluation.fixtures import BYTES, made
 
@@ -24,7 +24,7 @@ def verdict(*seeds: list[float], windows: int = 30, spread: float = 0.0) -> Dept
         )
         for number, losses in enumerate(seeds)
     ]
-    (condition,) = group(made_seeds)
+    (condition,) = group_evaluations(made_seeds)
     return depth_verdict(condition)
 
 
@@ -53,7 +53,7 @@ def test_the_stretch_near_the_best_loop(losses: list[float], expected: tuple[int
     ],
 )
 def test_the_interval_decides(interval: Interval, expected: str) -> None:
-    assert judge(interval, tolerance=0.004) == expected
+    assert judge_change(interval, tolerance=0.004) == expected
 
 
 def test_over_seeds() -> None:
@@ -97,12 +97,12 @@ def test_nothing_past_the_trained_depth() -> None:
 def test_windows_count_by_their_labels() -> None:
     """Loop 2 to 3: window 1 gains, window 2 loses three times as many labels."""
     losses = [[2.0, 2.0, math.nan], [2.0, 2.0, math.nan], [1.9, 2.1, math.nan]]
-    (condition,) = group([made("x", 0, losses, labels=(1, 3, 0))])
+    (condition,) = group_evaluations([made("x", 0, losses, labels=(1, 3, 0))])
     change = depth_verdict(condition).change
     assert change.mean == pytest.approx(0.05 / math.log(2) / BYTES)
 
 
 def test_a_finite_loss_past_an_infinite_one_helps() -> None:
-    assert judge(Interval(-math.inf), tolerance=0.004) == "helps"
-    assert judge(Interval(math.inf), tolerance=0.004) == "hurts"
-    assert judge(Interval(math.nan), tolerance=0.004) == "hurts"
+    assert judge_change(Interval(-math.inf), tolerance=0.004) == "helps"
+    assert judge_change(Interval(math.inf), tolerance=0.004) == "hurts"
+    assert judge_change(Interval(math.nan), tolerance=0.004) == "hurts"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import HrmTextConfig, HrmTextForCausalLM
 
 import loopscope
-from loopscope.evaluation.exits.early_exit import early_exit
+from loopscope.evaluation.exits.early_exits import early_exit
 from loopscope.evaluation.exits.rules import RULES, AbstractExitRule, Look, build_rule
 from loopscope.evaluation.exits.speed import exit_flops, measure_speed
 from loopscope.evaluation.exits.watch import Watch

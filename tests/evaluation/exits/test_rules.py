@@ -12,7 +12,7 @@ from torch import Tensor
 
 from loopscope.evaluation.exits.rules import RULES, AbstractExitRule, Look, ShortlistMargin, build_rule
 from loopscope.evaluation.exits.rules.head_matrix import HeadMatrix
-from loopscope.evaluation.exits.rules.largest import BLOCK, two_largest
+from loopscope.evaluation.exits.rules.largest import BLOCK_LOGITS, two_largest
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.placements import exit_probabilities
@@ -134,7 +134,7 @@ def test_a_gate_rule_needs_a_gate() -> None:
 
 
 @given(
-    st.integers(2, 3 * BLOCK + 7),
+    st.integers(2, 3 * BLOCK_LOGITS + 7),
     st.integers(0, 10_000),
     st.sampled_from(["far apart", "ties", "masked"]),
 )

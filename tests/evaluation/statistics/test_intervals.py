@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loopscope.evaluation.statistics.bootstrap import DRAWS, over_both, over_windows
-from loopscope.evaluation.statistics.holm import holm
-from loopscope.evaluation.statistics.paired import SMALLEST_P, Spread, paired, spread
+from loopscope.evaluation.statistics.correction import holm
+from loopscope.evaluation.statistics.paired import SMALLEST_P, Spread, paired_mean, spread
 from loopscope.results.student_t import over_seeds, quantile, tail
 
 # 97.5 % and 99.95 % quantiles, from any table of Student's t.
@@ -77,18 +77,18 @@ def test_the_order_of_windows_changes_nothing(order: list[int]) -> None:
     generator = np.random.default_rng(1)
     values, weights = generator.normal(size=(3, 12)), generator.integers(1, 9, 12).astype(float)
     assert over_windows(values[0], weights) == over_windows(values[0][order], weights[order])
-    one, other = paired(values, weights), paired(values[:, order], weights[order])
+    one, other = paired_mean(values, weights), paired_mean(values[:, order], weights[order])
     assert one.p == pytest.approx(other.p)
     assert one.interval.low == pytest.approx(other.interval.low)
 
 
 def test_weights_are_repeated_windows() -> None:
     values = np.random.default_rng(2).normal(size=(3, 4))
-    means = paired(values, np.array([1.0, 2.0, 1.0, 3.0])).interval.mean
+    means = paired_mean(values, np.array([1.0, 2.0, 1.0, 3.0])).interval.mean
     assert means == pytest.approx(float(np.repeat(values, [1, 2, 1, 3], axis=1).mean()))
     ignored = values.copy()
     ignored[:, 1] = math.nan  # a window without a label that counts
-    assert paired(ignored, np.array([1.0, 0, 1, 1])) == paired(values[:, [0, 2, 3]], np.ones(3))
+    assert paired_mean(ignored, np.array([1.0, 0, 1, 1])) == paired_mean(values[:, [0, 2, 3]], np.ones(3))
 
 
 def test_the_bootstrap_over_both_has_its_closed_form() -> None:
@@ -105,7 +105,7 @@ def test_the_bootstrap_over_both_has_its_closed_form() -> None:
 
 def test_with_all_windows_alike_it_is_the_t_test() -> None:
     """Seeds 1, 2, 3 over equal windows: t = 2 / (1 / sqrt 3) with 2 degrees, p = 0.0742 (by hand: 1 - t/sqrt(t²+2))."""
-    found = paired(np.repeat([[1.0], [2.0], [3.0]], 50, axis=1))
+    found = paired_mean(np.repeat([[1.0], [2.0], [3.0]], 50, axis=1))
     t = 2 * math.sqrt(3)
     assert found.p == pytest.approx(1 - t / math.sqrt(t * t + 2), rel=1e-6)
     assert found.interval.low == pytest.approx(over_seeds([1.0, 2.0, 3.0]).low)
@@ -113,7 +113,7 @@ def test_with_all_windows_alike_it_is_the_t_test() -> None:
 
 def test_with_all_seeds_alike_it_is_the_test_over_windows() -> None:
     values = np.random.default_rng(4).normal(0.2, 1, 500)
-    found = paired(np.stack([values] * 3))
+    found = paired_mean(np.stack([values] * 3))
     z = float(values.mean() / (values.std(ddof=1) / math.sqrt(500)))
     assert found.p == pytest.approx(math.erfc(z / math.sqrt(2)), rel=1e-3)
 
@@ -121,21 +121,21 @@ def test_with_all_seeds_alike_it_is_the_test_over_windows() -> None:
 def test_the_interval_touches_zero_where_p_is_five_percent() -> None:
     values = np.random.default_rng(5).normal(size=(4, 60))
     values -= values.mean()
-    width = paired(values).interval.high
-    assert paired(values + width).p == pytest.approx(0.05, rel=1e-6)
+    width = paired_mean(values).interval.high
+    assert paired_mean(values + width).p == pytest.approx(0.05, rel=1e-6)
 
 
 def test_without_enough_seeds_there_is_no_interval() -> None:
     values = np.random.default_rng(6).normal(size=(2, 50))
-    found = paired(values)
+    found = paired_mean(values)
     assert (found.interval.low, found.interval.high, found.p) == (None, None, None)
     assert found.interval.mean == pytest.approx(values.mean())
-    assert paired(np.full((3, 5), math.nan)).p is None
+    assert paired_mean(np.full((3, 5), math.nan)).p is None
 
 
 def test_no_spread_at_all() -> None:
-    assert paired(np.zeros((3, 5))).p == 1
-    assert paired(np.ones((3, 5))).p == SMALLEST_P
+    assert paired_mean(np.zeros((3, 5))).p == 1
+    assert paired_mean(np.ones((3, 5))).p == SMALLEST_P
 
 
 # (of seeds, of windows, noise): the parts' shares of the variance of the mean differ by orders of magnitude.

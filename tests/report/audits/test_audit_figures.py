@@ -7,24 +7,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loopscope.audit.verdict import REMOVED, SEEN
 from loopscope.audit.visibility import GROWN
 from loopscope.report.audits import glossary as words
 from loopscope.report.audits.blind_corner import CEILING, FLOOR, blind_corner
 from loopscope.report.audits.cards import card, remedy_table
-from loopscope.report.audits.models import shown
-from loopscope.report.audits.norms import largest_tokens, visible
-from loopscope.report.audits.section import AuditSection, build_section
-from loopscope.report.audits.visibility import seen_table
+from loopscope.report.audits.models import model_views
+from loopscope.report.audits.norms import largest_tokens, visible_text
+from loopscope.report.audits.section import AuditSection, build_audit_section
+from loopscope.report.audits.visibility import visibility_table
 from loopscope.report.plots.figure import Figure, Series
-from loopscope.report.plots.label_places import DOT, LETTER, LINE, grouped, placed
+from loopscope.report.plots.label_places import DOT, LETTER, LINE, cloud_labels, place_labels
 from loopscope.report.plots.to_plotly import to_plotly
-from loopscope.results import AuditedModel, LoopVerdict, LoopVisibility, Radial, Verdict
+from loopscope.results import REMOVED, SEEN, AuditedModel, LoopVerdict, LoopVisibility, Radial, Verdict
 from tests.report.audits.fixtures import make_audit, make_report
 
 
 def figures(*audits: AuditedModel) -> dict[str, Figure]:
-    return {figure.key: figure for figure in build_section(audits).figures}
+    return {figure.key: figure for figure in build_audit_section(audits).figures}
 
 
 def named(figure: Figure, name: str, panel: int = 0) -> Series:
@@ -37,9 +36,7 @@ def named(figure: Figure, name: str, panel: int = 0) -> Series:
 
 
 def test_thresholds_are_those_of_the_verdict() -> None:
-    assert words.REMOVED == REMOVED
-    assert words.SEEN == SEEN
-    assert {"thirty": 30.0}[words.GROWN] == GROWN
+    assert {"thirty": 30.0}[words.GROWN_IN_WORDS] == GROWN
     assert set(words.LOOKS) == set(Verdict.__args__)
     assert len({look.symbol for look in words.LOOKS.values()}) == 4
 
@@ -80,7 +77,9 @@ def test_map_draws_a_line_to_the_grown_exposure_where_that_decides() -> None:
 
 
 def test_map_of_several_models_tells_them_by_color_and_verdicts_by_shape() -> None:
-    figure = blind_corner(shown([make_audit("a"), make_audit("b", "removed"), make_audit("c", "damped")]))
+    figure = blind_corner(
+        model_views([make_audit("a"), make_audit("b", "removed"), make_audit("c", "damped")])
+    )
     clouds = [series for series in figure.series if series.points_only]
     assert [series.symbol for series in clouds] == ["diamond", "square", "triangle-down"]
     assert len({series.color for series in clouds}) == 3
@@ -165,7 +164,10 @@ def test_several_models_are_overlaid_in_one_panel_for_each_quantity() -> None:
 
 
 def test_no_figure_is_left_alone_in_half_a_row() -> None:
-    for section in (build_section([make_audit()]), build_section([make_audit("a"), make_audit("b")])):
+    for section in (
+        build_audit_section([make_audit()]),
+        build_audit_section([make_audit("a"), make_audit("b")]),
+    ):
         for block in section.blocks:
             halves = "".join(" " if figure.wide else "h" for figure in block.figures).split()
             assert all(len(run) % 2 == 0 or len(run) == len(block.figures) == 3 for run in halves), block.key
@@ -178,7 +180,9 @@ def test_visibility_is_by_path_and_by_term() -> None:
         LoopVisibility(2, {"cross_entropy@2/readout": Radial(0.25, 0.25, 0.3), "norm_penalty/state": Radial(2, 2, 1)},
                        {"loss": Radial(2, 2, 0.1)}, 1.0, 1.0, 1.0),
     )  # fmt: skip
-    table = seen_table(shown([make_audit(report=make_report("visible", 2, visibility=visibility))])[0])
+    table = visibility_table(
+        model_views([make_audit(report=make_report("visible", 2, visibility=visibility))])[0]
+    )
     direct, exposure, total, own = table.groups
     rows = {name: [cell.text for cell in cells] for name, cells in direct.rows}
     assert rows == {
@@ -195,8 +199,8 @@ def test_visibility_is_by_path_and_by_term() -> None:
 
 
 def test_deep_models_show_some_loops_and_group_the_strip() -> None:
-    (model,) = shown([make_audit(loops=30)])
-    table = seen_table(model)
+    (model,) = model_views([make_audit(loops=30)])
+    table = visibility_table(model)
     assert table.left_out
     assert (table.loops[0], table.loops[-1], len(table.loops)) == (1, 30, 8)
     cells = card(model).loops
@@ -208,21 +212,23 @@ def test_deep_models_show_some_loops_and_group_the_strip() -> None:
 
 def test_the_strip_never_joins_loops_of_different_status() -> None:
     loops = tuple(LoopVerdict(k, "visible" if k % 2 else "blind", 1.0, 0.5, 1.0, 1.0) for k in range(1, 21))
-    cells = card(shown([make_audit(report=make_report("blind", loops=loops))])[0]).loops
+    cells = card(model_views([make_audit(report=make_report("blind", loops=loops))])[0]).loops
     assert [cell.status for cell in cells] == ["visible", "blind"] * 10
 
 
 def test_remedies_of_several_models_share_a_table() -> None:
-    table = remedy_table(shown([make_audit("a"), make_audit("b", "visible"), make_audit("c", "damped")]))
+    table = remedy_table(
+        model_views([make_audit("a"), make_audit("b", "visible"), make_audit("c", "damped")])
+    )
     assert table is not None
     assert table.changes == ("add a norm penalty", "put a norm between loops")
     assert [row[0] for row in table.rows] == ["a", "c"]
     assert [cell.cost for cell in table.rows[0][2] if cell] == ["0", "+0.75"]
-    assert remedy_table(shown([make_audit("b", "visible")])) is None
+    assert remedy_table(model_views([make_audit("b", "visible")])) is None
 
 
 def test_largest_tokens_have_text_place_and_size() -> None:
-    table = largest_tokens(shown([make_audit()])[0])
+    table = largest_tokens(model_views([make_audit()])[0])
     assert table is not None
     assert [loop for loop, _ in table.loops] == [4, 3, 2, 1]
     first = table.loops[0][1][0]
@@ -240,7 +246,7 @@ def test_largest_tokens_have_text_place_and_size() -> None:
     [(" a", "␣a"), ("\t", "⇥"), ("", "(empty)"), ("\x00", "\\u0000"), ("\u202e", "\\u202e")],
 )
 def test_signs_that_do_not_show_are_made_visible(text: str, shown_as: str) -> None:
-    assert visible(text) == shown_as
+    assert visible_text(text) == shown_as
 
 
 odd = st.floats(allow_nan=True, allow_infinity=True)
@@ -250,7 +256,7 @@ statuses = st.sampled_from(["blind", "visible", "damped", "removed"])
 @given(st.lists(st.tuples(statuses, odd, odd, odd, odd), min_size=1, max_size=12))
 def test_any_numbers_make_finite_figures(loops: list[tuple[Verdict, float, float, float, float]]) -> None:
     records = tuple(LoopVerdict(k, *values) for k, values in enumerate(loops, 1))
-    section: AuditSection = build_section(
+    section: AuditSection = build_audit_section(
         [make_audit(report=make_report("blind", len(loops), loops=records))]
     )
     for figure in section.figures:
@@ -263,7 +269,7 @@ def test_any_numbers_make_finite_figures(loops: list[tuple[Verdict, float, float
 
 @given(st.lists(st.tuples(st.floats(0, 1000), st.floats(0, 300)), min_size=1, max_size=20))
 def test_every_loop_is_named_once_on_the_map(points: list[tuple[float, float]]) -> None:
-    labels = grouped(points, range(1, len(points) + 1))
+    labels = cloud_labels(points, range(1, len(points) + 1))
     numbers = [
         number
         for label in labels
@@ -277,7 +283,7 @@ def test_every_loop_is_named_once_on_the_map(points: list[tuple[float, float]]) 
 def test_labels_cover_neither_points_nor_each_other_where_there_is_room() -> None:
     points = [(500.0, 150.0), (520.0, 150.0), (540.0, 152.0), (530.0, 170.0)]
     labels = ["1", "2", "3", "4"]
-    places = placed(points, labels, 1000, 300)
+    places = place_labels(points, labels, 1000, 300)
 
     def box(index: int) -> tuple[float, float, float, float]:
         up, side = places[index].split()

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from loopscope.report.evaluations.groups import Group, grouped
-from loopscope.report.evaluations.section import EvaluationSection, build_section
-from loopscope.report.found import FoundEvaluations
+from loopscope.report.evaluations.groups import Group, make_groups
+from loopscope.report.evaluations.section import EvaluationSection, build_evaluation_section
+from loopscope.report.found import EvaluationFiles
 from loopscope.report.plots.figure import Figure, Series
 from loopscope.results import (
     Calibration,
@@ -26,7 +26,7 @@ from loopscope.results import (
     Speed,
     provenance,
 )
-from loopscope.results.evaluations import Reading, Unit
+from loopscope.results.evaluations import CurveReading, Unit
 
 BYTES = 3.0
 RULES = {
@@ -61,7 +61,11 @@ def quality(loop: int, loss: float, exact: float | None = None, norm: float = 20
 
 
 def make_curve(
-    deepest: int = 12, reading: Reading = "at depth", exact: bool = False, norm: float = 20.0, **shape: Any
+    deepest: int = 12,
+    reading: CurveReading = "at depth",
+    exact: bool = False,
+    norm: float = 20.0,
+    **shape: Any,
 ) -> DepthCurve:
     """Loss from `loss_at`."""
     losses = [loss_at(loop, **shape) for loop in range(1, deepest + 1)]
@@ -241,11 +245,11 @@ def broken_evaluation(condition: str = "made/broken", seed: int = 0) -> ModelEva
 
 
 def groups_of(*evaluations: ModelEvaluation, comparison: Comparison | None = None) -> list[Group]:
-    return grouped(evaluations, [], comparison)
+    return make_groups(evaluations, [], comparison)
 
 
 def section_of(*evaluations: ModelEvaluation, comparison: Comparison | None = None) -> EvaluationSection:
-    section = build_section(FoundEvaluations(evaluations, comparison, ()), [])
+    section = build_evaluation_section(EvaluationFiles(evaluations, comparison, ()), [])
     assert section is not None
     return section
 

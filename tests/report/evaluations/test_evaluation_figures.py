@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loopscope.report.evaluations.calibrated import calibration_table
-from loopscope.report.evaluations.depth import accuracy, exact_match, quality, scale
-from loopscope.report.evaluations.depth_grid import WITHIN, glance
+from loopscope.report.evaluations.depth import accuracy, exact_match, quality, state_norm
+from loopscope.report.evaluations.depth_grid import BANDS, glance
 from loopscope.report.evaluations.exits import trade_off
 from loopscope.report.evaluations.speed import speed_table, speed_up
-from loopscope.report.evaluations.verdicts import as_good, depth_headline, shown_by, verdict_table
+from loopscope.report.evaluations.verdicts import as_good, curve_sentence, depth_headline, verdict_table
 from tests.report.evaluations.fixtures import (
     broken_evaluation,
     curve_of,
@@ -26,7 +26,7 @@ from tests.report.evaluations.fixtures import (
     point,
 )
 
-CLASSES = (*WITHIN, math.inf)
+CLASSES = (*BANDS, math.inf)
 
 
 # Which depth is worth running
@@ -140,7 +140,7 @@ def test_the_second_reading_is_dashed_up_to_the_trained_depth() -> None:
 def test_scale_accuracy_and_tasks_at_every_depth() -> None:
     plain, task = groups_of(make_evaluation("text")), groups_of(make_evaluation("task", exact=True))
     entries = plain[0].models[0].depth[0].per_loop
-    assert named(scale(plain), "text").y == tuple(entry.l2_norm for entry in entries)
+    assert named(state_norm(plain), "text").y == tuple(entry.l2_norm for entry in entries)
     assert named(accuracy(plain), "text").y == pytest.approx([100 * entry.accuracy for entry in entries])
     assert exact_match(plain).empty
     assert named(exact_match(task), "task").y[:4] == (25.0, 50.0, 75.0, 100.0)
@@ -160,7 +160,7 @@ def test_without_a_comparison_the_curve_is_put_in_words() -> None:
     groups = groups_of(make_evaluation("a", slope=0.1))
     assert verdict_table(groups) is None
     assert depth_headline(groups).startswith("Loop 4 is worth running")
-    said = shown_by(groups[0])
+    said = curve_sentence(groups[0])
     assert said.startswith("Best at loop 4 (1.92 bits per byte); loop 4 within 1 %")
     assert f"to loop 12: +{0.8 / math.log(2) / 3:.3g} bits per byte" in said
     assert said.endswith("One seed: no interval.")

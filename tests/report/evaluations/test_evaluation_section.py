@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from loopscope.report.evaluations.depth_grid import WITHIN, glance
+from loopscope.report.evaluations.depth_grid import BANDS, glance
 from loopscope.report.evaluations.differences import forest
 from loopscope.report.evaluations.exits import trade_off
-from loopscope.report.evaluations.section import build_section
-from loopscope.report.found import FoundEvaluations
+from loopscope.report.evaluations.section import build_evaluation_section
+from loopscope.report.found import EvaluationFiles
 from loopscope.report.plots.to_matplotlib import draw, svg
 from loopscope.report.plots.to_plotly import to_plotly
 from loopscope.results import Comparison, Difference
@@ -27,7 +27,7 @@ from tests.report.evaluations.fixtures import (
     whole,
 )
 
-CLASSES = (*WITHIN, math.inf)
+CLASSES = (*BANDS, math.inf)
 
 
 def test_every_figure_is_drawn_by_both_renderers() -> None:
@@ -109,7 +109,7 @@ def test_texts_that_differ_are_said() -> None:
 
 
 def test_nothing_gives_no_section_and_empty_parts_are_left_out() -> None:
-    assert build_section(FoundEvaluations((), None, ()), []) is None
+    assert build_evaluation_section(EvaluationFiles((), None, ()), []) is None
     section = section_of(make_evaluation(exits=None))
     assert [part.key for part in section.parts] == ["depth"]
     section = section_of(make_evaluation(depth=()))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from loopscope.report.study.conditions import estimate, group, labels, runaways, student_t
+from loopscope.report.study.conditions import estimate, group_runs, labels, runaways, student_t
 from loopscope.report.study.findings import findings
 from loopscope.report.study.table import headline, number
 
@@ -33,7 +33,7 @@ def test_students_quantiles_never_promise_too_much() -> None:
 
 def test_grouping_by_condition_and_size(run_maker: Any) -> None:
     runs = [run_maker("a", 0), run_maker("b", 0), run_maker("a", 1), run_maker("a", 0, size="big")]
-    conditions = group(runs)
+    conditions = group_runs(runs)
     assert [(c.name, c.size, len(c.runs)) for c in conditions] == [
         ("a", "laptop", 2),
         ("b", "laptop", 1),
@@ -45,7 +45,7 @@ def test_grouping_by_condition_and_size(run_maker: Any) -> None:
 
 def test_a_runaway_is_large_and_grows(run_maker: Any) -> None:
     flat = tuple(entry for entry in run_maker(scale=500.0).per_loop[:1] * 4)
-    conditions = group(
+    conditions = group_runs(
         [
             run_maker("small", scale=1.0),
             run_maker("large", scale=20.0),
@@ -57,28 +57,28 @@ def test_a_runaway_is_large_and_grows(run_maker: Any) -> None:
 
 def test_findings_come_from_the_numbers(run_maker: Any, failed_maker: Any) -> None:
     runs = [run_maker("held", scale=1.0), run_maker("runaway", scale=200.0), failed_maker()]
-    first, *rest = findings(group(runs))
+    first, *rest = findings(group_runs(runs))
     assert first == (
         "At the last loop the hidden state of runaway is 200 times the size of that of held "
         "(L2 norm 800 against 4)."
     )
     assert any("10 or more times the smallest: runaway." in sentence for sentence in rest)
     assert any("1 of 3 runs ended early" in sentence for sentence in rest)
-    assert findings(group([])) == ["No runs yet."]
-    assert findings(group([failed_maker()])) == ["No run completed: 1 ended early."]
+    assert findings(group_runs([])) == ["No runs yet."]
+    assert findings(group_runs([failed_maker()])) == ["No run completed: 1 ended early."]
 
 
 def test_a_useless_first_exit_is_said(run_maker: Any) -> None:
     good = run_maker().per_loop
     bad = (good[0].__class__(1, 12.0, math.exp(12.0), 4.0, 1.0, 1.0), *good[1:])
-    sentences = findings(group([run_maker("terminal", per_loop=bad)]))
+    sentences = findings(group_runs([run_maker("terminal", per_loop=bad)]))
     assert any(
         sentence.startswith("First exits of little use, by perplexity: terminal") for sentence in sentences
     )
 
 
 def test_the_table_marks_the_lowest_and_the_runaway(run_maker: Any, failed_maker: Any) -> None:
-    table = headline(group([run_maker("a", scale=1.0), run_maker("b", scale=50.0), failed_maker()]))
+    table = headline(group_runs([run_maker("a", scale=1.0), run_maker("b", scale=50.0), failed_maker()]))
     marks = [[cell.mark for cell in row] for row in table.rows]
     assert marks[1][10:14] == ["runaway"] * 4
     assert "runaway" not in marks[0]
@@ -88,7 +88,7 @@ def test_the_table_marks_the_lowest_and_the_runaway(run_maker: Any, failed_maker
 
 
 def test_deep_and_mixed_studies_fit_the_table(run_maker: Any) -> None:
-    table = headline(group([run_maker("deep", loops=32), run_maker("one", loops=1)]))
+    table = headline(group_runs([run_maker("deep", loops=32), run_maker("one", loops=1)]))
     headings = table.groups[1][1]
     assert len(headings) == 6
     assert (headings[0], headings[-1]) == ("loop 1", "loop 32")

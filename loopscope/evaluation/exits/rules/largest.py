@@ -8,16 +8,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-BLOCK = 128
+BLOCK_LOGITS = 128
 
 
 def two_largest(values: Float[Tensor, "rows width"]) -> Float[Tensor, "rows two"]:
     """The largest and the second largest of every row, in this order; width of 2 or more."""
     width = values.shape[1]
-    whole = width // BLOCK * BLOCK
-    if width < 2 * BLOCK:
+    whole = width // BLOCK_LOGITS * BLOCK_LOGITS
+    if width < 2 * BLOCK_LOGITS:
         return values.topk(2, dim=1).values
-    blocks = values[:, :whole].unflatten(1, (-1, BLOCK))
+    blocks = values[:, :whole].unflatten(1, (-1, BLOCK_LOGITS))
     tops = blocks.amax(dim=2)
     winner = tops.argmax(dim=1)
     inside = blocks[torch.arange(len(values), device=values.device), winner]

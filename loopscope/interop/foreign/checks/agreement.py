@@ -10,42 +10,44 @@ from loopscope.interop.foreign.checks.side_paths import SEVERAL, reads_earlier_l
 from loopscope.interop.foreign.tracing.calls import recording
 from loopscope.interop.foreign.tracing.forward_runs import (
     HALF_TOLERANCE,
-    TOLERANCE,
+    LOGITS_TOLERANCE,
     disagreement,
     dtype_of,
     every_logits_of,
     logits_of,
 )
 from loopscope.interop.foreign.tracing.trace import Trace, probes
-from loopscope.interop.foreign.tracing.traced_model import Followed
+from loopscope.interop.foreign.tracing.traced_model import TracedModel
 from loopscope.recurrence import LoopContext, LoopState, unroll
 
-STEP = 1e-2
+GRADIENT_STEP = 1e-2
 """Step of the finite differences, relative to the state."""
 GRADIENT_GAP = 0.05
 """Largest share by which autograd may miss a finite difference; what fp32 leaves is a hundredth of it."""
 
 
 @torch.no_grad()
-def choose_ways(model: Followed, trace: Trace, start: Tensor) -> None:
-    """Set `replays` and `passes_on` where the quick way gives what following the forward gives."""
-    follower, past = model.follower, trace.states
-    follower.heads_at_end = _calls_after_the_loops(model, trace) == trace.depth
-    tolerance = TOLERANCE.get(dtype_of(model.module), HALF_TOLERANCE)
-    with model.quietly():
-        replays = [_close(follower.replay(trace, start, 1), follower.core(trace, past, start, 1), tolerance)]
+def choose_shortcuts(model: TracedModel, trace: Trace, start: Tensor) -> None:
+    """Set `replays` and `passes_on` of a traced model where the quick way gives what following its forward gives."""
+    interceptor, earlier = model.interceptor, trace.states
+    interceptor.heads_at_end = _calls_after_the_loops(model, trace) == trace.depth
+    tolerance = LOGITS_TOLERANCE.get(dtype_of(model.module), HALF_TOLERANCE)
+    with model.fixed_draws():
+        replays = [
+            _close(interceptor.replay(trace, start, 1), interceptor.core(trace, earlier, start, 1), tolerance)
+        ]
         passes_on = []
         for loop, probe in probes(trace).items():
-            carried = follower.carry(trace, past, probe, loop)
-            followed = follower.core(trace, {**past, loop: probe}, carried, loop + 1)
-            replays.append(_close(follower.replay(trace, carried, loop + 1), followed, tolerance))
+            carried = interceptor.carry(trace, earlier, probe, loop)
+            followed = interceptor.core(trace, {**earlier, loop: probe}, carried, loop + 1)
+            replays.append(_close(interceptor.replay(trace, carried, loop + 1), followed, tolerance))
             passes_on.append(torch.equal(carried, probe))
     model.replays, model.passes_on = all(replays), all(passes_on)
 
 
-def _calls_after_the_loops(model: Followed, trace: Trace) -> int:
+def _calls_after_the_loops(model: TracedModel, trace: Trace) -> int:
     """How often the forward calls its head after its last loop."""
-    head, last = model.reader, model.follower.layers[-1]
+    head, last = model.head_step, model.interceptor.layers[-1]
     if not isinstance(head, nn.Module):
         return 0
     with recording([head, last]) as calls:
@@ -54,13 +56,13 @@ def _calls_after_the_loops(model: Followed, trace: Trace) -> int:
     return 0 if head is last else order[::-1].index(last)
 
 
-def check_gradients(model: Followed, trace: Trace, start: Tensor) -> None:
+def check_gradients(model: TracedModel, trace: Trace, start: Tensor) -> None:
     """Raise ValueError where the module cuts the gradient into a loop, between two, or before the head.
 
     The module's own forward is followed for it: a detach changes no value, so the quick ways of a block that is
     passed on as it is would agree with the forward, and have the gradient that it has not.
     """
-    if dtype_of(model.module) not in TOLERANCE:
+    if dtype_of(model.module) not in LOGITS_TOLERANCE:
         return  # finite differences say nothing in half precision
     quick = model.replays, model.passes_on
     model.replays = model.passes_on = False
@@ -70,7 +72,7 @@ def check_gradients(model: Followed, trace: Trace, start: Tensor) -> None:
         model.replays, model.passes_on = quick
 
 
-def _check_each_gradient(model: Followed, trace: Trace, start: Tensor) -> None:
+def _check_each_gradient(model: TracedModel, trace: Trace, start: Tensor) -> None:
     for loop, probe in probes(trace).items():
         context = LoopContext(trace.input_ids, start, model.loops)
 
@@ -108,11 +110,16 @@ def _cut(between: str, gap: float) -> str:
 
 
 def gradient_gap(function: Callable[[Tensor], Tensor], hidden: Float[Tensor, "batch seq dim"]) -> float:
-    """Share by which autograd's directional derivative misses a central difference, at `hidden`."""
+    """Return the share by which autograd's derivative of `function` at `hidden` misses a central difference.
+
+    Taken along one random direction, the same every time; 0 where the function does not change along it.
+    """
     draws = torch.Generator().manual_seed(2)
     along = torch.randn(hidden.shape, generator=draws).to(hidden) * hidden.square().mean().sqrt()
     with torch.no_grad():
-        change = (function(hidden + STEP * along) - function(hidden - STEP * along)) / (2 * STEP)
+        change = (function(hidden + GRADIENT_STEP * along) - function(hidden - GRADIENT_STEP * along)) / (
+            2 * GRADIENT_STEP
+        )
     size = float(change.double().square().sum())
     if size == 0:
         return 0.0
@@ -127,8 +134,8 @@ def gradient_gap(function: Callable[[Tensor], Tensor], hidden: Float[Tensor, "ba
 
 
 @torch.no_grad()
-def check_logits(model: Followed, trace: Trace, output: object) -> None:
-    """Raise ValueError unless readout and head at the last loop give the module's own logits."""
+def check_logits(model: TracedModel, trace: Trace, output: object) -> None:
+    """Raise ValueError unless readout and head of a traced model, at its last loop, give the module's own logits."""
     own, dtype = logits_of(output), dtype_of(model.module)
     *earlier, last = unroll(model, trace.input_ids)
     try:
@@ -140,20 +147,22 @@ def check_logits(model: Followed, trace: Trace, output: object) -> None:
                 "reads only some positions. Name the readout (readout='...'), or make the forward give all "
                 "logits (forward_kwargs=lambda ids: {'targets': ids}, say)"
             )
-        found = model.head(features)
+        logits = model.head(features)
     except RuntimeError as error:
         raise ValueError(
             f"the head cannot read what the readout gives it ({error}); name the head or the readout"
         ) from error
-    difference = disagreement(found, own, dtype)
+    difference = disagreement(logits, own, dtype)
     if difference is None:
         _check_earlier_exits(model, earlier, output)
         return
-    head, reading = model.reader, model.reading
+    head, readout_steps = model.head_step, model.readout_steps
     if isinstance(head, nn.Module):
-        reason = _readout_reason(model, trace, last.hidden, features, head) if reading is not None else None
+        reason = (
+            _readout_reason(model, trace, last.hidden, features, head) if readout_steps is not None else None
+        )
         if reason is None:
-            if follows_head(model, trace, features, own):
+            if try_following_head(model, trace, features, own):
                 _check_earlier_exits(model, earlier, output)
                 return
             reason = (
@@ -165,7 +174,7 @@ def check_logits(model: Followed, trace: Trace, output: object) -> None:
     raise ValueError(f"at loop {model.loops} {difference}; {reason}")
 
 
-def _check_earlier_exits(model: Followed, states: Sequence[LoopState], output: object) -> None:
+def _check_earlier_exits(model: TracedModel, states: Sequence[LoopState], output: object) -> None:
     """Where the forward gives every loop's logits, the earlier ones have to agree too."""
     own = every_logits_of(output)
     if len(own) != model.loops:
@@ -179,47 +188,47 @@ def _check_earlier_exits(model: Followed, states: Sequence[LoopState], output: o
             )
 
 
-def follows_head(model: Followed, trace: Trace, features: Tensor, own: Tensor) -> bool:
-    """Let the model run what the forward does to the head's output, if that gives its logits, token by token."""
+def try_following_head(model: TracedModel, trace: Trace, features: Tensor, own: Tensor) -> bool:
+    """Set `follows_head` where running on from the head gives the forward's logits; return whether it does."""
     model.example, model.follows_head = trace, True
     others = features.clone()
     others[:, 0] = others[:, 0].flip(-1) + features.square().mean().sqrt()
     try:
-        found, changed = model.head(features), model.head(others)
+        logits, changed = model.head(features), model.head(others)
     except Exception:  # the forward was not made for one long sequence
-        found = changed = own
+        logits = changed = own
     # A head whose output does not reach the logits would agree whatever it reads; one that tokens are mixed
     # behind could not be called on chunks of tokens.
     dtype = dtype_of(model.module)
-    tolerance = TOLERANCE.get(dtype, HALF_TOLERANCE)
-    apart = _close(changed[:, 1:], found[:, 1:], tolerance) and not _close(changed, found, tolerance)
-    model.follows_head = apart and disagreement(found, own, dtype) is None
+    tolerance = LOGITS_TOLERANCE.get(dtype, HALF_TOLERANCE)
+    apart = _close(changed[:, 1:], logits[:, 1:], tolerance) and not _close(changed, logits, tolerance)
+    model.follows_head = apart and disagreement(logits, own, dtype) is None
     return model.follows_head
 
 
 @torch.no_grad()
-def depends_on_depth(model: Followed, trace: Trace) -> bool:
-    """Whether the forward, told to run twice as deep, has other states on the way."""
-    if not model.follower.count:
+def depends_on_depth(model: TracedModel, trace: Trace) -> bool:
+    """Return whether the forward, set to run twice as deep, has other states on the way."""
+    if not model.interceptor.count:
         return False
     deeper, _ = model.record(trace.input_ids, 2 * trace.depth, states=True)
-    tolerance = TOLERANCE.get(dtype_of(model.module), HALF_TOLERANCE)
+    tolerance = LOGITS_TOLERANCE.get(dtype_of(model.module), HALF_TOLERANCE)
     return not all(_close(deeper.states[loop], state, tolerance) for loop, state in trace.states.items())
 
 
 def _readout_reason(
-    model: Followed, trace: Trace, hidden: Tensor, features: Tensor, head: nn.Module
+    model: TracedModel, trace: Trace, hidden: Tensor, features: Tensor, head: nn.Module
 ) -> str | None:
     """Why a named readout is not what the module uses; None where it is, or where that cannot be seen."""
     try:
-        with model.quietly():
-            own = model.follower.features(trace, trace.states, hidden, model.loops, head)
+        with model.fixed_draws():
+            own = model.interceptor.features(trace, trace.states, hidden, model.loops, head)
     except ValueError:
         return "the forward never calls this head after its last loop: another head makes its logits"
     if own.shape[-1] != features.shape[-1]:
         return f"the readout gives {features.shape[-1]} channels, and the head is called with {own.shape[-1]}"
     own_part = features[:, features.shape[1] - own.shape[1] :]
-    if _close(own_part, own, TOLERANCE.get(dtype_of(model.module), HALF_TOLERANCE)):
+    if _close(own_part, own, LOGITS_TOLERANCE.get(dtype_of(model.module), HALF_TOLERANCE)):
         return None
     if reads_earlier_loops(model, trace):
         return SEVERAL
@@ -230,5 +239,7 @@ def _readout_reason(
     )
 
 
-def _close(found: Tensor, own: Tensor, tolerance: float) -> bool:
-    return found.shape == own.shape and float((found - own).abs().max()) <= tolerance * float(own.abs().max())
+def _close(one: Tensor, other: Tensor, tolerance: float) -> bool:
+    return one.shape == other.shape and float((one - other).abs().max()) <= tolerance * float(
+        other.abs().max()
+    )

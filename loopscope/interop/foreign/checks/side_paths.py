@@ -10,8 +10,8 @@ import warnings
 import torch
 from torch import nn
 
-from loopscope.interop.foreign.tracing.trace import Trace, probes, turned
-from loopscope.interop.foreign.tracing.traced_model import Followed
+from loopscope.interop.foreign.tracing.trace import Trace, perturbed, probes
+from loopscope.interop.foreign.tracing.traced_model import TracedModel
 
 SEVERAL = (
     "the head reads the states of earlier loops too (a mean or a sum over loops, a concatenation), so there is no "
@@ -20,37 +20,37 @@ SEVERAL = (
 
 
 @torch.no_grad()
-def check_reads_one_loop(model: Followed, trace: Trace) -> None:
+def check_reads_one_loop(model: TracedModel, trace: Trace) -> None:
     """Raise ValueError where the forward is followed to a head that reads several loops' states."""
-    if model.reading is None and reads_earlier_loops(model, trace) and not _carries_more(model, trace):
+    if model.readout_steps is None and reads_earlier_loops(model, trace) and not _carries_more(model, trace):
         raise ValueError(SEVERAL)
 
 
 @torch.no_grad()
-def reads_earlier_loops(model: Followed, trace: Trace) -> bool:
-    """Whether what reaches the head after the last loop depends on more than that loop's state."""
-    head, states, last = model.reader, trace.states, trace.depth
+def reads_earlier_loops(model: TracedModel, trace: Trace) -> bool:
+    """Return whether what reaches the head after the last loop depends on more than that loop's state."""
+    head, states, last = model.head_step, trace.states, trace.depth
     if not isinstance(head, nn.Module):
         return False
     draws = torch.Generator().manual_seed(3)
-    others = {loop: turned(state, draws) for loop, state in states.items() if loop < last}
+    others = {loop: perturbed(state, draws) for loop, state in states.items() if loop < last}
     try:
-        with model.quietly():
-            own = model.follower.features(trace, states, states[last], last, head)
-            changed = model.follower.features(trace, others, states[last], last, head)
+        with model.fixed_draws():
+            own = model.interceptor.features(trace, states, states[last], last, head)
+            changed = model.interceptor.features(trace, others, states[last], last, head)
     except ValueError:  # the head is not called there, of which others say more
         return False
     return not torch.equal(own, changed)
 
 
 @torch.no_grad()
-def warn_of_side_paths(model: Followed, trace: Trace) -> None:
+def warn_of_side_paths(model: TracedModel, trace: Trace) -> None:
     """Warn where something else than the block's output goes from loop to loop: audits see only the former."""
     if trace.depth > 2:
-        beside = _carries_more(model, trace)
+        has_side_path = _carries_more(model, trace)
     else:
-        beside = model.reading is None and reads_earlier_loops(model, trace)
-    if beside:
+        has_side_path = model.readout_steps is None and reads_earlier_loops(model, trace)
+    if has_side_path:
         warnings.warn(
             "what follows loop 2 depends on loop 1 also past the block's output: part of the state goes from loop to "
             "loop beside H_k. It is followed, but scale and verdict are those of H_k alone; name the block whose "
@@ -59,13 +59,13 @@ def warn_of_side_paths(model: Followed, trace: Trace) -> None:
         )
 
 
-def _carries_more(model: Followed, trace: Trace) -> bool:
+def _carries_more(model: TracedModel, trace: Trace) -> bool:
     """Whether a loop's input depends on more than the state before it."""
-    follower, own = model.follower, trace.states
+    interceptor, own = model.interceptor, trace.states
     if trace.depth == 2:  # only one state comes before the last loop: what is beside it would be added to it
         return not model.passes_on
-    with model.quietly():
+    with model.fixed_draws():
         changed = {**own, 1: probes(trace)[1]}
         return not torch.equal(
-            follower.carry(trace, own, own[2], 2), follower.carry(trace, changed, own[2], 2)
+            interceptor.carry(trace, own, own[2], 2), interceptor.carry(trace, changed, own[2], 2)
         )

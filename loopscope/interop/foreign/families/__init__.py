@@ -1,1 +1,1 @@
-"""Looped models of others that are known by their structure, one file each."""
+"""Looped models of others that are known by their structure, one file each; `base` has what an adapter fills."""

@@ -15,8 +15,8 @@ from loopscope.interop.foreign.tracing.forward_runs import disagreement, dtype_o
 from loopscope.recurrence import AbstractLoopedLM, LoopContext, check_loops, unroll
 
 
-class Memory:
-    """What was recorded for an unroll, found by its context and forgotten with it.
+class UnrollRecords:
+    """What an adapter recorded of each unroll, found by the unroll's context and forgotten with it.
 
     `embed` comes before there is a context: what it records waits until the context with its tensor turns up.
     Copies start empty.
@@ -31,7 +31,7 @@ class Memory:
         self._waiting = (embedded, recorded)
 
     def of(self, context: LoopContext) -> Any:
-        """What was recorded for this unroll, or None."""
+        """Return what was recorded for this unroll, or None."""
         if self._waiting is not None and self._waiting[0] is context.embedded:
             self.keep(context, self._waiting[1])
             self._waiting = None
@@ -41,14 +41,14 @@ class Memory:
         """Keep what was recorded for this unroll."""
         self._kept[context] = recorded
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Memory":
-        return Memory()
+    def __deepcopy__(self, memo: dict[int, Any]) -> "UnrollRecords":
+        return UnrollRecords()
 
-    def __reduce__(self) -> tuple[type["Memory"], tuple[()]]:
-        return Memory, ()
+    def __reduce__(self) -> tuple[type["UnrollRecords"], tuple[()]]:
+        return UnrollRecords, ()
 
 
-class Foreign(AbstractLoopedLM):
+class FamilyAdapter(AbstractLoopedLM):
     """A module of a known family as a looped model. The weights are the module's own, not a copy.
 
     Attributes:
@@ -64,42 +64,42 @@ class Foreign(AbstractLoopedLM):
         self.module = module
         self.training = module.training
         self.loops = check_loops(int(loops) if isinstance(loops, Tensor) else loops)
-        self.memory = Memory()
+        self.records = UnrollRecords()
         self.own_start: Tensor | None = None
 
     @staticmethod
     @abstractmethod
     def recognises(module: nn.Module) -> bool:
-        """Whether the module has this family's structure."""
+        """Return whether the module has this family's structure: the attributes that its forward uses."""
 
     @abstractmethod
     def record(self, input_ids: Int[Tensor, "batch seq"]) -> Any:
-        """Run the module's own forward as far as needed, and keep what its parts are called with."""
+        """Run the module's own forward as far as needed; return what its parts are called with."""
 
     @abstractmethod
     def start(self, recorded: Any) -> Float[Tensor, "batch seq dim"]:
-        """The state the first loop starts from."""
+        """Return the state that the first loop starts from, out of what `record` returned."""
 
     @abstractmethod
     def own_logits(self, input_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq vocab"]:
-        """What the module's own forward says at the trained depth.
+        """Return the logits of the module's own forward at the trained depth.
 
         Where it starts from a random state, it leaves that state in `own_start`.
         """
 
     def embed(self, input_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq dim"]:
-        recorded = self._record_quietly(input_ids)
+        recorded = self._record_repeatably(input_ids)
         state = self.start(recorded)
-        self.memory.offer(state, recorded)
+        self.records.offer(state, recorded)
         return state
 
     def recorded(self, context: LoopContext) -> Any:
-        """What was recorded for this unroll; recorded now where the context was made by other hands."""
-        found = self.memory.of(context)
-        if found is None:
-            found = self._record_quietly(context.input_ids)
-            self.memory.keep(context, found)
-        return found
+        """Return what `record` gave for this unroll; it runs now where the context was made by other hands."""
+        recorded = self.records.of(context)
+        if recorded is None:
+            recorded = self._record_repeatably(context.input_ids)
+            self.records.keep(context, recorded)
+        return recorded
 
     def catch_up(self, context: LoopContext, loop: int) -> None:
         """Run the loops before `loop`, for what goes from loop to loop beside H_k and was not seen here yet."""
@@ -107,7 +107,7 @@ class Foreign(AbstractLoopedLM):
         for earlier in range(1, loop):
             hidden = self.carry(self.core(hidden, earlier, context), earlier, context)
 
-    def _record_quietly(self, input_ids: Tensor) -> Any:
+    def _record_repeatably(self, input_ids: Tensor) -> Any:
         # A start state that the module draws at random is not used; drawing it must not disturb the caller's
         # random numbers. In training mode dropout needs them.
         with nullcontext() if self.module.training else repeatable(self.module):
@@ -115,7 +115,7 @@ class Foreign(AbstractLoopedLM):
 
     @torch.no_grad()
     def check(self) -> None:
-        """Compare with the module's own forward on a small random batch.
+        """Compare this adapter's logits with those of the module's own forward on a small random batch.
 
         Raises:
             ValueError: they disagree, or the module's own forward fails.
@@ -126,7 +126,7 @@ class Foreign(AbstractLoopedLM):
                 ids = example(module, self.own_logits)
                 own = self.own_logits(ids)
                 (last,) = deque(unroll(self, ids), maxlen=1)
-                found = last.logits()
+                logits = last.logits()
             except Exception as error:
                 raise ValueError(
                     f"{type(module).__name__} looks like {self.family}, but cannot be run as such "
@@ -134,7 +134,7 @@ class Foreign(AbstractLoopedLM):
                 ) from error
             finally:
                 self.own_start = None
-        difference = disagreement(found, own, dtype_of(module))
+        difference = disagreement(logits, own, dtype_of(module))
         if difference is not None:
             raise ValueError(
                 f"{type(module).__name__} looks like {self.family}, but at {self.loops} loops {difference}: "

@@ -16,10 +16,10 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from loopscope.interop.foreign.families.base import Foreign
+from loopscope.interop.foreign.families.base import FamilyAdapter
 from loopscope.interop.foreign.tracing.calls import first_call, stand_in
 from loopscope.interop.foreign.tracing.forward_runs import logits_of
-from loopscope.interop.foreign.tracing.side_state import Beside
+from loopscope.interop.foreign.tracing.side_state import SideState
 from loopscope.recurrence import LoopContext
 
 
@@ -27,11 +27,11 @@ from loopscope.recurrence import LoopContext
 class _Recorded:
     arguments: Mapping[str, Any]  # of every stack call: mask, rotary table, positions
     embedded: Tensor
-    low: Beside[Tensor]  # z_L
+    low: SideState[Tensor]  # z_L
 
 
-class HrmText(Foreign):
-    """`HrmTextForCausalLM`."""
+class HrmText(FamilyAdapter):
+    """Adapter of transformers' `HrmTextForCausalLM`: one loop is one high cycle."""
 
     family = "HRM-Text"
 
@@ -53,7 +53,9 @@ class HrmText(Foreign):
         arguments = {name: value for name, value in call.kwargs.items() if name != call.slot}
         scale = getattr(self._inner, "embedding_scale", 1.0)
         embedded = self._inner.embed_tokens(input_ids) * scale
-        return _Recorded(arguments, embedded, Beside(self._inner.z_L_init.to(embedded).expand_as(embedded)))
+        return _Recorded(
+            arguments, embedded, SideState(self._inner.z_L_init.to(embedded).expand_as(embedded))
+        )
 
     def start(self, recorded: _Recorded) -> Float[Tensor, "batch seq dim"]:
         return recorded.embedded
@@ -70,7 +72,7 @@ class HrmText(Foreign):
         high = self._inner.H_module
         with stand_in(high.final_norm, lambda own: lambda state: state):
             raw: Tensor = high(hidden + low, **recorded.arguments)
-        recorded.low.came_out(raw, loop, low)
+        recorded.low.after_core(raw, loop, low)
         return raw
 
     def carry(
@@ -80,7 +82,7 @@ class HrmText(Foreign):
         if not recorded.low.knows(loop):
             self.catch_up(context, loop + 1)
         normed: Tensor = self._inner.H_module.final_norm(hidden)
-        recorded.low.went_on(normed, loop, recorded.low.of_state(hidden, loop))
+        recorded.low.after_carry(normed, loop, recorded.low.of_state(hidden, loop))
         return normed
 
     def readout(

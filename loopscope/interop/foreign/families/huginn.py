@@ -14,7 +14,7 @@ from loopscope.interop.foreign.families.recurrent_depth import RecurrentDepth
 
 
 class Huginn(RecurrentDepth):
-    """`RavenForCausalLM`."""
+    """Adapter of Huginn's `RavenForCausalLM` and `RecurrentGPT`."""
 
     family = "Huginn"
 

@@ -12,14 +12,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from loopscope.interop.foreign.families.base import Foreign
-from loopscope.interop.foreign.tracing.calls import Call, Reached, recording, stand_in
+from loopscope.interop.foreign.families.base import FamilyAdapter
+from loopscope.interop.foreign.tracing.calls import Call, ForwardStop, recording, stand_in
 from loopscope.interop.foreign.tracing.forward_runs import accepts, logits_of
 from loopscope.recurrence import LoopContext
 
 
-class Ouro(Foreign):
-    """`OuroForCausalLM`."""
+class Ouro(FamilyAdapter):
+    """Adapter of Ouro's `OuroForCausalLM`: all layers, then the norm, once per loop."""
 
     family = "Ouro"
 
@@ -41,16 +41,16 @@ class Ouro(Foreign):
     def record(self, input_ids: Int[Tensor, "batch seq"]) -> list[Call]:
         def stop(own: Any) -> Any:
             def forward(*args: Any, **kwargs: Any) -> None:
-                raise Reached(None)
+                raise ForwardStop(None)
 
             return forward
 
         try:
             with recording(list(self._inner.layers)) as calls, stand_in(self._inner.norm, stop):
                 self.module(input_ids, use_cache=False)
-        except Reached:
+        except ForwardStop:
             pass
-        return [replace(calls[0], output=None), *(call.bare() for call in calls[1:])]
+        return [replace(calls[0], output=None), *(call.without_states() for call in calls[1:])]
 
     def start(self, recorded: list[Call]) -> Float[Tensor, "batch seq dim"]:
         return recorded[0].hidden
@@ -59,7 +59,7 @@ class Ouro(Foreign):
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
     ) -> Float[Tensor, "batch seq dim"]:
         for call in self.recorded(context):
-            hidden = call.again(hidden, current_ut=loop - 1)
+            hidden = call.repeat(hidden, current_ut=loop - 1)
         return hidden
 
     def carry(

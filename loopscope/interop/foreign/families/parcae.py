@@ -11,7 +11,7 @@ from loopscope.interop.foreign.families.recurrent_depth import RecurrentDepth
 
 
 class Parcae(RecurrentDepth):
-    """`Parcae`, `ModelingParcae`."""
+    """Adapter of Parcae's `Parcae` and `ModelingParcae`."""
 
     family = "Parcae"
 

@@ -18,13 +18,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from loopscope.interop.foreign.families.base import Foreign
+from loopscope.interop.foreign.families.base import FamilyAdapter
 from loopscope.interop.foreign.tracing.calls import Call, is_float, recording, state_of
 from loopscope.interop.foreign.tracing.forward_runs import accepts, logits_of
 from loopscope.recurrence import LoopContext
 
-CONTAINERS = ("prelude", "core_block", "coda")
-PARTS = (*CONTAINERS, "adapter", "ln_f")
+_CONTAINERS = ("prelude", "core_block", "coda")
+_PARTS = (*_CONTAINERS, "adapter", "ln_f")
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class _Recorded:
     injected: Tensor  # the prelude's output
 
 
-class RecurrentDepth(Foreign):
-    """A model with `transformer.{prelude, adapter, core_block, coda, ln_f}` and `lm_head`."""
+class RecurrentDepth(FamilyAdapter):
+    """Adapter of a module with `transformer.{prelude, adapter, core_block, coda, ln_f}` and `lm_head`."""
 
     def __init__(self, module: Any) -> None:
         loops = getattr(getattr(module, "config", None), "mean_recurrence", None)
@@ -51,9 +51,9 @@ class RecurrentDepth(Foreign):
 
     @staticmethod
     def has_parts(module: nn.Module) -> bool:
-        """Whether the module has the parts."""
+        """Return whether the module has the five parts of `transformer`, and a head."""
         transformer = getattr(module, "transformer", None)
-        return hasattr(module, "lm_head") and all(hasattr(transformer, name) for name in PARTS)
+        return hasattr(module, "lm_head") and all(hasattr(transformer, name) for name in _PARTS)
 
     def _steps(self, loops: int) -> Mapping[str, Any]:
         """Forward arguments for this many loops, all with gradient: (without, with)."""
@@ -71,7 +71,7 @@ class RecurrentDepth(Foreign):
     def _record(self, input_ids: Tensor, loops: int) -> tuple[_Recorded, Any]:
         transformer: Any = self.module.transformer
         core, adapter, head = list(transformer.core_block), transformer.adapter, self._head
-        norms = [part for name, part in transformer.named_children() if name not in ("wte", *CONTAINERS)]
+        norms = [part for name, part in transformer.named_children() if name not in ("wte", *_CONTAINERS)]
         with recording([adapter, *core, head, *norms, *transformer.coda]) as calls:
             output = self.module(input_ids, **self._steps(loops))
         order = [call.module for call in calls]
@@ -80,13 +80,13 @@ class RecurrentDepth(Foreign):
             raise ValueError(
                 f"its forward never calls its {missing}; without it the parts cannot be told apart"
             )
-        last = max(place for place, part in enumerate(order) if part is core[-1])
+        last = max(index for index, part in enumerate(order) if part is core[-1])
         first = calls[order.index(adapter)]
         start, injected = _apart(first, state_of(calls[last].output).shape[-1])
         recorded = _Recorded(
             adapter=replace(first, output=None),
-            core=[calls[order.index(part)].bare() for part in core],
-            tail=[call.bare() for call in calls[last + 1 : order.index(head, last)]],
+            core=[calls[order.index(part)].without_states() for part in core],
+            tail=[call.without_states() for call in calls[last + 1 : order.index(head, last)]],
             own_start=start,
             injected=injected,
         )
@@ -100,7 +100,7 @@ class RecurrentDepth(Foreign):
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
     ) -> Float[Tensor, "batch seq dim"]:
         for call in self.recorded(context).core:
-            hidden = call.again(hidden)
+            hidden = call.repeat(hidden)
         return hidden
 
     def carry(
@@ -112,7 +112,7 @@ class RecurrentDepth(Foreign):
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
     ) -> Float[Tensor, "batch seq features"]:
         for call in self.recorded(context).tail:
-            hidden = call.again(hidden)
+            hidden = call.repeat(hidden)
         return hidden
 
     def head(self, features: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
@@ -141,5 +141,5 @@ def _apart(call: Call, width: int) -> tuple[Tensor, Tensor]:
 def _inject(recorded: _Recorded, state: Tensor) -> Tensor:
     call = recorded.adapter
     if call.hidden.shape == state.shape:
-        return call.again(state)
-    return call.again(torch.cat([state, recorded.injected], dim=-1))
+        return call.repeat(state)
+    return call.repeat(torch.cat([state, recorded.injected], dim=-1))

@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from loopscope.interop.foreign.families.base import Foreign
+from loopscope.interop.foreign.families.base import FamilyAdapter
 from loopscope.interop.foreign.tracing.calls import Call, first_call
 from loopscope.interop.foreign.tracing.forward_runs import logits_of
-from loopscope.interop.foreign.tracing.side_state import Beside
+from loopscope.interop.foreign.tracing.side_state import SideState
 from loopscope.recurrence import LoopContext
 
 _UNKNOWN = {
@@ -32,20 +32,20 @@ _UNKNOWN = {
 @dataclass
 class _Recorded:
     call: Call
-    memories: Beside[Tensor]  # states of the memory tokens
+    memories: SideState[Tensor]  # states of the memory tokens
 
 
-class XTransformers(Foreign):
-    """`TransformerWrapper(looped=True)`."""
+class XTransformers(FamilyAdapter):
+    """Adapter of x-transformers' `TransformerWrapper(looped=True)`."""
 
     family = "x-transformers (looped=True)"
 
     def __init__(self, module: Any) -> None:
         values = {option: getattr(module, name, None) for name, option in _UNKNOWN.items()}
-        found = [option for option, value in values.items() if value is not None and value is not False]
-        if found:
+        options = [option for option, value in values.items() if value is not None and value is not False]
+        if options:
             raise ValueError(
-                f"this x-transformers model is built with {', '.join(found)}, which the adapter does not know; "
+                f"this x-transformers model is built with {', '.join(options)}, which the adapter does not know; "
                 "build it without, or use loopscope.wrap"
             )
         super().__init__(module, module.train_max_looped_steps)
@@ -60,7 +60,7 @@ class XTransformers(Foreign):
     def record(self, input_ids: Int[Tensor, "batch seq"]) -> _Recorded:
         layers: Any = self.module.attn_layers
         call = first_call(lambda: self.module(input_ids), layers)
-        return _Recorded(call, Beside(self._split(call.hidden)[0]))
+        return _Recorded(call, SideState(self._split(call.hidden)[0]))
 
     def start(self, recorded: _Recorded) -> Float[Tensor, "batch seq dim"]:
         return self._split(recorded.call.hidden)[1]
@@ -73,12 +73,12 @@ class XTransformers(Foreign):
     ) -> Float[Tensor, "batch seq dim"]:
         recorded: _Recorded = self.recorded(context)
         if not self.memory_tokens:
-            return recorded.call.again(hidden)
+            return recorded.call.repeat(hidden)
         if not recorded.memories.knows(loop - 1):
             self.catch_up(context, loop)
         packed = torch.cat([recorded.memories.of_input(hidden, loop), hidden], dim=1)
-        memories, state = self._split(recorded.call.again(packed))
-        recorded.memories.came_out(state, loop, memories)
+        memories, state = self._split(recorded.call.repeat(packed))
+        recorded.memories.after_core(state, loop, memories)
         return state
 
     def carry(
@@ -88,7 +88,7 @@ class XTransformers(Foreign):
             memories = self.recorded(context).memories
             if not memories.knows(loop):
                 self.catch_up(context, loop + 1)
-            memories.went_on(hidden, loop, memories.of_state(hidden, loop))
+            memories.after_carry(hidden, loop, memories.of_state(hidden, loop))
         return hidden
 
     def readout(

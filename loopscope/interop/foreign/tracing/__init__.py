@@ -1,1 +1,13 @@
-"""Following a stranger's forward pass: what its parts were called with, loop by loop."""
+"""A stranger's forward pass, followed loop by loop: recorded, and run again with the block's calls answered.
+
+From names to a model:
+
+    module_paths   dotted names to parts of a module
+    loop_count     how many loops a forward runs, set for a while
+    calls          calls of a module's parts: recorded, and made again with another hidden state
+    forward_runs   repeatable runs of a whole forward, and its logits
+    trace          what one run leaves behind
+    interceptor    runs whose block calls are answered by a plan
+    side_state     what goes from loop to loop beside H_k, in one unroll
+    traced_model   all of it as a looped model
+"""

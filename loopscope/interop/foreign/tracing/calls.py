@@ -19,8 +19,8 @@ Forward = Callable[..., Any]
 _ABSENT = object()
 
 
-class Reached(BaseException):
-    """Ends a run of a module's forward early, with what it was run for.
+class ForwardStop(BaseException):
+    """Ends a run of a module's forward early, and carries out what it was run for as `value`.
 
     Not an Exception, so that an `except Exception` in the module's code lets it pass.
     """
@@ -32,7 +32,7 @@ class Reached(BaseException):
 
 @dataclass(frozen=True)
 class Call:
-    """One call of one part. `slot` is where its hidden state is: a position, or a keyword."""
+    """One call of one part of a module. `slot` is where its hidden state is: a position, or a keyword."""
 
     module: nn.Module
     args: tuple[Any, ...]
@@ -47,8 +47,8 @@ class Call:
         value: Tensor = self.args[self.slot] if isinstance(self.slot, int) else self.kwargs[self.slot]
         return value
 
-    def filled(self, hidden: Any, **changes: Any) -> "Call":
-        """The same call with another hidden state; keywords in `changes` replace those that were passed."""
+    def with_hidden(self, hidden: Any, **changes: Any) -> "Call":
+        """Return this call with another hidden state; keywords in `changes` replace those that were passed."""
         assert self.slot is not None
         args, kwargs = list(self.args), {**self.kwargs}
         kwargs.update({name: value for name, value in changes.items() if name in kwargs})
@@ -58,15 +58,15 @@ class Call:
             kwargs[self.slot] = hidden
         return replace(self, args=tuple(args), kwargs=kwargs)
 
-    def again(self, hidden: Float[Tensor, "..."], **changes: Any) -> Float[Tensor, "..."]:
-        """Call the part with another hidden state; returns the hidden state that comes out."""
-        call = self.filled(hidden, **changes)
+    def repeat(self, hidden: Float[Tensor, "..."], **changes: Any) -> Float[Tensor, "..."]:
+        """Call the part again with another hidden state, and return the hidden state that comes out."""
+        call = self.with_hidden(hidden, **changes)
         return state_of(call.module(*call.args, **call.kwargs))
 
-    def bare(self) -> "Call":
-        """The call without its states, so that keeping it keeps no activations alive."""
+    def without_states(self) -> "Call":
+        """Return this call without its hidden states, so that keeping it keeps no activations alive."""
         emptied = None if self.output is None else with_state(self.output, state_of(self.output).new_empty(0))
-        return replace(self.filled(None), output=emptied)
+        return replace(self.with_hidden(None), output=emptied)
 
 
 def call_of(
@@ -82,16 +82,16 @@ def call_of(
     values: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
     if name is not None:
         names = list(inspect.signature(module.forward).parameters)
-        places = {name, names.index(name)} if name in names else {name}
-        found = [place for place, _ in values if place in places]
-        if not found:
+        keys = {name, names.index(name)} if name in names else {name}
+        matches = [slot for slot, _ in values if slot in keys]
+        if not matches:
             raise ValueError(
                 f"hidden is {name!r}, but {type(module).__name__} is called with {len(args)} positional arguments "
                 f"and the keywords {', '.join(kwargs) or 'none'}; its forward takes ({', '.join(names)})"
             )
-        return Call(module, tuple(args), dict(kwargs), found[0])
-    floats = [place for place, value in values if is_float(value)]
-    states = [place for place, value in values if is_float(value) and value.ndim == 3]
+        return Call(module, tuple(args), dict(kwargs), matches[0])
+    floats = [slot for slot, value in values if is_float(value)]
+    states = [slot for slot, value in values if is_float(value) and value.ndim == 3]
     if not floats:
         raise ValueError(
             f"{type(module).__name__} is called without a float tensor, so its hidden state is not known; "
@@ -106,7 +106,7 @@ def is_float(value: Any) -> TypeGuard[Tensor]:
 
 
 def state_of(output: Any) -> Tensor:
-    """The hidden state in what a part returned: the tensor, or the first float tensor of a tuple or mapping.
+    """Return the hidden state in what a part returned: the tensor, or the first float tensor of a tuple or mapping.
 
     Raises:
         ValueError: none there.
@@ -120,7 +120,7 @@ def state_of(output: Any) -> Tensor:
 
 
 def with_state(output: Any, hidden: Tensor) -> Any:
-    """The same structure as `output` with another hidden state in it."""
+    """Return what a part returned, of the structure it had, with another hidden state in it."""
     if isinstance(output, Tensor):
         return hidden
     items = _items(output)
@@ -141,7 +141,7 @@ def _items(output: Any) -> dict[Any, Any]:
 
 @contextmanager
 def stand_in(module: nn.Module, answer: Callable[[Forward], Forward]) -> Iterator[None]:
-    """Let `answer(its own forward)` be the module's forward for a while; afterwards it is as it was."""
+    """Make `answer(its own forward)` the module's forward for a while; afterwards it is as it was."""
     before = module.__dict__.get("forward", _ABSENT)
     module.forward = answer(module.forward)
     try:
@@ -159,9 +159,9 @@ def recording(parts: Sequence[nn.Module]) -> Iterator[list[Call]]:
     calls: list[Call] = []
 
     def watched(part: nn.Module) -> Callable[[Forward], Forward]:
-        def answer(own: Forward) -> Forward:
+        def answer(original: Forward) -> Forward:
             def forward(*args: Any, **kwargs: Any) -> Any:
-                output = own(*args, **kwargs)
+                output = original(*args, **kwargs)
                 stateless = not any(is_float(value) for value in (*args, *kwargs.values()))
                 call = Call(part, args, kwargs) if stateless else call_of(part, args, kwargs)
                 calls.append(replace(call, output=output))
@@ -178,22 +178,22 @@ def recording(parts: Sequence[nn.Module]) -> Iterator[list[Call]]:
 
 
 def first_call(run: Callable[[], Any], part: nn.Module) -> Call:
-    """Run until `part` is called, and no further; returns that call.
+    """Run until `part` is called, and no further; return that call.
 
     Raises:
         ValueError: the run ended without it.
     """
 
-    def answer(own: Forward) -> Forward:
+    def answer(original: Forward) -> Forward:
         def forward(*args: Any, **kwargs: Any) -> Any:
-            raise Reached(call_of(part, args, kwargs))
+            raise ForwardStop(call_of(part, args, kwargs))
 
         return forward
 
     try:
         with stand_in(part, answer):
             run()
-    except Reached as end:
+    except ForwardStop as end:
         call: Call = end.value
         return call
     raise ValueError(f"the module's forward never called its {type(part).__name__}")

@@ -15,13 +15,16 @@ from loopscope.numerics import wide
 
 BATCH, SEQ = 2, 8
 """Size of the batch that an adapter checks itself on."""
-TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4}
+LOGITS_TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4}
 """Largest difference of logits that counts as agreement, as a share of the largest logit."""
 HALF_TOLERANCE = 5e-2
 
 
 def accepts(module: nn.Module, name: str) -> bool:
-    """Whether the module's forward has a parameter of this name, itself or where it passes keywords on to a base."""
+    """Return whether the module's forward takes a parameter of this name.
+
+    Where a forward passes its keywords on, its base's is asked too.
+    """
     for forward in (module.forward, *(vars(kind).get("forward") for kind in type(module).__mro__)):
         parameters = inspect.signature(forward).parameters if callable(forward) else {}
         if name in parameters:
@@ -32,7 +35,7 @@ def accepts(module: nn.Module, name: str) -> bool:
 
 
 def dtype_of(module: nn.Module) -> torch.dtype:
-    """What most of its numbers are."""
+    """Return the dtype that most of a module's parameters have, by number of elements."""
     counts: dict[torch.dtype, int] = {}
     for parameter in module.parameters():
         counts[parameter.dtype] = counts.get(parameter.dtype, 0) + parameter.numel()
@@ -41,7 +44,7 @@ def dtype_of(module: nn.Module) -> torch.dtype:
 
 @contextmanager
 def repeatable(module: nn.Module) -> Iterator[None]:
-    """The same random draws every time; the generators are left as they were found."""
+    """Fix torch's random draws for a while, on the CPU and the module's devices; put the generators back."""
     devices = sorted({p.device.index or 0 for p in module.parameters() if p.device.type == "cuda"})
     with torch.random.fork_rng(devices=devices):
         torch.default_generator.manual_seed(0)
@@ -51,7 +54,7 @@ def repeatable(module: nn.Module) -> Iterator[None]:
 
 
 def logits_of(output: Any) -> Float[Tensor, "batch seq vocab"]:
-    """The logits in what a forward returned: a tensor, `.logits`, a key, the first [batch seq vocab] of a tuple.
+    """Return the logits in what a forward returned: a tensor, `.logits`, a key, the first [batch seq vocab] of a tuple.
 
     Where there is a list of one per loop, the last.
 
@@ -89,15 +92,15 @@ def logits_of(output: Any) -> Float[Tensor, "batch seq vocab"]:
 
 
 def every_logits_of(output: Any) -> list[Tensor]:
-    """The logits of every loop, where a forward returns a list of them; else an empty list."""
-    found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
-    if isinstance(found, list) and all(is_float(value) and value.ndim == 3 for value in found):
-        return found
+    """Return the logits of every loop, where a forward returns a list of them; else an empty list."""
+    logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
+    if isinstance(logits, list) and all(is_float(value) and value.ndim == 3 for value in logits):
+        return logits
     return []
 
 
 def example(module: nn.Module, run: Callable[[Tensor], Any]) -> Int[Tensor, "batch seq"]:
-    """A small random batch of ids that the module knows.
+    """Return a small random batch of ids that the module knows.
 
     A first run on zeros shows which embeddings the ids go through; the smallest of them, or the logits'
     width, bounds the ids. Id 0 exists in every vocabulary.
@@ -121,18 +124,18 @@ def example(module: nn.Module, run: Callable[[Tensor], Any]) -> Int[Tensor, "bat
 
 
 def disagreement(
-    found: Float[Tensor, "batch _ _"], own: Float[Tensor, "batch _ _"], dtype: torch.dtype
+    logits: Float[Tensor, "batch _ _"], own: Float[Tensor, "batch _ _"], dtype: torch.dtype
 ) -> str | None:
-    """How two logits differ, in words; None where they agree.
+    """Return how an adapter's logits differ from the module's own, in words; None where they agree.
 
     A forward that gives only the last positions' logits is compared there.
     """
-    if found.shape[-1] != own.shape[-1]:
-        return f"the vocabulary is {found.shape[-1]} entries wide, the module's own logits {own.shape[-1]}"
+    if logits.shape[-1] != own.shape[-1]:
+        return f"the vocabulary is {logits.shape[-1]} entries wide, the module's own logits {own.shape[-1]}"
     if not bool(torch.isfinite(own).all()):
         return "the module's own logits are not finite: its weights may never have been set"
-    found = found[:, found.shape[1] - own.shape[1] :]
-    gap, size = float((wide(found) - wide(own)).abs().max()), float(wide(own).abs().max())
-    if gap <= TOLERANCE.get(dtype, HALF_TOLERANCE) * max(size, 1e-30):
+    logits = logits[:, logits.shape[1] - own.shape[1] :]
+    gap, size = float((wide(logits) - wide(own)).abs().max()), float(wide(own).abs().max())
+    if gap <= LOGITS_TOLERANCE.get(dtype, HALF_TOLERANCE) * max(size, 1e-30):
         return None
     return f"the logits differ by up to {gap:.3g}, where the module's own go up to {size:.3g}"

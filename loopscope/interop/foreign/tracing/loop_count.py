@@ -14,7 +14,10 @@ SetLoops = str | Sequence[str] | Callable[[int], Mapping[str, Any] | None]
 
 
 class LoopCount:
-    """A keyword of the forward, attributes to set, or a function of the count that returns forward arguments."""
+    """The way to set a forward's number of loops: a keyword of it, attributes, or a function of the number.
+
+    A function returns forward arguments, or None where it has set something itself.
+    """
 
     def __init__(self, module: nn.Module, how: SetLoops | None) -> None:
         self.how = how
@@ -41,7 +44,7 @@ class LoopCount:
 
     @contextmanager
     def at(self, loops: int | None) -> Iterator[Mapping[str, Any]]:
-        """Forward arguments for this many loops; attributes are set, and put back afterwards. None: as it is."""
+        """Yield forward arguments for this many loops; attributes are set meanwhile, and put back. None: as it is."""
         if loops is None or self.how is None:
             yield {}
             return

@@ -8,27 +8,31 @@ from torch import nn
 
 
 def find(module: nn.Module, path: str, argument: str) -> Any:
-    """What `path` names in `module`.
+    """Return what the dotted `path` names in `module`.
 
     Raises:
         ValueError: nothing there; names the argument and the nearest paths.
     """
-    found: Any = module
+    part: Any = module
     for name in path.split("."):
-        if not name or not hasattr(found, name):
+        if not name or not hasattr(part, name):
             raise ValueError(
                 f"{argument} is {path!r}, but {type(module).__name__} has no such part; {_nearest(module, path)}"
             )
-        found = getattr(found, name)
-    return found
+        part = getattr(part, name)
+    return part
 
 
 def find_module(module: nn.Module, path: str, argument: str) -> nn.Module:
-    """The module at `path`."""
-    found = find(module, path, argument)
-    if not isinstance(found, nn.Module):
-        raise ValueError(f"{argument} is {path!r}, which is {type(found).__name__}, not a module")
-    return found
+    """Return the module at a dotted `path`.
+
+    Raises:
+        ValueError: nothing there, or no module; names the argument.
+    """
+    part = find(module, path, argument)
+    if not isinstance(part, nn.Module):
+        raise ValueError(f"{argument} is {path!r}, which is {type(part).__name__}, not a module")
+    return part
 
 
 def find_callable(module: nn.Module, path: str, argument: str) -> Callable[..., Any]:
@@ -39,11 +43,11 @@ def find_callable(module: nn.Module, path: str, argument: str) -> Callable[..., 
     return found
 
 
-def readings(block: nn.Module) -> list[list[nn.Module]]:
-    """How a block may be called: as it is, or, where it is a container, its layers one by one."""
+def ways_to_call(block: nn.Module) -> list[list[nn.Module]]:
+    """Return the ways a block may be called: as it is, or, where it is a container, its layers one by one."""
     layers = list(block) if isinstance(block, nn.ModuleList | nn.Sequential) else []
     plain = type(block).forward is nn.ModuleList.forward  # a list alone cannot be called
-    return [found for found in ([] if plain else [block], layers) if found]
+    return [way for way in ([] if plain else [block], layers) if way]
 
 
 def _nearest(module: nn.Module, path: str) -> str:

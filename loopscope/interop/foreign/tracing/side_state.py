@@ -16,31 +16,31 @@ from torch import Tensor
 Extra = TypeVar("Extra")
 
 
-class Beside(Generic[Extra]):
-    """One unroll's. Memory: what every loop had, for as long as the unroll's context lives."""
+class SideState(Generic[Extra]):
+    """What one unroll carries beside H_k. Memory: what every loop had, for as long as the unroll's context lives."""
 
     def __init__(self, start: Extra) -> None:
         self._own: dict[int, tuple[ReferenceType[Tensor] | None, Extra]] = {0: (None, start)}
         self._ran: tuple[Tensor, int, Extra] | None = None
         self._carried: tuple[Tensor, int, Extra] | None = None
 
-    def came_out(self, hidden: Tensor, loop: int, extra: Extra) -> None:
-        """Core returned this state and this beside it."""
+    def after_core(self, hidden: Tensor, loop: int, extra: Extra) -> None:
+        """Keep what goes with a state that core returned at `loop`."""
         if torch._C._functorch.is_functorch_wrapped_tensor(hidden):
             return  # inside a forward-mode derivative: these tensors die with it
         self._ran = (hidden, loop, extra)
         self._own.setdefault(loop, (ref(hidden), extra))
 
-    def went_on(self, carried: Tensor, loop: int, extra: Extra) -> None:
-        """Carry returned this input for the loop after `loop`, and this goes with it."""
+    def after_carry(self, carried: Tensor, loop: int, extra: Extra) -> None:
+        """Keep what goes with an input that carry returned after `loop`."""
         self._carried = (carried, loop, extra)
 
     def knows(self, loop: int) -> bool:
-        """Whether a loop of this unroll ran here."""
+        """Return whether a loop of this unroll ran here."""
         return loop in self._own
 
     def of_state(self, hidden: Tensor, loop: int) -> Extra:
-        """What belongs to a state H_k of `loop`."""
+        """Return what belongs to a state H_k of `loop`."""
         reference, own = self._own[loop]
         if reference is not None and reference() is hidden:
             return own
@@ -49,7 +49,7 @@ class Beside(Generic[Extra]):
         return own
 
     def of_input(self, hidden: Tensor, loop: int) -> Extra:
-        """What belongs to an input of `loop`."""
+        """Return what belongs to an input of `loop`."""
         if self._carried is not None and self._carried[1] == loop - 1:
             return self._carried[2]
         return self.of_state(hidden, loop - 1)

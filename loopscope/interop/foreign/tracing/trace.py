@@ -14,7 +14,7 @@ class Trace:
     """One whole run of the module's forward: what its parts were called with."""
 
     input_ids: Int[Tensor, "batch seq"]
-    set_to: int | None  # the number of loops the forward was told to run; None where it was left alone
+    loop_count: int | None  # the number of loops the forward was set to; None where it was left alone
     calls: list[list[Call]] = field(default_factory=list)  # by loop and layer, without their states
     others: dict[nn.Module, Call] = field(default_factory=dict)  # last calls of readout and gate parts
     states: dict[int, Tensor] = field(default_factory=dict)  # the block's outputs, where they were asked for
@@ -26,17 +26,19 @@ class Trace:
 
 
 def probes(trace: Trace) -> dict[int, Tensor]:
-    """States to try at the first, a middle and the last but one loop: larger than the real ones, and turned."""
+    """Return states to try at the first, a middle and the last but one loop: the trace's own, perturbed."""
     loops = sorted({1, (trace.depth + 1) // 2, trace.depth - 1})
     draws = torch.Generator().manual_seed(1)
-    found = {}
+    states = {}
     for loop in loops:
         state = trace.states[loop].detach()
-        found[loop] = turned(state, draws)
-    return found
+        states[loop] = perturbed(state, draws)
+    return states
 
 
-def turned(state: Float[Tensor, "batch seq dim"], draws: torch.Generator) -> Float[Tensor, "batch seq dim"]:
-    """A state larger than this one, in another direction; no token of it is zero."""
+def perturbed(
+    state: Float[Tensor, "batch seq dim"], draws: torch.Generator
+) -> Float[Tensor, "batch seq dim"]:
+    """Return a state larger than this one, in another direction; no token of it is zero."""
     noise = torch.randn(state.shape, generator=draws).to(state)
     return 1.3 * state + 0.3 * state.square().mean().sqrt() * noise

@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from loopscope.interop.foreign.families.base import Memory
+from loopscope.interop.foreign.families.base import UnrollRecords
 from loopscope.interop.foreign.tracing.forward_runs import logits_of, repeatable
-from loopscope.interop.foreign.tracing.intercept import Follower
-from loopscope.interop.foreign.tracing.side_state import Beside
+from loopscope.interop.foreign.tracing.interceptor import ForwardInterceptor
+from loopscope.interop.foreign.tracing.side_state import SideState
 from loopscope.interop.foreign.tracing.trace import Trace
 from loopscope.recurrence import AbstractLoopedLM, LoopContext
 
@@ -30,23 +30,23 @@ class History:
     before: "History | None"
 
     def states(self) -> dict[int, Tensor]:
-        """By loop."""
-        return {**past(self.before), self.loop: self.state}
+        """Return the block's outputs, by loop."""
+        return {**states_of(self.before), self.loop: self.state}
 
 
-def past(history: History | None) -> dict[int, Tensor]:
-    """States of a history, none of none."""
+def states_of(history: History | None) -> dict[int, Tensor]:
+    """Return the states of a history, by loop; none of none."""
     return {} if history is None else history.states()
 
 
 @dataclass(frozen=True)
 class _Recorded:
     trace: Trace
-    history: Beside[History | None]
+    history: SideState[History | None]
 
 
-class Followed(AbstractLoopedLM):
-    """Embed, core, carry, readout and head of any module, as its forward has them.
+class TracedModel(AbstractLoopedLM):
+    """Any module as a looped model: embed, core, carry, readout and head as its own forward has them.
 
     Attributes:
         module: the module, unchanged; the weights are its own.
@@ -65,7 +65,7 @@ class Followed(AbstractLoopedLM):
     def __init__(
         self,
         module: nn.Module,
-        follower: Follower,
+        interceptor: ForwardInterceptor,
         readout: Sequence[Step] | None,
         head: Step,
         gate: Sequence[Step] | None,
@@ -76,27 +76,28 @@ class Followed(AbstractLoopedLM):
         self.module = module
         self.training = module.training
         self.loops = loops or 1
-        self.told = loops if follower.count else None  # what the forward is told at the trained depth
-        self.follower = follower
-        self.memory = Memory()
+        # What the forward is set to at the trained depth; None: it is left alone.
+        self.trained_count = loops if interceptor.count else None
+        self.interceptor = interceptor
+        self.records = UnrollRecords()
         self.replays = self.passes_on = self.follows_head = False
         self.example: Trace | None = None  # the trace of the check's batch, for `follows_head`
         # Plain attributes: the parts are in `module` already, and would be registered twice.
-        self.__dict__.update(reading=readout, reader=head, gating=gate, embedding=embedding)
-        self.reading: Sequence[Step] | None
-        self.reader: Step
-        self.gating: Sequence[Step] | None
+        self.__dict__.update(readout_steps=readout, head_step=head, gate_steps=gate, embedding=embedding)
+        self.readout_steps: Sequence[Step] | None
+        self.head_step: Step
+        self.gate_steps: Sequence[Step] | None
         self.embedding: Step | None
 
     def embed(self, input_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq dim"]:
         if self.embedding is None:
-            with self.quietly():
-                state = self.follower.start(input_ids, self.told)
+            with self.fixed_draws():
+                state = self.interceptor.start(input_ids, self.trained_count)
         else:
             state = self.embedding(input_ids)
         # What the block is called with besides its state keeps its gradient where the embedding does, also in
         # an unroll whose first loops run without.
-        self.memory.offer(state, torch.is_grad_enabled())
+        self.records.offer(state, torch.is_grad_enabled())
         return state
 
     def core(
@@ -104,14 +105,14 @@ class Followed(AbstractLoopedLM):
     ) -> Float[Tensor, "batch seq dim"]:
         recorded = self.recorded(context)
         if self.replays and self.passes_on:
-            return self.follower.replay(recorded.trace, hidden, loop)
+            return self.interceptor.replay(recorded.trace, hidden, loop)
         before = self._history(recorded, loop - 1, context).of_input(hidden, loop)
         if self.replays:
-            state = self.follower.replay(recorded.trace, hidden, loop)
+            state = self.interceptor.replay(recorded.trace, hidden, loop)
         else:
-            with self.quietly():
-                state = self.follower.core(recorded.trace, past(before), hidden, loop)
-        recorded.history.came_out(state, loop, History(loop, state, before))
+            with self.fixed_draws():
+                state = self.interceptor.core(recorded.trace, states_of(before), hidden, loop)
+        recorded.history.after_core(state, loop, History(loop, state, before))
         return state
 
     def carry(
@@ -126,77 +127,85 @@ class Followed(AbstractLoopedLM):
             here = History(loop, hidden, here.before)
         carried = hidden
         if not self.passes_on:
-            with self.quietly():
-                carried = self.follower.carry(recorded.trace, past(here.before), hidden, loop)
-        recorded.history.went_on(carried, loop, here)
+            with self.fixed_draws():
+                carried = self.interceptor.carry(recorded.trace, states_of(here.before), hidden, loop)
+        recorded.history.after_carry(carried, loop, here)
         return carried
 
     def readout(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
     ) -> Float[Tensor, "batch positions features"]:  # seq of them, which `wrap` checks
         recorded = self.recorded(context)
-        if self.reading is not None:
-            return run_steps(self.reading, hidden, recorded.trace)
-        assert isinstance(self.reader, nn.Module)
+        if self.readout_steps is not None:
+            return run_steps(self.readout_steps, hidden, recorded.trace)
+        assert isinstance(self.head_step, nn.Module)
         here = None
         if not (self.replays and self.passes_on):
             here = self._history(recorded, loop, context).of_state(hidden, loop)
-        before = past(None if here is None else here.before)
-        with self.quietly():
-            return self.follower.features(recorded.trace, before, hidden, loop, self.reader)
+        before = states_of(None if here is None else here.before)
+        with self.fixed_draws():
+            return self.interceptor.features(recorded.trace, before, hidden, loop, self.head_step)
 
     def head(self, features: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch vocab"]:
         if not self.follows_head:
-            return self.reader(features)
+            return self.head_step(features)
         assert self.example is not None
-        assert isinstance(self.reader, nn.Module)
+        assert isinstance(self.head_step, nn.Module)
         flat = features.reshape(-1, features.shape[-1])
-        with self.quietly():
-            logits = logits_of(self.follower.logits(self.example, flat, self.reader))
+        with self.fixed_draws():
+            logits = logits_of(self.interceptor.logits(self.example, flat, self.head_step))
         return logits.reshape(*features.shape[:-1], -1)
 
     def exit_gate(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
     ) -> Float[Tensor, "batch seq"] | None:
-        if self.gating is None:
+        if self.gate_steps is None:
             return None
-        logit = run_steps(self.gating, hidden, self.recorded(context).trace)
+        logit = run_steps(self.gate_steps, hidden, self.recorded(context).trace)
         return logit.squeeze(-1) if logit.ndim == 3 else logit
 
     def recorded(self, context: LoopContext) -> _Recorded:
-        """What the forward called its parts with, for these ids and this depth, and this unroll's history."""
-        found: _Recorded | bool | None = self.memory.of(context)
-        if isinstance(found, _Recorded):
-            return found
-        with torch.set_grad_enabled(torch.is_grad_enabled() if found is None else found):
+        """Return what the forward called its parts with, for this unroll's ids and depth, and this unroll's history."""
+        entry: _Recorded | bool | None = self.records.of(context)
+        if isinstance(entry, _Recorded):
+            return entry
+        with torch.set_grad_enabled(torch.is_grad_enabled() if entry is None else entry):
             trace, _ = self.record(context.input_ids, max(self.loops, context.loops))
-        made = _Recorded(trace, Beside(None))
-        self.memory.keep(context, made)
-        return made
+        recorded = _Recorded(trace, SideState(None))
+        self.records.keep(context, recorded)
+        return recorded
 
     def record(
         self, input_ids: Int[Tensor, "batch seq"], loops: int, states: bool = False
     ) -> tuple[Trace, Any]:
-        """Run the module's forward at this depth, where it can be told to; else at its own."""
-        wanted = loops if self.follower.count and loops > self.loops else self.told
-        steps = (*(self.reading or ()), *(self.gating or ()))
+        """Run the module's forward at this depth, where that can be set, else at its own.
+
+        Returns:
+            Its trace (with its states where they are asked for), and what it returned.
+
+        Raises:
+            ValueError: the forward ran another number of loops than it was set to.
+        """
+        count = loops if self.interceptor.count and loops > self.loops else self.trained_count
+        steps = (*(self.readout_steps or ()), *(self.gate_steps or ()))
         parts = [step for step in steps if isinstance(step, nn.Module)]
-        with self.quietly():
-            trace, output = self.follower.record(input_ids, wanted, parts, states)
-        if wanted is not None and trace.depth not in (0, wanted):
+        with self.fixed_draws():
+            trace, output = self.interceptor.record(input_ids, count, parts, states)
+        if count is not None and trace.depth not in (0, count):
             raise ValueError(
-                f"set_loops asks the forward for {wanted} loops, but it calls the block {trace.depth} times"
+                f"set_loops asks the forward for {count} loops, but it calls the block {trace.depth} times"
             )
         return trace, output
 
-    def quietly(self) -> Any:
-        """Own runs draw the same random numbers each time, and leave the caller's as they were."""
+    def fixed_draws(self) -> Any:
+        """Return a guard for own runs: they draw the same random numbers each time, and leave the caller's be."""
         return nullcontext() if self.module.training else repeatable(self.module)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Followed":
-        steps = (*(self.reading or ()), *(self.gating or ()), self.reader, self.embedding)
+    def __deepcopy__(self, memo: dict[int, Any]) -> "TracedModel":
+        steps = (*(self.readout_steps or ()), *(self.gate_steps or ()), self.head_step, self.embedding)
         if any(
-            refers_to_a_module(step) for step in (*steps, self.follower.arguments, self.follower.count.how)
+            refers_to_a_module(step)
+            for step in (*steps, self.interceptor.arguments, self.interceptor.count.how)
         ):
             raise ValueError(
                 "this model was wrapped with a function that refers to a module, so a copy would use the weights of "
@@ -207,7 +216,7 @@ class Followed(AbstractLoopedLM):
         copied.__dict__.update(deepcopy(self.__dict__, memo))
         return copied
 
-    def _history(self, recorded: _Recorded, loop: int, context: LoopContext) -> Beside[History | None]:
+    def _history(self, recorded: _Recorded, loop: int, context: LoopContext) -> SideState[History | None]:
         """This unroll's history, with everything up to `loop` run."""
         if not recorded.history.knows(loop):
             hidden = context.embedded
@@ -219,17 +228,17 @@ class Followed(AbstractLoopedLM):
 
 
 def refers_to_a_module(step: Any) -> bool:
-    """Whether a function holds or names a module, which a copy of it would share."""
+    """Return whether a function holds or names a module, which a copy of it would share."""
     if not isinstance(step, FunctionType):
         return False
-    held = [cell.cell_contents for cell in step.__closure__ or ()]
-    named = [step.__globals__.get(name) for name in step.__code__.co_names]
-    return any(isinstance(value, nn.Module) for value in (*held, *named))
+    in_closure = [cell.cell_contents for cell in step.__closure__ or ()]
+    in_globals = [step.__globals__.get(name) for name in step.__code__.co_names]
+    return any(isinstance(value, nn.Module) for value in (*in_closure, *in_globals))
 
 
 def run_steps(steps: Sequence[Step], hidden: Tensor, trace: Trace) -> Tensor:
-    """Apply steps in order, each with the other arguments that the forward gave it."""
+    """Apply steps in order, each with the other arguments that the forward gave it; return what the last one gives."""
     for step in steps:
         call = trace.others.get(step) if isinstance(step, nn.Module) else None
-        hidden = step(hidden) if call is None else call.again(hidden)
+        hidden = step(hidden) if call is None else call.repeat(hidden)
     return hidden

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from x_transformers import Decoder, TransformerWrapper
 
 import loopscope
-from loopscope.interop.foreign.adapt import FAMILIES
+from loopscope.interop.foreign.adapt import ADAPTERS
 from tests.interop import lookalikes
 from tests.interop.foreign.families.fixtures import IDS, LABELS, Case, each_case, x_transformer
 
@@ -37,7 +37,7 @@ def test_an_adapter_that_disagrees_is_refused(case: Case) -> None:
 
 
 def test_unknown_modules_are_told_of_wrap() -> None:
-    names = "|".join(family.family for family in FAMILIES).replace("(", r"\(").replace(")", r"\)")
+    names = "|".join(family.family for family in ADAPTERS).replace("(", r"\(").replace(")", r"\)")
     with pytest.raises(
         ValueError, match=rf'({names}).*loopscope.wrap\(module, block="layers", head="lm_head"\)'
     ):

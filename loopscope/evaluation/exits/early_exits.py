@@ -30,14 +30,14 @@ from loopscope.recurrence import AbstractLoopedLM, LoopState, narrow, unroll, un
 
 @dataclass(frozen=True)
 class EarlyExit:
-    """What every sequence left with, in the batch's order."""
+    """What every sequence of a batch left with, in the batch's order."""
 
     logits: Float[Tensor, "batch seq vocab"]
     loops: Int[Tensor, " batch"]  # where each sequence left, 1-based
 
     @property
     def mean_loops(self) -> float:
-        """Over sequences."""
+        """Mean loops over sequences."""
         return float(self.loops.double().mean())
 
 
@@ -49,7 +49,7 @@ def early_exit(
     threshold: Any,
     loops: int | None = None,
 ) -> EarlyExit:
-    """Run until every sequence has left, in the model's own mode (`model.eval()` for one with dropout).
+    """Run until every sequence has left by a rule, in the model's own mode (`model.eval()` for one with dropout).
 
     Args:
         rule: an exit rule (`loopscope.evaluation.exit_rules.build_rule`).
@@ -108,7 +108,7 @@ class _Output:
         self.read: Tensor | None = None
         self.waiting: list[tuple[Tensor, Tensor]] = []
 
-    def add(self, places: Tensor, state: LoopState, rows: Tensor, logits: Tensor | None) -> None:
+    def add(self, rows_out: Tensor, state: LoopState, rows: Tensor, logits: Tensor | None) -> None:
         """Take these rows of this loop's batch."""
         if logits is None:
             if len(rows) == len(state.hidden):
@@ -117,23 +117,23 @@ class _Output:
                 features = narrow(state, rows).features()
             else:
                 features = state.features()[rows]
-            self.waiting.append((places, features))
+            self.waiting.append((rows_out, features))
         elif len(rows) == self.batch == len(logits):
             self.read = logits  # everybody leaves here: nothing to put together
         else:
             if self.read is None:
                 self.read = logits.new_empty(self.batch, *logits.shape[1:])
-            for place, row in zip(places.tolist(), rows.tolist(), strict=True):
-                self.read[place] = logits[row]  # one copy, where an index would make two
+            for row_out, row in zip(rows_out.tolist(), rows.tolist(), strict=True):
+                self.read[row_out] = logits[row]  # one copy, where an index would make two
 
     def logits(self, model: AbstractLoopedLM) -> Float[Tensor, "batch seq vocab"]:
         """All exits' logits, in the batch's order."""
         if not self.waiting:
             assert self.read is not None
             return self.read
-        places = torch.cat([place for place, _ in self.waiting])
+        rows_out = torch.cat([rows_of_exit for rows_of_exit, _ in self.waiting])
         features = torch.cat([feature for _, feature in self.waiting])
         if self.read is None:
-            return model.head(features[places.argsort()])
-        self.read[places] = model.head(features)
+            return model.head(features[rows_out.argsort()])
+        self.read[rows_out] = model.head(features)
         return self.read

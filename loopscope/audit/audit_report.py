@@ -6,16 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loopscope.audit.carry import carries
+from loopscope.audit.carry import measure_carries
 from loopscope.audit.declared import wrong_declarations
-from loopscope.audit.dynamics import dynamics
-from loopscope.audit.expansion import expansion
+from loopscope.audit.dynamics import measure_dynamics
+from loopscope.audit.expansion import measure_expansion
 from loopscope.audit.input_checks import check_audit, in_fp32, notes_on
-from loopscope.audit.interventions import final_scale_sweep, radial_clamp, rescaled
+from loopscope.audit.interventions import final_scale_sweep, radial_clamp, rescale_each_loop
 from loopscope.audit.remedies import try_remedies
 from loopscope.audit.tokens import token_norms
 from loopscope.audit.verdict import loop_verdicts, model_verdict, why
-from loopscope.audit.visibility import readout_visibility, visibility
+from loopscope.audit.visibility import measure_visibility, readout_visibility
 from loopscope.guards import evaluating
 from loopscope.objectives.objective import Objective
 from loopscope.objectives.placements import Dense
@@ -60,10 +60,10 @@ def audit(model: Any, input_ids: Any, labels: Any, objective: Any = None) -> Aud
 def _measure(
     model: AbstractLoopedLM, input_ids: Tensor, labels: Tensor, objective: Objective, notes: tuple[str, ...]
 ) -> AuditReport:
-    seen = visibility(model, objective, input_ids, labels)
+    seen = measure_visibility(model, objective, input_ids, labels)
     with torch.no_grad():
         states: Sequence[LoopState] = list(unroll(model, input_ids))
-    carried = carries(states)
+    carried = measure_carries(states)
     loops = loop_verdicts(seen, carried)
     verdict = model_verdict(loops)
     terms = tuple(dict.fromkeys(path.split("/")[0] for loop in seen for path in loop.direct))
@@ -79,12 +79,12 @@ def _measure(
         visibility=tuple(seen),
         readout=tuple(readout_visibility(states, labels)),
         carry=tuple(carried),
-        expansion=expansion(model, input_ids, BEYOND * model.loops),
-        dynamics=tuple(dynamics(model, input_ids)),
+        expansion=measure_expansion(model, input_ids, BEYOND * model.loops),
+        dynamics=tuple(measure_dynamics(model, input_ids)),
         tokens=tuple(token_norms(states)),
         final_scale_sweep={f"{k:g}": v for k, v in final_scale_sweep(states[-1], labels).items()},
         radial_clamp=clamped,
-        rescaled={str(loop): run for loop, run in rescaled(states, labels, own, RESCALED).items()},
+        rescaled={str(loop): run for loop, run in rescale_each_loop(states, labels, own, RESCALED).items()},
         remedies=tuple(try_remedies(states, carried, objective, labels, own.cross_entropy))
         if verdict in ("blind", "damped")
         else (),

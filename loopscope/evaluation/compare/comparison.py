@@ -7,13 +7,18 @@ are corrected together (`holm`).
 
 from collections.abc import Mapping, Sequence
 
-from loopscope.evaluation.compare.condition import READING, Condition, check_same_text, group
-from loopscope.evaluation.compare.differences import Tested, is_separated, pairwise, tested
-from loopscope.evaluation.compare.matched import baseline_role, counterparts, inference_flops, training_flops
+from loopscope.evaluation.compare.condition import READING, Condition, check_same_text, group_evaluations
+from loopscope.evaluation.compare.differences import (
+    PairedDifference,
+    is_separated,
+    paired_difference,
+    pairwise,
+)
+from loopscope.evaluation.compare.matched import baseline_role, counterparts, inference_flops, run_flops
 from loopscope.evaluation.compare.pareto import options
-from loopscope.evaluation.compare.sentences import count, sentences
+from loopscope.evaluation.compare.sentences import comparison_sentences, count
 from loopscope.evaluation.depth.verdict import depth_verdict
-from loopscope.evaluation.statistics.holm import holm
+from loopscope.evaluation.statistics.correction import holm
 from loopscope.evaluation.statistics.paired import SEEDS_NEEDED
 from loopscope.results import Comparison, Difference, Matched, ModelEvaluation, provenance
 from loopscope.results.student_t import CONFIDENCE, over_seeds
@@ -35,20 +40,20 @@ def compare(
         ValueError: fewer than two conditions, no seed that all have, a condition twice at one seed, no depth curve, or
             evaluations on different text.
     """
-    conditions = group(evaluations)
+    conditions = group_evaluations(evaluations)
     if len(conditions) < 2:
         raise ValueError(
             f"a comparison needs two conditions or more, and there is {conditions[0].name if conditions else 'none'}; "
             "add one to the study: loopscope study --conditions …"
         )
     check_same_text(evaluations)
-    shared, said = _shared(conditions)
+    shared, seed_notes = _shared(conditions)
     seeds = len(shared[0].seeds)
     looped = [condition for condition in shared if baseline_role(condition.name) is None]
     pairs, unmatched = counterparts(shared)
     plain = pairwise(looped)
     against = {
-        (one.name, other.name): tested(one, one.trained_loops, other, other.trained_loops)
+        (one.name, other.name): paired_difference(one, one.trained_loops, other, other.trained_loops)
         for one, beside in pairs
         for other in beside
     }
@@ -58,10 +63,10 @@ def compare(
             one=entry.one,
             other=entry.other,
             loop=entry.loop,
-            bits_per_byte=entry.found.interval,
-            p=entry.found.p,
+            bits_per_byte=entry.difference.interval,
+            p=entry.difference.p,
             p_corrected=value,
-            separated=is_separated(entry.found, value),
+            separated=is_separated(entry.difference, value),
             seeds=entry.seeds,
         )
         for entry, value in zip(plain, corrected, strict=False)
@@ -74,9 +79,9 @@ def compare(
         differences=differences,
         options=tuple(options(shared, seconds or {})),
         matched=matched,
-        sentences=sentences(differences, matched, seeds, shared[0].unit),
+        sentences=comparison_sentences(differences, matched, seeds, shared[0].unit),
         confidence=CONFIDENCE,
-        notes=(*notes, *said, *unmatched, *_about_training(shared)),
+        notes=(*notes, *seed_notes, *unmatched, *_about_training(shared)),
         settings={
             "reading": READING,
             "unit": shared[0].unit,
@@ -84,7 +89,7 @@ def compare(
             "data": evaluations[0].data,
             "windows": str(evaluations[0].windows),
             "sequence": str(evaluations[0].sequence),
-            "tests": str(sum(entry.found.p is not None for entry in (*plain, *against.values()))),
+            "tests": str(sum(entry.difference.p is not None for entry in (*plain, *against.values()))),
         },
         provenance=provenance(),
     )
@@ -112,17 +117,17 @@ def _shared(conditions: Sequence[Condition]) -> tuple[list[Condition], list[str]
     return [condition.of(sorted(seeds)) for condition in conditions], notes
 
 
-def _correct(entries: Sequence[Tested]) -> list[float | None]:
+def _correct(entries: Sequence[PairedDifference]) -> list[float | None]:
     """Corrected p-values, over all that there are."""
-    known = [entry.found.p for entry in entries if entry.found.p is not None]
+    known = [entry.difference.p for entry in entries if entry.difference.p is not None]
     values = iter(holm(known))
-    return [None if entry.found.p is None else next(values) for entry in entries]
+    return [None if entry.difference.p is None else next(values) for entry in entries]
 
 
 def _rows(
     looped: Condition,
     baselines: Sequence[Condition],
-    tests: Mapping[tuple[str, str], tuple[Tested, float | None]],
+    tests: Mapping[tuple[str, str], tuple[PairedDifference, float | None]],
 ) -> list[Matched]:
     """A looped condition at its trained depth, then its baselines."""
     rows = []
@@ -134,11 +139,11 @@ def _rows(
                 loops=condition.trained_loops,
                 role=baseline_role(condition.name) or "looped",
                 parameters=condition.evaluations[0].parameters,
-                training_flops=training_flops(condition),
+                training_flops=run_flops(condition),
                 inference_flops=inference_flops(condition),
                 bits_per_byte=over_seeds(condition.bits_per_byte(condition.trained_loops), SEEDS_NEEDED),
-                against=known[0].found.interval if known else None,
-                separated=is_separated(known[0].found, known[1]) if known else False,
+                against=known[0].difference.interval if known else None,
+                separated=is_separated(known[0].difference, known[1]) if known else False,
             )
         )
     return rows

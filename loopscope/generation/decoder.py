@@ -1,6 +1,6 @@
 """The loop of generation: read logits, draw, look whether a text has ended, and say what came.
 
-`stream` yields one `Step` per token of the batch; `generate` collects them. Rows whose text has ended leave the
+`stream` yields one `Step` per token of the batch; `generate_tokens` collects them. Rows whose text has ended leave the
 batch: cache, strategy and generators are cut, and the others go on as they would alone.
 """
 
@@ -16,7 +16,7 @@ from loopscope.generation.cached import CachedSteps
 from loopscope.generation.missing import check_missing
 from loopscope.generation.padding import to_the_right
 from loopscope.generation.sampling import Sampler
-from loopscope.generation.settings import Settings, check_prompts, check_settings, check_vocabulary, reading
+from loopscope.generation.settings import Settings, check_prompt_ids, check_prompts, check_settings, inference
 from loopscope.generation.steps import AbstractSteps, RecomputedSteps
 from loopscope.generation.stopping import Ending, Reason
 from loopscope.guards import device_of
@@ -24,8 +24,8 @@ from loopscope.recurrence import AbstractLoopedLM
 
 
 @dataclass(frozen=True)
-class New:
-    """One new token of one row.
+class NewToken:
+    """One new token of one row of the batch.
 
     Attributes:
         row: of the batch that was given.
@@ -43,7 +43,7 @@ class New:
 
 @dataclass(frozen=True)
 class Generated:
-    """What was generated, row by row.
+    """Texts that were generated, row by row.
 
     Attributes:
         tokens: new tokens, without the prompt.
@@ -59,21 +59,29 @@ class Generated:
 
     @property
     def mean_loops(self) -> float:
-        """Over all new tokens."""
+        """Mean loops over all new tokens."""
         counts = [count for row in self.loops for count in row]
         return sum(counts) / len(counts)
 
 
-def generate(
+def generate_tokens(
     model: AbstractLoopedLM,
     input_ids: Int[Tensor, "batch seq"],
     settings: Settings,
     attention_mask: Any = None,
 ) -> Generated:
-    """Everything `stream` yields, collected."""
-    rows: list[list[New]] = [[] for _ in range(len(input_ids))]
-    for news in stream(model, input_ids, settings, attention_mask):
-        for new in news:
+    """Generate from token ids, and return everything that `stream` yields, collected.
+
+    Args:
+        input_ids: prompts, [batch, seq].
+        attention_mask: [batch, seq], 0 at padding, which may be left or right; None where there is none.
+
+    Raises:
+        ValueError: bad input, before anything runs.
+    """
+    rows: list[list[NewToken]] = [[] for _ in range(len(input_ids))]
+    for new_tokens in stream(model, input_ids, settings, attention_mask):
+        for new in new_tokens:
             rows[new.row].append(new)
     return Generated(
         tokens=tuple(tuple(new.token for new in row) for row in rows),
@@ -85,7 +93,7 @@ def generate(
 
 def stream(
     model: AbstractLoopedLM, input_ids: Any, settings: Settings, attention_mask: Any = None
-) -> Generator[list[New], None, None]:
+) -> Generator[list[NewToken], None, None]:
     """Yield the new tokens of every row that goes on, step by step.
 
     Args:
@@ -98,13 +106,13 @@ def stream(
     check_prompts(model, input_ids)
     ids, pads = to_the_right(input_ids.to(device_of(model)), attention_mask)
     check_settings(settings, model, ids.shape[1], settings.stopping.new_tokens)
-    check_vocabulary(model, ids)
+    check_prompt_ids(model, ids)
     return _stream(model, ids, pads, settings)
 
 
 def _stream(
     model: AbstractLoopedLM, ids: Tensor, pads: Tensor, settings: Settings
-) -> Generator[list[New], None, None]:
+) -> Generator[list[NewToken], None, None]:
     steps = make_steps(model, settings, pads, ids.shape[1] + settings.stopping.new_tokens)
     prompts = [ids[row, pad:].tolist() for row, pad in enumerate(pads.tolist())]
     endings = [Ending(settings.stopping, settings.tokenizer, prompt) for prompt in prompts]
@@ -112,30 +120,30 @@ def _stream(
     entries = getattr(settings.tokenizer, "vocabulary_size", None)
     sampler, rows, tokens = Sampler(settings.sampling, len(ids)), list(range(len(ids))), ids[:, -1]
     parts = list(model.modules())
-    with reading(parts):
+    with inference(parts):
         steps.prefill(ids[:, :-1])
     while rows:
-        with reading(parts):
+        with inference(parts):
             read = steps.step(tokens)
             tokens = sampler.draw(read.logits[:, :entries])
-        news = [
-            New(row, token, loops, *endings[row].push(token))
+        new_tokens = [
+            NewToken(row, token, loops, *endings[row].push(token))
             for row, token, loops in zip(rows, tokens.tolist(), read.loops.tolist(), strict=True)
         ]
-        yield news
-        going = [place for place, new in enumerate(news) if new.ended is None]
+        yield new_tokens
+        going = [index for index, new in enumerate(new_tokens) if new.ended is None]
         if len(going) < len(rows) and going:
             kept = torch.tensor(going, device=tokens.device)
             steps.select(kept)
             sampler.select(going)
             tokens = tokens[kept]
-        rows = [rows[place] for place in going]
+        rows = [rows[index] for index in going]
 
 
 def make_steps(
     model: AbstractLoopedLM, settings: Settings, pads: Int[Tensor, " rows"], capacity: int
 ) -> AbstractSteps:
-    """Cached where the model can and the settings say so.
+    """Return the way to make steps: over a cache where the model can and the settings say so, else computed anew.
 
     Args:
         capacity: columns of the longest text that may come.

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from loopscope.interop.foreign.tracing.calls import (
     Call,
     Forward,
-    Reached,
+    ForwardStop,
     call_of,
     stand_in,
     state_of,
@@ -32,16 +32,16 @@ Arguments = Mapping[str, Any] | Callable[[Tensor], Mapping[str, Any]]
 
 
 @dataclass
-class _Place:
+class _Position:
     loop: int = 0
     layer: int = -1
 
 
-Plan = Callable[[_Place, Call, Forward], Any]
-Past = Mapping[int, Tensor]
+Plan = Callable[[_Position, Call, Forward], Any]
+EarlierStates = Mapping[int, Tensor]
 
 
-class Follower:
+class ForwardInterceptor:
     """Runs a module's forward with the calls of one block, a module or a list of layers, answered by a plan."""
 
     def __init__(
@@ -54,27 +54,26 @@ class Follower:
     ) -> None:
         self.module, self.layers, self.count, self.hidden = module, layers, count, hidden
         self.arguments = arguments
-        self.heads_at_end = (
-            False  # all loops' states reach the head after the last loop, in order, one by one
-        )
+        # Whether all loops' states reach the head after the last loop, in order, one by one.
+        self.heads_at_end = False
 
     @property
     def last(self) -> int:
         """Index of the last layer."""
         return len(self.layers) - 1
 
-    def own(self, input_ids: Int[Tensor, "batch seq"], loops: int | None) -> Any:
-        """What the module's forward returns, undisturbed."""
+    def run_forward(self, input_ids: Int[Tensor, "batch seq"], loops: int | None) -> Any:
+        """Run the module's forward undisturbed, set to `loops` where that is a number; return what it returns."""
         given = self.arguments(input_ids) if callable(self.arguments) else self.arguments
         cache = {"use_cache": False} if accepts(self.module, "use_cache") else {}
         with self.count.at(loops) as counted:
             return self.module(input_ids, **{**cache, **given, **counted})
 
     def start(self, input_ids: Int[Tensor, "batch seq"], loops: int | None) -> Tensor:
-        """The input of the first loop."""
+        """Return the input of the first loop."""
 
-        def plan(place: _Place, call: Call, own: Forward) -> Any:
-            raise Reached(call.hidden)
+        def plan(position: _Position, call: Call, original: Forward) -> Any:
+            raise ForwardStop(call.hidden)
 
         return self._reach(Trace(input_ids, loops), plan)
 
@@ -85,23 +84,25 @@ class Follower:
         others: Sequence[nn.Module] = (),
         states: bool = False,
     ) -> tuple[Trace, Any]:
-        """Run the forward whole; returns its trace, with its states where asked, and what it returned."""
+        """Run the forward whole; return its trace, with its states where asked, and what it returned."""
         trace = Trace(input_ids, loops)
 
-        def plan(place: _Place, call: Call, own: Forward) -> Any:
-            output = own(*call.args, **call.kwargs)
-            if place.layer == 0:
+        def plan(position: _Position, call: Call, original: Forward) -> Any:
+            output = original(*call.args, **call.kwargs)
+            if position.layer == 0:
                 trace.calls.append([])
-            trace.calls[-1].append(Call(call.module, call.args, call.kwargs, call.slot, output).bare())
-            if states and place.layer == self.last:
-                trace.states[place.loop] = state_of(output)
+            trace.calls[-1].append(
+                Call(call.module, call.args, call.kwargs, call.slot, output).without_states()
+            )
+            if states and position.layer == self.last:
+                trace.states[position.loop] = state_of(output)
             return output
 
         def watch(part: nn.Module) -> Callable[[Forward], Forward]:
-            def answer(own: Forward) -> Forward:
+            def answer(original: Forward) -> Forward:
                 def forward(*args: Any, **kwargs: Any) -> Any:
-                    trace.others[part] = call_of(part, args, kwargs).bare()
-                    return own(*args, **kwargs)
+                    trace.others[part] = call_of(part, args, kwargs).without_states()
+                    return original(*args, **kwargs)
 
                 return forward
 
@@ -115,23 +116,23 @@ class Follower:
         return trace, output
 
     def core(
-        self, trace: Trace, past: Past, hidden: Float[Tensor, "batch seq dim"], loop: int
+        self, trace: Trace, earlier: EarlierStates, hidden: Float[Tensor, "batch seq dim"], loop: int
     ) -> Float[Tensor, "batch seq dim"]:
-        """The block's output at `loop` for this input; beyond the trace's depth, as in its last loop.
+        """Return the block's output at `loop` for this input; beyond the trace's depth, as in its last loop.
 
         Args:
-            past: the block's outputs at the loops before.
+            earlier: the block's outputs at the loops before.
         """
         here = min(loop, trace.depth)
 
-        def plan(place: _Place, call: Call, own: Forward) -> Any:
-            if place.loop < here:
-                return self._skip(trace, place, call, past.get(place.loop, hidden))
-            if place.layer == 0:
-                call = call.filled(hidden)
-            output = own(*call.args, **call.kwargs)
-            if place.layer == self.last:
-                raise Reached(state_of(output))
+        def plan(position: _Position, call: Call, original: Forward) -> Any:
+            if position.loop < here:
+                return self._skip(trace, position, call, earlier.get(position.loop, hidden))
+            if position.layer == 0:
+                call = call.with_hidden(hidden)
+            output = original(*call.args, **call.kwargs)
+            if position.layer == self.last:
+                raise ForwardStop(state_of(output))
             return output
 
         return self._reach(trace, plan)
@@ -139,62 +140,73 @@ class Follower:
     def replay(
         self, trace: Trace, hidden: Float[Tensor, "batch seq dim"], loop: int
     ) -> Float[Tensor, "batch seq dim"]:
-        """The same, quickly: the layers called again with the other arguments that they had."""
+        """Return the block's output at `loop` the quick way: its layers called again.
+
+        Their other arguments are those that they had in the trace.
+        """
         for call in trace.calls[min(loop, trace.depth) - 1]:
-            hidden = call.again(hidden)
+            hidden = call.repeat(hidden)
         return hidden
 
     def carry(
-        self, trace: Trace, past: Past, hidden: Float[Tensor, "batch seq dim"], loop: int
+        self, trace: Trace, earlier: EarlierStates, hidden: Float[Tensor, "batch seq dim"], loop: int
     ) -> Float[Tensor, "batch seq dim"]:
-        """The block's input at `loop` + 1 when this was its output at `loop`."""
+        """Return the block's input at `loop` + 1 when `hidden` was its output at `loop`."""
         here = min(loop, trace.depth - 1)
 
-        def plan(place: _Place, call: Call, own: Forward) -> Any:
-            if place.loop > here:
-                raise Reached(call.hidden)
-            state = past.get(place.loop, hidden) if place.loop < here else hidden
-            return self._skip(trace, place, call, state)
+        def plan(position: _Position, call: Call, original: Forward) -> Any:
+            if position.loop > here:
+                raise ForwardStop(call.hidden)
+            state = earlier.get(position.loop, hidden) if position.loop < here else hidden
+            return self._skip(trace, position, call, state)
 
         return self._reach(trace, plan)
 
     def features(
-        self, trace: Trace, past: Past, hidden: Float[Tensor, "batch seq dim"], loop: int, head: nn.Module
+        self,
+        trace: Trace,
+        earlier: EarlierStates,
+        hidden: Float[Tensor, "batch seq dim"],
+        loop: int,
+        head: nn.Module,
     ) -> Float[Tensor, "batch _ features"]:
-        """What reaches the head after the last loop when the block's output there (and from `loop` on) is this."""
+        """Return what reaches the head after the last loop when the block's output at `loop` is `hidden`.
+
+        From there on every loop's is `hidden`; before, it is `earlier`.
+        """
         here = min(loop, trace.depth)
 
-        def plan(place: _Place, call: Call, own: Forward) -> Any:
-            state = past.get(place.loop, hidden) if place.loop < here else hidden
-            return self._skip(trace, place, call, state)
+        def plan(position: _Position, call: Call, original: Forward) -> Any:
+            state = earlier.get(position.loop, hidden) if position.loop < here else hidden
+            return self._skip(trace, position, call, state)
 
         before = trace.depth - 1 if self.heads_at_end else 0  # calls for earlier loops
 
-        def at_head(args: Any, kwargs: Any, own: Forward) -> Any:
+        def at_head(args: Any, kwargs: Any, original: Forward) -> Any:
             nonlocal before
             before -= 1
             if before >= 0:
-                return own(*args, **kwargs)
-            raise Reached(call_of(head, args, kwargs).hidden)
+                return original(*args, **kwargs)
+            raise ForwardStop(call_of(head, args, kwargs).hidden)
 
         return self._reach(trace, plan, head, at_head)
 
     def logits(self, trace: Trace, features: Float[Tensor, "tokens features"], head: nn.Module) -> Any:
-        """What the forward returns when these features reach the head, as one sequence."""
+        """Return what the forward returns when these features reach the head, as one sequence."""
 
-        def plan(place: _Place, call: Call, own: Forward) -> Any:
-            return self._skip(trace, place, call, call.hidden)
+        def plan(position: _Position, call: Call, original: Forward) -> Any:
+            return self._skip(trace, position, call, call.hidden)
 
-        def at_head(args: Any, kwargs: Any, own: Forward) -> Any:
-            call = call_of(head, args, kwargs).filled(features[None])
-            return own(*call.args, **call.kwargs)
+        def at_head(args: Any, kwargs: Any, original: Forward) -> Any:
+            call = call_of(head, args, kwargs).with_hidden(features[None])
+            return original(*call.args, **call.kwargs)
 
         return self._run(trace, plan, head, at_head)
 
-    def _skip(self, trace: Trace, place: _Place, call: Call, state: Tensor) -> Any:
+    def _skip(self, trace: Trace, position: _Position, call: Call, state: Tensor) -> Any:
         """Answer a layer's call of a loop that is past: earlier layers pass on, the last gives the state."""
-        answer = state if place.layer == self.last else call.hidden
-        return with_state(trace.calls[min(place.loop, trace.depth) - 1][place.layer].output, answer)
+        answer = state if position.layer == self.last else call.hidden
+        return with_state(trace.calls[min(position.loop, trace.depth) - 1][position.layer].output, answer)
 
     def _reach(
         self,
@@ -205,9 +217,9 @@ class Follower:
     ) -> Tensor:
         try:
             self._run(trace, plan, head, at_head)
-        except Reached as end:
-            found: Tensor = end.value
-            return found
+        except ForwardStop as end:
+            state: Tensor = end.value
+            return state
         name = type(self.module).__name__
         if head is not None:
             raise ValueError(
@@ -225,29 +237,29 @@ class Follower:
         head: nn.Module | None = None,
         at_head: Callable[[Any, Any, Forward], Any] | None = None,
     ) -> Any:
-        place = _Place()
+        position = _Position()
 
         def watch(layer: int, part: nn.Module) -> Callable[[Forward], Forward]:
-            def answer(own: Forward) -> Forward:
+            def answer(original: Forward) -> Forward:
                 def forward(*args: Any, **kwargs: Any) -> Any:
-                    if layer != (place.layer + 1) % len(self.layers):
+                    if layer != (position.layer + 1) % len(self.layers):
                         raise ValueError(
                             f"the block's layers are not called once each, in their order, per loop: layer {layer} "
-                            f"follows layer {place.layer}. Name a block that is"
+                            f"follows layer {position.layer}. Name a block that is"
                         )
-                    place.layer = layer
-                    place.loop += layer == 0
-                    return plan(place, call_of(part, args, kwargs, self.hidden), own)
+                    position.layer = layer
+                    position.loop += layer == 0
+                    return plan(position, call_of(part, args, kwargs, self.hidden), original)
 
                 return forward
 
             return answer
 
-        def watch_head(own: Forward) -> Forward:
+        def watch_head(original: Forward) -> Forward:
             def forward(*args: Any, **kwargs: Any) -> Any:
-                if place.loop >= trace.depth and place.layer == self.last and at_head is not None:
-                    return at_head(args, kwargs, own)
-                return own(*args, **kwargs)
+                if position.loop >= trace.depth and position.layer == self.last and at_head is not None:
+                    return at_head(args, kwargs, original)
+                return original(*args, **kwargs)
 
             return forward
 
@@ -256,4 +268,4 @@ class Follower:
                 stack.enter_context(stand_in(part, watch(layer, part)))
             if head is not None:
                 stack.enter_context(stand_in(head, watch_head))
-            return self.own(trace.input_ids, trace.set_to)
+            return self.run_forward(trace.input_ids, trace.loop_count)

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from loopscope.data.config import DataConfig
-from loopscope.data.corpora import AbstractCorpus, build_corpus, capped
+from loopscope.data.corpora import AbstractCorpus, build_corpus, cap_bytes
 from loopscope.data.tokenfile import TokenFile, open_tokens, write_tokens
 from loopscope.data.tokenizers import (
     AbstractTokenizer,
@@ -39,7 +39,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class PreparedData:
-    """A corpus as tokens, with the tokenizer that made them."""
+    """A corpus as token files, with the tokenizer that made them: opens windows to train and validate on."""
 
     train: TokenFile
     validation: TokenFile
@@ -53,20 +53,20 @@ class PreparedData:
 
     @property
     def bytes_per_token(self) -> float:
-        """Of the validation text."""
+        """UTF-8 bytes of the validation text over its tokens."""
         return self.validation.bytes_per_token
 
     def training_windows(self, sequence: int, stride: int | None = None) -> Windows:
-        """Windows to train on."""
+        """Return the windows to train on."""
         return Windows(self.train, sequence, stride)
 
     def validation_windows(self, sequence: int) -> Windows:
-        """Windows to validate on: none overlap."""
+        """Return the windows to validate on: none overlap."""
         return Windows(self.validation, sequence)
 
 
 def prepare(config: DataConfig, progress: bool = True) -> PreparedData:
-    """Ingest a corpus, or open what an earlier call ingested.
+    """Ingest a corpus into token files, or open what an earlier call ingested.
 
     Args:
         progress: show it (on standard error).
@@ -97,7 +97,7 @@ def open_prepared(directory: Path) -> PreparedData:
 
 
 def cache_folder(config: DataConfig) -> Path:
-    """Where token files are kept: `data.cache`, $LOOPSCOPE_CACHE, or the user's cache folder."""
+    """Return the folder where token files are kept: `data.cache`, $LOOPSCOPE_CACHE, or the user's cache folder."""
     if config.cache:
         return Path(config.cache).expanduser()
     if named := os.environ.get("LOOPSCOPE_CACHE"):
@@ -134,10 +134,10 @@ def _ingest(config: DataConfig, corpus: AbstractCorpus, directory: Path, progres
 
 def _build(config: DataConfig, corpus: AbstractCorpus, building: Path, progress: bool) -> None:
     def train() -> Iterator[str]:
-        return capped(corpus.train(), config.max_bytes)
+        return cap_bytes(corpus.train(), config.max_bytes)
 
     def validation() -> Iterator[str]:
-        return capped(corpus.validation(), config.max_validation_bytes)
+        return cap_bytes(corpus.validation(), config.max_validation_bytes)
 
     size = corpus.train_bytes()
     if config.max_bytes is not None:
