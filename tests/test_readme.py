@@ -139,7 +139,7 @@ def test_the_generation_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_the_make_targets_exist_and_links_lead_somewhere() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+    for path in (*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))):
         text = path.read_text()
         for target in re.findall(r"^make (\w+)", "\n".join(blocks(path, "sh")), re.M):
             assert f"\n{target}:" in makefile
