@@ -43,6 +43,7 @@ def test_a_contractive_core_reaches_its_fixed_point() -> None:
 
 
 @pytest.mark.parametrize("loops", [1, 3, 4, 9])
+@pytest.mark.smoke
 def test_every_depth_is_a_prefix_of_a_deeper_one(loops: int) -> None:
     model = LinearCore()
     states = list(unroll(model, IDS, loops))
@@ -52,6 +53,7 @@ def test_every_depth_is_a_prefix_of_a_deeper_one(loops: int) -> None:
         assert torch.equal(short.hidden, long.hidden)
 
 
+@pytest.mark.smoke
 def test_the_trained_depth_is_the_default_and_forward_is_its_last_exit() -> None:
     model = LinearCore()
     *_, last = loopscope.unroll(model, IDS)
@@ -59,6 +61,7 @@ def test_the_trained_depth_is_the_default_and_forward_is_its_last_exit() -> None
     assert torch.equal(model(IDS), last.logits())
 
 
+@pytest.mark.smoke
 def test_gradient_through_all_loops_has_its_closed_form() -> None:
     model = LinearCore()
     *_, last = unroll(model, IDS, 5)

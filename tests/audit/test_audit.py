@@ -19,6 +19,7 @@ def test_the_report_is_a_record_that_json_can_hold() -> None:
     assert set(data["rescaled"]) == {"1", "2", "3"}
 
 
+@pytest.mark.smoke
 def test_an_audit_leaves_the_model_as_it_was() -> None:
     model = make(dropout=0.1).train()
     model.layers[0].eval()  # a frozen part stays in its mode

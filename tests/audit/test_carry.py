@@ -12,6 +12,7 @@ from loopscope.model.looped import LoopedTransformer
 from tests.audit.fixtures import IDS, LABELS, audit, carried, make
 
 
+@pytest.mark.smoke
 def test_carry_of_known_recurrences() -> None:
     """h -> a·h + b: d log s' / d log s = a·s / (a·s + b) for a constant state; a norm between loops gives 0."""
 

@@ -77,6 +77,7 @@ def test_radial_and_angular_parts_of_a_linear_core() -> None:
         assert loop.spectral_radius == pytest.approx(0.8, rel=0.02)
 
 
+@pytest.mark.smoke
 def test_a_real_core_agrees_with_its_whole_jacobian() -> None:
     torch.manual_seed(0)
     config = ModelConfig(dim=8, heads=2, loops=2, vocabulary=16, sequence=8, initialisation="published")

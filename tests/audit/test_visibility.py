@@ -15,6 +15,7 @@ from tests.audit.fixtures import IDS, LABELS, LOOPS, audit, make
 
 @pytest.mark.parametrize("placement", ["dense", "terminal", "exit-weighted"])
 @pytest.mark.parametrize("loop", [1, 2, LOOPS])
+@pytest.mark.smoke
 def test_total_visibility_is_the_finite_difference(placement: str, loop: int) -> None:
     model = make(readout="raw", exit_gate=True).double()
     objective = build_objective(ObjectiveConfig(placement=placement, norm_penalty=0.01))

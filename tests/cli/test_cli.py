@@ -28,6 +28,7 @@ def test_help_shows_an_example_and_never_loads_torch(command: list[str]) -> None
     assert "runs/" in done.stdout
 
 
+@pytest.mark.smoke
 def test_the_main_job(call: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "study")
     arguments = ["study", "--conditions", "dense/rmsnorm,dense/raw", "--seeds", "2", "--out", out, *TINY]
@@ -44,6 +45,7 @@ def test_the_main_job(call: Any, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert page.stat().st_size < 3_000_000
 
 
+@pytest.mark.smoke
 def test_train_from_yaml_with_flags_on_top_and_resume(call: Any, tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(
         "condition: my-anchor\nmodel: {readout: layernorm}\n"

@@ -218,6 +218,7 @@ def test_a_word_vocabulary_that_cannot_be_is_refused(itos: list[str]) -> None:
 # BPE
 
 
+@pytest.mark.smoke
 def test_bpe_training_repeats_exactly_whatever_the_pieces() -> None:
     pieces = pieces_of(PROSE, [0.11, 0.23, 0.231, 0.5, 0.77])
     first, again, cut = (BPETokenizer.train(texts, 320) for texts in ([PROSE], [PROSE], pieces))
@@ -243,6 +244,7 @@ def test_what_looks_like_a_special_token_is_text() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.smoke
 def test_json_gives_the_same_tokenizer_back(kind: str, tmp_path: Path) -> None:
     tokenizer = trained(kind)
     (tmp_path / "tokenizer.json").write_text(tokenizer.to_text(), encoding="utf-8")

@@ -18,6 +18,7 @@ from tests.model.fixtures import VARIANTS
 
 
 @pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.smoke
 def test_cached_text_is_the_text_of_the_whole_model(name: str) -> None:
     model = lively(name)
     made = run(model, 8, loops=4)  # one past the trained depth

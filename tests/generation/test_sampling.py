@@ -34,6 +34,7 @@ def test_shares_of_draws_are_the_tempered_probabilities() -> None:
         (Sampling(temperature=1.0, top_k=4, min_p=0.3), [0, 1]),
     ],
 )
+@pytest.mark.smoke
 def test_filters_keep_what_they_say_in_proportion(sampling: Sampling, kept: list[int]) -> None:
     expected = torch.full((6,), -torch.inf)
     expected[kept] = LOGITS[0, kept]

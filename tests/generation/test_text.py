@@ -19,6 +19,7 @@ SMALL = st.text(alphabet="aéb🙂 \n", max_size=30)
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 @given(text=st.one_of(SMALL, st.just(TEXT)), cut=st.integers(0, 20))
+@pytest.mark.smoke
 def test_streamed_text_is_the_decoded_text(name: str, text: str, cut: int) -> None:
     tokenizer = TOKENIZERS[name]
     ids = [int(token) for token in tokenizer.encode(text)]

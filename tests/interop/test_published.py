@@ -55,6 +55,7 @@ def close(found: Any, expected: Any) -> None:
     )
 
 
+@pytest.mark.smoke
 def test_logits_norms_and_mean_squares(case: Case) -> None:
     with torch.no_grad():
         states = list(unroll(case.model, case.ids))
@@ -102,6 +103,7 @@ def test_the_objective_is_understood(case: Case) -> None:
     assert ObjectiveConfig(**case.published.objective).placement == placement
 
 
+@pytest.mark.smoke
 def test_round_trip_through_our_own_folder(case: Case, tmp_path: Path) -> None:
     save_model(case.model, tmp_path / "model", {"objective": dict(case.published.objective)}, {})
     for path in (case.path, tmp_path / "model"):

@@ -78,6 +78,7 @@ def test_fixed_is_fixed_depth() -> None:
     assert made == loopscope.generate(model, IDS, 6, loops=2)
 
 
+@pytest.mark.smoke
 def test_text_with_the_models_own_tokenizer(folder: Path) -> None:
     subject = open_subject(folder)
     made = generate_text(subject, ["one", "three"], 8, temperature=1.0, seed=1)
@@ -97,6 +98,7 @@ def test_a_model_without_a_past_is_computed_anew_and_says_so_once() -> None:
         loopscope.generate(LinearCore(), torch.tensor([[1, 2]]), 5, cache=False)
 
 
+@pytest.mark.smoke
 def test_a_strangers_model_generates_what_ours_does() -> None:
     ours = _model()
 

@@ -42,6 +42,7 @@ def test_parameter_counts_are_the_published_ones() -> None:
     assert counts == {"laptop": 1_065_600, "published-44m": 43_934_208, "published-129m": 128_822_016}
 
 
+@pytest.mark.smoke
 def test_scaled_initialisation_starts_small_and_published_is_pytorchs() -> None:
     torch.manual_seed(0)
     scaled = LoopedTransformer(ModelConfig(dim=256, heads=4, layers=2, loops=4))
@@ -54,6 +55,7 @@ def test_scaled_initialisation_starts_small_and_published_is_pytorchs() -> None:
     assert float(published.layers[0].attention.qkv.weight.detach().abs().max()) <= 256**-0.5
 
 
+@pytest.mark.smoke
 def test_gradient_checkpointing_changes_no_gradient() -> None:
     ids = torch.randint(61, (2, 9))
     gradients = []
@@ -92,6 +94,7 @@ def test_checkpointing_by_loop_keeps_one_loops_activations_and_the_states() -> N
     assert growth["loop"] < growth["layer"] < growth["none"]
 
 
+@pytest.mark.smoke
 def test_attention_is_causal() -> None:
     torch.manual_seed(0)
     model = LoopedTransformer(ModelConfig(**TINY)).eval()

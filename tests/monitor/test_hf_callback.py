@@ -86,6 +86,7 @@ def monitored(trainer: Trainer) -> dict[int, dict[str, float]]:
     return {e["step"]: e for e in trainer.state.log_history if "loopscope/growth" in e}
 
 
+@pytest.mark.smoke
 def test_figures_reach_trackers_and_training_is_the_same(tmp_path: Path) -> None:
     alone, _ = make(tmp_path / "alone")
     alone.train()
@@ -162,6 +163,7 @@ def test_labels_beside_their_own_tokens_are_shifted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.smoke
 def test_a_model_of_transformers_through_adapt(tmp_path: Path, dtype: torch.dtype) -> None:
     """HRM-Text as it is, trained by its own loss, also with weights in half precision; a norm ends its stack."""
 

@@ -79,6 +79,7 @@ def test_equal_in_value_and_every_gradient(
         torch.testing.assert_close(one, other, rtol=1e-5, atol=2e-6 * max(1.0, float(other.abs().max())))
 
 
+@pytest.mark.smoke
 def test_second_derivatives_are_right() -> None:
     torch.manual_seed(0)
     exits, matrix, labels = problem(2, 3, 7, 2, torch.float64)
@@ -106,6 +107,7 @@ def test_second_derivatives_of_a_tied_head() -> None:
 
 
 @pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.smoke
 def test_the_value_is_exact_under_bf16(fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Logits are bf16 products, as autocast makes them; everything behind them is fp32."""
     monkeypatch.setattr(linear_cross_entropy, "fused", lambda: fused)
@@ -167,6 +169,7 @@ def losses_of(objective: Objective, model: LoopedTransformer, ids: torch.Tensor)
     "placement", [Terminal(), Dense(), Dense((1.0, 0.0, 3.0)), Dense((1.0, 2.0, 3.0), (3.0, 2.0, 1.0))]
 )
 @pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.smoke
 def test_an_objective_equals_itself_with_the_plain_loss(placement: Dense | Terminal, tied: bool) -> None:
     torch.manual_seed(0)
     model = LoopedTransformer(

@@ -35,6 +35,7 @@ def losses(states: list[LoopState]) -> list[torch.Tensor]:
     return [F.cross_entropy(state.logits().flatten(0, 1), LABELS.flatten()) for state in states]
 
 
+@pytest.mark.smoke
 def test_terminal_and_dense(model: LoopedTransformer) -> None:
     expected = torch.stack(losses(list(unroll(model, IDS))))
     terminal, dense = evaluate(model, placement="terminal"), evaluate(model, placement="dense")
@@ -47,6 +48,7 @@ def test_terminal_and_dense(model: LoopedTransformer) -> None:
     assert weighted.cross_entropy.isnan().tolist() == [False, True, False]
 
 
+@pytest.mark.smoke
 def test_exit_weighted(model: LoopedTransformer) -> None:
     states = list(unroll(model, IDS))
     first, second = (torch.sigmoid(state.gate_logit()) for state in states[:2])

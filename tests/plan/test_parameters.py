@@ -70,6 +70,7 @@ def test_parameters_of_readouts_and_carries(readout: object, carry: list[str]) -
     assert cost(config).parameters == LoopedTransformer(config).parameter_count()
 
 
+@pytest.mark.smoke
 def test_published_sizes() -> None:
     counts = {
         size: cost(recipe(size).model).parameters for size in ("laptop", "published-44m", "published-129m")

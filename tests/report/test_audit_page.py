@@ -42,6 +42,7 @@ def write(folder: Path, *audits: AuditedModel) -> str:
     return page.read_text()
 
 
+@pytest.mark.smoke
 def test_one_self_contained_file_with_figures_beside_it(tmp_path: Path) -> None:
     text = write(tmp_path / "new folder", make_audit())
     assert_offline(text)

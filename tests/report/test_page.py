@@ -34,6 +34,7 @@ def write(folder: Path, study: StudyResults) -> str:
     return page.read_text()
 
 
+@pytest.mark.smoke
 def test_one_self_contained_file_with_figures_beside_it(
     tmp_path: Path, run_maker: Any, study_maker: Any
 ) -> None:

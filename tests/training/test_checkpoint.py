@@ -33,6 +33,7 @@ def save(run: Path, step: int) -> Path:
     return save_checkpoint(run, Progress(step, step * 10, 1.5), model, optimizer, {"config.yaml": "a: 1\n"})
 
 
+@pytest.mark.smoke
 def test_round_trip(tmp_path: Path) -> None:
     saved = save(tmp_path, 3)
     torch.manual_seed(3)

@@ -21,6 +21,7 @@ def compare(only: str) -> None:
     assert len(done.stdout.splitlines()) > 1, "no run has such a title"
 
 
+@pytest.mark.smoke
 def test_golden_losses_are_as_recorded() -> None:
     compare("plain")
 
@@ -37,6 +38,7 @@ def test_the_comparison_can_fail() -> None:
     assert worst(one, other) == pytest.approx(0.001 / 2.001)
 
 
+@pytest.mark.smoke
 def test_every_familys_checkpoint_keys_are_as_recorded() -> None:
     recorded = json.loads(KEYS.read_text())
     assert set(recorded) == set(every_family())

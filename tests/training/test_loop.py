@@ -29,6 +29,7 @@ def weights(model: torch.nn.Module) -> list[torch.Tensor]:
     return [value.detach().clone() for value in model.state_dict().values()]
 
 
+@pytest.mark.smoke
 def test_it_learns_and_reports_every_loop(trainer: Trainer, tmp_path: Path) -> None:
     outcome, _ = trainer(steps=120, learning_rate=1e-2)
     assert outcome.failure is None
@@ -47,6 +48,7 @@ def test_it_learns_and_reports_every_loop(trainer: Trainer, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "changes", [{}, {"accumulation": 2}, {"schedule": "cosine", "warmup": 4}, {"optimizer": "muon"}]
 )
+@pytest.mark.smoke
 def test_resuming_repeats_the_uninterrupted_run_bit_for_bit(
     trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
@@ -184,6 +186,7 @@ def test_devices_and_precisions() -> None:
     assert resolve_precision("auto", torch.device("cpu")) in ("fp32", "bf16")
 
 
+@pytest.mark.smoke
 def test_bf16_trains(trainer: Trainer) -> None:
     outcome, model = trainer(precision="bf16", steps=60, learning_rate=1e-2)
     assert outcome.per_loop[-1].loss < math.log(17)

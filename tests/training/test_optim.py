@@ -61,6 +61,7 @@ def test_muon_takes_the_layers_matrices_and_adamw_the_rest() -> None:
     assert not muon & adamw
 
 
+@pytest.mark.smoke
 def test_a_muon_step_is_orthogonal_with_the_size_of_an_adamw_step() -> None:
     """Against the update written out: U Vᵀ of the first gradient, times 0.2·sqrt(longer side)."""
     torch.manual_seed(0)
@@ -88,6 +89,7 @@ def test_muon_without_matrices_says_so() -> None:
 
 
 @pytest.mark.parametrize("most", [0.5, 1e6])
+@pytest.mark.smoke
 def test_gradients_are_clipped_to_their_common_norm(most: float) -> None:
     """Beside the same in fp64; a parameter without a gradient, and one without axes."""
     torch.manual_seed(0)

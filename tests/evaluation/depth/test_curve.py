@@ -114,6 +114,7 @@ def test_as_trained_are_the_exits_of_the_trained_unroll(settings: dict[str, Any]
     assert as_trained.per_loop[2:] == at_depth.per_loop[2:]
 
 
+@pytest.mark.smoke
 def test_labels_that_are_ignored() -> None:
     """Answers of unequal length, one window always right, one never, one without a label."""
     model = build()

@@ -91,6 +91,7 @@ def test_every_sequence_gets_what_it_gets_alone(name: str, family: str) -> None:
 
 
 @pytest.mark.parametrize("name", RUN)
+@pytest.mark.smoke
 def test_never_is_full_depth_and_always_is_loop_one_bit_for_bit(name: str) -> None:
     model, batch, rule = made(), ids(), rule_of(name)
     with torch.no_grad():

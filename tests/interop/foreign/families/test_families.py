@@ -14,6 +14,7 @@ from tests.interop.foreign.families.fixtures import IDS, LABELS, Case, build, ca
 
 @each_case
 @pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.smoke
 def test_states_and_logits_are_the_modules_own(case: Case, times: int) -> None:
     module, model = build(case)
     assert model.loops == case.loops
@@ -57,6 +58,7 @@ def test_the_gradient_goes_through_every_loop(case: Case) -> None:
 
 
 @each_family
+@pytest.mark.smoke
 def test_the_audit_runs_and_its_verdict_is_the_structures(case: Case) -> None:
     _, model = build(case)
     report = loopscope.audit(model, IDS, LABELS)
