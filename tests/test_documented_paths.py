@@ -34,9 +34,8 @@ def modules_named(text: str) -> set[str]:
 def files_named(text: str) -> set[str]:
     """Files and folders (`name/`) in backticks: from the checkout's root, or from the package's."""
     words = re.findall(r"`([\w.-]+(?:/[\w.-]+)*/?)`", text)
-    return {
-        word for word in words if word.endswith((".py", ".j2", ".css", ".js", ".md", "/"))
-    } - MADE_BY_USERS
+    files = {word for word in words if word.endswith((".py", ".j2", ".css", ".js", ".md", "/"))}
+    return {file for file in files - MADE_BY_USERS if not file.startswith(OWN_PACKAGE)}
 
 
 def is_there(path: str) -> bool:

@@ -27,7 +27,9 @@ def test_golden_losses_are_as_recorded() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("run", ["dense/rmsnorm bf16 fused", "ouro fp32 fused"])
+@pytest.mark.parametrize(
+    "run", [pytest.param("dense/rmsnorm bf16 fused", marks=pytest.mark.smoke), "ouro fp32 fused"]
+)
 def test_golden_losses_of_compiled_chains_are_as_recorded(run: str) -> None:
     compare(run)
 
