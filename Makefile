@@ -27,12 +27,12 @@ demo: $(STAMP) ## train and audit four models, write runs/demo/report.html: minu
 	@printf 'report: ' && $(BIN)/loopscope report $(DEMO)
 
 # The dearest files first, each whole in one worker: see tests/costs.py.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_OPTIONS)
 
 test: $(STAMP) ## everything the project promises, checked
 	$(PYTEST)
 
-quick: $(STAMP) ## the inner loop: every test but those that take half a second or more
+quick: $(STAMP) ## the inner loop: every test but those that take a quarter of a second or more
 	$(PYTEST) --quick
 
 lint: $(STAMP) ## ruff, and the format

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,9 @@ torch.set_num_threads(1)  # the suite runs one worker per core
 
 from loopscope.training import throughput
 
+audit_dynamics = import_module("loopscope.audit.dynamics")
+power_iteration = audit_dynamics.power_iteration
+
 SHARED = Path(__file__).parent.parent.parent / "shared"
 FIXTURES = SHARED / "fixtures" / "published"
 
@@ -61,6 +65,12 @@ def fixtures() -> Path:
 def quick_matmul_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every training measures the machine's matrix products first, for 0.7 s; here with small ones."""
     monkeypatch.setitem(throughput.SIDE, "cpu", 128)
+
+
+@pytest.fixture(autouse=True)
+def quick_power_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two thirds of a tiny model's audit go into spectral radii, which no verdict hangs on: here 4 products, not 16."""
+    monkeypatch.setattr(audit_dynamics, "power_iteration", partial(power_iteration, iterations=4))
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """What tests cost, kept in tests/assets/costs.json: the dearest files start first, and `--quick` leaves out the dear.
 
-    python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --record-costs    # measure them anew
+    make test PYTEST_OPTIONS=--record-costs    # measure them anew
 
 Files go to workers whole, since their tests share what their fixtures have made. A file that starts last and is long
 leaves the other worker idle; the cheapest last keep both busy to the end. The record needs no upkeep to be right: a
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 RECORD = Path(__file__).parent / "assets" / "costs.json"
-DEAR = 0.4
+DEAR = 0.25
 """Seconds from which a test is recorded, and left out by `--quick`."""
 
 CHEAP = 0.04
@@ -71,5 +71,5 @@ class Recorder:
     def pytest_sessionfinish(self) -> None:
         worker = hasattr(self.config, "workerinput")
         if not worker and self.config.getoption("record_costs"):
-            dear = {name: round(s, 1) for name, s in sorted(self.seconds.items()) if s >= DEAR}
+            dear = {name: round(s, 2) for name, s in sorted(self.seconds.items()) if s >= DEAR}
             RECORD.write_text(json.dumps(dear, indent=0, ensure_ascii=False) + "\n")

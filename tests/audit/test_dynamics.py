@@ -14,6 +14,11 @@ IDS = torch.arange(6)[None]
 LIKE = torch.zeros(1, 3, 8, dtype=torch.float64)
 
 
+@pytest.fixture
+def quick_power_iteration() -> None:
+    """Not here: the iteration itself is tested."""
+
+
 def operator(eigenvalues: Tensor) -> Tensor:
     basis = torch.linalg.qr(
         torch.randn(8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))

@@ -12,6 +12,8 @@ from loopscope.jobs.train import execute
 from loopscope.results import AuditedModel, RunResult
 from tests.fixtures import VERDICTS
 
+pytestmark = pytest.mark.timeout(1800)
+
 Trained = Callable[[str], tuple[RunResult, AuditedModel]]
 
 BLIND, MENDED = "dense/rmsnorm", "dense/rmsnorm+penalty"
