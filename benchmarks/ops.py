@@ -12,7 +12,7 @@ of a long run are (`training.compile`), but for the row `fuse_elementwise`; the 
 
 import argparse
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -24,6 +24,9 @@ from loopscope.ops.dispatch import OPERATIONS, cpu_ops, without_op
 
 NOTHING = "nothing"
 WAYS = (*OPERATIONS, "fuse_elementwise", "all")
+TOGETHER = 4
+"""Ways whose processes are there at a time, beside the one with all on: they hold their memory until the last ends."""
+
 WORTH = 0.02
 """An operation that saves neither this share of time nor of memory is to be deleted."""
 
@@ -34,67 +37,73 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     if options.memory_of or options.serve:
         way, name = (options.memory_of or options.serve).split("@")
-        with _off(way, options):
+        options.compile = options.compile if way != "fuse_elementwise" else False
+        with turned_off(way):
             if options.memory_of:
                 print(peak_memory(name, options, torch.device("cpu")))
             else:
                 serve(lambda: build([name], options, torch.device("cpu"))[name])
         return
-    ways = WAYS if options.only is None else options.only.split(",")
+    ways = WAYS if options.only is None else tuple(options.only.split(","))
     precisions = ("fp32", "bf16") if options.dtype == "both" else (options.dtype,)
-    times: dict[str, dict[str, float]] = {}
-    seconds: dict[str, float] = {}
-    memory: dict[str, dict[str, float]] = {}
+    lost: dict[str, dict[str, dict[str, float]]] = {dtype: {} for dtype in precisions}
+    base: dict[str, dict[str, float]] = {dtype: {} for dtype in precisions}
     for dtype in precisions:
-        name = f"ours {dtype}"
-        times[dtype], seconds[dtype] = _times(name, ways, options)
-        base = elsewhere("ops", "--memory-of", f"{NOTHING}@{name}")
-        peaks = {way: elsewhere("ops", "--memory-of", f"{way}@{name}") for way in ways}
-        memory[dtype] = {way: round(peak / base - 1, 3) for way, peak in peaks.items()}
-        print(f"\n{dtype}: {seconds[dtype]:.3f} s a step and {base / MEBI:,.0f} MiB with all on")
-        rows = [[way, f"{times[dtype][way]:+.1%}", f"{memory[dtype][way]:+.1%}"] for way in ways]
-        table(["off", "time", "peak memory"], rows)
-    spared = [
-        way for way in ways if way in OPERATIONS and all(_small(way, times, memory, d) for d in precisions)
-    ]
-    print(f"\nneither {WORTH:.0%} of time nor of memory: {', '.join(spared) or 'none'}")
+        if options.what != "memory":
+            lost[dtype]["time"], base[dtype]["seconds"] = _times(f"ours {dtype}", ways, options)
+        if options.what != "time":
+            lost[dtype]["memory"], base[dtype]["peak_mib"] = _memory(f"ours {dtype}", ways)
+        print(
+            f"\n{dtype}, all on: " + ", ".join(f"{name} {value:,.3f}" for name, value in base[dtype].items())
+        )
+        rows = [[way, *(f"{values[way]:+.1%}" for values in lost[dtype].values())] for way in ways]
+        table(["off", *(f"{name} lost" for name in lost[dtype])], rows)
+    spared = worth_nothing(ways, lost)
+    print(f"\nsave less than {WORTH:.0%} in every cell: {', '.join(spared) or 'none'}")
     finish(
         {
             "benchmark": "ops",
             "size": options.size,
             "batch": options.batch,
             "pairs": options.pairs,
-            "seconds": {dtype: round(value, 4) for dtype, value in seconds.items()},
-            "time_lost": times,
-            "memory_lost": memory,
+            "all_on": base,
+            "lost": lost,
             "worth_nothing": spared,
         },
         environment("cpu", options.dtype),
     )
 
 
+def worth_nothing(ways: Sequence[str], lost: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]:
+    """Return the operations that save too little in every cell, of [dtype][time or memory][way]."""
+    cells = [values for by_name in lost.values() for values in by_name.values()]
+    return [way for way in ways if way in OPERATIONS and all(values[way] < WORTH for values in cells)]
+
+
 def _times(name: str, ways: Sequence[str], options: argparse.Namespace) -> tuple[dict[str, float], float]:
     """Return the share of time that a step loses by way, and the seconds of the step with all on."""
-    ratios, base = {}, []
-    # Two at a time: all workers hold their memory until the last one ends.
-    for way in ways:
-        commands = {one: again("ops", "--serve", f"{one}@{name}") for one in (NOTHING, way)}
+    ratios: dict[str, float] = {}
+    base: list[float] = []
+    for start in range(0, len(ways), TOGETHER):
+        some = ways[start : start + TOGETHER]
+        commands = {way: again("ops", "--serve", f"{way}@{name}") for way in (NOTHING, *some)}
         with workers(commands) as steps:
-            pairs = [(steps[NOTHING](), steps[way]()) for _ in range(options.pairs)]
-        ratios[way] = round(statistics.median(off / on for on, off in pairs) - 1, 3)
-        base += [on for on, _ in pairs]
-    return ratios, statistics.median(base)
+            rounds = [{way: step() for way, step in steps.items()} for _ in range(options.pairs)]
+        for way in some:
+            ratios[way] = round(statistics.median(one[way] / one[NOTHING] for one in rounds) - 1, 3)
+        base += [one[NOTHING] for one in rounds]
+    return ratios, round(statistics.median(base), 4)
 
 
-def _small(
-    way: str, times: dict[str, dict[str, float]], memory: dict[str, dict[str, float]], dtype: str
-) -> bool:
-    return times[dtype][way] < WORTH and memory[dtype][way] < WORTH
+def _memory(name: str, ways: Sequence[str]) -> tuple[dict[str, float], float]:
+    """Return the share by which a step's peak memory grows by way, and the MiB of the step with all on."""
+    base = elsewhere("ops", "--memory-of", f"{NOTHING}@{name}")
+    peaks = {way: elsewhere("ops", "--memory-of", f"{way}@{name}") for way in ways}
+    return {way: round(peak / base - 1, 3) for way, peak in peaks.items()}, round(base / MEBI, 1)
 
 
-def _off(way: str, options: argparse.Namespace) -> AbstractContextManager[None]:
-    if way == "fuse_elementwise":
-        options.compile = False
+def turned_off(way: str) -> AbstractContextManager[None]:
+    """Return a context in which one operation is off, or all, or nothing."""
     if way in OPERATIONS:
         return without_op(way)
     return cpu_ops("off") if way == "all" else nullcontext()
@@ -109,6 +118,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=5, help="rounds, each with one step on either side")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtype", choices=["both", "fp32", "bf16"], default="both")
+    parser.add_argument("--what", choices=["both", "time", "memory"], default="both")
     parser.add_argument("--only", help=f"some ways, with commas: {', '.join(WAYS)}")
     parser.add_argument("--small", action="store_true", help="a tiny size, two rounds, not fused")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
@@ -120,7 +130,7 @@ def _options() -> argparse.Namespace:
         parser.error(f"--pairs is {options.pairs}; give 1 or more (5 for figures to publish)")
     options.compile, options.sequence, options.dropout, options.checkpointing = "auto", None, None, "none"
     if options.small:
-        options.size, options.batch, options.sequence, options.pairs = "laptop", 2, 16, 2
+        options.size, options.batch, options.sequence, options.pairs = "laptop", 2, 32, 2
         options.compile, options.threads = False, 1
     return options
 

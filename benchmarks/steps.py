@@ -70,14 +70,15 @@ KINDS: dict[str, Kind] = {
 
 def build(names: Sequence[str], options: argparse.Namespace, device: torch.device) -> dict[str, Step]:
     """Steps by name. All looped ones train one model, so that memory holds its weights once."""
-    models: dict[ModelConfig, LoopedTransformer] = {}
+    models: dict[str, LoopedTransformer] = {}
     steps = {}
     for name in names:
         kind = KINDS[name]
         config = kind.model_config(options)
-        if config not in models:
-            models[config] = _model(config, options, device)
-        model = models[config]
+        key = config.model_dump_json()
+        if key not in models:
+            models[key] = _model(config, options, device)
+        model = models[key]
         clock = time.process_time if getattr(options, "clock", "wall") == "processor" else time.perf_counter
         steps[name] = _timed(
             clock, _plain(model, kind, options) if kind.what == "plain" else _ours(model, kind, options)

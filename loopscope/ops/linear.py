@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from loopscope.numerics import matmul_dtype
 from loopscope.ops import reference
 from loopscope.ops.dispatch import cpu_ops_apply, is_plain
-from loopscope.ops.matmul import matmul_linear
 from loopscope.ops.rms_norm import norm_inputs, transposed_normal
 from loopscope.ops.shared_weight import SharedWeight, shared_weight
 from loopscope.ops.step_scope import cast_weight
@@ -43,6 +42,15 @@ def shared_linear(
     """Return x @ weight.T, in autocast's dtype where that is on; the fast operation itself."""
     shared = shared_weight(weight)
     return _Linear.apply(*keepable(x), shared.matrix, shared)
+
+
+def matmul_linear(
+    x: Float[Tensor, "*batch dim"], matrix: Float[Tensor, "out dim"]
+) -> Float[Tensor, "*batch out"]:
+    """Return x · matrixᵀ in a tensor of its own, which is no view of another."""
+    out = x.new_empty(*x.shape[:-1], len(matrix))
+    torch.mm(x.reshape(-1, x.shape[-1]), matrix.T, out=out.view(-1, len(matrix)))
+    return out
 
 
 def keepable(x: Tensor) -> tuple[Tensor, "KeptInput"]:

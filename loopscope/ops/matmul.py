@@ -1,7 +1,5 @@
-"""Matrix products into memory of one's choice, transposed copies, and sums that widen as they add."""
+"""What matmuls on a CPU are prepared and summed up with: transposed copies, and sums that widen as they add."""
 
-import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from loopscope.ops.dispatch import cpu_ops_apply
@@ -18,15 +16,6 @@ def _transposed(x: Tensor) -> Tensor:
 
 transposed = Fusable(_transposed, _transposed)
 """Return a matrix with its axes exchanged, in one piece."""
-
-
-def matmul_linear(
-    x: Float[Tensor, "*batch dim"], matrix: Float[Tensor, "out dim"]
-) -> Float[Tensor, "*batch out"]:
-    """Return x · matrixᵀ in a tensor of its own, which is no view of another."""
-    out = x.new_empty(*x.shape[:-1], len(matrix))
-    torch.mm(x.reshape(-1, x.shape[-1]), matrix.T, out=out.view(-1, len(matrix)))
-    return out
 
 
 def accumulate_(total: Tensor, share: Tensor, factor: float = 1.0) -> None:

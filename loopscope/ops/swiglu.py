@@ -16,8 +16,8 @@ from loopscope.numerics import wide
 from loopscope.ops import reference
 from loopscope.ops.dispatch import cpu_ops_apply
 from loopscope.ops.fusion import Fusable
-from loopscope.ops.linear import KeptInput, keepable, kept_input
-from loopscope.ops.matmul import matmul_linear, transposed
+from loopscope.ops.linear import KeptInput, keepable, kept_input, matmul_linear
+from loopscope.ops.matmul import transposed
 from loopscope.ops.rms_norm import norm_inputs, transposed_normal
 from loopscope.ops.shared_weight import SharedWeight, shared_weight
 from loopscope.ops.step_scope import cast_weight, scratch_buffer
