@@ -26,12 +26,11 @@ from loopscope import load
 from loopscope.config.families import FAMILIES
 from loopscope.config.recipes import recipe
 from loopscope.data import prepare
-from loopscope.jobs.audit import audit_subject, keep_audit
-from loopscope.jobs.opened import open_subject
-from loopscope.jobs.study import run_folder, run_study
+from loopscope.jobs import audit_model, open_model, run_study
+from loopscope.jobs.audit import keep_audit
 from loopscope.jobs.train import windows
 from loopscope.plan import cost
-from loopscope.results import LoopMetrics, RunResult, audit_values, to_json
+from loopscope.results import LoopMetrics, RunResult, run_folder, to_json
 from loopscope.training import resolve_precision, validate
 
 LOSSES = ("dense/rmsnorm", "dense/raw")
@@ -99,9 +98,7 @@ def _measure(run: RunResult, out: Path, limit: int) -> Row:
     flops = cost(config.model).training_flops
     if run.status != "completed":
         return Row(family, loss, run.seed, run.status, run.parameters, flops, None, (), (), ())
-    folder = run_folder(
-        out, config.model_copy(update={"training": config.training.model_copy(update={"seed": run.seed})})
-    )
+    folder = run_folder(out, run.condition, run.seed)
     data = windows(config, prepare(config.data, progress=False))
     model = load(folder)
 
@@ -116,9 +113,9 @@ def _measure(run: RunResult, out: Path, limit: int) -> Row:
         metrics = [*measured(model.loops), *metrics[model.loops :]]
     verdict = None
     if run.seed == 0:
-        subject = open_subject(folder)
-        audited = audit_subject(subject, None, None, sequences=4, length=None)
-        keep_audit(subject.path, to_json(audit_values(audited)))
+        opened = open_model(folder)
+        audited = audit_model(opened, sequences=4)
+        keep_audit(folder, audited)
         verdict = audited.report.verdict
     return Row(
         family=family,

@@ -35,10 +35,10 @@ from loopscope.generation import (
     generate_tokens,
     make_steps,
 )
+from loopscope.jobs import TextWindows, held_out, open_model
 from loopscope.jobs.generate import exit_rule
-from loopscope.jobs.opened import open_subject
-from loopscope.jobs.text import HeldOut, held_out
 from loopscope.jobs.train import execute
+from loopscope.results import newest_checkpoint
 
 
 def main() -> None:
@@ -65,9 +65,9 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     length = max(options.prompts) + options.new_tokens
     out = options.out / f"{options.size}-{length}-{options.steps}"
-    if not any((out / "checkpoints").glob("step-*")):
+    if newest_checkpoint(out) is None:
         execute(_config(options.size, length, options.steps), out, quiet=False)
-    subject = open_subject(out)
+    subject = open_model(out)
     held = held_out(subject, None, options.windows, length)
     with torch.no_grad():
         speed = [_against_anew(subject.model, held, prompt, options) for prompt in options.prompts]
@@ -98,7 +98,7 @@ def _config(size: str, length: int, steps: int) -> Any:
     )
 
 
-def _against_anew(model: AbstractLoopedLM, held: HeldOut, prompt: int, options: Any) -> dict[str, Any]:
+def _against_anew(model: AbstractLoopedLM, held: TextWindows, prompt: int, options: Any) -> dict[str, Any]:
     """One row, cached and computed anew, in pairs."""
     ids = held.input_ids[:1, :prompt]
     cached = Settings(Stopping(options.new_tokens))
@@ -123,13 +123,13 @@ def _against_anew(model: AbstractLoopedLM, held: HeldOut, prompt: int, options: 
     return {"prompt": prompt, "faster": round(ratio, 2), "exact": exact, "cached_seconds": round(fast, 3)}
 
 
-def _exits(model: AbstractLoopedLM, held: HeldOut, options: Any) -> list[dict[str, Any]]:
+def _exits(model: AbstractLoopedLM, held: TextWindows, options: Any) -> list[dict[str, Any]]:
     """Every rule under every strategy, beside full depth."""
     prompt, half = max(options.prompts), len(held) // 2
     chosen_on, told_on = held.part(0, half), held.part(half, len(held))
     plain = Settings(Stopping(options.new_tokens))
 
-    def read(part: HeldOut, settings: Settings) -> ForcedReading:
+    def read(part: TextWindows, settings: Settings) -> ForcedReading:
         return force(model, part.input_ids, part.labels, settings, prompt)
 
     rows_of_text = told_on.input_ids[: options.batch, :prompt]

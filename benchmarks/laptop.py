@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.environment import environment
-from loopscope.jobs.study import condition_folder
 from loopscope.results import (
     Calibration,
     Comparison,
@@ -26,7 +25,7 @@ from loopscope.results import (
     load_comparison,
     load_evaluation,
 )
-from loopscope.results.layout import AUDIT
+from loopscope.results.layout import AUDIT, EVALUATION, run_files, run_folder, trained_runs
 from loopscope.results.student_t import over_seeds
 
 CONDITIONS = (
@@ -49,7 +48,7 @@ def main() -> None:
     out = options.out
     if not options.tables_only:
         _run(options)
-    runs = [load_evaluation(path) for path in sorted(out.glob("*/seed-*/evaluation.json"))]
+    runs = [load_evaluation(path) for path in run_files(out, EVALUATION)]
     groups: dict[str, list[ModelEvaluation]] = {}
     for run in runs:
         if run is not None and run.depth:
@@ -79,9 +78,7 @@ def _run(options: argparse.Namespace) -> None:
     _loopscope("evaluate", "depth", out, *threads)
     _loopscope("evaluate", "compare", out, "--time", *threads)
     _loopscope("audit", out, *threads)
-    looped = [
-        str(path) for path in sorted(options.out.glob("*/seed-*")) if "unlooped" not in path.parent.name
-    ]
+    looped = [str(path) for path in trained_runs(options.out) if "unlooped" not in path.parent.name]
     _loopscope("evaluate", "exits", *looped, *threads)
     _loopscope("report", out)
 
@@ -161,7 +158,7 @@ def _mean(group: list[ModelEvaluation], loop: int, of: Callable[[LoopQuality], f
 
 
 def _verdict(out: Path, condition: str) -> str:
-    path = condition_folder(out, condition) / "seed-0" / AUDIT
+    path = run_folder(out, condition, 0) / AUDIT
     return load_audits(path)[0].report.verdict if path.is_file() else ""
 
 

@@ -17,8 +17,7 @@ from benchmarks.environment import environment, finish, table
 from loopscope.evaluation import record_exits
 from loopscope.evaluation.exits import exits_at, thresholds
 from loopscope.evaluation.exits.rules import LogitMargin, ShortlistMargin, Sizes
-from loopscope.jobs.opened import open_subject
-from loopscope.jobs.text import held_out
+from loopscope.jobs import held_out, open_model
 from loopscope.results.evaluations import Unit
 
 UNITS: tuple[Unit, ...] = ("sequence", "token")
@@ -37,7 +36,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     rows, figures = [], []
     for path in options.runs:
-        subject = open_subject(path)
+        subject = open_model(path)
         text = held_out(subject, None, options.windows, None)
         whole = LogitMargin()
         full = record_exits(subject.model, text.batches(16), [whole], text.bytes_per_token)

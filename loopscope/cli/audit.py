@@ -81,26 +81,18 @@ def _static_audit(command: Audit) -> list[str]:
 
 def _measured_audit(command: Audit) -> list[str]:
     check_counts(command, "sequences", "length", "threads")
-    import torch
-
     from loopscope.cli.audit_print import print_audits
-    from loopscope.jobs.audit import audit_subject, keep_audit, parse_objective
-    from loopscope.jobs.opened import find_subjects, open_subject
+    from loopscope.jobs import audit_paths, use_threads
     from loopscope.results import audit_values, to_json
 
-    if command.threads:
-        torch.set_num_threads(command.threads)
-    if command.objective is not None:
-        parse_objective(command.objective)
-    subjects = [open_subject(path) for given in command.paths for path in find_subjects(given)]
+    use_threads(command.threads)
     audits = []
-    for subject in subjects:
-        audited = audit_subject(subject, command.objective, command.data, command.sequences, command.length)
+    for audited in audit_paths(
+        command.paths, command.objective, command.data, command.sequences, command.length, command.keep
+    ):
         audits.append(audited)
         if not command.json:
             print_audits([audited])
-        if command.keep:
-            keep_audit(subject.path, to_json(audit_values(audited)))
     if command.json:
         values = [audit_values(audited) for audited in audits]
         print(to_json(values[0] if len(values) == 1 else {"models": values}))

@@ -7,6 +7,7 @@ from rich.text import Text
 
 from loopscope.cli.evaluate_depth_print import new_table, print_verdicts, say, with_interval
 from loopscope.results import Comparison, Difference, Matched, Option
+from loopscope.results.layout import COMPARISON
 
 
 def print_comparison(comparison: Comparison, console: Console | None = None) -> None:
@@ -31,7 +32,7 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
         console,
         f"{settings['windows']} windows of {settings['sequence']} tokens: {settings['data']}. Seeds: "
         f"{settings['seeds']}. Intervals are 95 %; p-values are corrected over {settings['tests']} tests (Holm). "
-        "Every loop's figures are in comparison.json.",
+        f"Every loop's figures are in {COMPARISON}.",
     )
 
 

@@ -2,16 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from loopscope.cli.arguments import check_counts
-
-if TYPE_CHECKING:
-    import torch
-
-    from loopscope.jobs.opened import Subject
-    from loopscope.jobs.text import HeldOut
-    from loopscope.results import ModelEvaluation
+from loopscope.results import ModelEvaluation, to_json
 
 
 @dataclass(frozen=True)
@@ -35,39 +29,20 @@ class OnText:
     """Print JSON, and nothing else."""
 
 
-def prepare_machine(command: OnText) -> "torch.device":
-    """Set a command's threads, and name its device.
+def job_arguments(command: OnText) -> dict[str, Any]:
+    """Set a command's threads, and give what it says of text and machine as a job's arguments.
 
     Raises:
-        ValueError: a number below 1, or a device that is not there.
+        ValueError: a number below 1.
     """
     check_counts(command, "windows", "length", "batch", "threads")
-    import torch
+    from loopscope.jobs import use_threads
 
-    from loopscope.recurrence import check_loops
-    from loopscope.training.hardware import resolve_device
-
-    if (loops := getattr(command, "loops", None)) is not None:
-        check_loops(loops)
-
-    if command.threads:
-        torch.set_num_threads(command.threads)
-    try:
-        return resolve_device(command.device)
-    except ValueError as error:
-        raise ValueError(str(error).removeprefix("training.")) from None
+    use_threads(command.threads)
+    return {name: getattr(command, name) for name in ("data", "windows", "length", "batch", "device")}
 
 
-def print_json(evaluations: "Sequence[ModelEvaluation]") -> None:
+def print_json(evaluations: Sequence[ModelEvaluation]) -> None:
     """One evaluation as it is, several as `models`."""
-    from loopscope.results import to_json
-
     one = len(evaluations) == 1
     print(to_json(evaluations[0] if one else {"models": [asdict(each) for each in evaluations]}))
-
-
-def text_for(subject: "Subject", command: OnText) -> "HeldOut":
-    """The held-out text that a command names for a model."""
-    from loopscope.jobs.text import held_out
-
-    return held_out(subject, command.data, command.windows, command.length)

@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,7 @@ import tyro
 from loopscope.cli.arguments import check_counts, parse
 
 if TYPE_CHECKING:
-    from loopscope.generation.decoder import NewToken
-    from loopscope.jobs.opened import Subject
+    from loopscope.jobs import TextStream
 
 
 @dataclass(frozen=True)
@@ -72,37 +70,25 @@ def generate(arguments: Sequence[str]) -> None:
     command = parse(Generate, "generate", arguments)
     prompt = _prompt(command)
     check_counts(command, "threads")
-    import torch
+    from loopscope.jobs import stream_text, use_threads
 
-    from loopscope.generation.decoder import stream
-    from loopscope.jobs.generate import build_settings, encode, tokenizer_of
-    from loopscope.jobs.opened import open_subject
-
-    if command.threads:
-        torch.set_num_threads(command.threads)
-    subject = open_subject(command.path)
-    tokenizer = tokenizer_of(subject)
-    threshold = _threshold(command, subject)
-    options = {name: getattr(command, name) for name in _OPTIONS} | {"threshold": threshold}
-    settings = build_settings(subject.model, command.new_tokens, tokenizer, **options)
-    ids = torch.tensor([encode(tokenizer, prompt)])
-    news: list[NewToken] = []
-    began = time.perf_counter()
-    for step in stream(subject.model, ids, settings):
-        news += step
+    use_threads(command.threads)
+    options = {name: getattr(command, name) for name in _OPTIONS}
+    made = stream_text(command.path, prompt, command.new_tokens, **options)
+    if made.calibrated:
+        print(f"threshold {made.threshold:.6g}, as calibrated: {made.calibrated}", file=sys.stderr)
+    for piece in made:
         if not command.json:
-            print(step[0].text, end="", flush=True)
-    seconds = time.perf_counter() - began
+            print(piece, end="", flush=True)
     if command.json:
-        print(json.dumps(_values(command, prompt, threshold, news, seconds, subject), ensure_ascii=False))
+        print(json.dumps(_values(command, prompt, made), ensure_ascii=False))
         return
     print(flush=True)
-    mean = sum(new.loops for new in news) / len(news)
-    depth = command.loops or subject.model.loops
-    exits = f", {mean:.2f} of {depth} loops" if command.exit_rule else f", {depth} loops"
+    count, mean = len(made.news), sum(made.loops) / len(made.loops)
+    exits = f", {mean:.2f} of {made.depth} loops" if command.exit_rule else f", {made.depth} loops"
     print(
-        f"{len(news)} tokens in {seconds:.2f} s, {len(news) / seconds:.1f} tokens/s{exits}, ended by "
-        f"{_ENDED[news[-1].ended or 'length']}",
+        f"{count} tokens in {made.seconds:.2f} s, {count / made.seconds:.1f} tokens/s{exits}, ended by "
+        f"{_ENDED[made.ended]}",
         file=sys.stderr,
     )
 
@@ -115,6 +101,7 @@ _OPTIONS = (
     "min_p",
     "seed",
     "exit_rule",
+    "threshold",
     "missing",
     "stop",
     "cache",
@@ -139,51 +126,19 @@ def _prompt(command: Generate) -> str:
         ) from error
 
 
-def _threshold(command: Generate, subject: "Subject") -> float | None:
-    """The threshold given, or the one that an evaluation has calibrated for tokens, at the depth it was chosen for."""
-    if command.threshold is not None or command.exit_rule is None or not subject.path.is_dir():
-        return command.threshold
-    if command.loops not in (None, subject.model.loops):
-        return None
-    from loopscope.results import load_evaluation
-
-    kept = load_evaluation(subject.path)
-    found = [
-        each
-        for each in (kept.exits.calibrations if kept and kept.exits else ())
-        if each.rule == command.exit_rule
-        and each.unit == "token"
-        and each.held
-        and each.threshold is not None
-    ]
-    if not found:
-        return None
-    best = min(found, key=lambda each: each.target != "perplexity")  # quality before a budget
-    print(f"threshold {best.threshold:.6g}, as calibrated: {best.why}", file=sys.stderr)
-    return best.threshold
-
-
-def _values(
-    command: Generate,
-    prompt: str,
-    threshold: float | None,
-    news: "list[NewToken]",
-    seconds: float,
-    subject: "Subject",
-) -> dict[str, Any]:
-    loops = [new.loops for new in news]
+def _values(command: Generate, prompt: str, made: "TextStream") -> dict[str, Any]:
     return {
-        "model": subject.name,
+        "model": made.name,
         "prompt": prompt,
-        "text": "".join(new.text for new in news),
-        "tokens": [new.token for new in news],
-        "loops": loops,
-        "mean_loops": sum(loops) / len(loops),
-        "depth": command.loops or subject.model.loops,
-        "ended": news[-1].ended,
+        "text": made.text,
+        "tokens": [new.token for new in made.news],
+        "loops": made.loops,
+        "mean_loops": sum(made.loops) / len(made.loops),
+        "depth": made.depth,
+        "ended": made.news[-1].ended,
         "exit_rule": command.exit_rule,
-        "threshold": threshold,
+        "threshold": made.threshold,
         "missing": command.missing if command.exit_rule else None,
-        "seconds": seconds,
-        "tokens_per_second": len(news) / seconds,
+        "seconds": made.seconds,
+        "tokens_per_second": len(made.news) / made.seconds,
     }

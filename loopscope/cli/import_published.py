@@ -26,14 +26,6 @@ class ImportPublished:
 def import_published(arguments: Sequence[str]) -> None:
     """`loopscope import-published`."""
     command = parse(ImportPublished, "import-published", arguments)
-    from loopscope.data.tokenizers import WordTokenizer
-    from loopscope.interop.model_folder import save_model
-    from loopscope.interop.published import read_published
+    from loopscope.jobs import convert_published
 
-    published = read_published(command.checkpoint)
-    files = {}
-    if published.itos:
-        files["tokenizer.json"] = WordTokenizer(published.itos, published.pattern).to_text()
-    sections = {"objective": dict(published.objective), "source": {"published_step": published.step}}
-    save_model(published.model, command.directory, sections, files)
-    print(command.directory)
+    print(convert_published(command.checkpoint, command.directory))

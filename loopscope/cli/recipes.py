@@ -3,13 +3,16 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from loopscope.cli.arguments import parse
 from loopscope.config.baselines import BASELINES
 from loopscope.config.families import FAMILIES
-from loopscope.plan.catalogue import CatalogueRow, Match, catalogue_rows, matches
+
+if TYPE_CHECKING:
+    from loopscope.plan.catalogue import CatalogueRow, Match
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Recipes:
 def recipes(arguments: Sequence[str]) -> None:
     """`loopscope recipes`."""
     command = parse(Recipes, "recipes", arguments)
+    from loopscope.plan.catalogue import catalogue_rows, matches
+
     rows = catalogue_rows(command.family)
     if command.json:
         for row in rows:
@@ -62,7 +67,7 @@ def recipes(arguments: Sequence[str]) -> None:
         console.print(_matched(found))
 
 
-def _words(name: str, rows: Sequence[CatalogueRow]) -> str:
+def _words(name: str, rows: "Sequence[CatalogueRow]") -> str:
     if name in BASELINES:
         baseline = BASELINES[name]
         return f"{name}: matches {baseline.matches}. Differs: {baseline.differs}. {baseline.source}."
@@ -71,7 +76,7 @@ def _words(name: str, rows: Sequence[CatalogueRow]) -> str:
     return f"{name}: {holds}. From {family.source}. Departs: {family.departs}."
 
 
-def _matched(rows: Sequence[Match]) -> Table:
+def _matched(rows: "Sequence[Match]") -> Table:
     """The baselines beside the looped model: each cell is the baseline's number and the looped model's."""
     table = Table(box=None, pad_edge=False, title="baseline / looped model", title_justify="left")
     table.add_column("baseline", no_wrap=True)

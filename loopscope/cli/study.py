@@ -13,7 +13,8 @@ from loopscope.config.recipes import CONDITIONS
 class Study:
     """Train conditions × seeds side by side in one folder, then collect results.json.
 
-    Called again, it goes on where it stopped and skips what is done.
+    Called again, it goes on where it stopped and skips what is done. Called several times at once, on one folder, the
+    processes share the runs.
 
     Example:
         loopscope study --size laptop --conditions dense/rmsnorm,dense/raw --seeds 3 --out runs/x
@@ -30,6 +31,8 @@ class Study:
     """YAML file with settings for every run. Flags come on top."""
     size: str = "laptop"
     """Named size."""
+    wait: bool = True
+    """In the end, wait for runs that other processes train in this folder; --no-wait leaves them to those."""
     quiet: bool = False
     """Print nothing but errors."""
 
@@ -38,9 +41,11 @@ def study(arguments: Sequence[str]) -> None:
     """`loopscope study`."""
     command, config, over = with_config(Study, "study", arguments)
     names = list(CONDITIONS) if command.conditions == "all" else split_names(command.conditions)
-    from loopscope.jobs.study import run_study
+    from loopscope.jobs import run_study
 
-    results = run_study(config.size, names, _seeds(command.seeds), command.out, over, command.quiet)
+    results = run_study(
+        config.size, names, _seeds(command.seeds), command.out, over, command.quiet, command.wait
+    )
     print_results(results.runs, command.out, command.quiet)
 
 

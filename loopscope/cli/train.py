@@ -35,7 +35,7 @@ class Train:
 def train(arguments: Sequence[str]) -> None:
     """`loopscope train`."""
     command, config, _ = with_config(Train, "train", arguments)
-    from loopscope.jobs.train import execute
+    from loopscope.jobs import execute
 
     result = execute(config, command.out, resume=command.resume, quiet=command.quiet)
     print_results([result], command.out, command.quiet)

@@ -31,8 +31,9 @@ from loopscope.data.tokenizers import (
     train_tokenizer,
 )
 from loopscope.data.windows import Windows
+from loopscope.results.layout import TOKENIZER
 
-TOKENIZER, TRAIN, VALIDATION = "tokenizer.json", "train.tokens", "validation.tokens"
+TRAIN, VALIDATION = "train.tokens", "validation.tokens"
 FORMAT = 1
 """Part of every folder's name: raised when ingestion changes what it writes."""
 
@@ -172,6 +173,7 @@ def _build(config: DataConfig, corpus: AbstractCorpus, building: Path, progress:
                 "encoded whole, in memory",
                 stacklevel=2,
             )
+        # Plain writes: the folder gets its name when all of it is there.
         (building / TOKENIZER).write_text(tokenizer.to_text(), encoding="utf-8")
         for name, pieces, title, total in (
             (TRAIN, train(), "training tokens", size),

@@ -5,7 +5,6 @@ behind the tokens (for bits per byte). It is written last, under another name: a
 is complete.
 """
 
-import os
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Integer
+
+from loopscope.results.layout import replacing
 
 _MAGIC = b"LOOPTOK1"
 _HEADER = struct.Struct("<8sIQQQ64s")
@@ -57,9 +58,8 @@ def write_tokens(
         tokenizer_hash: of the tokenizer that made the ids; `open_tokens` can hold it against another.
     """
     dtype = _DTYPES[2 if vocabulary_size <= 2**16 else 4]
-    writing = path.with_name(f".{path.name}.writing")
     count = size = 0
-    with writing.open("wb") as file:
+    with replacing(path) as writing, writing.open("wb") as file:
         file.write(bytes(HEADER_BYTES))
         for ids, text_bytes in chunks:
             file.write(np.ascontiguousarray(ids, dtype=dtype).tobytes())
@@ -67,9 +67,6 @@ def write_tokens(
         header = _HEADER.pack(_MAGIC, dtype.itemsize, count, size, vocabulary_size, tokenizer_hash.encode())
         file.seek(0)
         file.write(header.ljust(HEADER_BYTES, b"\0"))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(writing, path)
 
 
 def open_tokens(path: Path, tokenizer_hash: str | None = None) -> TokenFile:
@@ -99,7 +96,7 @@ def open_tokens(path: Path, tokenizer_hash: str | None = None) -> TokenFile:
     if tokenizer_hash is not None and made != tokenizer_hash:
         raise ValueError(
             f"{path} was made with another tokenizer (hash {made[:12]}…, this one is {tokenizer_hash[:12]}…); "
-            "its ids would mean other words. Use the tokenizer.json beside it, or ingest the text again"
+            "its ids would mean other words. Use the {TOKENIZER} beside it, or ingest the text again"
         )
     tokens: np.ndarray = (
         np.memmap(path, dtype=_DTYPES[width], mode="r", offset=HEADER_BYTES, shape=(count,))

@@ -5,7 +5,7 @@ from pathlib import Path
 from loopscope.interop.model_folder import load_model
 from loopscope.interop.published import read_published
 from loopscope.recurrence import AbstractLoopedLM
-from loopscope.results.layout import CONFIG, WEIGHTS
+from loopscope.results.layout import model_folder
 
 
 def load(path: str | Path) -> AbstractLoopedLM:
@@ -24,17 +24,3 @@ def load(path: str | Path) -> AbstractLoopedLM:
     if not path.exists():
         raise ValueError(f"{path} does not exist; give a run folder, a model folder or a published last.pt")
     return load_model(model_folder(path))
-
-
-def model_folder(path: Path) -> Path:
-    """The folder under `path` that holds weights: itself, or the newest checkpoint of a run."""
-    if (path / WEIGHTS).is_file():
-        return path
-    checkpoints = sorted((path / "checkpoints").glob("step-*"))
-    if checkpoints:
-        return checkpoints[-1]
-    runs = sorted(
-        {str(found.parent.parent.relative_to(path)) for found in path.glob("*/**/checkpoints/step-*")}
-    )
-    hint = f" It holds runs; name one of them: {', '.join(runs[:6])}." if runs else ""
-    raise ValueError(f"{path} holds no model: neither {CONFIG} with {WEIGHTS} nor checkpoints/step-*.{hint}")

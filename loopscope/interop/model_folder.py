@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save_file
 
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
-from loopscope.results.layout import CONFIG, WEIGHTS
+from loopscope.results.layout import CONFIG, WEIGHTS, write_text
 
 
 def save_model(
-    model: LoopedTransformer, directory: Path, sections: Mapping[str, Any], files: Mapping[str, str]
+    model: LoopedTransformer, directory: str | Path, sections: Mapping[str, Any], files: Mapping[str, str]
 ) -> None:
     """Write a model folder that `load_model` and `loopscope.load` read: config.yaml, model.safetensors, further files.
 
@@ -31,6 +31,7 @@ def save_model(
     Raises:
         ValueError: the folder exists and is not empty.
     """
+    directory = Path(directory)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ValueError(f"{directory} exists and is not empty; name a new folder, nothing was written")
     directory.mkdir(parents=True, exist_ok=True)
@@ -39,15 +40,16 @@ def save_model(
         (directory / name).write_text(text, encoding="utf-8")
     save_file({key: value.contiguous() for key, value in model.state_dict().items()}, directory / WEIGHTS)
     # Last, because its presence is what makes the folder a model.
-    (directory / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    write_text(directory / CONFIG, yaml.safe_dump(config, sort_keys=False))
 
 
-def load_model(directory: Path) -> LoopedTransformer:
+def load_model(directory: str | Path) -> LoopedTransformer:
     """Build and return the model of a folder that `save_model` or a training checkpoint wrote, in evaluation mode.
 
     Raises:
         ValueError: a file is missing, cut short, or does not fit the config; says which and what to do.
     """
+    directory = Path(directory)
     sections = read_config(directory)
     try:
         config = ModelConfig(**sections["model"])
@@ -75,13 +77,13 @@ def load_model(directory: Path) -> LoopedTransformer:
     return model.eval()
 
 
-def read_config(directory: Path) -> dict[str, Any]:
+def read_config(directory: str | Path) -> dict[str, Any]:
     """Return the sections of a model folder's config.yaml, unvalidated.
 
     Raises:
         ValueError: missing, or not a mapping.
     """
-    path = directory / CONFIG
+    path = Path(directory) / CONFIG
     if not path.is_file():
         raise ValueError(f"{path} is missing; {directory} is not a model folder")
     sections = yaml.safe_load(path.read_text(encoding="utf-8"))

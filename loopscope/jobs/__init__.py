@@ -1,1 +1,91 @@
-"""A path or a config in, a record out: train, study, audit, evaluate, generate."""
+"""A path or a config in, a record out: train, study, audit, evaluate, generate, import.
+
+    train               one run: config to folder and result; `folder` is whose the folder is
+    study               conditions × seeds in one folder, by one process or several
+    opened, text        from a path to a model with what it knows of itself, and to windows of text
+    audit               from a path to an audited model
+    evaluate            the record that a model's evaluation is kept in; evaluate_depth, evaluate_exits: its parts;
+                        evaluate_compare: a study's conditions side by side
+    generate            settings from plain arguments; text_stream: text as it comes
+    import_published    a published checkpoint to a model folder
+    machine             device and threads as a user names them
+
+`loopscope.generate` and the command line are made of these. Names are loaded on first use: most need torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from loopscope.jobs.audit import audit_model as audit_model
+    from loopscope.jobs.audit import audit_paths as audit_paths
+    from loopscope.jobs.audit import parse_objective as parse_objective
+    from loopscope.jobs.evaluate_compare import compare_study as compare_study
+    from loopscope.jobs.evaluate_depth import depth_verdicts as depth_verdicts
+    from loopscope.jobs.evaluate_depth import measure_depth as measure_depth
+    from loopscope.jobs.evaluate_exits import ExitSettings as ExitSettings
+    from loopscope.jobs.evaluate_exits import measure_exits as measure_exits
+    from loopscope.jobs.generate import generate_text as generate_text
+    from loopscope.jobs.import_published import convert_published as convert_published
+    from loopscope.jobs.machine import use_threads as use_threads
+    from loopscope.jobs.opened import OpenedModel as OpenedModel
+    from loopscope.jobs.opened import open_model as open_model
+    from loopscope.jobs.study import run_study as run_study
+    from loopscope.jobs.text import TextWindows as TextWindows
+    from loopscope.jobs.text import held_out as held_out
+    from loopscope.jobs.text import some_windows as some_windows
+    from loopscope.jobs.text_stream import TextStream as TextStream
+    from loopscope.jobs.text_stream import stream_text as stream_text
+    from loopscope.jobs.train import execute as execute
+
+_HOMES = {
+    "OpenedModel": "opened",
+    "ExitSettings": "evaluate_exits",
+    "TextStream": "text_stream",
+    "TextWindows": "text",
+    "audit_model": "audit",
+    "audit_paths": "audit",
+    "compare_study": "evaluate_compare",
+    "convert_published": "import_published",
+    "depth_verdicts": "evaluate_depth",
+    "execute": "train",
+    "generate_text": "generate",
+    "held_out": "text",
+    "measure_depth": "evaluate_depth",
+    "measure_exits": "evaluate_exits",
+    "open_model": "opened",
+    "open_subject": "opened",
+    "parse_objective": "audit",
+    "run_study": "study",
+    "some_windows": "text",
+    "stream_text": "text_stream",
+    "use_threads": "machine",
+}
+__all__ = [
+    "ExitSettings",
+    "OpenedModel",
+    "TextStream",
+    "TextWindows",
+    "audit_model",
+    "audit_paths",
+    "compare_study",
+    "convert_published",
+    "depth_verdicts",
+    "execute",
+    "generate_text",
+    "held_out",
+    "measure_depth",
+    "measure_exits",
+    "open_model",
+    "parse_objective",
+    "run_study",
+    "some_windows",
+    "stream_text",
+    "use_threads",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"loopscope.jobs.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'loopscope.jobs' has no attribute {name!r}")

@@ -1,5 +1,6 @@
-"""From a subject to an audited model: under its own objective, a given one, or the plausible ones."""
+"""From a path to an audited model: under its own objective, a given one, or the plausible ones."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -8,50 +9,87 @@ import torch
 from loopscope.audit.audit_report import audit
 from loopscope.config.nested import read_yaml
 from loopscope.config.objective_text import read_objective
-from loopscope.jobs.opened import Subject, parameter_count, token_texts
-from loopscope.jobs.text import Probe, probe
+from loopscope.jobs.opened import OpenedModel, open_model, parameter_count, token_texts
+from loopscope.jobs.text import TextWindows, some_windows
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.objective import build_objective
 from loopscope.recurrence import unroll
-from loopscope.results import WORST_FIRST, AuditedModel, provenance
-from loopscope.results.layout import AUDIT, CONFIG, write_text
-from loopscope.training.checkpoint import newest_checkpoint
+from loopscope.results import WORST_FIRST, AuditedModel, audit_values, provenance, to_json
+from loopscope.results.layout import AUDIT, CONFIG, first_runs, newest_checkpoint, write_text
 
 
-def audit_subject(
-    subject: Subject, objective: str | None, data: str | None, sequences: int, length: int | None
+def audit_paths(
+    paths: Sequence[str | Path],
+    objective: str | None = None,
+    data: str | None = None,
+    sequences: int = 8,
+    length: int | None = None,
+    keep: bool = True,
+) -> Iterator[AuditedModel]:
+    """Audit runs, studies (their first seeds), model folders and published files, one after the other.
+
+    Args:
+        objective: what all are judged under, as `parse_objective` reads it; None takes each one's own.
+        data: as `some_windows` takes it.
+        sequences: windows to measure on.
+        length: tokens of a window.
+        keep: write the audit into each run's folder.
+
+    Raises:
+        ValueError: before anything is measured: a path that holds no model, or an objective that is not known.
+    """
+    if objective is not None:
+        parse_objective(objective)
+    opened = [open_model(path) for given in paths for path in first_runs(given)]
+
+    def audits() -> Iterator[AuditedModel]:
+        for model in opened:
+            audited = audit_model(model, objective, data, sequences, length)
+            if keep:
+                keep_audit(model.path, audited)
+            yield audited
+
+    return audits()
+
+
+def audit_model(
+    opened: OpenedModel,
+    objective: str | None = None,
+    data: str | None = None,
+    sequences: int = 8,
+    length: int | None = None,
 ) -> AuditedModel:
     """Audit one model under its own objective, a given one, or the plausible ones."""
-    tokens = probe(subject, data, sequences, length)
+    tokens = some_windows(opened, data, sequences, length)
     origin: Literal["given", "model", "assumed"]
     if objective is not None:
         judged, origin = [parse_objective(objective)], "given"
-    elif subject.objective is not None:
-        judged, origin = [subject.objective], "model"
+    elif opened.objective is not None:
+        judged, origin = [opened.objective], "model"
     else:
-        judged, origin = plausible(subject, tokens), "assumed"
+        judged, origin = plausible(opened, tokens), "assumed"
     reports = [
-        audit(subject.model, tokens.input_ids, tokens.labels, build_objective(config)) for config in judged
+        audit(opened.model, tokens.input_ids, tokens.labels, build_objective(config)) for config in judged
     ]
     reports.sort(key=lambda report: WORST_FIRST.index(report.verdict))
     largest = [token for report in reports[:1] for loop in report.tokens for _, _, token, _ in loop.largest]
     return AuditedModel(
-        name=subject.name,
+        name=opened.name,
         report=reports[0],
         objective_from=origin,
         others=tuple(reports[1:]),
         data=tokens.text,
         batch=(tokens.input_ids.shape[0], tokens.input_ids.shape[1]),
-        parameters=parameter_count(subject.model),
-        token_texts=token_texts(subject, largest),
+        parameters=parameter_count(opened.model),
+        token_texts=token_texts(opened, largest),
         provenance=provenance("cpu", torch.get_num_threads()),
     )
 
 
-def plausible(subject: Subject, tokens: Probe) -> list[ObjectiveConfig]:
+def plausible(opened: OpenedModel, tokens: TextWindows) -> list[ObjectiveConfig]:
     """Objectives to assume where nothing says: terminal and dense, and exit-weighted for a model with a gate."""
     with torch.no_grad():
-        gated = next(iter(unroll(subject.model, tokens.input_ids[:1], 1))).gate_logit() is not None
+        gated = next(iter(unroll(opened.model, tokens.input_ids[:1], 1))).gate_logit() is not None
     names = ["terminal", "dense"]
     if gated:
         names.append("exit-weighted")
@@ -85,12 +123,13 @@ def parse_objective(text: str) -> ObjectiveConfig:
     return read_objective(section, f"objective {text!r} (terminal, dense+norm_penalty=0.01, a YAML file, …)")
 
 
-def keep_audit(path: Path, text: str) -> Path | None:
+def keep_audit(path: str | Path, audited: AuditedModel) -> Path | None:
     """Keep an audit beside the run it is of, for reports; None where the path is no run or cannot be written."""
+    path = Path(path)
     if not (path.is_dir() and (path / CONFIG).is_file() and newest_checkpoint(path)):
         return None
     try:
-        write_text(path / AUDIT, text)
+        write_text(path / AUDIT, to_json(audit_values(audited)))
     except OSError:
         return None
     return path / AUDIT

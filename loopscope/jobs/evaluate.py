@@ -1,4 +1,4 @@
-"""From a path to its evaluation record, and back into its folder: what the parts of `loopscope evaluate` share."""
+"""A model's evaluation record: begun or gone on with, and back into its folder. What every part of it shares."""
 
 import os
 import warnings
@@ -13,75 +13,80 @@ from pydantic import BaseModel
 from loopscope.config.nested import read_yaml
 from loopscope.config.run_config import RunConfig
 from loopscope.data.config import DataConfig
-from loopscope.interop.load import model_folder
-from loopscope.jobs.opened import Subject, parameter_count
-from loopscope.jobs.text import HeldOut
+from loopscope.jobs.opened import OpenedModel, parameter_count
+from loopscope.jobs.text import TextWindows
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.plan.parameters import forward_flops
 from loopscope.plan.training_flops import training_cost
-from loopscope.results import EVALUATION, ModelEvaluation, load_evaluation, load_results, provenance, to_json
-from loopscope.results.layout import write_text
+from loopscope.results import ModelEvaluation, load_evaluation, load_results, provenance, to_json
+from loopscope.results.layout import (
+    CONFIG,
+    EVALUATION,
+    PREVIOUS_EVALUATION,
+    RESULT,
+    model_folder,
+    write_text,
+)
 from loopscope.training.config import TrainingConfig
 
 
-def evaluation_of(subject: Subject, held: HeldOut, deepest: int) -> ModelEvaluation:
+def evaluation_of(opened: OpenedModel, windows: TextWindows, deepest: int) -> ModelEvaluation:
     """The model's evaluation so far where it was made on the same text, else a new one.
 
     Args:
         deepest: FLOPs are counted for every depth up to it.
     """
-    sections = _sections(subject.path)
-    model, training = subject.model, sections.get("training") or {}
-    sequence = held.input_ids.shape[1]
+    sections = _sections(opened.path)
+    model, training = opened.model, sections.get("training") or {}
+    sequence = windows.input_ids.shape[1]
     flops: tuple[float, ...] = ()
     trained: float | None = None
     if isinstance(model, LoopedTransformer):
         flops = tuple(float(forward_flops(model.config, sequence, k, exits=1)) for k in range(1, deepest + 1))
         trained = float(training_cost(_as_run(sections, model)))
     begun = ModelEvaluation(
-        name=subject.name,
+        name=opened.name,
         condition=sections.get("condition"),
         size=sections.get("size"),
         seed=training.get("seed"),
         trained_loops=model.loops,
         parameters=parameter_count(model),
-        data=held.text,
-        bytes_per_token=held.bytes_per_token,
-        windows=len(held),
+        data=windows.text,
+        bytes_per_token=windows.bytes_per_token,
+        windows=len(windows),
         sequence=sequence,
         flops_per_token=flops,
         training_flops_per_token=trained,
-        tokens_trained=_tokens_trained(subject.path),
+        tokens_trained=_tokens_trained(opened.path),
         provenance=provenance("cpu", torch.get_num_threads()),
     )
-    kept = load_evaluation(subject.path) if subject.path.is_dir() else None
+    kept = load_evaluation(opened.path) if opened.path.is_dir() else None
     if kept is None or _changed(kept, begun):
         return begun
     longer = max(kept.flops_per_token, begun.flops_per_token, key=len)
     return replace(begun, flops_per_token=longer, depth=kept.depth, exits=kept.exits)
 
 
-PREVIOUS = "evaluation.previous.json"
 _SAME = ("data", "windows", "sequence", "trained_loops", "parameters", "tokens_trained")
 """An evaluation with another of these is of another text or another model: it is begun anew."""
 
 
-def keep_evaluation(subject: Subject, evaluation: ModelEvaluation) -> Path | None:
+def keep_evaluation(opened: OpenedModel, evaluation: ModelEvaluation) -> Path | None:
     """Keep an evaluation beside its model, for reports; None where the path is no folder.
 
-    One of another text or another model makes room, under the name `PREVIOUS`, with a warning.
+    One of another text or another model makes room, under the name `PREVIOUS_EVALUATION`, with a warning.
     """
-    if not subject.path.is_dir():
+    if not opened.path.is_dir():
         return None
-    path = subject.path / EVALUATION
+    path = opened.path / EVALUATION
     kept = load_evaluation(path)
     if kept is not None and (changed := _changed(kept, evaluation)):
         there = ", ".join(f"{key} {getattr(kept, key)!r}" for key in changed)
-        os.replace(path, path.with_name(PREVIOUS))
+        os.replace(path, path.with_name(PREVIOUS_EVALUATION))
         warnings.warn(
-            f"{path} was of another text or another model ({there}); it is kept as {PREVIOUS}, and every part of the "
-            "evaluation that you want to see must be measured again on this text",
+            f"{path} was of another text or another model ({there}); it is kept as {PREVIOUS_EVALUATION}, and every "
+            "part of the evaluation that you want to see must be measured again on this text",
             stacklevel=2,
         )
     write_text(path, to_json(evaluation))
@@ -91,20 +96,6 @@ def keep_evaluation(subject: Subject, evaluation: ModelEvaluation) -> Path | Non
 def _changed(kept: ModelEvaluation, now: ModelEvaluation) -> list[str]:
     """What of `_SAME` differs between two evaluations."""
     return [key for key in _SAME if getattr(kept, key) != getattr(now, key)]
-
-
-def find_runs(path: Path) -> list[Path]:
-    """The path itself, or every run of a study folder that has weights, seeds in order.
-
-    Raises:
-        ValueError: a study without a single checkpoint.
-    """
-    if not (path / "study.yaml").is_file():
-        return [path]
-    runs = [found.parent for found in path.glob("*/seed-*/checkpoints") if any(found.glob("step-*"))]
-    if not runs:
-        raise ValueError(f"{path} is a study without a single checkpoint; train it first, or name a run")
-    return sorted(runs, key=lambda run: (run.parent.name, int(run.name.removeprefix("seed-"))))
 
 
 def _as_run(sections: Mapping[str, Any], model: LoopedTransformer) -> RunConfig:
@@ -122,10 +113,10 @@ def _as_run(sections: Mapping[str, Any], model: LoopedTransformer) -> RunConfig:
 
 
 def _sections(path: Path) -> dict[str, Any]:
-    return read_yaml(model_folder(path) / "config.yaml") if path.is_dir() else {}
+    return read_yaml(model_folder(path) / CONFIG) if path.is_dir() else {}
 
 
 def _tokens_trained(path: Path) -> int | None:
-    if not (path / "result.json").is_file():
+    if not (path / RESULT).is_file():
         return None
     return load_results(path).runs[0].tokens_trained

@@ -22,13 +22,14 @@ from loopscope.generation.settings import Settings, check_prompts
 from loopscope.generation.stopping import Stopping
 from loopscope.generation.streaming import Tokenizer
 from loopscope.guards import device_of
-from loopscope.jobs.opened import Subject
+from loopscope.jobs.opened import OpenedModel
 from loopscope.recurrence import AbstractLoopedLM, LoopState
+from loopscope.results.layout import TOKENIZER
 
 
 def generate(
-    model: AbstractLoopedLM,
-    input_ids: Tensor,
+    model: Any,
+    input_ids: Any,
     new_tokens: int = 128,
     *,
     attention_mask: Tensor | None = None,
@@ -64,37 +65,37 @@ def generate(
 
 
 def generate_text(
-    subject: Subject, prompts: str | Sequence[str], new_tokens: int = 128, **options: Any
+    opened: OpenedModel, prompts: str | Sequence[str], new_tokens: int = 128, **options: Any
 ) -> Generated:
     """Go on with one text or several, with the model's own tokenizer; see `generate`.
 
     Args:
-        subject: `loopscope.jobs.opened.open_subject(path)`.
+        opened: `loopscope.jobs.open_model(path)`.
 
     Example:
-        >>> subject = open_subject(Path("runs/raw"))
-        >>> generate_text(subject, ["def main(", "import "], 40, temperature=0.8).texts
+        >>> opened = open_model("runs/raw")
+        >>> generate_text(opened, ["def main(", "import "], 40, temperature=0.8).texts
     """
-    tokenizer = tokenizer_of(subject)
+    tokenizer = tokenizer_of(opened)
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
     ids, mask = pad([encode(tokenizer, text) for text in texts])
-    return generate(subject.model, ids, new_tokens, attention_mask=mask, tokenizer=tokenizer, **options)
+    return generate(opened.model, ids, new_tokens, attention_mask=mask, tokenizer=tokenizer, **options)
 
 
-def tokenizer_of(subject: Subject) -> AbstractTokenizer:
-    """The subject's tokenizer; bytes where it has none and its vocabulary is large enough, and a warning.
+def tokenizer_of(opened: OpenedModel) -> AbstractTokenizer:
+    """The model's tokenizer; bytes where it has none and its vocabulary is large enough, and a warning.
 
     Raises:
         ValueError: no tokenizer, and too few ids for bytes.
     """
-    if subject.tokenizer is not None:
-        return subject.tokenizer
-    if getattr(getattr(subject.model, "config", None), "vocabulary", 0) < ByteTokenizer().vocabulary_size:
+    if opened.tokenizer is not None:
+        return opened.tokenizer
+    if getattr(getattr(opened.model, "config", None), "vocabulary", 0) < ByteTokenizer().vocabulary_size:
         raise ValueError(
-            f"{subject.path} has no tokenizer.json, so text cannot be read or written; use loopscope.generate with "
+            f"{opened.path} has no {TOKENIZER}, so text cannot be read or written; use loopscope.generate with "
             "token ids, or put the tokenizer beside the model"
         )
-    warnings.warn(f"{subject.path} has no tokenizer.json; its tokens are taken to be bytes", stacklevel=2)
+    warnings.warn(f"{opened.path} has no {TOKENIZER}; its tokens are taken to be bytes", stacklevel=2)
     return ByteTokenizer()
 
 

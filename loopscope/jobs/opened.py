@@ -1,9 +1,10 @@
-"""What an audit is run on: from a path to a model, its own objective, and tokens in its own vocabulary.
+"""From a path to a model with what it knows of itself: its objective, its tokenizer, its data.
 
-A path is a run folder, a study folder (its first seed of every condition), a model folder or a published
-`last.pt`. Runs and published checkpoints know their objective; a run knows its validation tokens too.
+A path is a run folder, a model folder or a published `last.pt`. Runs and published checkpoints know their objective; a
+run knows its validation text too.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,16 +15,17 @@ from loopscope.config.nested import read_yaml
 from loopscope.config.objective_text import read_objective
 from loopscope.data.config import DataConfig
 from loopscope.data.tokenizers import AbstractTokenizer, WordTokenizer, load_tokenizer
-from loopscope.interop.load import load, model_folder
+from loopscope.interop.load import load
 from loopscope.interop.published import read_published
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.recurrence import AbstractLoopedLM
+from loopscope.results.layout import CONFIG, TOKENIZER, model_folder
 
 
 @dataclass(frozen=True)
-class Subject:
-    """One model to audit."""
+class OpenedModel:
+    """A model, and what its folder or file says of it."""
 
     name: str
     path: Path
@@ -33,38 +35,23 @@ class Subject:
     data: DataConfig | None  # of a run
 
 
-def find_subjects(path: Path) -> list[Path]:
-    """The path itself, or the first seed of every condition of a study folder."""
-    if not path.is_dir() or not (path / "study.yaml").is_file():
-        return [path]
-    firsts: dict[Path, Path] = {}
-    for checkpoints in sorted(path.glob("*/seed-*/checkpoints")):
-        run = checkpoints.parent
-        seed = int(run.name.removeprefix("seed-"))
-        known = firsts.get(run.parent)
-        if known is None or seed < int(known.name.removeprefix("seed-")):
-            firsts[run.parent] = run
-    if not firsts:
-        raise ValueError(f"{path} is a study without a single checkpoint; train it first, or name a run")
-    return list(firsts.values())
-
-
-def open_subject(path: Path) -> Subject:
+def open_model(path: str | Path) -> OpenedModel:
     """Load a model with what it knows of itself.
 
     Raises:
         ValueError: nothing to load there, or damaged; says which file and what to do.
     """
+    path = Path(path)
     if path.is_file():
         published = read_published(path)
         tokenizer = WordTokenizer(published.itos, published.pattern) if published.itos else None
         objective = read_objective(dict(published.objective), path)
-        return Subject(path.parent.name or path.name, path, published.model, objective, tokenizer, None)
+        return OpenedModel(path.parent.name or path.name, path, published.model, objective, tokenizer, None)
     model = load(path)
     folder = model_folder(path)
-    sections = read_yaml(folder / "config.yaml")
-    known = folder / "tokenizer.json"
-    return Subject(
+    sections = read_yaml(folder / CONFIG)
+    known = folder / TOKENIZER
+    return OpenedModel(
         name=_name(path, sections),
         path=path,
         model=model,
@@ -84,11 +71,11 @@ def _name(path: Path, sections: dict[str, Any]) -> str:
     return str(condition) if seed in (None, 0) else f"{condition}, seed {seed}"
 
 
-def token_texts(subject: Subject, ids: Sequence[int]) -> dict[str, str]:
+def token_texts(opened: OpenedModel, ids: Sequence[int]) -> dict[str, str]:
     """Text of some token ids, where the tokenizer is known."""
-    if subject.tokenizer is None:
+    if opened.tokenizer is None:
         return {}
-    return {str(token): subject.tokenizer.decode([token]) for token in islice(dict.fromkeys(ids), 200)}
+    return {str(token): opened.tokenizer.decode([token]) for token in islice(dict.fromkeys(ids), 200)}
 
 
 def parameter_count(model: AbstractLoopedLM) -> int:
@@ -96,3 +83,12 @@ def parameter_count(model: AbstractLoopedLM) -> int:
     if isinstance(model, LoopedTransformer):
         return model.parameter_count()
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def __getattr__(name: str) -> Any:
+    if name == "open_subject":
+        warnings.warn(
+            "open_subject is open_model now; the old name goes in 0.3", DeprecationWarning, stacklevel=2
+        )
+        return open_model
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,13 +1,15 @@
 """A study: conditions × seeds of one size in one folder. Calling it again goes on where it stopped.
 
-The folder belongs to one base config (`study.yaml`); more conditions and more seeds may be added, another
-size or another setting is refused. A run that diverges or fails is a record; the rest goes on.
+The folder belongs to one base config; more conditions and more seeds may be added, another size or another setting is
+refused. A run that diverges or fails is a record; the rest goes on. Several processes may work on one folder: each run
+is held by the one that trains it, the others go on to the next, and in the end wait for what is still held, to take it
+over where its process is killed.
 """
 
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -19,54 +21,89 @@ from loopscope.jobs.folder import check_folder, refuse_difference, written_confi
 from loopscope.jobs.train import check_vocabulary, execute, failed, finished, resolve
 from loopscope.jobs.train import windows as run_windows
 from loopscope.results import RunResult, StudyResults, load_results, provenance, to_json
-from loopscope.results.layout import RESULTS, STUDY, write_text
-from loopscope.training.checkpoint import newest_checkpoint, verify
+from loopscope.results.layout import (
+    CONFIG,
+    RESULT,
+    RESULTS,
+    STUDY,
+    is_study,
+    newest_checkpoint,
+    run_files,
+    run_folder,
+    visible,
+    write_text,
+)
+from loopscope.results.lock import FolderHeldError, hold
+from loopscope.training.checkpoint import verify
 from loopscope.training.progress import ProgressDisplay
+
+BRIEFLY = 300.0
+"""Seconds to wait for a process that only writes the study's own files."""
+POLL = 1.0
+"""Seconds between looks at runs that other processes hold."""
+
+
+class Cell(NamedTuple):
+    """A run of a study that is to be done, and the text of its result when this process looked first."""
+
+    run: Path
+    config: RunConfig
+    before: str | None
 
 
 def run_study(
     size: str,
     conditions: Sequence[str],
     seeds: Sequence[int],
-    out: Path,
+    out: str | Path,
     over: Mapping[str, Any] | None = None,
     quiet: bool = False,
+    wait: bool = True,
 ) -> StudyResults:
-    """Train every condition with every seed, and collect `results.json` after each run.
+    """Train every condition with every seed, and collect all results after each run.
 
     Args:
         over: nested values put on top of every run (the same for all of them).
+        wait: in the end, for runs that other processes train; False leaves them to those.
 
     Raises:
         ValueError: a name or value that does not fit, or a folder of another study. Raised before any
             training starts.
     """
+    out = Path(out)
     grid = plan(size, conditions, seeds, over)
     _claim(out, size, over or {})
-    todo: list[tuple[Path, RunConfig]] = []
-    for config in grid:
-        run = run_folder(out, config)
-        if finished(run) is None:
-            check_folder(config, run, resume=run.exists())
-            if checkpoint := newest_checkpoint(run):
-                verify(checkpoint)
-            todo.append((run, config))
-        else:
-            refuse_difference(written_config(run / "config.yaml"), config.model_dump(mode="json"), run)
+    todo = [cell for config in grid if (cell := _check(out, config)) is not None]
     if todo:
         data = open_data(grid[0].data, progress=not quiet)
         for config in grid:
             check_vocabulary(config, data)
             run_windows(config, data)
     display = ProgressDisplay("study", len(todo), 0, quiet)
-    for number, (run, config) in enumerate(todo, start=1):
-        display.say(f"[{number}/{len(todo)}] {config.condition}, seed {config.training.seed}")
-        began = time.monotonic()
-        try:
-            execute(config, run, resume=run.exists(), quiet=quiet)
-        except Exception as error:  # whatever it is, it is this run's result, and the grid goes on
-            display.say(f"failed: {failed(config, run, error, began).failure}")
-        collect(out)
+    number, waiting = 0, False
+    while todo:
+        held: list[tuple[Cell, FolderHeldError]] = []
+        for cell in todo:
+            try:
+                with hold(cell.run):
+                    if _result_text(cell.run) != cell.before:
+                        continue  # another process has done it since
+                    number += 1
+                    display.say(f"[{number}/{display.steps}] {_name(cell.config)}")
+                    _train(cell, display, quiet)
+                collect(out)
+            except FolderHeldError as error:
+                if error.folder != cell.run:
+                    raise
+                held.append((cell, error))
+        if held and not waiting:
+            whose = "; ".join(f"{_name(cell.config)}: {error.holder}" for cell, error in held)
+            does = "waiting for" if wait else "left to their processes:"
+            display.say(f"{does} {len(held)} of {display.steps} that others train ({whose})")
+            waiting = True
+        todo = [cell for cell, _ in held] if wait else []
+        if todo:
+            time.sleep(POLL)
     return collect(out)
 
 
@@ -85,31 +122,61 @@ def plan(
     ]
 
 
-def run_folder(out: Path, config: RunConfig) -> Path:
-    """Where a run of a study lives."""
-    return condition_folder(out, config.condition) / f"seed-{config.training.seed}"
+def collect(out: str | Path) -> StudyResults:
+    """Read every run's result under a study folder and write them as one file.
 
-
-def condition_folder(out: Path, condition: str) -> Path:
-    """Where a condition's runs live: its name, with what file systems mind replaced."""
-    return out / "".join(sign if sign.isalnum() or sign in "-+." else "_" for sign in condition)
-
-
-def collect(out: Path) -> StudyResults:
-    """Read every run's result under a study folder and write `results.json`."""
-    runs = [_read(path) for path in sorted(out.glob("*/seed-*/result.json"))]
-    order = {condition: place for place, condition in enumerate(_conditions(out, runs))}
-    runs.sort(key=lambda run: (order[run.condition], run.seed))
-    results = StudyResults(runs=tuple(runs), provenance=provenance())
-    write_text(out / RESULTS, to_json(results))
+    One process at a time: whoever collects last has seen every result that was there before.
+    """
+    with hold(out, wait=BRIEFLY):
+        runs = [_read(path) for path in run_files(out, RESULT)]
+        order = {condition: place for place, condition in enumerate(_conditions(runs))}
+        runs.sort(key=lambda run: (order[run.condition], run.seed))
+        results = StudyResults(runs=tuple(runs), provenance=provenance())
+        write_text(Path(out) / RESULTS, to_json(results))
     return results
+
+
+def _check(out: Path, config: RunConfig) -> Cell | None:
+    """The cell of a config that has to be run; None where it is done. Refuses a folder that cannot be gone on with."""
+    run = run_folder(out, config.condition, config.training.seed)
+    before = _result_text(run)
+    if finished(run) is not None:
+        refuse_difference(written_config(run / CONFIG), config.model_dump(mode="json"), run)
+        return None
+    check_folder(config, run, resume=run.exists())
+    if run.exists():
+        try:
+            with hold(run):
+                if checkpoint := newest_checkpoint(run):
+                    verify(checkpoint)
+        except FolderHeldError:  # checked when it is taken over, if ever
+            pass
+    return Cell(run, config, before)
+
+
+def _train(cell: Cell, display: ProgressDisplay, quiet: bool) -> None:
+    """Train one cell. An error, whatever it is, is the result of its run, and the grid goes on."""
+    began = time.monotonic()
+    try:
+        execute(cell.config, cell.run, resume=True, quiet=quiet)
+    except Exception as error:
+        display.say(f"failed: {failed(cell.config, cell.run, error, began).failure}")
+
+
+def _name(config: RunConfig) -> str:
+    return f"{config.condition}, seed {config.training.seed}"
+
+
+def _result_text(run: Path) -> str | None:
+    path = run / RESULT
+    return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
 def _read(path: Path) -> RunResult:
     return load_results(path).runs[0]
 
 
-def _conditions(out: Path, runs: Sequence[RunResult]) -> list[str]:
+def _conditions(runs: Sequence[RunResult]) -> list[str]:
     """Conditions in the order in which they were first run."""
     earliest: dict[str, str] = {}
     for run in runs:
@@ -121,14 +188,13 @@ def _conditions(out: Path, runs: Sequence[RunResult]) -> list[str]:
 def _claim(out: Path, size: str, over: Mapping[str, Any]) -> None:
     """Make `out` this study's folder, or refuse it."""
     base = yaml.safe_load(yaml.safe_dump({"size": size, "over": _plain(over)}))
-    path = out / STUDY
-    if path.is_file():
-        refuse_difference(read_yaml(path), base, out)
-        return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} is not empty and holds no study; name a new folder, nothing was touched")
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(path, yaml.safe_dump(base, sort_keys=False))
+    if not is_study(out):
+        if out.exists() and (not out.is_dir() or visible(out)) and not is_study(out):
+            raise ValueError(f"{out} is not empty and holds no study; name a new folder, nothing was touched")
+        with hold(out, wait=BRIEFLY):
+            if not is_study(out):
+                write_text(out / STUDY, yaml.safe_dump(base, sort_keys=False))
+    refuse_difference(read_yaml(out / STUDY), base, out)
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

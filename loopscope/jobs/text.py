@@ -1,7 +1,8 @@
-"""Held-out text for evaluation: a run's own validation windows, or any text in the model's own tokens."""
+"""Windows of text for audits and evaluation: a run's own validation text, or any text in the model's own tokens."""
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,102 +16,102 @@ from loopscope.data.config import DataConfig
 from loopscope.data.corpora import build_corpus, cap_bytes
 from loopscope.data.source import open_data
 from loopscope.data.tokenizers import ByteTokenizer, WordTokenizer
-from loopscope.jobs.opened import Subject
+from loopscope.jobs.opened import OpenedModel
+from loopscope.results.layout import TOKENIZER
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """Windows of held-out text, in order, on the CPU."""
+class TextWindows:
+    """Windows of text with their labels, in order, on the CPU."""
 
     input_ids: Tensor  # [windows seq]
     labels: Tensor
-    bytes_per_token: float  # UTF-8 bytes of the text over its tokens; NaN where they are symbols of a task
+    bytes_per_token: (
+        float  # UTF-8 bytes of the text over its tokens; NaN for symbols of a task, or not counted
+    )
     text: str  # what it is, in words
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Windows in order, `size` at a time."""
         yield from zip(self.input_ids.split(size), self.labels.split(size), strict=True)
 
-    def part(self, first: int, end: int) -> "HeldOut":
+    def part(self, first: int, end: int) -> "TextWindows":
         """Windows `first` to `end` (not included)."""
-        return HeldOut(self.input_ids[first:end], self.labels[first:end], self.bytes_per_token, self.text)
+        return replace(self, input_ids=self.input_ids[first:end], labels=self.labels[first:end])
 
     def __len__(self) -> int:
         return len(self.input_ids)
 
 
-def held_out(subject: Subject, data: str | None, windows: int | None, length: int | None) -> HeldOut:
+def held_out(
+    opened: OpenedModel, data: str | None = None, windows: int | None = None, length: int | None = None
+) -> TextWindows:
     """Windows to evaluate a model on: the whole of a run's validation text, or text of the user's.
 
     Args:
-        data: as `loopscope audit --data` takes it; None takes the run's validation text, else `stdlib`.
+        data: as `some_windows` takes it; None takes the run's validation text, else `stdlib`.
         windows: at most so many, spread evenly; None: all (256 of a text that is not the run's own).
         length: tokens of a window; None: the trained length.
 
     Raises:
         ValueError: the text cannot be read, or is shorter than one window.
     """
-    if data is None and subject.data is not None:
-        data_of = open_data(subject.data, progress=True)
-        trained = getattr(getattr(subject.model, "config", None), "sequence", 256)
-        found = data_of.validation_windows(length or trained)
-        count = len(found) if windows is None else min(windows, len(found))
-        parts = list(found.sequential(64, count))
+    if data is None and opened.data is not None:
+        data_of = open_data(opened.data, progress=True)
+        there = data_of.validation_windows(length or _trained_length(opened))
+        count = len(there) if windows is None else min(windows, len(there))
+        parts = list(there.sequential(64, count))
         ids, labels = (torch.cat([part[side] for part in parts]) for side in (0, 1))
-        return HeldOut(ids, labels, data_of.bytes_per_token, subject.data.title)
-    cut = probe(subject, data, windows or 256, length)
-    return HeldOut(cut.input_ids, cut.labels, _bytes_per_token(subject, cut.labels), cut.text)
+        return TextWindows(ids, labels, data_of.bytes_per_token, opened.data.title)
+    found = some_windows(opened, data, windows or 256, length)
+    return replace(found, bytes_per_token=_bytes_per_token(opened, found.labels))
 
 
-def _bytes_per_token(subject: Subject, labels: Tensor) -> float:
-    """Of the labels themselves, decoded; 1 where the model has no tokenizer (bytes are its tokens)."""
-    if subject.tokenizer is None:
-        return 1.0
-    ids = labels[labels >= 0].tolist()
-    return len(subject.tokenizer.decode(ids).encode("utf-8")) / max(1, len(ids))
-
-
-@dataclass(frozen=True)
-class Probe:
-    """The tokens an audit measures on."""
-
-    input_ids: Tensor
-    labels: Tensor
-    text: str  # what they are, in words
-
-
-def probe(subject: Subject, data: str | None, sequences: int, length: int | None) -> Probe:
-    """Tokens to audit on: `sequences` windows of `length` tokens, spread evenly.
+def some_windows(opened: OpenedModel, data: str | None, count: int, length: int | None = None) -> TextWindows:
+    """`count` windows of `length` tokens, spread evenly: what an audit measures on.
 
     Args:
         data: text files (a path or a glob), `stdlib`, a Hugging Face dataset's name, or a `.safetensors` with
             `input_ids` and, optionally, `labels`; None takes the run's validation tokens, else `stdlib`.
         length: tokens of a window; None takes the trained length, at most 256.
+
+    Raises:
+        ValueError: the text cannot be read, or is shorter than one window.
     """
-    config = getattr(subject.model, "config", None)
-    trained = getattr(config, "sequence", 256)
     if length is None:
-        length = min(trained, 256)
+        length = min(_trained_length(opened), 256)
     if data is not None and data.endswith(".safetensors"):
-        return _token_file(Path(data), sequences)
-    if data is None and subject.data is not None:
+        return _token_file(Path(data), count)
+    if data is None and opened.data is not None:
         try:
-            found = open_data(subject.data, progress=True).validation_windows(length)
-            ids, labels = next(found.sequential(sequences, sequences))
-            return Probe(ids, labels, subject.data.title.replace("text", "tokens"))
+            found = open_data(opened.data, progress=True).validation_windows(length)
+            ids, labels = next(found.sequential(count, count))
+            return TextWindows(ids, labels, math.nan, opened.data.title.replace("text", "tokens"))
         except ValueError as error:
             note = f"the run's own corpus cannot be read here ({error})"
-            return _text(subject, "stdlib", sequences, length, f"; {note}")
-    return _text(subject, data or "stdlib", sequences, length, "")
+            return _text(opened, "stdlib", count, length, f"; {note}")
+    return _text(opened, data or "stdlib", count, length, "")
 
 
-def _text(subject: Subject, data: str, sequences: int, length: int, note: str) -> Probe:
-    tokenizer = subject.tokenizer
+def _trained_length(opened: OpenedModel) -> int:
+    return int(getattr(getattr(opened.model, "config", None), "sequence", 256))
+
+
+def _bytes_per_token(opened: OpenedModel, labels: Tensor) -> float:
+    """Of the labels themselves, decoded; 1 where the model has no tokenizer (bytes are its tokens)."""
+    if opened.tokenizer is None:
+        return 1.0
+    ids = labels[labels >= 0].tolist()
+    return len(opened.tokenizer.decode(ids).encode("utf-8")) / max(1, len(ids))
+
+
+def _text(opened: OpenedModel, data: str, sequences: int, length: int, note: str) -> TextWindows:
+    tokenizer = opened.tokenizer
     if tokenizer is None:
-        config = getattr(subject.model, "config", None)
+        config = getattr(opened.model, "config", None)
         if getattr(config, "vocabulary", 0) < 256:
             raise ValueError(
-                f"{subject.path} has no tokenizer.json; give tokens instead: --data tokens.safetensors with "
+                f"{opened.path} has no {TOKENIZER}; give tokens instead: --data tokens.safetensors with "
                 "input_ids [batch, seq] and, optionally, labels"
             )
         tokenizer, note = ByteTokenizer(), f"{note}; as bytes, because the model has no tokenizer"
@@ -138,7 +139,9 @@ def _text(subject: Subject, data: str, sequences: int, length: int, note: str) -
     unknown = ""
     if isinstance(tokenizer, WordTokenizer) and (share := float((tokens == 3).float().mean())) > 0.2:
         unknown = f"; {share:.0%} of them unknown to its vocabulary, so losses here say little"
-    return Probe(tokens[:, :-1], tokens[:, 1:], f"text of {data}{note}{unknown}")
+    ids_in, labels = tokens[:, :-1], tokens[:, 1:]
+    text = f"text of {data}{note}{unknown}"
+    return TextWindows(ids_in, labels, math.nan, text)
 
 
 def looks_like_files(data: str) -> bool:
@@ -154,7 +157,7 @@ def _whole(corpus: Any) -> Iterator[str]:
     yield from corpus.validation()
 
 
-def _token_file(path: Path, sequences: int) -> Probe:
+def _token_file(path: Path, sequences: int) -> TextWindows:
     if not path.is_file():
         raise ValueError(f"data is {path}, which does not exist")
     try:
@@ -167,12 +170,14 @@ def _token_file(path: Path, sequences: int) -> Probe:
         )
     ids = tensors["input_ids"][:sequences]
     if "labels" in tensors:
-        return Probe(ids, tensors["labels"][:sequences], f"tokens of {path.name}")
+        labels = tensors["labels"][:sequences]
+        return TextWindows(ids, labels, math.nan, f"tokens of {path.name}")
     if ids.ndim != 2 or ids.shape[1] < 2:
         raise ValueError(
             f"input_ids of {path} have shape {tuple(ids.shape)}; give [batch, seq], seq of 2 or more"
         )
-    return Probe(ids[:, :-1], ids[:, 1:], f"tokens of {path.name}")
+    ids, labels = ids[:, :-1], ids[:, 1:]
+    return TextWindows(ids, labels, math.nan, f"tokens of {path.name}")
 
 
 TEXT_BYTES = 2_000_000

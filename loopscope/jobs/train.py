@@ -1,7 +1,7 @@
 """One run: from a config to a folder with checkpoints, metrics and a result.
 
-A run folder holds `config.yaml` (resolved, written before anything else), `metrics.jsonl`, `checkpoints/`
-and, at the end, `result.json`. It belongs to one config: another one is refused, whatever state it is in.
+A run folder holds the resolved config (written before anything else), metrics, checkpoints and, at the end, the
+result: `results.layout`. It belongs to one config, and to one process while it is trained: others are refused.
 """
 
 import math
@@ -28,8 +28,8 @@ from loopscope.results import (
     run_from_json,
     to_json,
 )
-from loopscope.results.layout import CONFIG, RESULT, write_text
-from loopscope.training.checkpoint import newest_checkpoint
+from loopscope.results.layout import CONFIG, RESULT, TOKENIZER, newest_checkpoint, write_text
+from loopscope.results.lock import hold
 from loopscope.training.hardware import resolve_device, resolve_precision
 from loopscope.training.loop import Outcome, TrainingData, train
 from loopscope.training.metrics import read_metrics
@@ -40,17 +40,25 @@ CURVE_POINTS = 200
 """Training points kept in a result: enough for any figure, small enough for hundreds of runs."""
 
 
-def execute(config: RunConfig, run: Path, resume: bool = False, quiet: bool = False) -> RunResult:
-    """Train one config in one folder.
+def execute(config: RunConfig, run: str | Path, resume: bool = False, quiet: bool = False) -> RunResult:
+    """Train one config in one folder, which this process holds until it is done.
 
     Args:
         resume: go on from the newest checkpoint; without it a folder that was begun is refused.
 
     Raises:
-        ValueError: bad config, data, device or folder; nothing that was saved is touched.
+        ValueError: bad config, data, device or folder, or a folder that another process trains in (which one, since
+            when); nothing that was saved is touched.
     """
+    run = Path(run)
     config = resolve(config)
-    check_folder(config, run, resume)
+    check_folder(config, run, resume or run.exists())  # whether it may go on is asked once it is held
+    with hold(run):
+        check_folder(config, run, resume)  # again, now that nobody else can begin it
+        return _execute(config, run, quiet)
+
+
+def _execute(config: RunConfig, run: Path, quiet: bool) -> RunResult:
     data = open_data(config.data, progress=not quiet)
     check_vocabulary(config, data)
     training_data = windows(config, data)
@@ -62,7 +70,6 @@ def execute(config: RunConfig, run: Path, resume: bool = False, quiet: bool = Fa
         load_weights(model, config.training.weights, tokenizer)
     model.gradient_checkpointing = config.training.gradient_checkpointing
 
-    run.mkdir(parents=True, exist_ok=True)
     write_text(run / CONFIG, config.to_yaml())
     outcome = train(
         model,
@@ -70,7 +77,7 @@ def execute(config: RunConfig, run: Path, resume: bool = False, quiet: bool = Fa
         training_data,
         config.training,
         run,
-        files={CONFIG: config.to_yaml(), "tokenizer.json": tokenizer},
+        files={CONFIG: config.to_yaml(), TOKENIZER: tokenizer},
         title=f"{config.condition} seed {config.training.seed}",
         quiet=quiet,
         flops_per_token=step_flops_by_depth(config),
@@ -118,8 +125,9 @@ def windows(config: RunConfig, data: PreparedData | PreparedTask) -> TrainingDat
     )
 
 
-def failed(config: RunConfig, run: Path, error: BaseException, began: float) -> RunResult:
+def failed(config: RunConfig, run: str | Path, error: BaseException, began: float) -> RunResult:
     """The record of a run that raised: its message is kept, a study goes on."""
+    run = Path(run)
     checkpoint = newest_checkpoint(run)
     last = traceback.extract_tb(error.__traceback__)[-1:]
     place = f" ({Path(last[0].filename).name}:{last[0].lineno})" if last else ""
@@ -147,9 +155,9 @@ def failed(config: RunConfig, run: Path, error: BaseException, began: float) -> 
     return result
 
 
-def finished(run: Path) -> RunResult | None:
+def finished(run: str | Path) -> RunResult | None:
     """The result of a run that completed or diverged, or None where it has to be run (again)."""
-    path = run / RESULT
+    path = Path(run) / RESULT
     if not path.is_file():
         return None
     result = run_from_json(path.read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ from loopscope.report.html import origins, page_path, render, write
 from loopscope.results import AuditedModel
 
 
-def write_audit_page(audits: Sequence[AuditedModel], out: Path) -> Path:
+def write_audit_page(audits: Sequence[AuditedModel], out: str | Path) -> Path:
     """Write one self-contained HTML page of audits; every figure also goes to `figures/` beside it, as PNG and SVG.
 
     Args:

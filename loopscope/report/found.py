@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from loopscope.results import (
-    EVALUATION,
     AuditedModel,
     Comparison,
     ModelEvaluation,
@@ -12,7 +11,7 @@ from loopscope.results import (
     load_comparison,
     load_evaluation,
 )
-from loopscope.results.layout import AUDIT
+from loopscope.results.layout import AUDIT, EVALUATION, run_files
 
 
 @dataclass(frozen=True)
@@ -23,26 +22,21 @@ class AuditFiles:
     unread: tuple[str, ...]
 
 
-def find_audits(folder: Path) -> AuditFiles:
+def find_audits(folder: str | Path) -> AuditFiles:
     """Find `audit.json` in a run's folder, or those of a study's runs, first seeds first.
 
     Figures show the first few models: in this order those are of different conditions. A file that is not an
     audit is named on the page and costs nobody the report.
     """
+    folder = Path(folder)
     audits: list[tuple[AuditedModel, str]] = []
     unread = []
-    for path in run_folders(folder, AUDIT):
+    for path in run_files(folder, AUDIT):
         try:
             audits += [(audited, path.parent.name) for audited in load_audits(path)]
         except ValueError as error:
             unread.append(str(error).replace(f"{folder}/", ""))
     return AuditFiles(tuple(_with_seeds(audits)), tuple(unread))
-
-
-def run_folders(folder: Path, name: str) -> list[Path]:
-    """Files of a name in a run's folder and in those of a study's runs, first seeds first."""
-    paths = sorted(folder.glob(f"*/seed-*/{name}"), key=lambda path: (_seed(path), path))
-    return [path for path in [folder / name, *paths] if path.is_file()]
 
 
 def _with_seeds(audits: list[tuple[AuditedModel, str]]) -> list[AuditedModel]:
@@ -54,11 +48,6 @@ def _with_seeds(audits: list[tuple[AuditedModel, str]]) -> list[AuditedModel]:
     ]
 
 
-def _seed(path: Path) -> tuple[int, str]:
-    seed = path.parent.name.removeprefix("seed-")
-    return (int(seed), "") if seed.isdecimal() else (10**9, seed)
-
-
 @dataclass(frozen=True)
 class EvaluationFiles:
     """Evaluations, first seeds first, the comparison, and files that could not be read, each with why."""
@@ -68,15 +57,16 @@ class EvaluationFiles:
     unread: tuple[str, ...]
 
 
-def find_evaluations(folder: Path) -> EvaluationFiles:
+def find_evaluations(folder: str | Path) -> EvaluationFiles:
     """Find `evaluation.json` in a run's folder or in those of a study's runs, and `comparison.json`.
 
     A file that is neither is named on the page and costs nobody the report.
     """
+    folder = Path(folder)
     evaluations = []
     comparison = None
     unread = []
-    for path in run_folders(folder, EVALUATION):
+    for path in run_files(folder, EVALUATION):
         try:
             if (evaluation := load_evaluation(path)) is not None:
                 evaluations.append(evaluation)

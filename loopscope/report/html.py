@@ -9,7 +9,6 @@ every `<` is written as \\u003c.
 import base64
 import gzip
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -25,6 +24,7 @@ from loopscope.report.plots.to_matplotlib import save, svg
 from loopscope.report.plots.to_plotly import to_plotly
 from loopscope.report.study.table import number
 from loopscope.results import Provenance
+from loopscope.results.layout import FIGURES, write_text
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def render(template: str, drawn: Sequence[Figure], **values: Any) -> str:
     )
 
 
-def page_path(out: Path, example: str) -> Path:
+def page_path(out: str | Path, example: str) -> Path:
     """Return where a page goes, with its folder made.
 
     Raises:
@@ -89,10 +89,8 @@ def page_path(out: Path, example: str) -> Path:
 def write(page: Path, text: str, figures: Sequence[Figure]) -> None:
     """Write the page, complete or not at all, and its figures in `figures/` beside it."""
     for figure in figures:
-        save(figure, page.parent / "figures")
-    writing = page.with_name(f".{page.name}.writing")
-    writing.write_text(text, encoding="utf-8")
-    os.replace(writing, page)
+        save(figure, page.parent / FIGURES)
+    write_text(page, text)
 
 
 def origins(made: Sequence[Provenance | None]) -> list[dict[str, str]]:

@@ -16,11 +16,12 @@ from loopscope.report.study.figures import build_figures
 from loopscope.report.study.findings import findings
 from loopscope.report.study.table import headline
 from loopscope.results import StudyResults, load_results
+from loopscope.results.layout import FIGURES, REPORT
 
 HERO = ("scale-last-loop", "perplexity-by-loop")
 
 
-def write_report(source: Path, out: Path | None = None) -> Path:
+def write_report(source: str | Path, out: str | Path | None = None) -> Path:
     """Write the page of a study folder, a run folder or a results file; return its path.
 
     Audits and evaluations (`audit.json`, `evaluation.json` in the folder or in its runs' folders, `comparison.json`
@@ -35,7 +36,7 @@ def write_report(source: Path, out: Path | None = None) -> Path:
     source = Path(source)
     results = load_results(source)
     folder = source if source.is_dir() else source.parent
-    page = page_path(folder / "report.html" if out is None else Path(out), "report.html")
+    page = page_path(folder / REPORT if out is None else Path(out), REPORT)
     conditions = group_runs(results.runs)
     figures = build_figures(conditions)
     audit_files = find_audits(folder)
@@ -55,7 +56,7 @@ def write_report(source: Path, out: Path | None = None) -> Path:
         **_study(results, conditions),
     )
     if hero := [figure for key in HERO for figure in figures if figure.key == key]:
-        save_hero(hero, page.parent / "figures")
+        save_hero(hero, page.parent / FIGURES)
     write(page, text, drawn)
     return page
 

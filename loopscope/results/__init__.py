@@ -1,7 +1,17 @@
 """Frozen records of what was run, measured and audited, and their round-trip through JSON.
 
-Standard library only, so that reports and scripts can read results without loading torch. Every figure
-that Loopscope draws comes from these records, never from live objects.
+Every figure that Loopscope draws comes from these records, never from live objects.
+
+    layout        what lies where in run and study folders, and writing whole files
+    lock          one writer a folder
+    runs          what was run and how it ended; monitoring: the scale monitor's checks
+    audits        what audits saw; evaluations: what every depth and exit is worth
+    origin        when, where and with what a record was made
+    codec         records to JSON and back
+    student_t     intervals over seeds
+
+Standard library only (and the lock's library while a folder is held), so that reports and scripts can read results
+without loading torch.
 """
 
 from loopscope.results.audits import (
@@ -29,8 +39,6 @@ from loopscope.results.audits import (
 )
 from loopscope.results.codec import decode, to_json
 from loopscope.results.evaluations import (
-    COMPARISON,
-    EVALUATION,
     Beyond,
     Calibration,
     Comparison,
@@ -50,6 +58,17 @@ from loopscope.results.evaluations import (
     load_comparison,
     load_evaluation,
 )
+from loopscope.results.layout import (
+    COMPARISON,
+    EVALUATION,
+    first_runs,
+    is_study,
+    model_folder,
+    newest_checkpoint,
+    run_folder,
+    trained_runs,
+)
+from loopscope.results.lock import FolderHeldError, hold
 from loopscope.results.monitoring import ScaleCheck, check_from_figures
 from loopscope.results.origin import Provenance, provenance
 from loopscope.results.runs import (
@@ -93,6 +112,7 @@ __all__ = [
     "Expansion",
     "Failure",
     "Fit",
+    "FolderHeldError",
     "Interval",
     "LoopDynamics",
     "LoopMetrics",
@@ -120,13 +140,20 @@ __all__ = [
     "bits_per_byte",
     "check_from_figures",
     "decode",
+    "first_runs",
+    "hold",
+    "is_study",
     "load_audits",
     "load_comparison",
     "load_evaluation",
     "load_results",
+    "model_folder",
+    "newest_checkpoint",
     "perplexity",
     "provenance",
+    "run_folder",
     "run_from_json",
     "study_from_json",
     "to_json",
+    "trained_runs",
 ]

@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from loopscope.results.codec import decode, json_object
+from loopscope.results.layout import COMPARISON, EVALUATION
 from loopscope.results.origin import Provenance
 from loopscope.results.runs import LoopMetrics
-
-EVALUATION, COMPARISON = "evaluation.json", "comparison.json"
-"""Where a run folder keeps its evaluation, and a study folder its comparison."""
 
 Unit = Literal["sequence", "token"]
 CurveReading = Literal["as trained", "at depth"]

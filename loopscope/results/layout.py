@@ -1,24 +1,188 @@
-"""What lies where in a run's and in a study's folder. The one owner of these names, and of writing whole files."""
+"""What lies where in a run's and in a study's folder. The one owner of these names, and of writing whole files.
+
+    STUDY/                        a study: conditions × seeds of one size
+      study.yaml                  what every run of it shares
+      results.json                all results, collected after each run
+      comparison.json             its conditions side by side
+      report.html, figures/       its page
+      CONDITION/seed-N/           a run
+    RUN/
+      config.yaml                 resolved, written before anything else
+      metrics.jsonl               one record a line, while it trains
+      result.json                 how it ended
+      audit.json, evaluation.json what was measured of it later
+      checkpoints/step-NNNNNNNN/  a model folder with the optimizer's state beside
+    MODEL/                        what `load` reads
+      config.yaml, model.safetensors, tokenizer.json
+
+A process that writes a run holds `.lock` in its folder, and says who it is in `.holder.json` (`results.lock`).
+Standard library only. Paths are `str` or `Path`.
+"""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 CONFIG = "config.yaml"
 RESULT = "result.json"
 METRICS = "metrics.jsonl"
 AUDIT = "audit.json"
+EVALUATION = "evaluation.json"
+PREVIOUS_EVALUATION = "evaluation.previous.json"
+"""An evaluation of another text or another model, which made room for a new one."""
+COMPARISON = "comparison.json"
 WEIGHTS = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
+STATE = "state.json"
 TOKENIZER = "tokenizer.json"
 STUDY = "study.yaml"
 RESULTS = "results.json"
+REPORT = "report.html"
+FIGURES = "figures"
+CHECKPOINTS = "checkpoints"
+LOCK = ".lock"
+HOLDER = ".holder.json"
+
+_SEED, _STEP, _WRITING = "seed-", "step-", ".writing-"
+_RUNS = f"*/{_SEED}*"
 
 
-def write_text(path: Path, text: str) -> None:
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Give the path to write a file under, and put it in the place of `path` when the block ends.
+
+    Whoever reads `path` sees the old file or the whole new one, also after a kill or a power cut. The name is this
+    process's own, so that two that write the same file do not write into each other's.
+    """
+    path = Path(path)
+    writing = path.with_name(f"{_WRITING}{os.getpid()}-{path.name}")
+    try:
+        yield writing
+        with writing.open("rb+") as file:  # not every system syncs what is open to read only
+            os.fsync(file.fileno())
+        os.replace(writing, path)
+    finally:
+        writing.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
     """Write a file whole or not at all."""
-    writing = path.with_name(f".{path.name}.writing")
-    with writing.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(writing, path)
+    with replacing(path) as writing:
+        writing.write_text(text, encoding="utf-8")
+
+
+def sync(path: str | Path) -> None:
+    """Wait until a file or a folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def visible(folder: str | Path) -> list[str]:
+    """Names in a folder without those that begin with a dot: locks, files being written. Empty where it is none."""
+    with suppress(OSError):
+        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    return []
+
+
+def condition_folder(study: str | Path, condition: str) -> Path:
+    """Folder of a condition's runs in a study: its name, with what file systems mind replaced."""
+    return Path(study) / "".join(sign if sign.isalnum() or sign in "-+." else "_" for sign in condition)
+
+
+def run_folder(study: str | Path, condition: str, seed: int) -> Path:
+    """Folder of one run of a study."""
+    return condition_folder(study, condition) / f"{_SEED}{seed}"
+
+
+def seed_of(run: str | Path) -> int | None:
+    """The seed in a run folder's name; None where the name has none."""
+    number = Path(run).name.removeprefix(_SEED)
+    return int(number) if Path(run).name.startswith(_SEED) and number.isdecimal() else None
+
+
+def is_study(path: str | Path) -> bool:
+    """Whether a path is a study's folder."""
+    return (Path(path) / STUDY).is_file()
+
+
+def run_files(folder: str | Path, name: str) -> list[Path]:
+    """Files of one name in a run's or a study's folder and in those of the study's runs, first seeds first."""
+    runs = sorted(Path(folder).glob(_RUNS), key=lambda run: (_order(run), run))
+    return [path for path in (Path(folder) / name, *(run / name for run in runs)) if path.is_file()]
+
+
+def trained_runs(path: str | Path) -> list[Path]:
+    """The path itself, or every run of a study that has a checkpoint, by condition and seed.
+
+    Raises:
+        ValueError: a study without a single checkpoint.
+    """
+    path = Path(path)
+    if not is_study(path):
+        return [path]
+    runs = [run for run in path.glob(_RUNS) if newest_checkpoint(run)]
+    if not runs:
+        raise ValueError(f"{path} is a study without a single checkpoint; train it first, or name a run")
+    return sorted(runs, key=lambda run: (run.parent.name, _order(run)))
+
+
+def first_runs(path: str | Path) -> list[Path]:
+    """The path itself, or the run with the lowest seed of every condition of a study.
+
+    Raises:
+        ValueError: a study without a single checkpoint.
+    """
+    firsts: dict[Path, Path] = {}
+    for run in trained_runs(path):
+        firsts.setdefault(run.parent, run)
+    return list(firsts.values())
+
+
+def checkpoint_folder(run: str | Path, step: int) -> Path:
+    """Where a run keeps the checkpoint of one step."""
+    return Path(run) / CHECKPOINTS / f"{_STEP}{step:08d}"
+
+
+def unfinished(folder: str | Path) -> Path:
+    """Where a folder is filled before it gets its name: beside it, and not taken for one."""
+    folder = Path(folder)
+    return folder.with_name(f"{_WRITING}{folder.name}")
+
+
+def newest_checkpoint(run: str | Path) -> Path | None:
+    """The newest complete checkpoint of a run folder, or None."""
+    return max((Path(run) / CHECKPOINTS).glob(f"{_STEP}*"), key=_step, default=None)
+
+
+def model_folder(path: str | Path) -> Path:
+    """The folder that holds a path's weights: itself, or the newest checkpoint of a run.
+
+    Raises:
+        ValueError: no weights there; says what was looked for, and which runs the folder holds.
+    """
+    path = Path(path)
+    if (path / WEIGHTS).is_file():
+        return path
+    if checkpoint := newest_checkpoint(path):
+        return checkpoint
+    below = path.glob(f"*/**/{CHECKPOINTS}/{_STEP}*")
+    runs = sorted({str(found.parent.parent.relative_to(path)) for found in below})
+    hint = f" It holds runs; name one of them: {', '.join(runs[:6])}." if runs else ""
+    raise ValueError(
+        f"{path} holds no model: neither {CONFIG} with {WEIGHTS} nor {CHECKPOINTS}/{_STEP}*.{hint}"
+    )
+
+
+def _order(run: Path) -> tuple[int, str]:
+    """Seeds by number, and names that have none last."""
+    seed = seed_of(run)
+    return (10**9, run.name) if seed is None else (seed, "")
+
+
+def _step(checkpoint: Path) -> tuple[int, str]:
+    number = checkpoint.name.removeprefix(_STEP)
+    return (int(number) if number.isdecimal() else -1, checkpoint.name)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from loopscope.results.codec import decode, json_object
+from loopscope.results.layout import RESULT, RESULTS
 from loopscope.results.origin import Provenance, provenance
 
 SCHEMA = 1
@@ -123,7 +124,7 @@ def load_results(path: str | Path) -> StudyResults:
         ValueError: nothing to read there, or not results; says what was looked for.
     """
     path = Path(path)
-    candidates = [path] if path.is_file() else [path / "results.json", path / "result.json"]
+    candidates = [path] if path.is_file() else [path / RESULTS, path / RESULT]
     for candidate in candidates:
         if not candidate.is_file():
             continue

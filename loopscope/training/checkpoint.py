@@ -8,7 +8,6 @@ A folder with its final name is therefore complete, and damage that comes later 
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,12 +18,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from loopscope.results.layout import OPTIMIZER, WEIGHTS
+from loopscope.results.layout import OPTIMIZER, STATE, WEIGHTS, checkpoint_folder, sync, unfinished
 from loopscope.training.muon import MuonWithAdamW
 
 AnyOptimizer = torch.optim.Optimizer | MuonWithAdamW
-
-STATE = "state.json"
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class Progress:
 
 
 def save_checkpoint(
-    run: Path,
+    run: str | Path,
     progress: Progress,
     model: nn.Module,
     optimizer: AnyOptimizer,
@@ -48,12 +45,11 @@ def save_checkpoint(
     Args:
         files: text files to keep beside the weights (config, tokenizer), by name.
     """
-    parent = run / "checkpoints"
-    parent.mkdir(parents=True, exist_ok=True)
-    final = parent / f"step-{progress.step:08d}"
+    final = checkpoint_folder(run, progress.step)
+    final.parent.mkdir(parents=True, exist_ok=True)
     if final.exists():  # the same step again, after a resume: it is complete
         return final
-    writing = parent / f".writing-{final.name}"
+    writing = unfinished(final)
     shutil.rmtree(writing, ignore_errors=True)
     writing.mkdir()
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, writing / WEIGHTS)
@@ -68,27 +64,25 @@ def save_checkpoint(
     }
     (writing / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
     for path in writing.iterdir():
-        _sync(path)
-    _sync(writing)
+        sync(path)
+    sync(writing)
     writing.rename(final)
-    _sync(parent)
-    for other in parent.iterdir():
+    sync(final.parent)
+    for other in final.parent.iterdir():
         if other != final:
             shutil.rmtree(other, ignore_errors=True)
     return final
 
 
-def newest_checkpoint(run: Path) -> Path | None:
-    """The newest complete checkpoint of a run folder, or None."""
-    return max((run / "checkpoints").glob("step-*"), default=None)
-
-
-def load_checkpoint(checkpoint: Path, model: nn.Module, optimizer: AnyOptimizer | None = None) -> Progress:
+def load_checkpoint(
+    checkpoint: str | Path, model: nn.Module, optimizer: AnyOptimizer | None = None
+) -> Progress:
     """Restore weights (and optimizer state) in place; return where the run stood.
 
     Raises:
         ValueError: a file is missing or damaged, named with what to do.
     """
+    checkpoint = Path(checkpoint)
     state = verify(checkpoint)
     model.load_state_dict(load_file(checkpoint / WEIGHTS))
     if optimizer is not None:
@@ -96,12 +90,13 @@ def load_checkpoint(checkpoint: Path, model: nn.Module, optimizer: AnyOptimizer 
     return Progress(step=state["step"], tokens=state["tokens"], seconds=state["seconds"])
 
 
-def verify(checkpoint: Path) -> dict[str, Any]:
+def verify(checkpoint: str | Path) -> dict[str, Any]:
     """Check every file against its recorded hash and return the recorded state.
 
     Raises:
         ValueError: a file is missing, cut short or changed.
     """
+    checkpoint = Path(checkpoint)
     hint = "restore the folder from a copy, or delete it to start the run anew"
     try:
         state: dict[str, Any] = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
@@ -140,11 +135,3 @@ def _restore_optimizer(model: nn.Module, optimizer: AnyOptimizer, tensors: Mappi
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -20,7 +20,8 @@ from loopscope.objectives.depth import draw_depths
 from loopscope.objectives.objective import Loss, Objective
 from loopscope.recurrence import AbstractLoopedLM
 from loopscope.results import Failure, LoopMetrics
-from loopscope.training.checkpoint import Progress, load_checkpoint, newest_checkpoint, save_checkpoint
+from loopscope.results.layout import newest_checkpoint
+from loopscope.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from loopscope.training.compile import compile_layers, is_fused
 from loopscope.training.config import TrainingConfig
 from loopscope.training.finite_watch import FiniteWatch

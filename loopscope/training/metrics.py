@@ -2,11 +2,10 @@
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
-from loopscope.results.layout import METRICS
+from loopscope.results.layout import METRICS, write_text
 
 
 class MetricsLog:
@@ -17,16 +16,14 @@ class MetricsLog:
         steps: steps of the whole run; its final evaluation goes too, because it is always repeated.
     """
 
-    def __init__(self, run: Path, resumed_at: int, steps: int) -> None:
-        self.path = run / METRICS
+    def __init__(self, run: str | Path, resumed_at: int, steps: int) -> None:
+        self.path = Path(run) / METRICS
         kept = [
             record
             for record in read_metrics(run)
             if record["step"] <= resumed_at and (record["kind"], record["step"]) != ("evaluation", steps)
         ]
-        writing = self.path.with_suffix(".writing")
-        writing.write_text("".join(_line(record) for record in kept), encoding="utf-8")
-        os.replace(writing, self.path)
+        write_text(self.path, "".join(_line(record) for record in kept))
 
     def write(self, kind: str, step: int, **values: Any) -> None:
         """Append one record and hand it to the operating system."""
@@ -34,9 +31,9 @@ class MetricsLog:
             file.write(_line({"kind": kind, "step": step, **values}))
 
 
-def read_metrics(run: Path) -> list[dict[str, Any]]:
+def read_metrics(run: str | Path) -> list[dict[str, Any]]:
     """All complete records of a run; a last line cut short by a kill is left out."""
-    path = run / METRICS
+    path = Path(run) / METRICS
     if not path.is_file():
         return []
     records = []

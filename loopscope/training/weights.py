@@ -7,10 +7,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from loopscope.results.layout import WEIGHTS
-from loopscope.training.checkpoint import STATE, newest_checkpoint, verify
+from loopscope.results.layout import CHECKPOINTS, STATE, TOKENIZER, WEIGHTS, newest_checkpoint
+from loopscope.training.checkpoint import verify
 
-TOKENIZER = "tokenizer.json"
 NEW = ("gate.",)
 """Parameters that may be missing there and keep their own start: a gate can be added to a trained model."""
 
@@ -30,7 +29,7 @@ def load_weights(model: nn.Module, source: str, tokenizer: str | None = None) ->
         checkpoint = newest_checkpoint(folder)
         if checkpoint is None:
             raise ValueError(
-                f"training.weights {source!r} holds neither {WEIGHTS} nor checkpoints; give a run or model folder"
+                f"training.weights {source!r} holds neither {WEIGHTS} nor {CHECKPOINTS}; give a run or model folder"
             )
         folder = checkpoint
         verify(folder)
@@ -69,5 +68,5 @@ def _check_tokenizer(path: Path, here: str) -> None:
     if there != json.loads(here):
         raise ValueError(
             f"{path} differs from this run's tokenizer, so the weights would take its ids for other words; set data "
-            "as the run of those weights had it (its config.yaml says how), or data.tokenizer to the file it used"
+            "as the run of those weights had it (its {CONFIG} says how), or data.tokenizer to the file it used"
         )

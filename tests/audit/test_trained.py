@@ -6,8 +6,7 @@ from functools import cache
 import pytest
 
 from loopscope.config.recipes import CONDITIONS, recipe
-from loopscope.jobs.audit import audit_subject
-from loopscope.jobs.opened import open_subject
+from loopscope.jobs import audit_model, open_model
 from loopscope.jobs.train import execute
 from loopscope.results import AuditedModel, RunResult
 from tests.fixtures import VERDICTS
@@ -42,7 +41,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
         }
         run = folder / condition
         result = execute(recipe("laptop", condition, over), run, quiet=True)
-        return result, audit_subject(open_subject(run), None, None, sequences=2, length=None)
+        return result, audit_model(open_model(run), sequences=2)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOOPSCOPE_CACHE", str(folder / "cache"))

@@ -106,9 +106,7 @@ def test_a_comparison_uses_what_was_evaluated(
 ) -> None:
     assert call("evaluate", "depth", study, "--loops", "3") == 0
     measured: list[Any] = []
-    monkeypatch.setattr(
-        "loopscope.cli.evaluate_compare.evaluate_depth_of", lambda *given: measured.append(given)
-    )
+    monkeypatch.setattr("loopscope.jobs.evaluate_compare.depth_of", lambda *given: measured.append(given))
     assert call("evaluate", "compare", study, "--loops", "3", "--json") == 0
     assert not measured
     shown = capsys.readouterr().out

@@ -20,12 +20,13 @@ from loopscope.cli.train import Train
 from loopscope.config.baselines import BASELINES
 from loopscope.config.recipes import CONDITIONS, SIZES, is_condition, recipe
 from loopscope.config.run_config import parse_config
-from loopscope.jobs.study import plan, run_folder, run_study
+from loopscope.jobs.study import plan, run_study
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.objective import build_objective
 from loopscope.plan.catalogue import catalogue_rows, match
 from loopscope.plan.static_audit import audit_config
 from loopscope.recurrence import unroll
+from loopscope.results.layout import run_folder
 from tests.fixtures import TINY
 
 SMALL: dict[str, Any] = {
@@ -145,7 +146,7 @@ def test_a_study_holds_them_beside_the_looped_conditions() -> None:
         "unlooped:dense/raw": (2, 1),
     }
     assert {config.condition: config.training.depth.varies for config in grid}["unlooped"] is False
-    assert len({run_folder(Path("x"), config) for config in grid}) == 8
+    assert len({run_folder("x", config.condition, config.training.seed) for config in grid}) == 8
 
 
 @pytest.mark.parametrize("condition", ONE_LOOP)

@@ -17,7 +17,7 @@ from loopscope.evaluation.exits.rules import build_rule
 from loopscope.generation.missing import STRATEGIES
 from loopscope.interop.model_folder import save_model
 from loopscope.jobs.generate import generate_text
-from loopscope.jobs.opened import open_subject
+from loopscope.jobs.opened import open_model
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
 from tests.fixtures import run_command
@@ -80,7 +80,7 @@ def test_fixed_is_fixed_depth() -> None:
 
 @pytest.mark.smoke
 def test_text_with_the_models_own_tokenizer(folder: Path) -> None:
-    subject = open_subject(folder)
+    subject = open_model(folder)
     made = generate_text(subject, ["one", "three"], 8, temperature=1.0, seed=1)
     alone = generate_text(subject, "three", 8, temperature=1.0, seed=2)
     assert made.texts[1] == alone.texts[0]
@@ -185,7 +185,7 @@ def test_the_command_streams_text_and_says_what_it_cost(
 ) -> None:
     assert call("generate", str(folder), "--prompt", "one", "--new-tokens", "12") == 0
     shown = capsys.readouterr()
-    expected = generate_text(open_subject(folder), "one", 12)
+    expected = generate_text(open_model(folder), "one", 12)
     assert shown.out == expected.texts[0] + "\n"
     assert "12 tokens in " in shown.err
     assert "tokens/s, 3 loops, ended by length" in shown.err

@@ -13,7 +13,7 @@ from loopscope import cli
 from loopscope.config.nested import read_yaml
 from loopscope.config.recipes import recipe
 from loopscope.config.run_config import parse_config
-from loopscope.jobs.opened import open_subject
+from loopscope.jobs.opened import open_model
 from loopscope.jobs.text import held_out
 from loopscope.jobs.train import execute
 from loopscope.plan.flops import training_flops
@@ -74,7 +74,7 @@ def test_exact_match_is_the_share_of_right_answers_at_every_loop(
     assert "bits per answer" in shown
     evaluation = load_evaluation(study / "terminal_rmsnorm" / "seed-0")
     assert evaluation is not None
-    held = held_out(open_subject(study / "terminal_rmsnorm" / "seed-0"), None, None, None)
+    held = held_out(open_model(study / "terminal_rmsnorm" / "seed-0"), None, None, None)
     model = loopscope.load(study / "terminal_rmsnorm" / "seed-0").eval()
     with torch.no_grad():
         said = [state.logits()[:, -1].argmax(dim=-1) for state in loopscope.unroll(model, held.input_ids, 6)]
@@ -123,7 +123,7 @@ def test_a_run_is_audited_and_decoded_in_its_own_symbols(
     run = study / "terminal_rmsnorm" / "seed-0"
     call(monkeypatch, "audit", str(run))
     assert "held-out problems of modular-addition" in capsys.readouterr().out
-    subject = open_subject(run)
+    subject = open_model(run)
     assert subject.tokenizer is not None
     held = held_out(subject, None, None, None)
     assert len(held) == 64

@@ -11,6 +11,7 @@ import yaml
 
 import loopscope
 from loopscope.config.recipes import recipe
+from loopscope.jobs import open_model
 from loopscope.jobs import study as study_module
 from loopscope.jobs.study import plan, run_study
 from loopscope.jobs.train import execute, finished, resolve
@@ -52,9 +53,11 @@ def tiny(condition: str = "dense/rmsnorm", **sections: dict[str, Any]) -> Any:
 
 def test_a_run_leaves_a_complete_folder(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    result = execute(tiny(), run, quiet=True)
+    result = execute(tiny(), str(run), quiet=True)  # paths may be str everywhere
+    assert open_model(str(run)).path == open_model(run).path == run
     assert result.status == "completed"
     assert sorted(path.name for path in run.iterdir()) == [
+        ".lock",
         "checkpoints",
         "config.yaml",
         "metrics.jsonl",
@@ -274,3 +277,9 @@ def test_a_failed_run_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert study(tmp_path / "study", conditions=["dense/raw"], seeds=[0]).runs[0].status == "failed"
     monkeypatch.setattr(study_module, "execute", real)
     assert study(tmp_path / "study", conditions=["dense/raw"], seeds=[0]).runs[0].status == "completed"
+
+
+def test_the_old_name_of_open_model_says_the_new_one() -> None:
+    with pytest.warns(DeprecationWarning, match="open_subject is open_model now"):
+        from loopscope.jobs.opened import open_subject
+    assert open_subject is open_model

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 
+from loopscope.results.layout import newest_checkpoint
 from loopscope.training import checkpoint as checkpoint_module
 from loopscope.training.checkpoint import (
     Progress,
     load_checkpoint,
-    newest_checkpoint,
     save_checkpoint,
     verify,
 )

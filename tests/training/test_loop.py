@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from loopscope.results.layout import newest_checkpoint
 from loopscope.training import loop as loop_module
-from loopscope.training.checkpoint import newest_checkpoint
 from loopscope.training.config import TrainingConfig
 from loopscope.training.hardware import resolve_device, resolve_precision
 from loopscope.training.loop import step_seed, total_steps

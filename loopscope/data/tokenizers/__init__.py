@@ -11,6 +11,7 @@ from loopscope.data.tokenizers.byte import ByteTokenizer
 from loopscope.data.tokenizers.file import FileTokenizer, file_hash, read_tokenizer_file
 from loopscope.data.tokenizers.symbols import SymbolTokenizer
 from loopscope.data.tokenizers.word import WordTokenizer
+from loopscope.results.layout import TOKENIZER
 
 __all__ = [
     "AbstractTokenizer",
@@ -47,9 +48,7 @@ def load_tokenizer(path: Path) -> AbstractTokenizer:
         ValueError: missing, damaged, or of a kind that is not known.
     """
     if not path.is_file():
-        raise ValueError(
-            f"{path} does not exist; give the folder of a run or model that has a tokenizer.json"
-        )
+        raise ValueError(f"{path} does not exist; give the folder of a run or model that has a {TOKENIZER}")
     try:
         return tokenizer_from_text(path.read_text(encoding="utf-8"))
     except Exception as error:  # the `tokenizers` library raises bare Exceptions

@@ -18,6 +18,7 @@ from jaxtyping import Integer
 from tokenizers import Tokenizer
 
 from loopscope.data.tokenizers.base import AbstractTokenizer
+from loopscope.results.layout import TOKENIZER
 
 # Between two ASCII letters or digits, so that no normaliser joins what a cut parts.
 _PLACES = {
@@ -49,7 +50,7 @@ class FileTokenizer(AbstractTokenizer):
         try:
             tokenizer = Tokenizer.from_str(text)
         except Exception as error:  # the library raises bare Exceptions
-            raise ValueError(f"not a tokenizer.json of the `tokenizers` format: {error}") from error
+            raise ValueError(f"not a {TOKENIZER} of the `tokenizers` format: {error}") from error
         tokenizer.no_truncation()
         tokenizer.no_padding()
         # Text is text: `<|endoftext|>` in a corpus must not become the id that ends documents.
@@ -121,9 +122,9 @@ def read_tokenizer_file(path: str) -> str:
         ValueError: there is none.
     """
     file = Path(path).expanduser()
-    file = file / "tokenizer.json" if file.is_dir() else file
+    file = file / TOKENIZER if file.is_dir() else file
     if not file.is_file():
-        raise ValueError(f"data.tokenizer.path {path!r}: {file} does not exist; give a tokenizer.json")
+        raise ValueError(f"data.tokenizer.path {path!r}: {file} does not exist; give a {TOKENIZER}")
     return file.read_text(encoding="utf-8")
 
 

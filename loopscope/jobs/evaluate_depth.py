@@ -1,0 +1,63 @@
+"""What every depth of a model is worth: from a path to its evaluation, and verdicts over several."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from loopscope.evaluation.compare.condition import group_evaluations
+from loopscope.evaluation.depth.curve import depth_curves
+from loopscope.evaluation.depth.verdict import depth_verdict
+from loopscope.jobs.evaluate import evaluation_of, keep_evaluation
+from loopscope.jobs.machine import device_named
+from loopscope.jobs.opened import OpenedModel, open_model
+from loopscope.jobs.text import TextWindows, held_out
+from loopscope.recurrence import check_loops
+from loopscope.results import DepthVerdict, ModelEvaluation
+
+
+def measure_depth(
+    path: str | Path,
+    loops: int | None = None,
+    *,
+    data: str | None = None,
+    windows: int | None = None,
+    length: int | None = None,
+    batch: int = 16,
+    device: str = "cpu",
+) -> ModelEvaluation:
+    """Loss, accuracy and scale at every depth of one model, kept beside it.
+
+    Args:
+        loops: the deepest; twice the trained depth by default.
+        data: as `held_out` takes it, with `windows` and `length`.
+        batch: windows at a time: memory grows with it, results do not change.
+        device: auto, cpu, cuda, mps.
+
+    Raises:
+        ValueError: no model there, text that cannot be read, or a device that is not there.
+    """
+    if loops is not None:
+        check_loops(loops)
+    where = device_named(device)
+    opened = open_model(path)
+    return depth_of(opened, held_out(opened, data, windows, length), loops, batch, where)
+
+
+def depth_of(
+    opened: OpenedModel, windows: TextWindows, loops: int | None, batch: int, device: torch.device
+) -> ModelEvaluation:
+    """Measure an opened model's depth curves and keep them beside it, whatever else was evaluated there."""
+    deepest = loops or 2 * opened.model.loops
+    begun = evaluation_of(opened, windows, deepest)
+    model = opened.model.to(device)
+    curves = depth_curves(model, windows.batches(batch), windows.bytes_per_token, deepest, device)
+    evaluation = replace(begun, depth=curves)
+    keep_evaluation(opened, evaluation)
+    return evaluation
+
+
+def depth_verdicts(evaluations: Sequence[ModelEvaluation]) -> list[DepthVerdict]:
+    """A verdict per condition: which loops are near the best, and whether more than the trained depth helps."""
+    return [depth_verdict(condition) for condition in group_evaluations(evaluations)]

@@ -1,0 +1,88 @@
+"""Text of one model from one prompt, as it comes: from a path to pieces of text, and what they took."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from loopscope.generation.decoder import NewToken, stream
+from loopscope.jobs.generate import build_settings, encode, tokenizer_of
+from loopscope.jobs.opened import OpenedModel, open_model
+from loopscope.results import load_evaluation
+
+
+@dataclass
+class TextStream:
+    """Iterate it once for the text; the rest is known when that has ended."""
+
+    name: str  # of the model
+    depth: int  # loops of a token that does not leave early
+    threshold: float | None  # of the exit rule
+    calibrated: str | None  # why that threshold, where an evaluation has found it
+    steps: Iterator[list[NewToken]]
+    news: list[NewToken] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def __iter__(self) -> Iterator[str]:
+        began = time.perf_counter()
+        for step in self.steps:
+            self.news += step
+            yield step[0].text
+        self.seconds = time.perf_counter() - began
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return "".join(new.text for new in self.news)
+
+    @property
+    def loops(self) -> list[int]:
+        """The loop at which each new token was read."""
+        return [new.loops for new in self.news]
+
+    @property
+    def ended(self) -> str:
+        """Why it ended: length, stop, eos."""
+        return self.news[-1].ended or "length"
+
+
+def stream_text(path: str | Path, prompt: str, new_tokens: int = 128, **options: Any) -> TextStream:
+    """Go on with a text, token by token, with the model's own tokenizer.
+
+    Args:
+        path: run folder, model folder or published file.
+        options: as `loopscope.generate` takes them. A rule without a threshold takes the one that an evaluation per
+            token has calibrated at the trained depth, where there is one.
+
+    Raises:
+        ValueError: no model there, an empty prompt, or options that do not fit; before anything runs.
+    """
+    opened = open_model(path)
+    tokenizer = tokenizer_of(opened)
+    calibrated = None
+    if options.get("threshold") is None and options.get("exit_rule") is not None:
+        options["threshold"], calibrated = _calibrated(opened, options["exit_rule"], options.get("loops"))
+    settings = build_settings(opened.model, new_tokens, tokenizer, **options)
+    ids = torch.tensor([encode(tokenizer, prompt)])
+    depth = options.get("loops") or opened.model.loops
+    steps = stream(opened.model, ids, settings)
+    return TextStream(opened.name, depth, options.get("threshold"), calibrated, steps)
+
+
+def _calibrated(opened: OpenedModel, rule: str, loops: int | None) -> tuple[float | None, str | None]:
+    """The threshold that an evaluation has calibrated for tokens at the depth asked for, and why."""
+    if not opened.path.is_dir() or loops not in (None, opened.model.loops):
+        return None, None
+    kept = load_evaluation(opened.path)
+    found = [
+        each
+        for each in (kept.exits.calibrations if kept and kept.exits else ())
+        if each.rule == rule and each.unit == "token" and each.held and each.threshold is not None
+    ]
+    if not found:
+        return None, None
+    best = min(found, key=lambda each: each.target != "perplexity")  # quality before a budget
+    return best.threshold, best.why

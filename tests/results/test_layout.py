@@ -1,0 +1,136 @@
+"""What lies where: found as it was always written, whole or not at all, and named in one file."""
+
+import ast
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from loopscope.results.layout import (
+    CHECKPOINTS,
+    FIGURES,
+    first_runs,
+    is_study,
+    model_folder,
+    newest_checkpoint,
+    replacing,
+    run_files,
+    run_folder,
+    seed_of,
+    trained_runs,
+    visible,
+    write_text,
+)
+
+PACKAGE = Path(__file__).parent.parent.parent / "loopscope"
+NAMES = (
+    "config.yaml|result.json|metrics.jsonl|audit.json|evaluation.json|evaluation.previous.json|comparison.json|"
+    "model.safetensors|optimizer.safetensors|state.json|tokenizer.json|study.yaml|results.json|report.html"
+)
+NAMED = re.compile(rf"(?<![\w.])({NAMES.replace('.', '[.]')})|(^|/)step-|(^|[*/])seed-|\.writing")
+
+
+def texts(source: str) -> list[str]:
+    """String constants of a module, without its docstrings."""
+    tree = ast.parse(source)
+    said = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    constants = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in said]
+    return [node.value for node in constants if isinstance(node.value, str)]
+
+
+def literals(source: str) -> list[str]:
+    """Texts that name what `results.layout` owns."""
+    return [text for text in texts(source) if NAMED.search(text) or text in (CHECKPOINTS, FIGURES)]
+
+
+def test_no_other_file_of_the_package_names_what_lies_in_a_folder() -> None:
+    found = {
+        str(path.relative_to(PACKAGE)): literals(path.read_text())
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path.relative_to(PACKAGE) != Path("results/layout.py")
+    }
+    assert {path: texts for path, texts in found.items() if texts} == {}
+
+
+def test_the_search_for_names_can_fail() -> None:
+    assert literals('path / "config.yaml"') == ["config.yaml"]
+    assert literals('raise ValueError(f"{path} has no tokenizer.json; give one")') == [
+        " has no tokenizer.json; give one"
+    ]
+    assert literals('out.glob("*/seed-*/x")') == ["*/seed-*/x"]
+    assert literals('run / "checkpoints"') == ["checkpoints"]
+    assert literals('"""Reads config.yaml."""\nkey = "audit-step-size"\nopen("paperconfig.yaml")') == []
+    assert len(literals((PACKAGE / "results" / "layout.py").read_text())) > 15
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """A study as it was always laid out, with seeds whose order as text is another one, and a folder of no run."""
+    (tmp_path / "study.yaml").write_text("size: laptop\n")
+    for run in ("dense_raw/seed-10", "dense_raw/seed-9", "dense_rmsnorm+penalty/seed-0", "a/seed-x"):
+        (tmp_path / run / "checkpoints" / "step-00000004").mkdir(parents=True)
+        (tmp_path / run / "result.json").write_text("{}")
+    (tmp_path / "dense_raw" / "seed-2" / "checkpoints" / ".writing-step-00000004").mkdir(parents=True)
+    return tmp_path
+
+
+def test_runs_of_a_study_are_found_by_seed(study: Path) -> None:
+    def names(paths: list[Path]) -> list[str]:
+        return [str(path.relative_to(study)) for path in paths]
+
+    trained = ["a/seed-x", "dense_raw/seed-9", "dense_raw/seed-10", "dense_rmsnorm+penalty/seed-0"]
+    assert names(trained_runs(str(study))) == trained
+    assert names(first_runs(study)) == ["a/seed-x", "dense_raw/seed-9", "dense_rmsnorm+penalty/seed-0"]
+    assert [path.parent.name for path in run_files(study, "result.json")] == [
+        "seed-0",
+        "seed-9",
+        "seed-10",
+        "seed-x",
+    ]
+    assert run_folder(study, "dense/raw", 9) == study / "dense_raw" / "seed-9"
+    assert (seed_of("x/seed-7"), seed_of("x/seed-x"), seed_of("x/7")) == (7, None, None)
+    run = study / "dense_raw" / "seed-9"
+    assert (is_study(study), is_study(run), trained_runs(run)) == (True, False, [run])
+
+
+def test_the_newest_checkpoint_is_the_one_of_the_last_step(tmp_path: Path) -> None:
+    assert newest_checkpoint(tmp_path) is None
+    for name in ("step-00000900", "step-99999999", "step-100000000", ".writing-step-200000000"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    newest = tmp_path / "checkpoints" / "step-100000000"
+    assert newest_checkpoint(str(tmp_path)) == model_folder(tmp_path) == newest
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    assert model_folder(tmp_path) == tmp_path
+
+
+def test_a_folder_without_a_model_says_what_was_looked_for(study: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"neither config.yaml with model.safetensors nor checkpoints/step-\*. It "
+    ):
+        model_folder(study)
+    (study / "none").mkdir()
+    (study / "none" / "study.yaml").touch()
+    with pytest.raises(ValueError, match="without a single checkpoint"):
+        first_runs(study / "none")
+
+
+def test_a_file_is_replaced_whole_or_stays(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    write_text(path, "old")
+
+    def cut_short() -> None:
+        with replacing(path) as writing:
+            writing.write_text("ne")
+            assert writing.parent == path.parent  # one file system: the rename is atomic
+            assert str(os.getpid()) in writing.name  # two processes do not write into each other's
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cut_short()
+    assert (path.read_text(), os.listdir(tmp_path)) == ("old", ["result.json"])
+    write_text(str(path), "new")
+    assert (path.read_text(), os.listdir(tmp_path)) == ("new", ["result.json"])
+    (tmp_path / ".hidden").touch()
+    assert visible(tmp_path) == ["result.json"]
+    assert visible(tmp_path / "missing") == []
