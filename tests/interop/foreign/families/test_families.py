@@ -58,7 +58,6 @@ def test_the_gradient_goes_through_every_loop(case: Case) -> None:
 
 
 @each_family
-@pytest.mark.smoke
 def test_the_audit_runs_and_its_verdict_is_the_structures(case: Case) -> None:
     _, model = build(case)
     report = loopscope.audit(model, IDS, LABELS)
