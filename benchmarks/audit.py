@@ -22,7 +22,7 @@ import loopscope
 from benchmarks.environment import environment, finish, table
 from loopscope import unroll
 from loopscope.audit import measure_expansion
-from loopscope.config.recipes import recipe
+from loopscope.config import recipe
 from loopscope.model import LoopedTransformer
 from loopscope.objectives import build_objective
 from loopscope.training import build_optimizer, resolve_precision

@@ -21,7 +21,7 @@ from torch import Tensor
 from benchmarks.environment import MEBI, elsewhere, environment, finish, table
 from benchmarks.steps import peak_of
 from loopscope import unroll
-from loopscope.config.recipes import recipe
+from loopscope.config import recipe
 from loopscope.evaluation import depth_curves
 from loopscope.model import LoopedTransformer
 

@@ -16,7 +16,7 @@ import argparse
 import torch
 
 from benchmarks.environment import environment, finish, table
-from loopscope.config.recipes import recipe
+from loopscope.config import recipe
 from loopscope.evaluation import AbstractExitRule, build_rule, measure_speed, record_exits
 from loopscope.evaluation.exits import Sweep, exits_at
 from loopscope.model import LoopedTransformer

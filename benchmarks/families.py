@@ -23,8 +23,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.environment import environment, table
 from loopscope import load
-from loopscope.config.families import FAMILIES
-from loopscope.config.recipes import recipe
+from loopscope.config import FAMILIES, recipe
 from loopscope.data import prepare
 from loopscope.jobs import audit_model, open_model, run_study
 from loopscope.jobs.audit import keep_audit

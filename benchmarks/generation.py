@@ -24,7 +24,7 @@ from torch import Tensor
 
 from benchmarks.environment import environment, finish, table
 from loopscope import AbstractLoopedLM
-from loopscope.config.recipes import recipe
+from loopscope.config import recipe
 from loopscope.evaluation import AbstractExitRule, build_rule
 from loopscope.generation import (
     STRATEGIES,
@@ -35,9 +35,8 @@ from loopscope.generation import (
     generate_tokens,
     make_steps,
 )
-from loopscope.jobs import TextWindows, held_out, open_model
+from loopscope.jobs import TextWindows, execute, held_out, open_model
 from loopscope.jobs.generate import exit_rule
-from loopscope.jobs.train import execute
 from loopscope.results import newest_checkpoint
 
 

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.environment import environment, table
 from loopscope.audit.expansion import fit
-from loopscope.jobs.study import run_study
+from loopscope.jobs import run_study
 from loopscope.results import RunResult, to_json
 
 STARTS = ("published", "scaled")

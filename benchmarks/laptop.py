@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmarks.environment import environment
 from loopscope.results import (
+    EVALUATION,
     Calibration,
     Comparison,
     Interval,
@@ -24,8 +25,10 @@ from loopscope.results import (
     load_audits,
     load_comparison,
     load_evaluation,
+    run_folder,
+    trained_runs,
 )
-from loopscope.results.layout import AUDIT, EVALUATION, run_files, run_folder, trained_runs
+from loopscope.results.layout import AUDIT, run_files
 from loopscope.results.student_t import over_seeds
 
 CONDITIONS = (

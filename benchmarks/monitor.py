@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.environment import environment, finish, table
 from loopscope import unroll
-from loopscope.config.recipes import recipe
+from loopscope.config import recipe
 from loopscope.model import LoopedTransformer
 from loopscope.monitor import ScaleMonitor
 from loopscope.objectives import build_objective

@@ -20,7 +20,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from benchmarks.environment import environment, table
-from loopscope.jobs.study import collect, run_study
+from loopscope.jobs import run_study
+from loopscope.jobs.study import collect
 from loopscope.results import RunResult, to_json
 
 GRID = {"scaled": ("dense/rmsnorm", "dense/raw"), "published": ("dense/rmsnorm",)}

@@ -12,19 +12,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from loopscope.config.recipes import recipe
-from loopscope.config.run_config import RunConfig
+from loopscope.config import RunConfig, recipe
 from loopscope.guards import device_of, wait
-from loopscope.model.config import ModelConfig
-from loopscope.model.looped import LoopedTransformer
+from loopscope.model import LoopedTransformer, ModelConfig
 from loopscope.model.reference import PlainLooped, plain_loss, plain_optimizer
-from loopscope.objectives.objective import build_objective
-from loopscope.plan.parameters import cost, training_flops
+from loopscope.objectives import build_objective
+from loopscope.plan import cost
+from loopscope.plan.parameters import training_flops
+from loopscope.training import Precision, TrainingStep, build_optimizer, keep_freed_memory
 from loopscope.training.compile import WORTH_COMPILING, compile_layers, is_fused
-from loopscope.training.hardware import Precision
-from loopscope.training.malloc import keep_freed_memory
-from loopscope.training.optim import build_optimizer
-from loopscope.training.step import TrainingStep
 
 Step = Callable[[], float]
 """Takes one step and returns its seconds."""

@@ -24,9 +24,8 @@ import torch
 from benchmarks.environment import MEBI, again, elsewhere, environment, finish, table
 from benchmarks.steps import KINDS, Kind, Step, build, peak_memory
 from benchmarks.workers import serve, workers
-from loopscope.config.recipes import recipe
-from loopscope.training.hardware import resolve_device, resolve_precision
-from loopscope.training.throughput import matmul_peak
+from loopscope.config import recipe
+from loopscope.training import matmul_peak, resolve_device, resolve_precision
 
 COMPILE: dict[str, bool | str] = {"auto": "auto", "on": True, "off": False}
 

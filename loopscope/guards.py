@@ -10,19 +10,19 @@ from torch import nn
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where the model computes: its first parameter's device; the CPU for one without parameters."""
+    """Return where the model computes: its first parameter's device; the CPU for one without parameters."""
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
 def wait(device: torch.device) -> None:
-    """Let an accelerator finish what was queued."""
+    """Wait until an accelerator has finished what was queued."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and every part's own mode afterwards."""
+    """Put a model into evaluation mode for a while; every part's own mode comes back afterwards."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -34,7 +34,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def same_random_numbers(device: torch.device) -> Iterator[None]:
-    """Python's, numpy's and torch's generators (the CPU's, and a CUDA device's) afterwards as before."""
+    """Put Python's, numpy's and torch's generators (the CPU's, and a CUDA device's) back afterwards."""
     own, numpys = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -46,7 +46,7 @@ def same_random_numbers(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Evaluation mode, full precision, and everything as it was afterwards.
+    """Put a model into evaluation mode and full precision for a while; everything is as it was afterwards.
 
     - every module's own training flag is put back, so that parts kept in evaluation mode stay in it; in
       evaluation mode nothing follows a moving average or draws dropout;
@@ -81,7 +81,7 @@ class RandomState:
 
     @contextmanager
     def again(self) -> Iterator[None]:
-        """Inside, the same numbers come once more; afterwards the generators are as they were before."""
+        """Draw the same numbers once more inside; afterwards the generators are as they were before."""
         with torch.random.fork_rng(devices=[] if self.device is None else [self.device]):
             torch.set_rng_state(self.cpu)
             if self.device is not None and self.own is not None:

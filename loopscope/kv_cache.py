@@ -56,7 +56,7 @@ class AbstractKVCache(ABC):
 
     @abstractmethod
     def visible(self, slot: Slot, window: int | None) -> Visible:
-        """What the new tokens may see in a slot.
+        """Return what the new tokens may see in a slot.
 
         Args:
             window: tokens that a token sees, itself included; None: all before it.
@@ -64,7 +64,7 @@ class AbstractKVCache(ABC):
 
     @abstractmethod
     def once(self, name: str, make: Callable[[], _Made]) -> _Made:
-        """What `make` returns, made once per call: for what all layers share, such as rotary angles."""
+        """Return what `make` returns, made once per call: for what all layers share, such as rotary angles."""
 
     @abstractmethod
     def narrow(self, rows: Int[Tensor, " rows"]) -> "AbstractKVCache":

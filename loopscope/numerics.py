@@ -6,12 +6,12 @@ from torch import Tensor
 
 
 def scale(hidden: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq"]:
-    """s_k: root mean square over `dim`, in fp32 or wider."""
+    """Return s_k of every token: root mean square over `dim`, in fp32 or wider."""
     return wide(hidden).square().mean(dim=-1).sqrt()
 
 
 def l2_norm(hidden: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq"]:
-    """L2 norm over `dim`, in fp32 or wider: s_k times the square root of dim."""
+    """Return the L2 norm over `dim`, in fp32 or wider: s_k times the square root of dim."""
     norm: Tensor = torch.linalg.vector_norm(wide(hidden), dim=-1)
     return norm
 
@@ -25,5 +25,5 @@ def matmul_dtype(x: Tensor) -> torch.dtype:
 
 
 def wide(tensor: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """At least fp32: what losses and scales are measured in, whatever the model computes in."""
+    """Return the values in fp32 at least: what losses and scales are measured in, whatever the model computes in."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()

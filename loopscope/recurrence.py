@@ -54,7 +54,7 @@ class AbstractLoopedLM(nn.Module, ABC):
 
     @abstractmethod
     def embed(self, input_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq dim"]:
-        """Token ids to the state the first loop starts from."""
+        """Turn token ids into the state that the first loop starts from."""
 
     @abstractmethod
     def core(
@@ -79,18 +79,18 @@ class AbstractLoopedLM(nn.Module, ABC):
         """Readout features to logits. Any leading shape: losses call it on chunks of tokens."""
 
     def declared_exponent(self, loop: int, loops: int) -> float | str | None:
-        """p where scaling H_k by c scales the features by c^p, as the readout declares; None where nothing says.
+        """Return p where scaling H_k by c scales the features by c^p, as the readout declares; None where nothing says.
 
         A measured audit compares it with what it measures. `fades` is no power.
         """
         return None
 
     def declared_effect(self) -> str | None:
-        """What is declared of the carry's effect on scale: removes, damps or keeps; None where nothing says."""
+        """Return what is declared of the carry's effect on scale: removes, damps or keeps; None where nothing says."""
         return None
 
     def head_matrix(self) -> Float[Tensor, "vocab dim"] | None:
-        """The head's matrix where `head(features)` is `features @ matrix.T` and nothing else; None otherwise.
+        """Return the head's matrix where `head(features)` is `features @ matrix.T` and nothing else; None otherwise.
 
         A loss that has it takes the gradient while the logits are there, and computes no product twice.
         """
@@ -99,13 +99,13 @@ class AbstractLoopedLM(nn.Module, ABC):
     def exit_gate(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
     ) -> Float[Tensor, "batch seq"] | None:
-        """Logit of stopping at this loop, or None for a model without a learned gate."""
+        """Return the logit of stopping at this loop, or None for a model without a learned gate."""
         return None
 
     def gate_alone(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
     ) -> Float[Tensor, "batch seq"] | None:
-        """The same logit where only the gate is trained: its gradient reaches the gate's own parameters.
+        """Return the exit gate's logit where only the gate is trained: its gradient reaches the gate's own parameters.
 
         Override it in a model whose gate reads through parts that have parameters of their own.
         """
@@ -114,7 +114,7 @@ class AbstractLoopedLM(nn.Module, ABC):
     def embed_after(
         self, input_ids: Int[Tensor, "batch seq"], kv_cache: AbstractKVCache
     ) -> Float[Tensor, "batch seq dim"]:
-        """`embed` for tokens that come after others. Only for a model that `remembers`."""
+        """Do what `embed` does for tokens that come after others. Only for a model that `remembers`."""
         raise NotImplementedError(f"{type(self).__name__} remembers nothing of earlier tokens")
 
     def remember(self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext) -> None:
@@ -122,7 +122,7 @@ class AbstractLoopedLM(nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__} remembers nothing of earlier tokens")
 
     def forward(self, input_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq vocab"]:
-        """Logits of the last trained loop: what a plain language model returns."""
+        """Return the logits of the last trained loop, [batch seq vocab]: what a plain language model returns."""
         last = deque(unroll(self, input_ids), maxlen=1)  # one state alive at a time
         return last[0].logits()
 
@@ -147,15 +147,15 @@ class LoopState:
         return self.loop == self.context.loops
 
     def features(self) -> Float[Tensor, "batch seq dim"]:
-        """The readout of H_k: the head's input."""
+        """Return the readout of H_k: the head's input."""
         return self.model.readout(self.hidden, self.loop, self.context)
 
     def logits(self) -> Float[Tensor, "batch seq vocab"]:
-        """This exit's next-token logits."""
+        """Return this exit's next-token logits, [batch seq vocab]."""
         return self.model.head(self.features())
 
     def gate_logit(self) -> Float[Tensor, "batch seq"] | None:
-        """The exit gate's logit at this loop, or None."""
+        """Return the exit gate's logit at this loop, or None."""
         return self.model.exit_gate(self.hidden, self.loop, self.context)
 
 
@@ -209,7 +209,7 @@ def unroll_from(
 
 
 def narrow(state: LoopState, rows: Int[Tensor, " kept"]) -> LoopState:
-    """The same loop of some of its sequences, for `unroll_from` to go on with when others have left the batch."""
+    """Return a state of some of its sequences, for `unroll_from` to go on with when others have left the batch."""
     context = state.context
     kv_cache = None if context.kv_cache is None else context.kv_cache.narrow(rows)
     kept = replace(
@@ -240,7 +240,7 @@ def _recording(on: bool) -> AbstractContextManager[object]:
 
 @torch.no_grad()
 def vocabulary_size(model: AbstractLoopedLM, like: Int[Tensor, "batch seq"]) -> int:
-    """How many ids the model has, asked with one token of the id 0, which every model has, through one loop.
+    """Return how many ids the model has, asked with one token of the id 0, which every model has, through one loop.
 
     Args:
         like: token ids where the model is, whose type is asked with.

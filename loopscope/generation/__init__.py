@@ -5,13 +5,13 @@ In the order in which a text is made:
     settings    how to generate, and what is refused before anything runs
     padding     prompts of different lengths, as one batch
     decoder     `generate_tokens`, `stream`: read logits, draw, see whether a text has ended
-    steps, cached   one step: the whole text computed anew, or the newest token over the cache
+    steps, cached_steps   one step: the whole text computed anew, or the newest token over the cache
     store, view     keys and values of one generation, and one call's view of them
     exits       what generation asks of an exit rule
     missing/    what deeper loops see of tokens that left early
     sampling    from logits to the next token
     streaming, stopping   from tokens to text as they come, and where a text ends
-    forced      known texts read token by token: what exits per token cost in quality
+    forced_reading   known texts read token by token: what exits per token cost in quality
 """
 
 from importlib import import_module
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from loopscope.generation.decoder import Generated, NewToken, generate_tokens, make_steps, stream
     from loopscope.generation.exits import Decision, ExitRule
-    from loopscope.generation.forced import ForcedReading, force
+    from loopscope.generation.forced_reading import ForcedReading, force
     from loopscope.generation.missing import STRATEGIES, AbstractMissing
     from loopscope.generation.padding import pad
     from loopscope.generation.sampling import Sampling
@@ -46,8 +46,8 @@ _HOMES = {
     "generate_tokens": "decoder",
     "make_steps": "decoder",
     "stream": "decoder",
-    "ForcedReading": "forced",
-    "force": "forced",
+    "ForcedReading": "forced_reading",
+    "force": "forced_reading",
 }
 __all__ = [
     "STRATEGIES",

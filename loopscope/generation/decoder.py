@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from loopscope.generation.cached import CachedSteps
+from loopscope.generation.cached_steps import CachedSteps
 from loopscope.generation.missing import check_missing
 from loopscope.generation.padding import to_the_right
 from loopscope.generation.sampling import Sampler

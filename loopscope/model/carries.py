@@ -47,7 +47,7 @@ class AbstractCarry(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, hidden: Float[Tensor, "batch seq dim"], loop: int) -> Float[Tensor, "batch seq dim"]:
-        """H_k of loop k = `loop` on its way to loop k + 1."""
+        """Take H_k of loop k = `loop` a step on its way to loop k + 1."""
 
     def share(self, norm: nn.Module) -> None:
         """Receive the readout's norm, in a carry that declares `readout_norm`."""

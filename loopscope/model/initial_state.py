@@ -46,7 +46,7 @@ class AbstractStart(nn.Module, ABC):
     def forward(
         self, entry: Float[Tensor, "batch seq dim"], positions: Int[Tensor, "batch seq"] | None
     ) -> Float[Tensor, "batch seq dim"]:
-        """H_0 of the input `entry`.
+        """Return H_0 of the input `entry`.
 
         Args:
             positions: of the tokens, in generation with a cache; None: 0, 1, 2 and so on.
@@ -98,7 +98,7 @@ def random_start(
     training: bool,
     positions: Int[Tensor, "batch seq"] | None = None,
 ) -> Float[Tensor, "batch seq dim"]:
-    """Truncated normal noise.
+    """Return truncated normal noise of the shape of a state.
 
     In training it comes from torch's generator, which the training loop seeds in every step. In evaluation it
     depends on position and channel only, so that the same text gives the same numbers in any batch, at any

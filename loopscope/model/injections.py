@@ -45,7 +45,7 @@ class AbstractInjection(nn.Module, ABC):
         entry: Float[Tensor, "batch seq dim"],
         step: Float[Tensor, " dim"] | None,
     ) -> Float[Tensor, "batch seq dim"]:
-        """The state with the input in it.
+        """Return the state with the input in it.
 
         Args:
             hidden: the state as the carry left it.

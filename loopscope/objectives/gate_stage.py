@@ -20,7 +20,7 @@ from torch import Tensor
 from loopscope.numerics import wide
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.placement_config import PLACEMENTS
-from loopscope.objectives.placements import AbstractPlacement, Reading, mean_over
+from loopscope.objectives.placements import AbstractPlacement, LossInput, mean_over
 
 
 class GateImprovement(AbstractPlacement):
@@ -41,17 +41,17 @@ class GateImprovement(AbstractPlacement):
         return True
 
     def terms(
-        self, readings: Sequence[Reading], counted: Bool[Tensor, "batch seq"]
+        self, loss_inputs: Sequence[LossInput], counted: Bool[Tensor, "batch seq"]
     ) -> Mapping[str, Float[Tensor, ""]]:
         """Return the gate's one term, `gate_improvement`.
 
         Raises:
             ValueError: a model without an exit gate, or a single loop.
         """
-        if len(readings) < 2:
+        if len(loss_inputs) < 2:
             raise ValueError("placement 'gate-improvement' compares loops; it needs 2 or more")
         losses = []
-        for before, after in pairwise(readings):
+        for before, after in pairwise(loss_inputs):
             assert before.token_loss is not None
             assert after.token_loss is not None
             if after.gate_logit is None:
@@ -68,6 +68,6 @@ class GateImprovement(AbstractPlacement):
         return {"gate_improvement": mean_over(torch.stack(losses).mean(dim=0), counted)}
 
     def shares(
-        self, readings: Sequence[Reading], counted: Bool[Tensor, "batch seq"]
+        self, loss_inputs: Sequence[LossInput], counted: Bool[Tensor, "batch seq"]
     ) -> Mapping[int, Float[Tensor, ""]]:
         return {}  # no exit's cross-entropy is trained

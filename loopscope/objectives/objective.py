@@ -20,7 +20,7 @@ from loopscope.objectives.jacobian import JacobianPenalty
 from loopscope.objectives.linear_cross_entropy import LinearCrossEntropy
 from loopscope.objectives.penalties import AbstractPenalty, NormPenalty, ScaleAnchor
 from loopscope.objectives.placement_config import PLACEMENTS, placement_of
-from loopscope.objectives.placements import AbstractPlacement, Reading, mean_over
+from loopscope.objectives.placements import AbstractPlacement, LossInput, mean_over
 from loopscope.objectives.shortcut import ShortcutConsistency
 from loopscope.objectives.token_loss import IGNORE_INDEX, chunked_cross_entropy
 from loopscope.ops.dispatch import cpu_ops_apply
@@ -71,7 +71,7 @@ class Objective:
             labels: the token that follows each input token; -100 is not counted.
         """
         counted = labels != IGNORE_INDEX
-        readings, norms, squares, means = [], [], [], []
+        loss_inputs, norms, squares, means = [], [], [], []
         collectors: list[AbstractCollector] | None = None
         before = RandomState(labels.device)  # an unroll draws nothing until its first state is asked for
         fast: LinearCrossEntropy | None = None
@@ -79,9 +79,9 @@ class Objective:
             collectors = self._see(state, collectors, before)
             if fast is None:
                 fast = self._linear_cross_entropy(state, labels)
-            reading = self._read(state, labels, fast)
-            token_loss = reading.token_loss
-            readings.append(reading)
+            loss_input = self._read(state, labels, fast)
+            token_loss = loss_input.token_loss
+            loss_inputs.append(loss_input)
             with torch.no_grad():
                 norms.append(l2_norm(state.hidden).mean())
                 means.append(
@@ -91,7 +91,7 @@ class Objective:
         mean_square = torch.stack(squares)
         terms = {} if fast is None else {"cross_entropy": fast.finish()}
         if fast is None:
-            terms.update(self.placement.terms(readings, counted))
+            terms.update(self.placement.terms(loss_inputs, counted))
         for penalty in self.penalties:
             terms[penalty.name] = penalty(mean_square)
         for collector in collectors or ():
@@ -112,19 +112,20 @@ class Objective:
         Their sum is the loss. Unlike the loss itself, every term keeps its own graph.
         """
         counted = labels != IGNORE_INDEX
-        readings, squares = [], []
+        loss_inputs, squares = [], []
         collectors: list[AbstractCollector] | None = None
         before = RandomState(labels.device)  # an unroll draws nothing until its first state is asked for
         for state in states:
             collectors = self._see(state, collectors, before)
-            readings.append(self._read(state, labels))
+            loss_inputs.append(self._read(state, labels))
             squares.append(wide(state.hidden).square().mean())
         terms = {
-            f"cross_entropy@{loop}": share for loop, share in self.placement.shares(readings, counted).items()
+            f"cross_entropy@{loop}": share
+            for loop, share in self.placement.shares(loss_inputs, counted).items()
         }
         terms |= {
             name: term
-            for name, term in self.placement.terms(readings, counted).items()
+            for name, term in self.placement.terms(loss_inputs, counted).items()
             if name != "cross_entropy"
         }
         terms |= {penalty.name: penalty(torch.stack(squares)) for penalty in self.penalties}
@@ -150,7 +151,7 @@ class Objective:
         state: LoopState,
         labels: Int[Tensor, "batch seq"],
         fast: LinearCrossEntropy | None = None,
-    ) -> Reading:
+    ) -> LossInput:
         gate_only, token_loss = self.placement.gate_only, None
         loops = state.context.loops
         share = self.placement.share(state.loop, loops)
@@ -166,7 +167,7 @@ class Objective:
             gate_logit = state.model.gate_alone(state.hidden, state.loop, state.context)
         else:
             gate_logit = state.gate_logit()
-        return Reading(state.loop, token_loss, gate_logit)
+        return LossInput(state.loop, token_loss, gate_logit)
 
     def _see(
         self, state: LoopState, collectors: list[AbstractCollector] | None, before: RandomState

@@ -31,7 +31,7 @@ class AbstractPenalty(ABC):
 
     @abstractmethod
     def term(self, mean_square: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """The unweighted penalty of a mean square."""
+        """Return the unweighted penalty of a mean square of H."""
 
 
 class NormPenalty(AbstractPenalty):

@@ -95,14 +95,14 @@ class Placement:
     settings: Any
 
     def reads(self, loop: int, loops: int) -> bool:
-        """Whether the cross-entropy of `loop` enters the loss of an unroll of `loops`."""
+        """Return whether the cross-entropy of `loop` enters the loss of an unroll of `loops`."""
         declared = self.declaration.reads
         if callable(declared):
             return bool(declared(loop, loops, self.config, self.settings))
         return declared == "all" or loop == loops
 
     def trains(self, loop: int, loops: int) -> bool:
-        """Whether the gradient of that cross-entropy reaches H of `loop`."""
+        """Return whether the gradient of that loop's cross-entropy reaches H of `loop`."""
         return self.declaration.gate != "alone" and self.reads(loop, loops)
 
     @property
@@ -117,6 +117,6 @@ class Placement:
 
 
 def placement_of(config: "ObjectiveConfig") -> Placement:
-    """The placement that an objective's config names."""
+    """Return the placement that an objective's config names."""
     name = config.placement
     return Placement(name, PLACEMENTS.declaration(name), config, PLACEMENTS.settings(name, config.settings))

@@ -18,8 +18,8 @@ from loopscope.objectives.placement_config import PLACEMENTS, PlacementDeclarati
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What one loop contributes: its cross-entropy per token where the placement asked for it."""
+class LossInput:
+    """What one loop gives a loss: its gate's logit, and its cross-entropy per token where it is read."""
 
     loop: int
     token_loss: Float[Tensor, "batch seq"] | None
@@ -65,39 +65,42 @@ class AbstractPlacement(ABC):
         return self.declaration.gate == "alone"
 
     def advance(self, progress: float) -> None:  # noqa: B027 (most placements do not change)
-        """How much of training is done, from 0 to 1, for placements that change over it."""
+        """Take note of how much of training is done, from 0 to 1, in placements that change over it."""
 
     @abstractmethod
     def reads(self, loop: int, loops: int) -> bool:
-        """Whether this loop's logits enter the loss. Others are never computed in training."""
+        """Return whether this loop's logits enter the loss. Others are never computed in training."""
 
     def share(self, loop: int, loops: int) -> float | None:
-        """Factor of this loop's mean cross-entropy in the loss, where that is known before the loop is read.
+        """Return the factor of this loop's mean cross-entropy in the loss, where that is known before the loop is read.
 
         None where tokens are weighed one by one. A placement that has shares has one term, `cross_entropy`.
         """
         return None
 
     def terms(
-        self, readings: Sequence[Reading], counted: Bool[Tensor, "batch seq"]
+        self, loss_inputs: Sequence[LossInput], counted: Bool[Tensor, "batch seq"]
     ) -> Mapping[str, Float[Tensor, ""]]:
-        """Named terms whose sum is the loss; means are over the counted tokens."""
-        return {"cross_entropy": torch.stack(list(self.shares(readings, counted).values())).sum()}
+        """Return named terms whose sum is the loss; means are over the counted tokens."""
+        return {"cross_entropy": torch.stack(list(self.shares(loss_inputs, counted).values())).sum()}
 
     def shares(
-        self, readings: Sequence[Reading], counted: Bool[Tensor, "batch seq"]
+        self, loss_inputs: Sequence[LossInput], counted: Bool[Tensor, "batch seq"]
     ) -> Mapping[int, Float[Tensor, ""]]:
-        """What each exit that is read adds to the term `cross_entropy`, by loop. Audits ask; training does not."""
+        """Return what each exit that is read adds to the term `cross_entropy`, by loop.
+
+        Audits ask; training does not.
+        """
         found = {}
-        for reading in readings:
-            if reading.token_loss is not None:
-                share = self.share(reading.loop, len(readings))
+        for loss_input in loss_inputs:
+            if loss_input.token_loss is not None:
+                share = self.share(loss_input.loop, len(loss_inputs))
                 if share is None:
                     raise NotImplementedError(
-                        f"{type(self).__name__}.share({reading.loop}, {len(readings)}) is None: one that weighs "
+                        f"{type(self).__name__}.share({loss_input.loop}, {len(loss_inputs)}) is None: one that weighs "
                         "tokens one by one defines `terms` and `shares`"
                     )
-                found[reading.loop] = share * mean_over(reading.token_loss, counted)
+                found[loss_input.loop] = share * mean_over(loss_input.token_loss, counted)
         return found
 
 
@@ -114,16 +117,16 @@ class Terminal(AbstractPlacement):
         return 1.0 if loop == loops else 0.0
 
     def terms(
-        self, readings: Sequence[Reading], counted: Bool[Tensor, "batch seq"]
+        self, loss_inputs: Sequence[LossInput], counted: Bool[Tensor, "batch seq"]
     ) -> Mapping[str, Float[Tensor, ""]]:
-        loss = readings[-1].token_loss
+        loss = loss_inputs[-1].token_loss
         assert loss is not None
         return {"cross_entropy": mean_over(loss, counted)}
 
     def shares(
-        self, readings: Sequence[Reading], counted: Bool[Tensor, "batch seq"]
+        self, loss_inputs: Sequence[LossInput], counted: Bool[Tensor, "batch seq"]
     ) -> Mapping[int, Float[Tensor, ""]]:
-        return {readings[-1].loop: self.terms(readings, counted)["cross_entropy"]}
+        return {loss_inputs[-1].loop: self.terms(loss_inputs, counted)["cross_entropy"]}
 
 
 class Dense(AbstractPlacement):
@@ -161,24 +164,24 @@ class Dense(AbstractPlacement):
         return 1 / loops if self.weights is None else self.weights[loop - 1] / sum(self.weights)
 
     def terms(
-        self, readings: Sequence[Reading], counted: Bool[Tensor, "batch seq"]
+        self, loss_inputs: Sequence[LossInput], counted: Bool[Tensor, "batch seq"]
     ) -> Mapping[str, Float[Tensor, ""]]:
-        weights = [1.0] * len(readings) if self.weights is None else list(self.weights)
+        weights = [1.0] * len(loss_inputs) if self.weights is None else list(self.weights)
         total = sum(
-            weight * mean_over(reading.token_loss, counted)
-            for weight, reading in zip(weights, readings, strict=True)
-            if reading.token_loss is not None
+            weight * mean_over(loss_input.token_loss, counted)
+            for weight, loss_input in zip(weights, loss_inputs, strict=True)
+            if loss_input.token_loss is not None
         )
         return {"cross_entropy": torch.as_tensor(total / sum(weights))}
 
     def shares(
-        self, readings: Sequence[Reading], counted: Bool[Tensor, "batch seq"]
+        self, loss_inputs: Sequence[LossInput], counted: Bool[Tensor, "batch seq"]
     ) -> Mapping[int, Float[Tensor, ""]]:
-        weights = [1.0] * len(readings) if self.weights is None else list(self.weights)
+        weights = [1.0] * len(loss_inputs) if self.weights is None else list(self.weights)
         return {
-            reading.loop: weight / sum(weights) * mean_over(reading.token_loss, counted)
-            for weight, reading in zip(weights, readings, strict=True)
-            if reading.token_loss is not None
+            loss_input.loop: weight / sum(weights) * mean_over(loss_input.token_loss, counted)
+            for weight, loss_input in zip(weights, loss_inputs, strict=True)
+            if loss_input.token_loss is not None
         }
 
 
@@ -203,10 +206,12 @@ class ExitWeighted(AbstractPlacement):
         return True
 
     def terms(
-        self, readings: Sequence[Reading], counted: Bool[Tensor, "batch seq"]
+        self, loss_inputs: Sequence[LossInput], counted: Bool[Tensor, "batch seq"]
     ) -> Mapping[str, Float[Tensor, ""]]:
-        probability = exit_probabilities([reading.gate_logit for reading in readings])
-        losses = torch.stack([reading.token_loss for reading in readings if reading.token_loss is not None])
+        probability = exit_probabilities([loss_input.gate_logit for loss_input in loss_inputs])
+        losses = torch.stack(
+            [loss_input.token_loss for loss_input in loss_inputs if loss_input.token_loss is not None]
+        )
         entropy = -(probability * probability.clamp(min=1e-8).log()).sum(dim=0)
         return {
             "cross_entropy": mean_over((probability * losses).sum(dim=0), counted),
@@ -214,20 +219,20 @@ class ExitWeighted(AbstractPlacement):
         }
 
     def shares(
-        self, readings: Sequence[Reading], counted: Bool[Tensor, "batch seq"]
+        self, loss_inputs: Sequence[LossInput], counted: Bool[Tensor, "batch seq"]
     ) -> Mapping[int, Float[Tensor, ""]]:
-        probability = exit_probabilities([reading.gate_logit for reading in readings])
+        probability = exit_probabilities([loss_input.gate_logit for loss_input in loss_inputs])
         return {
-            reading.loop: mean_over(share * reading.token_loss, counted)
-            for share, reading in zip(probability, readings, strict=True)
-            if reading.token_loss is not None
+            loss_input.loop: mean_over(share * loss_input.token_loss, counted)
+            for share, loss_input in zip(probability, loss_inputs, strict=True)
+            if loss_input.token_loss is not None
         }
 
 
 def exit_probabilities(
     gate_logits: Sequence[Float[Tensor, "batch seq"] | None],
 ) -> Float[Tensor, "loops batch seq"]:
-    """Probability of stopping at each loop; sums to 1 over loops.
+    """Return the probability of stopping at each loop; it sums to 1 over loops.
 
     Raises:
         ValueError: the model has no exit gate.
@@ -243,5 +248,5 @@ def exit_probabilities(
 
 
 def mean_over(values: Float[Tensor, "batch seq"], counted: Bool[Tensor, "batch seq"]) -> Float[Tensor, ""]:
-    """Mean over the counted tokens."""
+    """Return the mean over the counted tokens."""
     return (values * counted).sum() / counted.sum()

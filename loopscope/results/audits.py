@@ -196,14 +196,14 @@ class AuditedModel:
 
 
 def audit_values(audited: AuditedModel) -> dict[str, Any]:
-    """Plain values of an audited model: the report's own keys first, so that `verdict` stands at the top."""
+    """Return plain values of an audited model: the report's own keys first, so that `verdict` stands at the top."""
     values = dataclasses.asdict(audited)
     report = values.pop("report")
     return {"schema": AUDIT_SCHEMA, "name": values.pop("name"), **report, **values}
 
 
 def audits_from_json(text: str) -> list[AuditedModel]:
-    """What `loopscope audit --json` wrote: one model, or several under `models`.
+    """Return the audits that `loopscope audit --json` wrote: one model, or several under `models`.
 
     Raises:
         ValueError: not an audit, of another schema, or with a key missing.
@@ -224,7 +224,7 @@ def audits_from_json(text: str) -> list[AuditedModel]:
 
 
 def load_audits(path: str | Path) -> list[AuditedModel]:
-    """Audits in a JSON file. Raises ValueError, naming the file, where it holds none."""
+    """Return the audits in a JSON file. Raises ValueError, naming the file, where it holds none."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path} is not a file; write one with loopscope audit PATH --json > {path.name}")

@@ -21,7 +21,7 @@ def to_json(record: Any) -> str:
 
 
 def finite(value: Any) -> Any:
-    """Plain values with null for every number that JSON does not know."""
+    """Return plain values with null for every number that JSON does not know."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -32,7 +32,7 @@ def finite(value: Any) -> Any:
 
 
 def decode(kind: type[Record], value: Any) -> Record:
-    """A record of class `kind` from its JSON object.
+    """Return a record of class `kind` from its JSON object.
 
     Raises:
         KeyError, TypeError, ValueError: a key is missing, or a value is of another type.
@@ -42,7 +42,7 @@ def decode(kind: type[Record], value: Any) -> Record:
 
 
 def json_object(text: str) -> dict[str, Any]:
-    """The object in a JSON text, or ValueError."""
+    """Return the object in a JSON text, or raise ValueError."""
     data = json.loads(text)
     if not isinstance(data, dict):
         raise ValueError(f"expected a JSON object, got {type(data).__name__}")

@@ -26,7 +26,7 @@ class ScaleCheck:
     warning: str | None = None  # what was said at this check
 
     def figures(self) -> dict[str, float]:
-        """Flat numbers by name, for trackers that plot curves (`loopscope/rms_loop_4`, …)."""
+        """Return flat numbers by name, for trackers that plot curves (`loopscope/rms_loop_4`, …)."""
         named: dict[str, float] = {"growth": self.growth, "check_seconds": self.seconds}
         for name, values in (("rms", self.rms), ("carry", self.carry), ("exposure", self.exposure)):
             named |= {f"{name}_loop_{loop}": value for loop, value in enumerate(values, start=1)}
@@ -38,7 +38,7 @@ class ScaleCheck:
 
 
 def check_from_figures(step: int, figures: Mapping[str, float]) -> ScaleCheck | None:
-    """The scales and the warning of a check that a tracker kept as `figures`; None where it kept none."""
+    """Return the check that a tracker kept as `figures`: its scales and its warning; None where it kept none."""
     rms: list[float] = []
     while (name := f"{PREFIX}rms_loop_{len(rms) + 1}") in figures:
         rms.append(figures[name])

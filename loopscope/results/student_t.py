@@ -17,7 +17,7 @@ CONFIDENCE = 0.95
 
 
 def tail(t: float, degrees: int) -> float:
-    """Probability that a variable of Student's t is further from 0 than `t`, on either side."""
+    """Return the probability that a variable of Student's t is further from 0 than `t`, on either side."""
     if degrees >= NORMAL_FROM:
         return 2 * NormalDist().cdf(-abs(t))
     angle = math.atan(abs(t) / math.sqrt(degrees))
@@ -34,7 +34,7 @@ def tail(t: float, degrees: int) -> float:
 
 @lru_cache(maxsize=4096)
 def quantile(outside: float, degrees: int) -> float:
-    """The t beyond which, on either side, lies the probability `outside`."""
+    """Return the t beyond which, on either side, lies the probability `outside`."""
     if degrees >= NORMAL_FROM:
         return -NormalDist().inv_cdf(outside / 2)
     if degrees == 1:
@@ -51,7 +51,10 @@ def quantile(outside: float, degrees: int) -> float:
 
 
 def over_seeds(values: Sequence[float], least: int = 2) -> Interval:
-    """Mean and 95 % interval of Student's t over seeds; no interval below `least` seeds or for infinite values."""
+    """Return the mean and 95 % interval of Student's t over seeds.
+
+    No interval below `least` seeds, or for values that are not finite.
+    """
     count = len(values)
     mean = sum(values) / count
     if count < least or not math.isfinite(mean):

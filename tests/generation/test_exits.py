@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from loopscope.generation.cached import CachedSteps
+from loopscope.generation.cached_steps import CachedSteps
 from loopscope.generation.missing import STRATEGIES, Fill, Lazy, Reuse
 from loopscope.kv_cache import Slot
 from loopscope.model.looped import LoopedTransformer

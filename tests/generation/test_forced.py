@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from loopscope.generation.forced import force
+from loopscope.generation.forced_reading import force
 from loopscope.generation.settings import Settings
 from loopscope.generation.stopping import Stopping
 from loopscope.recurrence import unroll

@@ -8,7 +8,7 @@ import torch
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.objective import build_placement
 from loopscope.objectives.placement_config import PLACEMENTS, placement_of
-from loopscope.objectives.placements import Reading
+from loopscope.objectives.placements import LossInput
 
 CONFIGS: list[dict[str, Any]] = [
     *({"placement": name} for name in PLACEMENTS.shipped),
@@ -27,12 +27,12 @@ def test_placements(settings: dict[str, Any]) -> None:
     # What the loss does with gates and cross-entropies, by its own gradient.
     gates = [torch.zeros(1, 3, requires_grad=True) for _ in range(4)]
     losses = [torch.rand(1, 3, requires_grad=True) for _ in range(4)]
-    readings = [
-        Reading(k, loss if placement.reads(k, 4) else None, gate)
+    loss_inputs = [
+        LossInput(k, loss if placement.reads(k, 4) else None, gate)
         for k, (loss, gate) in enumerate(zip(losses, gates, strict=True), start=1)
     ]
     counted = torch.ones(1, 3, dtype=torch.bool)
-    total = torch.stack(list(placement.terms(readings, counted).values())).sum()
+    total = torch.stack(list(placement.terms(loss_inputs, counted).values())).sum()
     to_gates = torch.autograd.grad(total, gates, allow_unused=True, retain_graph=True)
     assert chosen.needs_gate is any(gradient is not None for gradient in to_gates)
     assert chosen.gate_only is placement.gate_only is (chosen.declaration.gate == "alone")

@@ -121,7 +121,7 @@ def _read(
 
 
 def _in_unroll_of(state: LoopState, loops: int) -> LoopState:
-    """The same state, read as a loop of an unroll of so many."""
+    """Return a state as a loop of an unroll of so many."""
     return replace(state, context=replace(state.context, loops=loops))
 
 

@@ -235,7 +235,7 @@ class Variant(Generic[Declared]):
     settings: Any
 
     def value(self, field: str) -> Any:
-        """What it declares, for this config."""
+        """Return what the variant declares, for this config."""
         declared = getattr(self.declaration, field)
         return declared(self.config, self.settings) if callable(declared) else declared
 
@@ -256,28 +256,28 @@ class Variant(Generic[Declared]):
 
 
 def readout_of(config: "ModelConfig") -> Variant[ReadoutDeclaration]:
-    """The readout that a config names."""
+    """Return the readout that a config names."""
     return _variant(READOUTS, config.readout.kind, config, config.readout.settings)
 
 
 def carries_of(config: "ModelConfig") -> list[Variant[CarryDeclaration]]:
-    """The steps between loops that a config names, in order."""
+    """Return the steps between loops that a config names, in order."""
     return [_variant(CARRIES, name, config, config.carry_settings.get(name, {})) for name in config.carry]
 
 
 def injection_of(config: "ModelConfig") -> Variant[InjectionDeclaration] | None:
-    """The injection that a config names, or None."""
+    """Return the injection that a config names, or None."""
     kind = config.injection.kind
     return None if kind == "none" else _variant(INJECTIONS, kind, config, config.injection.settings)
 
 
 def start_of(config: "ModelConfig") -> Variant[StartDeclaration]:
-    """The start state that a config names."""
+    """Return the start state that a config names."""
     return _variant(STARTS, config.start, config, config.start_settings)
 
 
 def variants_of(config: "ModelConfig") -> list[Variant[Any]]:
-    """All variants that a config names, in the order in which data passes them."""
+    """Return all variants that a config names, in the order in which data passes them."""
     injection = injection_of(config)
     return [
         start_of(config),
@@ -288,7 +288,7 @@ def variants_of(config: "ModelConfig") -> list[Variant[Any]]:
 
 
 def exponent_of(config: "ModelConfig", last: bool) -> Exponent:
-    """How the features of a config's readout grow with the state: see `ReadoutDeclaration.scale_exponent`."""
+    """Return how the features of a config's readout grow with the state: see `ReadoutDeclaration.scale_exponent`."""
     readout = readout_of(config)
     at_last = readout.declaration.last_scale_exponent is not None
     found: Exponent = readout.value("last_scale_exponent" if last and at_last else "scale_exponent")

@@ -57,7 +57,7 @@ class AlphaReadout(AbstractReadout):
         return min(loop, self.log_s_ref.numel()) - 1
 
     def alpha(self, loop: int) -> Float[Tensor, ""]:
-        """The exponent in use at `loop`."""
+        """Return the exponent in use at `loop`."""
         index = self._index(loop)
         if not self.config.learned:
             return self.alpha_value[index]

@@ -39,7 +39,7 @@ class AbstractReadout(nn.Module, ABC):
     def forward(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, loops: int
     ) -> Float[Tensor, "batch seq dim"]:
-        """Features of loop `loop` (1-based) in an unroll of `loops`."""
+        """Return the features of loop `loop` (1-based) in an unroll of `loops`: what the head reads."""
 
     def scale_exponent(self, loop: int, loops: int) -> Exponent:
         """Return p such that scaling H_k by c scales the features by c^p (up to a norm's eps).

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from loopscope.report.audits.glossary import GROWN_IN_WORDS, LOOKS, loop_names
+from loopscope.report.audits.glossary import GROWN_IN_WORDS, STATUS_STYLES, loop_names
 from loopscope.report.audits.models import MOST_MODELS, ModelView
 from loopscope.report.plots.figure import Area, Figure, Series, Symbol
 from loopscope.report.plots.label_places import cloud_labels, place_labels
@@ -109,8 +109,8 @@ def _by_verdict(model: ModelView, alone: bool) -> list[Series]:
         if not members:
             continue
         name = f"{status}: {loop_names([loop.loop for loop in members])}" if alone else model.name
-        color = LOOKS[status].color if alone else model.color
-        entries.append(_points(name, color, model, members, LOOKS[status].symbol, in_legend=alone))
+        color = STATUS_STYLES[status].color if alone else model.color
+        entries.append(_points(name, color, model, members, STATUS_STYLES[status].symbol, in_legend=alone))
     return entries
 
 

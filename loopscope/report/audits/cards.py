@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from loopscope.report.audits.glossary import LOOKS, loop_names, share
+from loopscope.report.audits.glossary import STATUS_STYLES, loop_names, share
 from loopscope.report.audits.models import ModelView
 from loopscope.report.study.table import number
 from loopscope.results import AuditReport, LoopVerdict, Verdict
@@ -66,7 +66,7 @@ def card(model: ModelView) -> Card:
     return Card(
         name=model.name,
         verdict=report.verdict,
-        gloss=LOOKS[report.verdict].gloss,
+        gloss=STATUS_STYLES[report.verdict].gloss,
         why=report.why,
         judged=_FROM[model.audited.objective_from].format(report.objective or "no name"),
         others=tuple((other.objective, other.verdict, other.why) for other in model.audited.others),

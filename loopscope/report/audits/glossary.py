@@ -11,7 +11,7 @@ GROWN_IN_WORDS = "thirty"
 
 
 @dataclass(frozen=True)
-class VerdictLook:
+class VerdictStyle:
     """How one verdict is shown: never by colour alone."""
 
     gloss: str  # what it means, in a few words
@@ -19,13 +19,13 @@ class VerdictLook:
     symbol: Symbol  # on the map
 
 
-LOOKS: dict[Verdict, VerdictLook] = {
-    "blind": VerdictLook("its scale is carried on, and no loss term sees it", "#d55e00", "diamond"),
-    "damped": VerdictLook(
+STATUS_STYLES: dict[Verdict, VerdictStyle] = {
+    "blind": VerdictStyle("its scale is carried on, and no loss term sees it", "#d55e00", "diamond"),
+    "damped": VerdictStyle(
         "no loss term sees its scale, but every step between loops shrinks it", "#b8860b", "triangle-down"
     ),
-    "visible": VerdictLook("a loss term sees its scale", "#009e73", "circle"),
-    "removed": VerdictLook("its scale is taken out between loops", "#0072b2", "square"),
+    "visible": VerdictStyle("a loss term sees its scale", "#009e73", "circle"),
+    "removed": VerdictStyle("its scale is taken out between loops", "#0072b2", "square"),
 }
 
 AUDIT_GLOSSARY = (

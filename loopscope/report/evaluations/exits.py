@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from loopscope.report.evaluations.formatting import percent
 from loopscope.report.evaluations.groups import Group
 from loopscope.report.evaluations.rules import (
-    RuleLook,
+    RuleStyle,
     bounds,
     excess,
     exit_evaluations,
     rule_label,
-    rule_looks,
+    rule_styles,
 )
 from loopscope.report.plots.figure import QUIET, Figure, Mark, Series, Symbol
 from loopscope.report.study.conditions import estimate
@@ -52,10 +52,10 @@ def trade_off(groups: Sequence[Group], unit: Unit, brief: bool = False) -> Figur
     """
     on = [group for group in groups if any(_curves(group, unit))]
     panels = on[:PANELS]
-    looks = rule_looks(groups)
+    styles = rule_styles(groups)
     series: list[Series] = []
     for panel, group in enumerate(panels):
-        series += _panel(group, unit, panel, looks)
+        series += _panel(group, unit, panel, styles)
     targets = sorted({100 * (c.allowed - 1) for g in panels for c in _calibrated(g, unit)}) or [TARGET]
     low, high = _cut(series, max(targets))
     deepest = max((value for entry in series for value in entry.x), default=1.0)
@@ -105,14 +105,19 @@ def _beyond(series: Sequence[Series], low: float, high: float) -> str:
     return f" Cut at {' and '.join(percent(at / 100) for at in cut)}." if cut else ""
 
 
-def _panel(group: Group, unit: Unit, panel: int, looks: dict[str, RuleLook]) -> list[Series]:
+def _panel(group: Group, unit: Unit, panel: int, styles: dict[str, RuleStyle]) -> list[Series]:
     series = []
     for rule in dict.fromkeys(curve.rule for curve, _ in _curves(group, unit)):
         x, y = _averaged([(c.points, full) for c, full in _curves(group, unit) if c.rule == rule])
         if x:
             series.append(
                 Series(
-                    rule_label(rule, bounds([group])), x, y, looks[rule].color, looks[rule].dash, panel=panel
+                    rule_label(rule, bounds([group])),
+                    x,
+                    y,
+                    styles[rule].color,
+                    styles[rule].dash,
+                    panel=panel,
                 )
             )
     fixed = [(exits.fixed, exits.fixed[-1]) for exits in exit_evaluations(group) if exits.fixed]
@@ -135,7 +140,7 @@ def _panel(group: Group, unit: Unit, panel: int, looks: dict[str, RuleLook]) -> 
     first = True
     for rule in dict.fromkeys(c.rule for c in _calibrated(group, unit)):
         made = [c for c in _calibrated(group, unit) if c.rule == rule]
-        if cloud := _diamonds(rule, made, looks[rule].color, panel, in_legend=first):
+        if cloud := _diamonds(rule, made, styles[rule].color, panel, in_legend=first):
             series.append(cloud)
             first = False
     return series

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loopscope.report.plots.figure import Mark, look
+from loopscope.report.plots.figure import Mark, line_style
 from loopscope.report.study.conditions import Estimate, StudyCondition, estimate
 from loopscope.results import Comparison, DepthCurve, DepthVerdict, LoopQuality, ModelEvaluation
 from loopscope.results.evaluations import CurveReading
@@ -75,7 +75,7 @@ def make_groups(
         name = f"{key} ({size})" if keys.count(key) > 1 else key
         if models:
             groups.append(
-                Group(key, name, *look(number), tuple(models), verdicts.get(name, verdicts.get(key)))
+                Group(key, name, *line_style(number), tuple(models), verdicts.get(name, verdicts.get(key)))
             )
     return groups
 

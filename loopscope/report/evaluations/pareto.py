@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from loopscope.report.evaluations.formatting import interval_text
 from loopscope.report.evaluations.groups import Group
-from loopscope.report.plots.figure import Figure, Series, look, spans_decades
+from loopscope.report.plots.figure import Figure, Series, line_style, spans_decades
 from loopscope.report.study.table import number
 from loopscope.results import Comparison, Option
 
@@ -109,7 +109,9 @@ def _color(name: str, groups: Sequence[Group], comparison: Comparison) -> str:
     for group in groups:
         if name in (group.key, group.name):
             return group.color
-    return look(len(groups) + list(dict.fromkeys(o.condition for o in comparison.options)).index(name))[0]
+    return line_style(len(groups) + list(dict.fromkeys(o.condition for o in comparison.options)).index(name))[
+        0
+    ]
 
 
 def _condition(

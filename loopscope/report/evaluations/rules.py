@@ -10,7 +10,7 @@ from loopscope.results import ExitCurve, ExitEvaluation, ExitPoint
 
 
 @dataclass(frozen=True)
-class RuleLook:
+class RuleStyle:
     """How one exit rule is drawn: one colour, wherever it is."""
 
     color: str
@@ -27,7 +27,7 @@ def rule_label(rule: str, bound: set[str]) -> str:
     return f"{rule} (a bound)" if rule in bound else rule
 
 
-def rule_looks(groups: Sequence[Group]) -> dict[str, RuleLook]:
+def rule_styles(groups: Sequence[Group]) -> dict[str, RuleStyle]:
     """Return how each rule is drawn, by name. Solid lines read logits at every loop; a bound is grey and dashed."""
     curves = [curve for group in groups for exits in exit_evaluations(group) for curve in exits.curves]
     named = {curve.rule: curve for curve in curves if not curve.bound}
@@ -35,13 +35,13 @@ def rule_looks(groups: Sequence[Group]) -> dict[str, RuleLook]:
     calibrated = [made.rule for exits in every for made in exits.calibrations]
     measured = [speed.rule for exits in every for speed in exits.speeds]
     rules = list(dict.fromkeys([*named, *calibrated, *measured]))
-    looks = {
-        rule: RuleLook(
+    styles = {
+        rule: RuleStyle(
             PALETTE[index % len(PALETTE)], "solid" if "logits" in _needs(named.get(rule)) else "dot"
         )
         for index, rule in enumerate(rules)
     }
-    return looks | {curve.rule: RuleLook(QUIET, "dash") for curve in curves if curve.bound}
+    return styles | {curve.rule: RuleStyle(QUIET, "dash") for curve in curves if curve.bound}
 
 
 def _needs(curve: ExitCurve | None) -> tuple[str, ...]:

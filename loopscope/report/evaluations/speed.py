@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from loopscope.report.evaluations.groups import Group
-from loopscope.report.evaluations.rules import rule_looks
+from loopscope.report.evaluations.rules import rule_styles
 from loopscope.report.plots.figure import QUIET, Figure, Series
 from loopscope.report.study.table import HeadlineTable, TableCell, number
 from loopscope.results import Speed
@@ -28,11 +28,11 @@ def speed_measurements(groups: Sequence[Group]) -> list[Measured]:
 def speed_up(groups: Sequence[Group]) -> Figure:
     """Draw realised against allowed speed-up, on a diagonal; the ideal hollow beside it."""
     kept = speed_measurements(groups)
-    looks = rule_looks(groups)
+    styles = rule_styles(groups)
     series: list[Series] = []
     for rule in dict.fromkeys(speed.rule for *_, speed in kept):
         mine = [entry for entry in kept if entry[-1].rule == rule]
-        series += _rule(rule, looks[rule].color, mine)
+        series += _rule(rule, styles[rule].color, mine)
     values = [value for entry in series for value in (*entry.x, *entry.y)]
     ends = (min([1.0, *values]) - 0.08, max([1.0, *values]) + 0.12)
     if series:

@@ -148,7 +148,7 @@ def points(
     return tuple(a for a, _ in kept), tuple(b for _, b in kept)
 
 
-def look(number: int) -> tuple[str, str]:
+def line_style(number: int) -> tuple[str, str]:
     """Return colour and dash of the condition with this number: the same in every figure of a page."""
     return PALETTE[number % len(PALETTE)], DASHES[(number // len(PALETTE)) % len(DASHES)]
 

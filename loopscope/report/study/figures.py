@@ -3,14 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from loopscope.report.plots.figure import Area, Figure, Series, look, ramp
+from loopscope.report.plots.figure import Area, Figure, Series, line_style, ramp
 from loopscope.report.study.conditions import StudyCondition, averaged_curves, labels, mean_exit
 
 
 def build_figures(conditions: Sequence[StudyCondition]) -> list[Figure]:
     """Make all figures that the runs have data for."""
     completed = [condition for condition in conditions if condition.completed]
-    colors = {id(condition): look(number) for number, condition in enumerate(conditions)}
+    colors = {id(condition): line_style(number) for number, condition in enumerate(conditions)}
     names = {id(c): name for c, name in zip(conditions, labels(conditions), strict=True)}
     makers = (
         _last_scale_over_training,

@@ -37,8 +37,8 @@ def named(figure: Figure, name: str, panel: int = 0) -> Series:
 
 def test_thresholds_are_those_of_the_verdict() -> None:
     assert {"thirty": 30.0}[words.GROWN_IN_WORDS] == GROWN
-    assert set(words.LOOKS) == set(Verdict.__args__)
-    assert len({look.symbol for look in words.LOOKS.values()}) == 4
+    assert set(words.STATUS_STYLES) == set(Verdict.__args__)
+    assert len({look.symbol for look in words.STATUS_STYLES.values()}) == 4
 
 
 def test_map_has_every_loop_where_its_record_says() -> None:

@@ -86,7 +86,7 @@ _NAMES: ClassNames[type[AbstractRule]] = ClassNames(
 
 
 def rule_names() -> list[str]:
-    """Names of the rules that are shipped and of those that installed packages register."""
+    """Return the names of the rules that are shipped and of those that installed packages register."""
     return [*RULES, *_NAMES.installed()]
 
 

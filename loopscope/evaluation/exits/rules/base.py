@@ -70,13 +70,13 @@ class AbstractRule(ABC):
         return math.inf if self.leaves == "above" else -math.inf
 
     def fires(self, score: Float[Tensor, "*units"], threshold: float) -> Bool[Tensor, "*units"]:
-        """Whether a score is past the threshold; a score equal to it is."""
+        """Return whether each score is past the threshold; a score equal to it is."""
         if threshold == self.never:
             return torch.zeros_like(score, dtype=torch.bool)
         return score >= threshold if self.leaves == "above" else score <= threshold
 
     def check_threshold(self, threshold: Any) -> float:
-        """The threshold as a number.
+        """Return the threshold as a number.
 
         Raises:
             ValueError: not a number, or out of the rule's range.
@@ -103,14 +103,17 @@ class AbstractExitRule(AbstractRule):
 
     @abstractmethod
     def score(self, look: Look, before: Kept) -> tuple[Float[Tensor, "batch seq"], Kept]:
-        """Score of every token, in fp32 or wider, and what to keep for the next loop.
+        """Return the score of every token, in fp32 or wider, and what to keep for the next loop.
 
         Args:
             before: what it kept of the loop before; empty at loop 1.
         """
 
     def look_flops(self, loop: int, sizes: Sizes) -> float:
-        """FLOPs per token of one look at this loop, matrix products only: of what it needs, and `flops` of its own."""
+        """Return FLOPs per token of one look at this loop: of what the rule needs, and `flops` of its own.
+
+        Matrix products only.
+        """
         read = sizes.readout if "logits" in self.needs else sizes.coda if "features" in self.needs else 0.0
         return read + self.flops
 
@@ -127,4 +130,4 @@ class AbstractBound(AbstractRule):
 
     @abstractmethod
     def scores(self, losses: Float[Tensor, "loops units"]) -> Float[Tensor, "loops units"]:
-        """Score of every unit (sequence or token) at every loop, from its loss at all loops."""
+        """Return the score of every unit (sequence or token) at every loop, from its loss at all loops."""

@@ -42,14 +42,14 @@ class HeadMatrix:
         return HeadMatrix(rows, bias, _versions(model))
 
     def is_of(self, model: AbstractLoopedLM, features: Float[Tensor, "batch seq features"]) -> bool:
-        """Whether the model's weights are still those, and compute in the same numbers."""
+        """Return whether the model's weights are still those, and compute in the same numbers."""
         same = self.rows.dtype == features.dtype and self.rows.device == features.device
         return same and self.weights == _versions(model)
 
     def entries(
         self, tokens: Int[Tensor, "batch entries"]
     ) -> tuple[Float[Tensor, "batch entries features"], Float[Tensor, "batch entries"]]:
-        """Rows and bias of some vocabulary entries."""
+        """Return rows and bias of some vocabulary entries."""
         return self.rows[tokens], self.bias[tokens]
 
 

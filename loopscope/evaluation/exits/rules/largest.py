@@ -12,7 +12,7 @@ BLOCK_LOGITS = 128
 
 
 def two_largest(values: Float[Tensor, "rows width"]) -> Float[Tensor, "rows two"]:
-    """The largest and the second largest of every row, in this order; width of 2 or more."""
+    """Return the largest and the second largest of every row, in this order; width of 2 or more."""
     width = values.shape[1]
     whole = width // BLOCK_LOGITS * BLOCK_LOGITS
     if width < 2 * BLOCK_LOGITS:

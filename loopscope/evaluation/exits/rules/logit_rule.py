@@ -26,7 +26,7 @@ class AbstractLogitRule(AbstractExitRule):
     def score_logits(
         self, logits: Float[Tensor, "tokens vocab"], before: Float[Tensor, "tokens vocab"] | None
     ) -> Float[Tensor, " tokens"]:
-        """Score of some tokens; `before` is None at loop 1, and for rules that do not compare."""
+        """Return the score of some tokens; `before` is None at loop 1, and for rules that do not compare."""
 
     def score(self, look: Look, before: Kept) -> tuple[Float[Tensor, "batch seq"], Kept]:
         logits, earlier = look.logits, before.get("logits")
