@@ -48,6 +48,8 @@ ALLOWED: dict[str, set[str]] = {
     "report": {"results"},
     "cli": {"jobs", "plan", "report", "config"},
 }
+OF_THE_ROOT = {"__version__", "renamed"}
+"""What `loopscope/__init__.py` has itself: no module below it is imported for them."""
 CLOSED = {"cli"}
 """Rooms to which only their own row is open: a command parses words, calls a job, and prints."""
 AT_IMPORT = {"cli": {"config"}}
@@ -95,7 +97,7 @@ def named(node: ast.AST, known: Mapping[str, Path] | None = None) -> set[str]:
     elif isinstance(node, ast.ImportFrom):
         assert node.level == 0, "imports are absolute here"
         names = [node.module or ""]
-        inner = [f"{node.module}.{alias.name}" for alias in node.names if alias.name != "__version__"]
+        inner = [f"{node.module}.{alias.name}" for alias in node.names if alias.name not in OF_THE_ROOT]
         if node.module == "loopscope":
             names = inner
         names += [name for name in inner if known and name.removeprefix("loopscope.") in known]

@@ -4,13 +4,13 @@ A path is a run folder, a model folder or a published `last.pt`. Runs and publis
 run knows its validation text too.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from loopscope import renamed
 from loopscope.config.nested import read_yaml
 from loopscope.config.objective_text import read_objective
 from loopscope.data.config import DataConfig
@@ -87,8 +87,5 @@ def parameter_count(model: AbstractLoopedLM) -> int:
 
 def __getattr__(name: str) -> Any:
     if name == "open_subject":
-        warnings.warn(
-            "open_subject is open_model now; the old name goes in 0.3", DeprecationWarning, stacklevel=2
-        )
-        return open_model
+        return renamed("loopscope.jobs.open_subject", "loopscope.jobs.open_model", removed_in="0.3.0")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -280,6 +280,6 @@ def test_a_failed_run_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_the_old_name_of_open_model_says_the_new_one() -> None:
-    with pytest.warns(DeprecationWarning, match="open_subject is open_model now"):
+    with pytest.warns(FutureWarning, match="open_subject is now loopscope.jobs.open_model"):
         from loopscope.jobs.opened import open_subject
     assert open_subject is open_model
