@@ -68,10 +68,14 @@ def open_verdicts(config: RunConfig, said: StaticLoop) -> set[Verdict]:
 
     A sight that fades as 1/s (a coda, a Jacobian) may be too small to count at the start, and larger once weights
     have grown: the loop is then what its step makes of it. And a learned matrix on the state (injection concat) may
-    shrink it or not. Each is said in the reason.
+    shrink it or not. Each is said in the reason. With a decay, that matrix may leave less than an audit counts as
+    carried (a carry of 0.047 was drawn): nothing of the scale arrives then, whoever sees it.
     """
     learned: set[Verdict] = {"damped", "blind"} if UNKNOWN in said.reason else set()
     if "fading" in said.reason:
         damps = step_does(config.model).effect == "damps"
         return {"visible", "damped" if damps else "blind"} | learned
-    return {said.status} | (learned if said.status in learned else set())
+    gone: set[Verdict] = (
+        {"removed"} if config.model.injection.kind == "concat" and config.model.carry else set()
+    )
+    return {said.status} | gone | (learned if said.status in learned else set())

@@ -213,7 +213,9 @@ def condition_change(name: str, size: str, over: Change | None = None) -> Change
     """
     family, colon, condition = name.partition(":")
     if family not in NAMED:
-        if found := _condition_of(name):
+        # A colon follows a family, or a module (`dense/module:Class`): what is nearly a family's name was meant as one.
+        misspelt = colon and get_close_matches(family, NAMED, n=1, cutoff=0.75)
+        if not misspelt and (found := _condition_of(name)):
             return found
         if not colon:
             known("condition", name, {**CONDITIONS, **NAMED})

@@ -51,8 +51,8 @@ def can_dropout_add(hidden: Tensor, added: Tensor, rate: float) -> bool:
     """Return whether one operation does both, faster than PyTorch's sum: it drops, or has something to widen."""
     if rate >= 1 or hidden.shape != added.shape or not added.requires_grad:
         return False
-    gains = rate > 0 or (fused() and hidden.dtype != added.dtype)
-    return gains and cpu_ops_apply("dropout_add", added)
+    # The predicate first: inside a compiled layer `fused` cannot be asked.
+    return cpu_ops_apply("dropout_add", added) and (rate > 0 or (fused() and hidden.dtype != added.dtype))
 
 
 def _rate(dropout: nn.Module | None) -> float | None:

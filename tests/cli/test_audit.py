@@ -115,7 +115,7 @@ def test_objectives_in_words(tmp_path: Path) -> None:
     [
         ([], "give a path to measure"),
         (["nowhere"], "nowhere does not exist"),
-        (["MODEL", "--objective", "desne"], "placement is 'desne'"),
+        (["MODEL", "--objective", "desne"], "unknown placement 'desne'"),
         (["MODEL", "--objective", "dense+penalty=1"], "'penalty=1' is not a penalty"),
         (["MODEL", "--objective", "dense+norm_penalty=x"], "norm_penalty=WEIGHT"),
         (["MODEL", "--sequences", "0"], "sequences is 0"),

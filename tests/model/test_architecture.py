@@ -42,7 +42,7 @@ def layer_by_hand(
     for place, (branch, before, after) in enumerate(parts):
 
         def f(y: Tensor, branch: nn.Module = branch, place: int = place) -> Tensor:
-            given = {} if values is None or branch is layer.feed_forward else {"values": values}
+            given = {} if values is None or branch is layer.feed_forward else {"value_embeddings": values}
             return gates[place] * branch(y * (1 + gains[place]), loop, **given)
 
         g = layer.gain

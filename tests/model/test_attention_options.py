@@ -49,7 +49,7 @@ def test_values_gain_the_tokens_embedding(kind: str) -> None:
     value = value + added.flatten(2)
     heads = [part.view(2, 9, -1, 8).transpose(1, 2) for part in (query, key, value)]
     mixed = attended(heads[0], *(part.repeat_interleave(2, dim=1) for part in heads[1:]))
-    assert torch.allclose(attention(x, 1, values=table[IDS]), attention.out(mixed), atol=1e-5)
+    assert torch.allclose(attention(x, 1, value_embeddings=table[IDS]), attention.out(mixed), atol=1e-5)
 
 
 @torch.no_grad()
@@ -82,9 +82,11 @@ def test_no_scale_goes_through_value_embeddings(kind: str) -> None:
     model = made({"value_embeddings": kind}, norm_eps=1e-12)
     layer, rows = model.layers[1], model.value_embeddings(1, IDS)
     hidden = torch.randn(2, 9, 32)
-    small, large = (layer(c * hidden, 1, values=rows) - c * hidden for c in (1.0, 8.0))
+    small, large = (layer(c * hidden, 1, value_embeddings=rows) - c * hidden for c in (1.0, 8.0))
     # The feed-forward sees the sum of state and attention; attention's own part is compared.
-    attention = [layer.attention(layer.attention_norm(c * hidden), 1, values=rows) for c in (1.0, 8.0)]
+    attention = [
+        layer.attention(layer.attention_norm(c * hidden), 1, value_embeddings=rows) for c in (1.0, 8.0)
+    ]
     assert torch.allclose(*attention, atol=1e-4)
     assert not torch.allclose(small, large, atol=1e-3)
 

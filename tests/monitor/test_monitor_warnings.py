@@ -90,7 +90,7 @@ def test_growth_is_fitted_and_robust() -> None:
 
 
 def test_history_is_bounded_and_keeps_its_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loopscope.training.monitor.KEPT", 8)
+    monkeypatch.setattr("loopscope.monitor.monitor.KEPT", 8)
     monitor = ScaleMonitor(make(), every=1, tell=lambda text: None, clock=Clock())
     for step in range(1, 31):
         monitor.step(step, *batch(1))

@@ -261,7 +261,7 @@ def test_a_hand_made_state_is_enough() -> None:
     [
         (
             {"placement": "terminal", "final_loop_weights": (1.0,)},
-            "final_loop_weights belong to placement 'dense'",
+            "final_loop_weights belongs to placement 'dense'",
         ),
         ({"final_loop_weights": (0.0, 0.0)}, "at least one above 0"),
         ({"gate_slope": 3.0}, "gate_slope belongs to placement 'gate-improvement'"),

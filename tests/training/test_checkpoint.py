@@ -59,7 +59,7 @@ def test_the_previous_one_goes_only_when_the_next_is_complete(
     def full_disk(*_: Any) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(checkpoint_module, "_sync", full_disk)
+    monkeypatch.setattr(checkpoint_module, "sync", full_disk)
     with pytest.raises(OSError, match="No space left"):
         save(tmp_path, 2)
     monkeypatch.undo()

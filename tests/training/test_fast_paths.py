@@ -236,7 +236,7 @@ def test_freed_memory_is_kept_where_the_c_library_can() -> None:
     """Blocks beyond what a threshold can keep in the heap, taken again and again: the kernel hands out pages once."""
     script = """
 import resource, sys, torch
-from loopscope.training.memory import keep_freed_memory
+from loopscope.training.malloc import keep_freed_memory
 asked = keep_freed_memory() if sys.argv[1] == "keep" else None
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
