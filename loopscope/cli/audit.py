@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -38,6 +39,8 @@ class Audit:
     """Tokens of a window; the trained length by default, at most 256."""
     threads: int | None = None
     """CPU threads; torch's choice by default."""
+    cpu_ops: Literal["auto", "off"] = "auto"
+    """off: plain PyTorch formulas, where fast operations for a CPU would run."""
     json: bool = False
     """Print the whole audit as JSON, and nothing else."""
     out: Path | None = None
@@ -82,10 +85,11 @@ def _static_audit(command: Audit) -> list[str]:
 def _measured_audit(command: Audit) -> list[str]:
     check_counts(command, "sequences", "length", "threads")
     from loopscope.cli.audit_print import print_audits
-    from loopscope.jobs import audit_paths, use_threads
+    from loopscope.jobs import audit_paths, use_cpu_ops, use_threads
     from loopscope.results import audit_values, to_json
 
     use_threads(command.threads)
+    use_cpu_ops(command.cpu_ops)
     audits = []
     for audited in audit_paths(
         command.paths, command.objective, command.data, command.sequences, command.length, command.keep

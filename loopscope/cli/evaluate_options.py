@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from loopscope.cli.arguments import check_counts
 from loopscope.results import ModelEvaluation, to_json
@@ -25,6 +25,8 @@ class OnText:
     """CPU threads; torch's choice by default."""
     device: str = "cpu"
     """auto, cpu, cuda, mps."""
+    cpu_ops: Literal["auto", "off"] = "auto"
+    """off: plain PyTorch formulas, where fast operations for a CPU would run."""
     json: bool = False
     """Print JSON, and nothing else."""
 
@@ -36,9 +38,10 @@ def job_arguments(command: OnText) -> dict[str, Any]:
         ValueError: a number below 1.
     """
     check_counts(command, "windows", "length", "batch", "threads")
-    from loopscope.jobs import use_threads
+    from loopscope.jobs import use_cpu_ops, use_threads
 
     use_threads(command.threads)
+    use_cpu_ops(command.cpu_ops)
     return {name: getattr(command, name) for name in ("data", "windows", "length", "batch", "device")}
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from loopscope.jobs.evaluate_exits import measure_exits as measure_exits
     from loopscope.jobs.generate import generate_text as generate_text
     from loopscope.jobs.import_published import convert_published as convert_published
+    from loopscope.jobs.machine import use_cpu_ops as use_cpu_ops
     from loopscope.jobs.machine import use_threads as use_threads
     from loopscope.jobs.opened import OpenedModel as OpenedModel
     from loopscope.jobs.opened import open_model as open_model
@@ -59,6 +60,7 @@ _HOMES = {
     "run_study": "study",
     "some_windows": "text",
     "stream_text": "text_stream",
+    "use_cpu_ops": "machine",
     "use_threads": "machine",
 }
 __all__ = [
@@ -81,6 +83,7 @@ __all__ = [
     "run_study",
     "some_windows",
     "stream_text",
+    "use_cpu_ops",
     "use_threads",
 ]
 

@@ -1,8 +1,11 @@
-"""The machine that a job computes on: its device and its threads, as a user names them."""
+"""The machine that a job computes on: its device, threads and fast operations, as a user names them."""
 
 import torch
 
+from loopscope.ops.dispatch import use_cpu_ops
 from loopscope.training.hardware import resolve_device
+
+__all__ = ["device_named", "use_cpu_ops", "use_threads"]
 
 
 def use_threads(count: int | None) -> None:

@@ -17,6 +17,7 @@ from loopscope.data.source import PreparedTask, open_data
 from loopscope.jobs.folder import check_folder
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.objective import build_objective
+from loopscope.ops.dispatch import cpu_ops
 from loopscope.plan.training_flops import step_flops_by_depth
 from loopscope.results import (
     EvalPoint,
@@ -71,17 +72,18 @@ def _execute(config: RunConfig, run: Path, quiet: bool) -> RunResult:
     model.gradient_checkpointing = config.training.gradient_checkpointing
 
     write_text(run / CONFIG, config.to_yaml())
-    outcome = train(
-        model,
-        build_objective(config.objective),
-        training_data,
-        config.training,
-        run,
-        files={CONFIG: config.to_yaml(), TOKENIZER: tokenizer},
-        title=f"{config.condition} seed {config.training.seed}",
-        quiet=quiet,
-        flops_per_token=step_flops_by_depth(config),
-    )
+    with cpu_ops(config.training.cpu_ops):  # also what validates and monitors
+        outcome = train(
+            model,
+            build_objective(config.objective),
+            training_data,
+            config.training,
+            run,
+            files={CONFIG: config.to_yaml(), TOKENIZER: tokenizer},
+            title=f"{config.condition} seed {config.training.seed}",
+            quiet=quiet,
+            flops_per_token=step_flops_by_depth(config),
+        )
     result = _result(config, run, model.parameter_count(), outcome)
     write_text(run / RESULT, to_json(result))
     return result

@@ -82,6 +82,15 @@ def is_on(name: str) -> bool:
     return name not in _off.get()
 
 
+def use_cpu_ops(setting: str) -> None:
+    """Turn every fast operation off for the rest of the process (`off`), or leave them as they are (`auto`).
+
+    Raises:
+        ValueError: another setting.
+    """
+    _off.set(_off.get().union(_turned_off_by(setting)))
+
+
 @contextmanager
 def cpu_ops(setting: str) -> Iterator[None]:
     """Turn every fast operation off inside (`off`), or leave them as they are (`auto`).
@@ -89,11 +98,7 @@ def cpu_ops(setting: str) -> Iterator[None]:
     Raises:
         ValueError: another setting.
     """
-    if setting not in ("auto", "off"):
-        raise ValueError(
-            f"cpu_ops is {setting!r}; it must be 'auto' (fast operations where they apply) or 'off'"
-        )
-    with _turned_off(OPERATIONS if setting == "off" else ()):
+    with _turned_off(_turned_off_by(setting)):
         yield
 
 
@@ -108,6 +113,14 @@ def without_op(name: str) -> Iterator[None]:
         raise ValueError(f"there is no operation {name!r}; there are {', '.join(OPERATIONS)}")
     with _turned_off([name]):
         yield
+
+
+def _turned_off_by(setting: str) -> Iterable[str]:
+    if setting not in ("auto", "off"):
+        raise ValueError(
+            f"cpu_ops is {setting!r}; it must be 'auto' (fast operations where they apply) or 'off'"
+        )
+    return OPERATIONS if setting == "off" else ()
 
 
 @contextmanager
