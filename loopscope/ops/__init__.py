@@ -1,7 +1,7 @@
 """Fast operations for a CPU, each beside its plain formula (`reference`); one predicate decides which runs.
 
-That is `dispatch.cpu_ops_apply`, by an operation's name; `training.cpu_ops: off` turns all of them off. An operation
-stays while it saves at least 2 % of a step's time or peak memory in fp32 or bf16, by `python -m benchmarks.ops` (44M,
+That is `dispatch.cpu_ops_apply`, by an operation's name; `training.cpu_ops: off` turns all of them off. An operation is
+to stay while it saves at least 2 % of a step's time or peak memory in fp32 or bf16, by `python -m benchmarks.ops` (44M,
 8 × 256, fused as in a long run). Gone since: matmuls cut by rows, which suited one build of oneDNN on one machine (on
 an AMD EPYC with AVX512-BF16 they were no faster, 2026-11-28), and silu's product, which no step on a CPU reached. What
 the others save is not in this table yet: the figures need a quiet machine.
@@ -22,5 +22,5 @@ the others save is not in this table yet: the figures need a quiet machine.
     cast_weight           a cast for each use
     accumulate            add_ of a narrower tensor
 
-    * golden losses change without it
+    * draws or sums in an order of its own: golden losses are expected to change without it (not tried)
 """
