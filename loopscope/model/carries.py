@@ -6,7 +6,7 @@ dt = softplus(raw_step) > 0, which no value of the parameters can make unstable 
 """
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 import torch
@@ -18,10 +18,11 @@ from loopscope.model.config import ModelConfig
 from loopscope.model.config.declarations import CarryDeclaration, Effect
 from loopscope.model.config.variants import CARRIES, Variant, carries_of
 from loopscope.model.readouts import AbstractReadout
+from loopscope.model.variant import AbstractVariant
 from loopscope.ops.rms_norm import RMSNorm
 
 
-class AbstractCarry(nn.Module, ABC):
+class AbstractCarry(AbstractVariant):
     """Applied between loops, never after the last one.
 
     Attributes:
@@ -31,19 +32,6 @@ class AbstractCarry(nn.Module, ABC):
 
     declaration: ClassVar[CarryDeclaration]
     effect: Effect
-
-    def __init__(self, config: ModelConfig | None = None, settings: Any = None) -> None:
-        """
-        Args:
-            config: of the model.
-            settings: an instance of the settings that the class declares; None where it declares none.
-        """
-        super().__init__()
-
-    @classmethod
-    def from_config(cls, config: ModelConfig, settings: Any) -> "AbstractCarry":
-        """Build one for a model. Override it where the constructor takes something else."""
-        return cls(config, settings)
 
     @abstractmethod
     def forward(self, hidden: Float[Tensor, "batch seq dim"], loop: int) -> Float[Tensor, "batch seq dim"]:

@@ -1,16 +1,17 @@
 """Start states: H_0, which the first loop starts from, made of the input or not."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from loopscope.model.config import ModelConfig
 from loopscope.model.config.declarations import StartDeclaration
 from loopscope.model.config.variants import STARTS, start_of
+from loopscope.model.variant import AbstractVariant
 
 SPREAD = (2 / 5) ** 0.5
 """Standard deviation of the noise, cut at three of them, as in Geiping et al., arXiv 2502.05171."""
@@ -20,7 +21,7 @@ BLOCK = 256
 """Positions drawn at a time in evaluation: the noise of a prefix is the prefix of the noise."""
 
 
-class AbstractStart(nn.Module, ABC):
+class AbstractStart(AbstractVariant):
     """Makes H_0 before the first loop.
 
     Attributes:
@@ -28,19 +29,6 @@ class AbstractStart(nn.Module, ABC):
     """
 
     declaration: ClassVar[StartDeclaration]
-
-    def __init__(self, config: ModelConfig | None = None, settings: Any = None) -> None:
-        """
-        Args:
-            config: of the model.
-            settings: an instance of the settings that the class declares; None where it declares none.
-        """
-        super().__init__()
-
-    @classmethod
-    def from_config(cls, config: ModelConfig, settings: Any) -> "AbstractStart":
-        """Build one for a model. Override it where the constructor takes something else."""
-        return cls(config, settings)
 
     @abstractmethod
     def forward(

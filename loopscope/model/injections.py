@@ -4,7 +4,7 @@ add: Bansal et al., arXiv 2202.05826. concat: Huginn's adapter, arXiv 2502.05171
 to the diagonal decay (Parcae, arXiv 2604.12946): the two are halves of one linear system, h ← exp(-dt·A)·h + dt·B e.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 import torch
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from loopscope.model.config import ModelConfig
 from loopscope.model.config.declarations import InjectionDeclaration
 from loopscope.model.config.variants import INJECTIONS, injection_of
+from loopscope.model.variant import AbstractVariant
 
 
-class AbstractInjection(nn.Module, ABC):
+class AbstractInjection(AbstractVariant):
     """Applied at the start of every loop, the first included.
 
     Attributes:
@@ -24,19 +25,6 @@ class AbstractInjection(nn.Module, ABC):
     """
 
     declaration: ClassVar[InjectionDeclaration]
-
-    def __init__(self, config: ModelConfig | None = None, settings: Any = None) -> None:
-        """
-        Args:
-            config: of the model.
-            settings: an instance of the settings that the class declares; None where it declares none.
-        """
-        super().__init__()
-
-    @classmethod
-    def from_config(cls, config: ModelConfig, settings: Any) -> "AbstractInjection":
-        """Build one for a model. Override it where the constructor takes something else."""
-        return cls(config, settings)
 
     @abstractmethod
     def forward(

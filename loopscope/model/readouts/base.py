@@ -1,16 +1,16 @@
 """What a readout is: a map from H_k to the head's input, and what it declares of itself."""
 
-from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from abc import abstractmethod
+from typing import ClassVar
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from loopscope.model.config import ModelConfig
 from loopscope.model.config.declarations import Exponent, ReadoutDeclaration
+from loopscope.model.variant import AbstractVariant
 
 
-class AbstractReadout(nn.Module, ABC):
+class AbstractReadout(AbstractVariant):
     """Turns H_k into features for the head.
 
     Attributes:
@@ -21,19 +21,6 @@ class AbstractReadout(nn.Module, ABC):
 
     declaration: ClassVar[ReadoutDeclaration]
     exponents: tuple[Exponent, Exponent]
-
-    def __init__(self, config: ModelConfig | None = None, settings: Any = None) -> None:
-        """
-        Args:
-            config: of the model.
-            settings: an instance of the settings that the class declares; None where it declares none.
-        """
-        super().__init__()
-
-    @classmethod
-    def from_config(cls, config: ModelConfig, settings: Any) -> "AbstractReadout":
-        """Build one for a model. Override it where the constructor takes something else."""
-        return cls(config, settings)
 
     @abstractmethod
     def forward(
