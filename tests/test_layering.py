@@ -1,18 +1,15 @@
-"""Arrows point down: who may import whom is design, and checked in the source and in a fresh interpreter.
+"""Arrows point down: who may import whom is design, and checked in the source.
 
 Beside them: no circle between rooms or between modules, no two files of one name for different things, and a root of
 nothing but nouns. For every check there is a test that it can fail.
 """
 
-import ast
-import subprocess
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "loopscope"
+from tests.import_graph import PACKAGE, circle, import_graph, imported, imported_at_once, modules
 
 # room -> rooms that it may import, beside itself and the floor; through those, what they may import
 FLOOR = {"results", "kv_cache", "numerics", "guards"}
@@ -48,8 +45,6 @@ ALLOWED: dict[str, set[str]] = {
     "report": {"results"},
     "cli": {"jobs", "plan", "report", "config"},
 }
-OF_THE_ROOT = {"__version__", "renamed"}
-"""What `loopscope/__init__.py` has itself: no module below it is imported for them."""
 CLOSED = {"cli"}
 """Rooms to which only their own row is open: a command parses words, calls a job, and prints."""
 AT_IMPORT = {"cli": {"config"}}
@@ -64,44 +59,6 @@ CONFIGS = (
 )
 CONFIG_MODULES = (*CONFIGS, "training.config")
 """What of a room says its settings: torch-free, and all that `config` and `plan` may see of it."""
-
-
-def imported(source: str) -> set[str]:
-    """Modules of the package that a module's source imports, anywhere in it, without the package's own name."""
-    return {name for node in ast.walk(ast.parse(source)) for name in named(node)}
-
-
-def imported_at_once(source: str, known: Mapping[str, Path] | None = None) -> set[str]:
-    """Those that are imported while the module is loaded: not inside functions, nor for types alone.
-
-    Args:
-        known: modules by name; `from loopscope.room import module` then names the module.
-    """
-    found: set[str] = set()
-    left: list[ast.AST] = [ast.parse(source)]
-    while left:
-        node = left.pop()
-        found |= named(node, known)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            left += node.orelse
-        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            left += ast.iter_child_nodes(node)
-    return found
-
-
-def named(node: ast.AST, known: Mapping[str, Path] | None = None) -> set[str]:
-    """What one statement imports of the package."""
-    names: list[str] = []
-    if isinstance(node, ast.Import):
-        names = [alias.name for alias in node.names]
-    elif isinstance(node, ast.ImportFrom):
-        assert node.level == 0, "imports are absolute here"
-        names = [node.module or ""]
-        inner = [f"{node.module}.{alias.name}" for alias in node.names if alias.name not in OF_THE_ROOT]
-        if node.module == "loopscope":
-            names = inner
-        names += [name for name in inner if known and name.removeprefix("loopscope.") in known]
-    return {name.removeprefix("loopscope.") for name in names if name.startswith("loopscope.")}
 
 
 def reach(room: str) -> set[str]:
@@ -132,29 +89,6 @@ def violations(room: str, source: str) -> set[str]:
     return {name for name in names if not config_of_a_room(name)}
 
 
-def modules() -> dict[str, Path]:
-    """Every module of the package by its name without the package's own; a package by its folder's."""
-    found = {}
-    for path in PACKAGE.rglob("*.py"):
-        parts = path.relative_to(PACKAGE).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
-
-
-def import_graph() -> dict[str, set[str]]:
-    """Which modules each module loads while it is loaded itself, the packages around them included."""
-    known = modules()
-    graph = {}
-    for name, path in known.items():
-        loads = set()
-        for target in imported_at_once(path.read_text(), known):
-            around = [target.rsplit(".", cut)[0] for cut in range(1, target.count(".") + 1)]
-            loads |= {module for module in (target, *around) if module in known}
-        # A package that is being loaded is not loaded again by what lies in it.
-        graph[name] = {module for module in loads if not f"{name}.".startswith(f"{module}.")}
-    return graph
-
-
 def room_graph() -> dict[str, set[str]]:
     """Which rooms each room imports, anywhere in it."""
     graph: dict[str, set[str]] = {}
@@ -164,24 +98,6 @@ def room_graph() -> dict[str, set[str]]:
             to = {target.split(".")[0] for target in imported(path.read_text())}
             graph[room] = graph.get(room, set()) | (to & ALLOWED.keys()) - {room}
     return graph
-
-
-def circle(graph: dict[str, set[str]]) -> list[str]:
-    """One circle of a graph, or nothing."""
-    done: set[str] = set()
-
-    def walk(node: str, way: list[str]) -> list[str]:
-        if node in way:
-            return [*way[way.index(node) :], node]
-        if node in done:
-            return []
-        for following in sorted(graph.get(node, ())):
-            if found := walk(following, [*way, node]):
-                return found
-        done.add(node)
-        return []
-
-    return next((found for node in sorted(graph) if (found := walk(node, []))), [])
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -308,35 +224,3 @@ def test_the_search_for_namesakes_can_fail() -> None:
     assert namesakes(["audit/audit.py", "cli/audit.py", "jobs/audit.py"]) != []
     assert namesakes(["model/linear.py", "model/readouts/linear.py", "ops/linear.py"]) != []
     assert namesakes(["cli/audit.py", "jobs/audit.py", "model/linear.py", "ops/linear.py"]) == []
-
-
-def modules_after(code: str) -> set[str]:
-    """Names of the modules that a fresh interpreter has loaded after running `code`."""
-    script = f"{code}\nimport sys\nprint(' '.join(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import loopscope, loopscope.results.lock, loopscope.jobs, loopscope.monitor",
-        "; ".join(
-            f"import loopscope.{name}" for name in sorted(modules()) if name.startswith(("config", "plan"))
-        ),
-        "; ".join(f"import loopscope.{name}" for name in sorted(modules()) if name.startswith("report")),
-        "; ".join(
-            f"import loopscope.{name}"
-            for name in sorted(modules())
-            if name.startswith(("cli", "results")) and name != "cli.__main__"
-        ),
-        "import loopscope.plan.catalogue; loopscope.plan.catalogue.catalogue_rows()",
-    ],
-    ids=["root", "config and plan", "report", "cli and results", "a plan at work"],
-)
-def test_light_parts_never_load_torch(code: str) -> None:
-    assert "torch" not in modules_after(code)
-
-
-def test_the_fresh_interpreter_check_can_fail() -> None:
-    assert "torch" in modules_after("import loopscope.recurrence")

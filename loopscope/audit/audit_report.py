@@ -1,6 +1,8 @@
 """One audit: everything measured on one batch, as one record."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,7 +22,7 @@ from loopscope.guards import evaluating
 from loopscope.objectives.objective import Objective
 from loopscope.objectives.placements import Dense
 from loopscope.recurrence import AbstractLoopedLM, LoopState, unroll
-from loopscope.results import AuditReport
+from loopscope.results import AuditReport, Carry, LoopVerdict, LoopVisibility
 
 BEYOND = 4
 """Drift is followed to this many times the trained depth."""
@@ -45,6 +47,43 @@ def audit(model: Any, input_ids: Any, labels: Any, objective: Any = None) -> Aud
         ValueError: not a looped model, weights that are not finite, ids or labels that do not fit, or a
             sequence that is too long.
     """
+    with _prepared(model, input_ids, labels, objective) as batch:
+        return _measure(batch)
+
+
+def judge(model: Any, input_ids: Any, labels: Any, objective: Any = None) -> tuple[LoopVerdict, ...]:
+    """Measure what the verdict rests on and nothing else: visibility and carry. Arguments and errors are `audit`'s.
+
+    Returns:
+        The verdicts of loops 1..K, as `audit` gives them.
+    """
+    with _prepared(model, input_ids, labels, objective) as batch:
+        return tuple(_judged(batch).loops)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What is audited: the model in fp32 and evaluation mode, and tensors that gradients may reach."""
+
+    model: AbstractLoopedLM
+    input_ids: Tensor
+    labels: Tensor
+    objective: Objective
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What the verdict rests on, and the states that it was measured on."""
+
+    seen: Sequence[LoopVisibility]
+    states: Sequence[LoopState]
+    carried: Sequence[Carry]
+    loops: Sequence[LoopVerdict]
+
+
+@contextmanager
+def _prepared(model: Any, input_ids: Any, labels: Any, objective: Any) -> Iterator[_Batch]:
     with torch.inference_mode(False):
         looped = check_audit(model, input_ids, labels, objective)
         # Slices of a batch are not contiguous, and some forwards view them; tensors of inference mode have no gradient.
@@ -54,17 +93,21 @@ def audit(model: Any, input_ids: Any, labels: Any, objective: Any = None) -> Aud
             in_fp32(looped) as notes,
             torch.autocast(input_ids.device.type, enabled=False),
         ):
-            return _measure(looped, input_ids, labels, objective or Objective(Dense()), notes)
+            yield _Batch(looped, input_ids, labels, objective or Objective(Dense()), notes)
 
 
-def _measure(
-    model: AbstractLoopedLM, input_ids: Tensor, labels: Tensor, objective: Objective, notes: tuple[str, ...]
-) -> AuditReport:
-    seen = measure_visibility(model, objective, input_ids, labels)
+def _judged(batch: _Batch) -> _Judged:
+    seen = measure_visibility(batch.model, batch.objective, batch.input_ids, batch.labels)
     with torch.no_grad():
-        states: Sequence[LoopState] = list(unroll(model, input_ids))
+        states = list(unroll(batch.model, batch.input_ids))
     carried = measure_carries(states)
-    loops = loop_verdicts(seen, carried)
+    return _Judged(seen, states, carried, loop_verdicts(seen, carried))
+
+
+def _measure(batch: _Batch) -> AuditReport:
+    model, input_ids, labels, objective = batch.model, batch.input_ids, batch.labels, batch.objective
+    judged = _judged(batch)
+    seen, states, carried, loops = judged.seen, judged.states, judged.carried, judged.loops
     verdict = model_verdict(loops)
     terms = tuple(dict.fromkeys(path.split("/")[0] for loop in seen for path in loop.direct))
     clamped = radial_clamp(states, labels)
@@ -88,5 +131,5 @@ def _measure(
         remedies=tuple(try_remedies(states, carried, objective, labels, own.cross_entropy))
         if verdict in ("blind", "damped")
         else (),
-        notes=(*notes, *notes_on(states, labels), *wrong_declarations(states)),
+        notes=(*batch.notes, *notes_on(states, labels), *wrong_declarations(states)),
     )

@@ -15,7 +15,7 @@ from loopscope.config.nested import problems
 from loopscope.config.without_effect import cuts, without_effect
 from loopscope.data.config import DataConfig
 from loopscope.model.config import ModelConfig
-from loopscope.model.config.variants import readout_of
+from loopscope.model.config.chosen_variants import readout_of
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.placement_config import placement_of
 from loopscope.training.config import TrainingConfig

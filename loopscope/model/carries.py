@@ -15,8 +15,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from loopscope.model.config import ModelConfig
+from loopscope.model.config.chosen_variants import Variant, carries_of
 from loopscope.model.config.declarations import CarryDeclaration, Effect
-from loopscope.model.config.variants import CARRIES, Variant, carries_of
+from loopscope.model.config.variants import CARRIES
 from loopscope.model.readouts import AbstractReadout
 from loopscope.model.variant import AbstractVariant
 from loopscope.ops.rms_norm import RMSNorm

@@ -9,8 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from loopscope.model.config import ModelConfig
+from loopscope.model.config.chosen_variants import start_of
 from loopscope.model.config.declarations import StartDeclaration
-from loopscope.model.config.variants import STARTS, start_of
+from loopscope.model.config.variants import STARTS
 from loopscope.model.variant import AbstractVariant
 
 SPREAD = (2 / 5) ** 0.5

@@ -12,8 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from loopscope.model.config import ModelConfig
+from loopscope.model.config.chosen_variants import injection_of
 from loopscope.model.config.declarations import InjectionDeclaration
-from loopscope.model.config.variants import INJECTIONS, injection_of
+from loopscope.model.config.variants import INJECTIONS
 from loopscope.model.variant import AbstractVariant
 
 

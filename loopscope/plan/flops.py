@@ -7,7 +7,7 @@ against the counter. All are per token of the input.
 """
 
 from loopscope.model.config import ModelConfig
-from loopscope.model.config.variants import carries_of, injection_of, readout_of, start_of
+from loopscope.model.config.chosen_variants import carries_of, injection_of, readout_of, start_of
 
 Matrices = list[tuple[int, int]]
 Mean = int | float

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from loopscope.model.config import ModelConfig
-from loopscope.model.config.variants import carries_of, injection_of, readout_of, start_of
+from loopscope.model.config.chosen_variants import carries_of, injection_of, readout_of, start_of
 from loopscope.plan.flops import (
     attention_matrices,
     decode_flops,

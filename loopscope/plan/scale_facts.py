@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from loopscope.model.config import ModelConfig
+from loopscope.model.config.chosen_variants import carries_of, exponent_of, injection_of
 from loopscope.model.config.declarations import Effect, Exponent
-from loopscope.model.config.variants import carries_of, exponent_of, injection_of
 
 Sight = Literal["nothing", "ratio", "scale"]
 """nothing: scale cannot be seen. ratio: only against something of fixed size, so it fades as 1/s. scale: it is seen."""

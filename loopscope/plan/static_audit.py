@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from loopscope.config.run_config import RunConfig
 from loopscope.model.config import ModelConfig
-from loopscope.model.config.variants import injection_of
+from loopscope.model.config.chosen_variants import injection_of
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.placement_config import placement_of
 from loopscope.plan.scale_facts import Sight, gate_sees, readout_sees, step_does

@@ -5,7 +5,9 @@ from typing import Any
 import torch
 
 import loopscope
+from loopscope.audit.audit_report import judge
 from loopscope.audit.carry import measure_carries
+from loopscope.audit.verdict import model_verdict
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.config import ObjectiveConfig
@@ -27,6 +29,11 @@ def make(**settings: Any) -> LoopedTransformer:
 
 def audit(model: LoopedTransformer, **objective: Any) -> Any:
     return loopscope.audit(model, IDS, LABELS, build_objective(ObjectiveConfig(**objective)))
+
+
+def verdict(model: LoopedTransformer, **objective: Any) -> Any:
+    """The model's verdict alone: what an audit says of it, without all else that it measures."""
+    return model_verdict(judge(model, IDS, LABELS, build_objective(ObjectiveConfig(**objective))))
 
 
 def carried(model: LoopedTransformer, loops: int = LOOPS) -> list[Any]:

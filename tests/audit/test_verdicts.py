@@ -8,13 +8,16 @@ import torch
 from torch import Tensor
 
 import loopscope
+from loopscope.audit.audit_report import judge
 from loopscope.model.looped import LoopedTransformer
+from loopscope.objectives.config import ObjectiveConfig
+from loopscope.objectives.objective import build_objective
 from loopscope.recurrence import unroll
-from tests.audit.fixtures import IDS, LABELS, LOOPS, audit, make
+from tests.audit.fixtures import IDS, LABELS, LOOPS, audit, make, verdict
 
 
 @pytest.mark.parametrize(
-    ("model", "objective", "verdict"),
+    ("model", "objective", "expected"),
     [
         ({}, {}, "blind"),
         ({"readout": "layernorm"}, {}, "blind"),
@@ -33,8 +36,21 @@ from tests.audit.fixtures import IDS, LABELS, LOOPS, audit, make
         ({"carry": ("damping",)}, {}, "damped"),
     ],
 )
-def test_verdicts_before_any_training(model: dict[str, Any], objective: dict[str, Any], verdict: str) -> None:
-    assert audit(make(**model), **objective).verdict == verdict
+def test_verdicts_before_any_training(
+    model: dict[str, Any], objective: dict[str, Any], expected: str
+) -> None:
+    assert verdict(make(**model), **objective) == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "objective"),
+    [({}, {}), ({"exit_gate": True}, {"placement": "exit-weighted"}), ({"carry": ("damping",)}, {})],
+)
+def test_the_verdict_alone_is_the_audits(model: dict[str, Any], objective: dict[str, Any]) -> None:
+    built = make(**model)
+    report = audit(built, **objective)
+    assert judge(built, IDS, LABELS, build_objective(ObjectiveConfig(**objective))) == report.loops
+    assert verdict(built, **objective) == report.verdict
 
 
 def test_exposure_is_direct_visibility_carried_along() -> None:

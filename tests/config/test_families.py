@@ -12,6 +12,7 @@ import yaml
 
 import loopscope
 from loopscope import cli
+from loopscope.audit.audit_report import judge
 from loopscope.config.baselines import BASELINES
 from loopscope.config.families import FAMILIES, FAMILY_SIZES
 from loopscope.config.recipes import CONDITIONS, condition_change, is_condition, recipe
@@ -63,9 +64,9 @@ def test_a_family_trains_a_step_and_audits_as_it_reads(family: str, condition: s
     model = LoopedTransformer(config.model)
     objective = build_objective(config.objective)
     objective(unroll_to(model, IDS, draw_depths(config.training.depth, 4, 0, 0, 2)), LABELS).total.backward()
-    measured = loopscope.audit(model, IDS, LABELS, objective)
+    measured = judge(model, IDS, LABELS, objective)
     read = audit_config(config)
-    for said, found in zip(read.loops, measured.loops, strict=True):
+    for said, found in zip(read.loops, measured, strict=True):
         assert found.status in open_verdicts(config, said), (said, found)
 
 
@@ -82,11 +83,11 @@ def test_a_family_as_published_trains_a_step_and_has_its_verdict(family: str) ->
     loss = objective(unroll_to(model, IDS, depths, config.training.depth.backprop), LABELS)
     loss.total.backward()
     assert torch.isfinite(loss.total)
-    measured = loopscope.audit(model, IDS, LABELS, objective)
+    measured = judge(model, IDS, LABELS, objective)
     read = audit_config(config)
     assert read.verdict == VERDICTS[family]
     # Weights that were moved make parcae's coda show what it hides at its start: either is right for a fading sight.
-    assert {loop.status for loop in measured.loops} <= set.union(
+    assert {loop.status for loop in measured} <= set.union(
         *(open_verdicts(config, loop) for loop in read.loops)
     )
 

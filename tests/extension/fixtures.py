@@ -6,11 +6,16 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from loopscope.config.recipes import recipe
+from loopscope.model import ModelConfig
+
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "extending.md"
+READOUT, CARRY = "myloops.readouts:MaxNorm", "myloops.carries:Fade"
 TINY = {"dim": 16, "heads": 2, "layers": 1, "vocabulary": 300, "sequence": 16}
 REST = {
     "data": {"max_bytes": 40000, "max_validation_bytes": 3000, "tokenizer": {"vocabulary": 300}},
@@ -63,3 +68,12 @@ def run(
         text=True,
         check=False,
     )
+
+
+def mine(**changes: Any) -> ModelConfig:
+    values = {"readout": READOUT, "carry": [CARRY], "carry_settings": {CARRY: {"start": 0.5}}}
+    return recipe(
+        "laptop",
+        "mine",
+        {"model": {**TINY, **values, **changes}, "objective": {"placement": "dense"}, **REST},
+    ).model

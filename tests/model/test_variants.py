@@ -10,17 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from loopscope.model.carries import build_carries, share_norm
 from loopscope.model.config import ModelConfig
-from loopscope.model.config.variants import (
-    CARRIES,
-    INJECTIONS,
-    READOUTS,
-    STARTS,
-    carries_of,
-    exponent_of,
-    injection_of,
-    readout_of,
-    start_of,
-)
+from loopscope.model.config.chosen_variants import carries_of, exponent_of, injection_of, readout_of, start_of
+from loopscope.model.config.variants import CARRIES, INJECTIONS, READOUTS, STARTS
 from loopscope.model.initial_state import build_start
 from loopscope.model.injections import build_injection
 from loopscope.model.readouts import build_readout

@@ -79,7 +79,7 @@ def test_published_sizes() -> None:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-@pytest.mark.parametrize("loops", [1, 3, 4])
+@pytest.mark.parametrize("loops", [1, 4])
 def test_inference_flops_within_one_percent(name: str, loops: int) -> None:
     model = LoopedTransformer(build(name, **SIZES)).eval().requires_grad_(False)
     ids = torch.randint(200, (BATCH, SEQ))

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-import loopscope
+from loopscope.audit.audit_report import judge
+from loopscope.audit.verdict import model_verdict
 from loopscope.config.recipes import CONDITIONS, recipe
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.objective import build_objective
@@ -25,10 +26,10 @@ def test_shipped_conditions(condition: str, initialisation: str) -> None:
     config = recipe("laptop", condition, over)
     torch.manual_seed(0)
     model = LoopedTransformer(config.model)
-    measured = loopscope.audit(model, IDS, LABELS, build_objective(config.objective))
+    measured = judge(model, IDS, LABELS, build_objective(config.objective))
     read = audit_config(config)
-    assert read.verdict == measured.verdict == VERDICTS[condition]
-    assert [loop.status for loop in read.loops] == [loop.status for loop in measured.loops]
+    assert read.verdict == model_verdict(measured) == VERDICTS[condition]
+    assert [loop.status for loop in read.loops] == [loop.status for loop in measured]
 
 
 @pytest.mark.parametrize(
@@ -90,11 +91,9 @@ def test_conditions_of_ones_own(over: dict[str, dict[str, object]], statuses: li
     over = {**over, "model": {**SMALL["model"], **over["model"]}, "data": SMALL["data"]}
     config = recipe("laptop", "mine", over)
     torch.manual_seed(0)
-    measured = loopscope.audit(
-        LoopedTransformer(config.model), IDS, LABELS, build_objective(config.objective)
-    )
+    measured = judge(LoopedTransformer(config.model), IDS, LABELS, build_objective(config.objective))
     assert [loop.status for loop in audit_config(config).loops] == statuses
-    assert [loop.status for loop in measured.loops] == statuses
+    assert [loop.status for loop in measured] == statuses
 
 
 def test_every_reason_names_its_cause() -> None:

@@ -1,7 +1,12 @@
-"""Train compiled, count graphs, print JSON: run by `test_fast_paths` in a process without its checks of shapes."""
+"""Train compiled, count graphs, print JSON: run by `test_fast_paths` in a process without its checks of shapes.
+
+Three runs, one after the other and each from an empty compiler: importing torch and its compiler is half of their time.
+"""
 
 import json
-import sys
+from contextlib import ExitStack
+from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch._dynamo.utils import counters
@@ -19,9 +24,17 @@ from loopscope.training.step import TrainingStep
 from tests.training.test_fast_paths import CPU, LOOPS, STEPS, batch, fresh, settings
 
 
-def main(what: str, precision: Precision) -> None:
-    """Of `what`: layers, or kernels."""
+def main() -> None:
+    """Print a dict with the runs' figures, as one line of JSON."""
     torch.set_num_threads(1)
+    runs: list[tuple[str, Precision]] = [("layers", "fp32"), ("kernels", "fp32"), ("kernels", "bf16")]
+    print(json.dumps({f"{what} {precision}": one(what, precision) for what, precision in runs}))
+
+
+def one(what: str, precision: Precision) -> dict[str, Any]:
+    """Of `what`: layers, or kernels."""
+    torch.compiler.reset()
+    counters.clear()
     model, config = fresh(), settings()
     if what == "layers":
         compile_layers(model)
@@ -40,25 +53,27 @@ def main(what: str, precision: Precision) -> None:
     graphs.append(counters["stats"]["unique_graphs"])
     worst = with_dropout(precision) if what == "kernels" else 0.0
     breaks = sum(counters["graph_break"].values())
-    print(json.dumps({"losses": losses, "graphs": graphs, "breaks": breaks, "with_dropout": worst}))
+    return {"losses": losses, "graphs": graphs, "breaks": breaks, "with_dropout": worst}
 
 
 def with_dropout(precision: Precision) -> float:
     """How far gradients of compiled kernels are from those of the formulas uncompiled, as a share of their norms."""
     model = fresh(dropout=0.2)
     objective = build_objective(ObjectiveConfig(placement="dense"))
-    for module in (attention_dropout, dropout, linear_cross_entropy):
-        module.fused = lambda: True  # both with masks by place, and the loss's own formula
     found = []
-    for fuse_elementwise in (True, False):
-        torch.manual_seed(3)
-        with step_scope(fuse_elementwise):
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                loss = objective(unroll(model, batch(0)[0]), batch(0)[1]).total
-            found.append(torch.autograd.grad(loss, list(model.parameters())))
+    with ExitStack() as stack:
+        for module in (attention_dropout, dropout, linear_cross_entropy):
+            # Both with masks by place, and the loss's own formula.
+            stack.enter_context(patch.object(module, "fused", lambda: True))
+        for fuse_elementwise in (True, False):
+            torch.manual_seed(3)
+            with step_scope(fuse_elementwise):
+                with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                    loss = objective(unroll(model, batch(0)[0]), batch(0)[1]).total
+                found.append(torch.autograd.grad(loss, list(model.parameters())))
     pairs = zip(*found, strict=True)
     return max(float((one - other).norm() / other.norm()) for one, other in pairs)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])  # type: ignore[arg-type]
+    main()

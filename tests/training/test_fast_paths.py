@@ -151,21 +151,23 @@ def model_states(model: LoopedTransformer, ids: torch.Tensor) -> Any:
     return unroll(model, ids)
 
 
-def compiled(what: str, precision: str) -> dict[str, Any]:
-    """In a process of its own: the compiler cannot look through the checks of shapes that pytest puts in."""
-    command = [sys.executable, "-m", "tests.training.compiled_run", what, precision]
+@pytest.fixture(scope="module")
+def compiled() -> dict[str, Any]:
+    """By run. In a process of its own: the compiler cannot look through the checks of shapes that pytest puts in."""
+    command = [sys.executable, "-m", "tests.training.compiled_run"]
     root = Path(__file__).parent.parent.parent
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_compiled_kernels_agree_and_a_drawn_depth_compiles_nothing(
-    slow: dict[str, list[float]], precision: str
+    slow: dict[str, list[float]], compiled: dict[str, Any], precision: str
 ) -> None:
-    found = compiled("kernels", precision)
+    found = compiled[f"kernels {precision}"]
     error = max(abs(a - b) for a, b in zip(slow["fp32"], slow["bf16"], strict=True))
     allowed = 1e-5 if precision == "fp32" else 2 * error
     assert found["losses"] == pytest.approx(slow[precision], abs=allowed)
@@ -177,8 +179,10 @@ def test_compiled_kernels_agree_and_a_drawn_depth_compiles_nothing(
 
 
 @pytest.mark.slow
-def test_compiled_losses_agree_and_a_drawn_depth_compiles_nothing(slow: dict[str, list[float]]) -> None:
-    found = compiled("layers", "fp32")
+def test_compiled_losses_agree_and_a_drawn_depth_compiles_nothing(
+    slow: dict[str, list[float]], compiled: dict[str, Any]
+) -> None:
+    found = compiled["layers fp32"]
     assert found["losses"] == pytest.approx(slow["fp32"], abs=1e-5)
     assert found["breaks"] == 0
     first, *later = found["graphs"]  # after 50 steps; then after steps of drawn depth, and an evaluation

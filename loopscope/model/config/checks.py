@@ -4,7 +4,8 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from loopscope.model.config.variants import CARRIES, readout_of, start_of, variants_of
+from loopscope.model.config.chosen_variants import readout_of, start_of, variants_of
+from loopscope.model.config.variants import CARRIES
 
 if TYPE_CHECKING:
     from loopscope.model.config import ModelConfig

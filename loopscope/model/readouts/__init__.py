@@ -8,7 +8,8 @@ alpha       a dial between the two
 """
 
 from loopscope.model.config import ModelConfig
-from loopscope.model.config.variants import READOUTS, exponent_of, readout_of
+from loopscope.model.config.chosen_variants import exponent_of, readout_of
+from loopscope.model.config.variants import READOUTS
 from loopscope.model.readouts.alpha import AlphaReadout
 from loopscope.model.readouts.base import AbstractReadout
 from loopscope.model.readouts.final_only import FinalOnlyReadout

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import loopscope
+from loopscope.audit.audit_report import judge
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.objective import build_objective
 from loopscope.recurrence import unroll
@@ -48,7 +49,7 @@ def test_looplm_is_blind_but_for_its_gate() -> None:
             assert torch.allclose(state.hidden, hidden, atol=1e-5)
             assert torch.allclose(state.logits(), logits, atol=1e-4)
             assert torch.allclose(torch.sigmoid(state.gate_logit()), gate, atol=1e-5)
-    assert loopscope.audit(model, IDS, LABELS).verdict == "blind"
+    assert {loop.status for loop in judge(model, IDS, LABELS)} == {"blind"}
     report = loopscope.audit(model, IDS, LABELS, build_objective(ObjectiveConfig(placement="exit-weighted")))
     assert report.verdict == "visible"
     for loop in report.visibility[:-1]:
@@ -80,9 +81,9 @@ def test_loopformer_is_blind() -> None:
         ).loops
         == 2
     )
-    report = loopscope.audit(model, IDS, LABELS)
-    assert report.verdict == "blind"
-    assert all(loop.carry > 0.5 for loop in report.loops)
+    loops = judge(model, IDS, LABELS)
+    assert {loop.status for loop in loops} == {"blind"}
+    assert all(loop.carry > 0.5 for loop in loops)
 
 
 @pytest.mark.parametrize("injection", ["inject_init_prelude", "passthrough"])
@@ -100,8 +101,7 @@ def test_looped_nanochat_removes_scale(injection: str) -> None:
         assert torch.allclose(states[-1].logits(), module(IDS, num_recur=8)[0], atol=1e-5)
         chunk = states[-1].features().flatten(0, 1)[3:7]
         assert torch.allclose(model.head(chunk), states[-1].logits().flatten(0, 1)[3:7], atol=1e-5)
-    report = loopscope.audit(model, IDS, LABELS)
-    assert report.verdict == "removed"
+    assert {loop.status for loop in judge(model, IDS, LABELS)} == {"removed"}
 
     def head(features: Tensor) -> Tensor:
         return 15 * torch.tanh(module.lm_head(features)[..., : lookalikes.VOCABULARY] / 15)
