@@ -5,15 +5,18 @@ from functools import cache
 
 import pytest
 
+from loopscope.audit.audit_report import judge
 from loopscope.config.recipes import CONDITIONS, recipe
-from loopscope.jobs import audit_model, open_model
+from loopscope.jobs import OpenedModel, audit_model, open_model
+from loopscope.jobs.text import some_windows
 from loopscope.jobs.train import execute
-from loopscope.results import AuditedModel, RunResult
+from loopscope.objectives.objective import build_objective
+from loopscope.results import RunResult
 from tests.fixtures import VERDICTS
 
 pytestmark = pytest.mark.timeout(1800)
 
-Trained = Callable[[str], tuple[RunResult, AuditedModel]]
+Trained = Callable[[str], tuple[RunResult, OpenedModel]]
 
 BLIND, MENDED = "dense/rmsnorm", "dense/rmsnorm+penalty"
 STEPS = {BLIND: 150, MENDED: 150}
@@ -22,11 +25,11 @@ STEPS = {BLIND: 150, MENDED: 150}
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
-    """A condition's run and its audit. Each is trained once, and the text is read once for all."""
+    """A condition's run and its model. Each is trained once, and the text is read once for all."""
     folder = tmp_path_factory.mktemp("trained")
 
     @cache
-    def train(condition: str) -> tuple[RunResult, AuditedModel]:
+    def train(condition: str) -> tuple[RunResult, OpenedModel]:
         over = {
             "model": {"sequence": 32},
             "data": {"max_bytes": 2_000_000, "max_validation_bytes": 100_000},
@@ -41,7 +44,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
         }
         run = folder / condition
         result = execute(recipe("laptop", condition, over), run, quiet=True)
-        return result, audit_model(open_model(run), sequences=2)
+        return result, open_model(run)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOOPSCOPE_CACHE", str(folder / "cache"))
@@ -55,18 +58,20 @@ def test_every_shipped_condition_is_expected() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("condition", VERDICTS)
 def test_verdicts_of_trained_models(condition: str, trained: Trained) -> None:
-    result, audited = trained(condition)
+    result, opened = trained(condition)
     assert result.status == "completed"
-    statuses = {loop.status for loop in audited.report.loops}
-    assert audited.report.verdict == VERDICTS[condition]
-    assert statuses == {VERDICTS[condition]}  # at every loop
-    assert audited.objective_from == "model"
+    assert opened.objective is not None  # the run says what it was trained on
+    tokens = some_windows(opened, None, 2)
+    loops = judge(opened.model, tokens.input_ids, tokens.labels, build_objective(opened.objective))
+    assert {loop.status for loop in loops} == {VERDICTS[condition]}  # at every loop
 
 
 @pytest.mark.slow
 def test_the_advice_works(trained: Trained) -> None:
     """A blind model, told to add a penalty and retrained: no longer blind, and its state stays small."""
-    (before, blind), (after, mended) = trained(BLIND), trained(MENDED)
+    (before, unaided), (after, penalised) = trained(BLIND), trained(MENDED)
+    blind, mended = (audit_model(opened, sequences=2) for opened in (unaided, penalised))
+    assert blind.objective_from == mended.objective_from == "model"
     advice = blind.report.remedies[0]
     assert blind.report.verdict == "blind"
     assert (advice.change, advice.verdict) == ("add a norm penalty of weight 0.01", "visible")
