@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, NamedTuple
 
+from loopscope.cli.interruption import hearing_sigterm, interrupted, status_of
 from loopscope.config.recipes import known
 from loopscope.results.class_names import vouch_for
 
@@ -51,7 +52,7 @@ loopscope --import MODULE COMMAND … imports a module of your own first, for ru
 
 
 def main() -> None:
-    """Entry point: 0 when done, 1 when a run diverged, 2 for bad input, 130 when interrupted."""
+    """Entry point: 0 when done, 1 when a run diverged, 2 for bad input, 130 or 143 when interrupted or terminated."""
     warnings.showwarning = _show_warning
     modules, words = _modules(sys.argv[1:])
     name, arguments = (words[0], words[1:]) if words else ("--help", [])
@@ -69,16 +70,17 @@ def main() -> None:
         for module in modules:
             vouch_for(module)
         run = getattr(import_module(f"loopscope.cli.{command.module}"), command.function)
-        run(arguments)
+        with hearing_sigterm():
+            run(arguments)
     except ValueError as error:
         print(f"loopscope: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except BrokenPipeError:  # `loopscope … | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
-    except KeyboardInterrupt:
-        print("loopscope: interrupted; what was saved is intact, call again to go on", file=sys.stderr)
-        raise SystemExit(130) from None
+    except KeyboardInterrupt as stop:
+        print(f"loopscope: {interrupted(stop, name, sys.argv[1:])}", file=sys.stderr)
+        raise SystemExit(status_of(stop)) from None
 
 
 def _modules(words: list[str]) -> tuple[list[str], list[str]]:

@@ -16,6 +16,7 @@ class Train:
         loopscope train --condition dense/raw --out runs/raw --training.steps 300
         loopscope train --config run.yaml --out runs/mine --model.dim 256
         loopscope train --config run.yaml --out runs/mine --resume
+        loopscope train --config run.yaml --out runs/mine --resume --training.steps 900
     """
 
     out: Path
@@ -27,7 +28,7 @@ class Train:
     condition: str = "dense/rmsnorm"
     """Named condition: where the loss is, how it reads the state, what holds the scale."""
     resume: bool = False
-    """Go on from the newest checkpoint in the folder, bit for bit."""
+    """Go on from the newest checkpoint in the folder, bit for bit; with more training.steps, to a later end."""
     quiet: bool = False
     """Print nothing but errors."""
 

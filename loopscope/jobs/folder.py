@@ -21,9 +21,27 @@ def check_folder(config: RunConfig, run: str | Path, resume: bool) -> None:
             raise ValueError(f"{run} does not exist, so there is nothing to resume; leave out --resume")
         if not path.is_file():
             return
-    refuse_difference(written_config(path), config.model_dump(mode="json"), run)
+    there, now = written_config(path), config.model_dump(mode="json")
+    refuse_difference(as_resumed(there, now, longer=True), now, run)
     if not resume:
         raise ValueError(f"{run} already holds this run; add --resume to go on, or name a new folder")
+
+
+def as_resumed(there: dict[str, Any], now: dict[str, Any], longer: bool = False) -> dict[str, Any]:
+    """Return a folder's config with what a run may change when it goes on: where it computes and, if `longer`, its end.
+
+    Upward only, and in the unit that it had: more steps, or more epochs.
+    """
+    kept, asked = there.get("training"), now["training"]
+    if not isinstance(kept, dict):
+        return there
+    kept = {**kept, "device": asked["device"], "threads": asked["threads"]}
+    if longer:
+        for name in ("steps", "epochs"):
+            before, after = kept.get(name), asked[name]
+            if type(before) in (int, float) and after is not None and after > before:
+                kept[name] = after
+    return {**there, "training": kept}
 
 
 def written_config(path: str | Path) -> dict[str, Any]:

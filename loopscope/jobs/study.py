@@ -7,6 +7,7 @@ over where its process is killed.
 """
 
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +18,9 @@ from loopscope.config.nested import merged, read_yaml
 from loopscope.config.recipes import recipe
 from loopscope.config.run_config import RunConfig
 from loopscope.data.source import open_data
-from loopscope.jobs.folder import check_folder, refuse_difference, written_config
-from loopscope.jobs.train import check_vocabulary, execute, failed, finished, resolve
+from loopscope.jobs.folder import as_resumed, check_folder, refuse_difference, written_config
+from loopscope.jobs.resumption import resolve, resumed
+from loopscope.jobs.train import check_vocabulary, execute, failed, finished
 from loopscope.jobs.train import windows as run_windows
 from loopscope.results import RunResult, StudyResults, load_results, provenance, to_json
 from loopscope.results.layout import (
@@ -115,11 +117,13 @@ def plan(
         raise ValueError(f"conditions is {list(conditions)}; name at least one, each once")
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError(f"seeds is {list(seeds)}; name at least one, each once")
-    return [
-        resolve(recipe(size, condition, merged(over or {}, {"training": {"seed": seed}})))
+    configs = [
+        recipe(size, condition, merged(over or {}, {"training": {"seed": seed}}))
         for seed in seeds
         for condition in conditions
     ]
+    resolve(configs[0])  # a device that is not here is refused before anything is written
+    return configs
 
 
 def collect(out: str | Path) -> StudyResults:
@@ -140,10 +144,15 @@ def _check(out: Path, config: RunConfig) -> Cell | None:
     """The cell of a config that has to be run; None where it is done. Refuses a folder that cannot be gone on with."""
     run = run_folder(out, config.condition, config.training.seed)
     before = _result_text(run)
+    goes_on = resumed(config, run)
+    config = goes_on.config
     if finished(run) is not None:
-        refuse_difference(written_config(run / CONFIG), config.model_dump(mode="json"), run)
+        now = config.model_dump(mode="json")
+        refuse_difference(as_resumed(written_config(run / CONFIG), now), now, run)
         return None
     check_folder(config, run, resume=run.exists())
+    for note in goes_on.notes:
+        warnings.warn(note, stacklevel=3)
     if run.exists():
         try:
             with hold(run):

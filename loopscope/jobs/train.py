@@ -7,6 +7,7 @@ result: `results.layout`. It belongs to one config, and to one process while it 
 import math
 import time
 import traceback
+import warnings
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from loopscope.config.run_config import RunConfig
 from loopscope.data.preparation import PreparedData
 from loopscope.data.source import PreparedTask, open_data
 from loopscope.jobs.folder import check_folder
+from loopscope.jobs.resumption import earlier_end, resumed
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.objective import build_objective
 from loopscope.ops.dispatch import cpu_ops
@@ -31,7 +33,6 @@ from loopscope.results import (
 )
 from loopscope.results.layout import CONFIG, RESULT, TOKENIZER, newest_checkpoint, write_text
 from loopscope.results.lock import hold
-from loopscope.training.hardware import resolve_device, resolve_precision
 from loopscope.training.loop import Outcome, TrainingData, train
 from loopscope.training.metrics import read_metrics
 from loopscope.training.validation import Batches
@@ -45,18 +46,23 @@ def execute(config: RunConfig, run: str | Path, resume: bool = False, quiet: boo
     """Train one config in one folder, which this process holds until it is done.
 
     Args:
-        resume: go on from the newest checkpoint; without it a folder that was begun is refused.
+        resume: go on from the newest checkpoint; without it a folder that was begun is refused. What is `auto` in
+            `config` is then as the folder has it, and more steps (or epochs) than it has make the run longer.
 
     Raises:
         ValueError: bad config, data, device or folder, or a folder that another process trains in (which one, since
             when); nothing that was saved is touched.
+        TrainingStoppedError: (a KeyboardInterrupt) Ctrl-C or SIGTERM: the step was finished, and is saved.
     """
     run = Path(run)
-    config = resolve(config)
-    check_folder(config, run, resume or run.exists())  # whether it may go on is asked once it is held
+    # Whether it may go on is asked once it is held.
+    check_folder(resumed(config, run).config, run, resume or run.exists())
     with hold(run):
-        check_folder(config, run, resume)  # again, now that nobody else can begin it
-        return _execute(config, run, quiet)
+        goes_on = resumed(config, run)  # again, now that nobody else can begin it
+        check_folder(goes_on.config, run, resume)
+        for note in goes_on.notes:
+            warnings.warn(note, stacklevel=2)
+        return _execute(goes_on.config, run, quiet)
 
 
 def _execute(config: RunConfig, run: Path, quiet: bool) -> RunResult:
@@ -71,6 +77,7 @@ def _execute(config: RunConfig, run: Path, quiet: bool) -> RunResult:
         load_weights(model, config.training.weights, tokenizer)
     model.gradient_checkpointing = config.training.gradient_checkpointing
 
+    before = earlier_end(run)
     write_text(run / CONFIG, config.to_yaml())
     with cpu_ops(config.training.cpu_ops):  # also what validates and monitors
         outcome = train(
@@ -83,23 +90,11 @@ def _execute(config: RunConfig, run: Path, quiet: bool) -> RunResult:
             title=f"{config.condition} seed {config.training.seed}",
             quiet=quiet,
             flops_per_token=step_flops_by_depth(config),
+            before=before,
         )
     result = _result(config, run, model.parameter_count(), outcome)
     write_text(run / RESULT, to_json(result))
     return result
-
-
-def resolve(config: RunConfig) -> RunConfig:
-    """Replace what `auto` stands for on this machine, so that a resumed run cannot decide otherwise."""
-    device = resolve_device(config.training.device)
-    training = config.training.model_copy(
-        update={
-            "device": str(device),
-            "precision": resolve_precision(config.training.precision, device),
-            "threads": config.training.threads or torch.get_num_threads(),
-        }
-    )
-    return config.model_copy(update={"training": training})
 
 
 def check_vocabulary(config: RunConfig, data: PreparedData | PreparedTask) -> None:

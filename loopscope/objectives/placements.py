@@ -67,6 +67,11 @@ class AbstractPlacement(ABC):
     def advance(self, progress: float) -> None:  # noqa: B027 (most placements do not change)
         """Take note of how much of training is done, from 0 to 1, in placements that change over it."""
 
+    @property
+    def moves(self) -> bool:
+        """Whether `advance` changes anything: whether it matters how long a training is to be."""
+        return type(self).advance is not AbstractPlacement.advance
+
     @abstractmethod
     def reads(self, loop: int, loops: int) -> bool:
         """Return whether this loop's logits enter the loss. Others are never computed in training."""
@@ -156,6 +161,10 @@ class Dense(AbstractPlacement):
             (1 - progress) * one / start + progress * other / end
             for one, other in zip(first, self.final, strict=True)
         ]
+
+    @property
+    def moves(self) -> bool:
+        return self.final is not None
 
     def reads(self, loop: int, loops: int) -> bool:
         return self.weights is None or self.weights[loop - 1] > 0

@@ -5,6 +5,8 @@ In the order in which a run passes:
     config          how long, how fast, and what is written on the way
     hardware, malloc, compile   device and precision, freed memory, compiled layers
     loop            `train`: from the newest checkpoint to the last step
+    extension       what goes on exactly where a run is made longer, and what does not
+    stop_request    Ctrl-C and SIGTERM: the step is finished and saved
     prefetch        batches, one step ahead
     step            one optimizer step: forward, loss, backward, update
     optim, muon     optimizers, learning rate, clipping
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from loopscope.training.optim import build_optimizer, learning_rate
     from loopscope.training.prefetch import Prefetcher, TrainingWindows
     from loopscope.training.step import TrainingStep
+    from loopscope.training.stop_request import TrainingStoppedError
     from loopscope.training.throughput import Speedometer, matmul_peak
     from loopscope.training.validation import validate
     from loopscope.training.weights import load_weights
@@ -43,6 +46,7 @@ _HOMES = {
     "Prefetcher": "prefetch",
     "TrainingWindows": "prefetch",
     "TrainingStep": "step",
+    "TrainingStoppedError": "stop_request",
     "build_optimizer": "optim",
     "learning_rate": "optim",
     "validate": "validation",
@@ -60,6 +64,7 @@ __all__ = [
     "TrainingConfig",
     "TrainingData",
     "TrainingStep",
+    "TrainingStoppedError",
     "TrainingWindows",
     "build_optimizer",
     "keep_freed_memory",

@@ -24,6 +24,7 @@ from loopscope.results.layout import newest_checkpoint
 from loopscope.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from loopscope.training.compile import compile_layers, is_fused
 from loopscope.training.config import TrainingConfig
+from loopscope.training.extension import extension_note
 from loopscope.training.finite_watch import FiniteWatch
 from loopscope.training.hardware import resolve_device, resolve_precision
 from loopscope.training.malloc import keep_freed_memory
@@ -33,6 +34,7 @@ from loopscope.training.prefetch import Prefetcher, TrainingWindows
 from loopscope.training.progress import ProgressDisplay
 from loopscope.training.scale_monitor import build_monitor
 from loopscope.training.step import TrainingStep
+from loopscope.training.stop_request import StopRequest, TrainingStoppedError
 from loopscope.training.throughput import FlopsPerToken, Speedometer, matmul_peak
 from loopscope.training.validation import Batches, validate
 
@@ -66,6 +68,7 @@ def train(
     title: str = "train",
     quiet: bool = False,
     flops_per_token: FlopsPerToken | None = None,
+    before: TrainingConfig | None = None,
 ) -> Outcome:
     """Train a looped model, from the newest checkpoint of `run` where there is one.
 
@@ -74,9 +77,11 @@ def train(
         files: text files that go into every checkpoint (config, tokenizer).
         title: shown beside the progress.
         flops_per_token: of a step by its number of loops, for the FLOP/s that are logged; None logs none.
+        before: how long the run was to be until now, where it is made longer: what that changes is said.
 
     Raises:
         ValueError: the device or the compiler asked for is not there, or the checkpoint is damaged.
+        TrainingStoppedError: (a KeyboardInterrupt) Ctrl-C or SIGTERM: the step was finished, and is saved.
     """
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
@@ -87,9 +92,7 @@ def train(
     optimizer = build_optimizer(model, config)
     steps = total_steps(config, len(data.train))
     window = data.train.batch(config.seed, 0, 0, 1)[1].numel()
-    tokens = steps * config.batch * window
-    flops = None if flops_per_token is None else tokens * flops_per_token(model.loops)
-    fused = is_fused(config.compile, device, flops)
+    fused = is_fused(config.compile, device, _flops(steps * config.batch * window, flops_per_token, model))
     progress = Progress(step=0, tokens=0, seconds=0.0)
     if checkpoint := newest_checkpoint(run):
         progress = load_checkpoint(checkpoint, model, optimizer)
@@ -98,6 +101,17 @@ def train(
     watch = FiniteWatch(objective.placement.reads, device)
 
     display = ProgressDisplay(title, steps, progress.step, quiet)
+    if checkpoint:
+        where = f"goes on from step {progress.step} of {steps} ({checkpoint.name})"
+        display.say(f"{title}: {where if progress.step < steps else f'all {steps} steps are done: evaluated again'}")
+        old = steps if before is None else total_steps(before, len(data.train))
+        if old < steps:
+            flops = _flops(old * config.batch * window, flops_per_token, model)
+            compiled = fused and not is_fused(config.compile, device, flops)
+            note = extension_note(config, objective, old, steps, progress.step, compiled)
+            display.say(f"{title}: {note}")
+    elif before is not None:
+        display.say(f"{title}: no checkpoint was saved yet: begins at step 1 of {steps}")
     monitor = build_monitor(model, objective, config, log, lambda text: display.say(f"{title}: {text}"))
 
     take_step = TrainingStep(model, objective, optimizer, config, device, precision, fused)
@@ -116,7 +130,7 @@ def train(
         return per_loop
 
     batches = Prefetcher(data.train, config.seed, config.batch, steps, device)
-    with display, batches:
+    with display, batches, StopRequest() as stop:
         clock, logged, waited = time.perf_counter(), progress, 0.0
         for step in range(progress.step + 1, steps + 1):
             torch.manual_seed(step_seed(config.seed, step))
@@ -135,7 +149,9 @@ def train(
             last = step == steps
             log_now = last or step == 1 or step % config.log_every == 0
             evaluate_now = not last and config.evaluate_every and step % config.evaluate_every == 0
-            save_now = last or (config.checkpoint_every and step % config.checkpoint_every == 0)
+            save_now = (
+                last or stop.number or (config.checkpoint_every and step % config.checkpoint_every == 0)
+            )
             if not (log_now or evaluate_now or save_now):
                 continue
 
@@ -161,9 +177,12 @@ def train(
                 evaluate(step, config.evaluate_windows)
             if save_now:
                 save_checkpoint(run, progress, model, optimizer, files)
+            if stop.number and save_now:
+                raise TrainingStoppedError(title, step, steps, stop.number)
             clock = time.perf_counter()  # evaluating and saving are not training time
             if monitor:
                 monitor.budget.restart()
+        stop.release()  # the last checkpoint is written: an evaluation can be interrupted as anything else
         return Outcome(progress, evaluate(steps, config.final_windows), None, str(device))
 
 
@@ -173,6 +192,11 @@ def total_steps(config: TrainingConfig, windows: int) -> int:
         assert config.steps is not None
         return config.steps
     return max(1, math.ceil(config.epochs * windows / config.batch))
+
+
+def _flops(tokens: int, flops_per_token: FlopsPerToken | None, model: AbstractLoopedLM) -> float | None:
+    """FLOPs of training on so many tokens at the model's depth; None where they are not counted."""
+    return None if flops_per_token is None else tokens * flops_per_token(model.loops)
 
 
 def step_seed(seed: int, step: int) -> int:

@@ -13,8 +13,9 @@ import loopscope
 from loopscope.config.recipes import recipe
 from loopscope.jobs import open_model
 from loopscope.jobs import study as study_module
+from loopscope.jobs.resumption import resolve
 from loopscope.jobs.study import plan, run_study
-from loopscope.jobs.train import execute, finished, resolve
+from loopscope.jobs.train import execute, finished
 from loopscope.results import load_results
 
 TINY: dict[str, Any] = {

@@ -1,0 +1,104 @@
+"""Where a run computes: decided once for what is `auto`, and taken from its folder when it goes on, here or elsewhere.
+
+Threads and precision decide the bits, so a run that goes on has those that it began with, unless others are named.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from loopscope.config.run_config import RunConfig
+from loopscope.jobs.folder import written_config
+from loopscope.results.layout import CONFIG
+from loopscope.training.config import TrainingConfig
+from loopscope.training.hardware import resolve_device, resolve_precision
+
+BITS = "bits may differ from those of a run that never moved"
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """A config with nothing left that is `auto`, and what there is to say of how it came about."""
+
+    config: RunConfig
+    notes: tuple[str, ...] = ()
+
+
+def resolve(config: RunConfig) -> RunConfig:
+    """Replace what `auto` stands for on this machine, so that a resumed run cannot decide otherwise."""
+    device = resolve_device(config.training.device)
+    return _with(
+        config,
+        device=str(device),
+        precision=resolve_precision(config.training.precision, device),
+        threads=config.training.threads or torch.get_num_threads(),
+    )
+
+
+def resumed(config: RunConfig, run: str | Path) -> Resumption:
+    """Replace what is `auto` by what a run's folder says, where it was begun; else by what this machine has.
+
+    Raises:
+        ValueError: a device that was named and is not there, or a folder whose config cannot be read.
+    """
+    if not (Path(run) / CONFIG).is_file():
+        return Resumption(resolve(config))
+    kept = _kept(written_config(Path(run) / CONFIG))
+    asked, notes = config.training, list[str]()
+    taken = {name: value for name, value in kept.items() if getattr(asked, name) in ("auto", None)}
+    if not _is_here(str(taken.get("device", "cpu"))):
+        gone = taken.pop("device")
+        notes.append(
+            f"{run} began on {gone}, which is not here: it goes on on {resolve_device('auto')}, and {BITS}"
+        )
+    now, here = resolve(_with(config, **taken)), resolve(config)
+    other = [name for name in taken if getattr(here.training, name) != taken[name]]
+    if other:
+        began, would = (
+            " and ".join(f"{name} {getattr(side.training, name)}" for name in other) for side in (now, here)
+        )
+        notes.append(f"{run} goes on with {began}, as it began (this machine would take {would}); {BITS}")
+    named = [
+        name
+        for name in ("device", "threads")
+        if name in kept and name not in taken and getattr(asked, name) not in ("auto", None, kept[name])
+    ]
+    if named:
+        said = " and ".join(f"{name} {getattr(asked, name)} ({kept[name]} until now)" for name in named)
+        notes.append(f"{run} goes on with {said}, and {BITS}")
+    return Resumption(now, tuple(notes))
+
+
+def earlier_end(run: str | Path) -> TrainingConfig | None:
+    """How long a run was to be until now: its folder's training settings. None where it was not begun."""
+    path = Path(run) / CONFIG
+    if not path.is_file():
+        return None
+    return TrainingConfig.model_validate(written_config(path).get("training") or {})
+
+
+def _kept(there: dict[str, Any]) -> dict[str, Any]:
+    """Device, precision and threads of a folder's config, as far as they can be what they should be."""
+    training = there.get("training")
+    values = training if isinstance(training, dict) else {}
+    fits: dict[str, Callable[[Any], bool]] = {
+        "device": lambda value: isinstance(value, str) and value != "auto",
+        "precision": lambda value: value in ("fp32", "bf16"),
+        "threads": lambda value: type(value) is int and value >= 1,
+    }
+    return {name: values[name] for name, fit in fits.items() if fit(values.get(name))}
+
+
+def _is_here(device: str) -> bool:
+    try:
+        resolve_device(device)
+    except ValueError:
+        return False
+    return True
+
+
+def _with(config: RunConfig, **values: Any) -> RunConfig:
+    return config.model_copy(update={"training": config.training.model_copy(update=values)})

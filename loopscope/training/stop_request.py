@@ -1,0 +1,66 @@
+"""Ctrl-C and SIGTERM while a run trains: the step is finished and saved, and then the training stops.
+
+A second one ends the process as it would have without. Signals reach Python's main thread only: a training in another
+thread is left as it is, and so is a signal that the process was started to ignore (`nohup`, a background job).
+"""
+
+import os
+import signal
+import threading
+from contextlib import suppress
+from types import FrameType, TracebackType
+from typing import Any
+
+WATCHED = (signal.SIGINT, signal.SIGTERM)
+
+
+class TrainingStoppedError(KeyboardInterrupt):
+    """A training that was asked to stop, and has saved where it stood. As `KeyboardInterrupt` it ends a study too.
+
+    Attributes:
+        step: the last step that is done, and saved.
+        steps: of the whole run.
+        signal: which one asked.
+    """
+
+    def __init__(self, title: str, step: int, steps: int, number: int) -> None:
+        self.step, self.steps, self.signal = step, steps, number
+        super().__init__(
+            f"{title}: stopped by {signal.Signals(number).name} after step {step} of {steps}, saved"
+        )
+
+
+class StopRequest:
+    """Catches the signals that ask to stop, within a `with` block.
+
+    Attributes:
+        number: the signal that asked; None as long as none did.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopRequest":
+        if threading.current_thread() is threading.main_thread():
+            for number in WATCHED:
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
+        self.release()
+        # Not through the progress display: a handler may run while that is drawing.
+        with suppress(OSError):
+            os.write(2, b"\nfinishing this step, then saving it; once more to stop at once\n")
+
+    def release(self) -> None:
+        """Leave the signals to whom they were before."""
+        while self._before:
+            signal.signal(*self._before.popitem())
