@@ -9,6 +9,7 @@ import pytest
 
 from loopscope import cli
 from loopscope.monitor.monitor import ScaleWarning
+from loopscope.results import load_results
 from tests.fixtures import run_command
 
 ROOT = Path(__file__).parent.parent
@@ -19,7 +20,7 @@ TINY = [
         "--model.heads=2",
         "--model.layers=1",
         "--model.vocabulary=300",
-        "--model.sequence=16",
+        "--model.sequence=24",
     ),
     *("--data.max-bytes=40000", "--data.max-validation-bytes=3000", "--data.tokenizer.vocabulary=300"),
     *("--training.batch=4", "--training.threads=1", "--quiet"),
@@ -72,7 +73,7 @@ def test_the_readme_runs(
 
 def test_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    (text,) = blocks(ROOT / "docs" / "guide.md", "yaml")
+    text, variants = blocks(ROOT / "docs" / "guide.md", "yaml")
     (tmp_path / "run.yaml").write_text(text)
     command = re.search(r"loopscope (train .*)", text)
     assert command is not None
@@ -83,6 +84,15 @@ def test_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: 
         == 0
     )
     assert "loop_weights" in (tmp_path / "runs" / "anchor" / "config.yaml").read_text()
+    (tmp_path / "variants.yaml").write_text(variants)
+    command = re.search(r"loopscope (study .*)", variants)
+    assert command is not None
+    assert run_command(monkeypatch, *shortened(shlex.split(command[1]))) == 0
+    assert [(run.condition, run.steps) for run in load_results(tmp_path / "runs" / "variants").runs] == [
+        ("plain", 2),
+        ("weak", 2),
+        ("slow", 2),
+    ]
     (code,) = blocks(ROOT / "docs" / "guide.md", "python")
     compile(code, "guide.md", "exec")
 
@@ -119,7 +129,7 @@ def test_the_monitor_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     """A loop of one's own, then the Trainer, which uses the model of the first block as the page does."""
     names: dict[str, object] = {}
     for code in blocks(ROOT / "docs" / "monitor.md", "python"):
-        with pytest.warns(ScaleWarning, match="the scale of the last loop has grown"):
+        with pytest.warns(ScaleWarning, match="nothing holds the scale of the last loop"):
             exec(compile(code, "monitor.md", "exec"), names)
     printed = capsys.readouterr().out
     assert [line.split()[0] for line in printed.splitlines()[:6]] == ["1", "20", "40", "60", "80", "100"]

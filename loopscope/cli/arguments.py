@@ -43,7 +43,8 @@ def with_config(
     over = read_yaml(Path(path)) if path and not wants_help else {}
     size = _flag(arguments, "size") or over.get("size", "laptop")
     condition = _flag(arguments, "condition") or over.get("condition", "dense/rmsnorm")
-    over = {key: value for key, value in over.items() if key not in ("size", "condition")}
+    variants = ("variants",) if name == "study" else ()  # of conditions: no setting of every run
+    over = {key: value for key, value in over.items() if key not in ("size", "condition", *variants)}
     readout, placement = _flag(arguments, "model.readout.kind"), _flag(arguments, "objective.placement")
     if not is_condition(condition) and readout and placement:
         own = {"model": {"readout": {"kind": readout}}, "objective": {"placement": placement}}

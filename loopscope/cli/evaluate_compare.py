@@ -1,4 +1,4 @@
-"""`loopscope evaluate compare`: a study's conditions side by side. Heavy imports are inside the functions."""
+"""`loopscope evaluate compare`: runs and studies side by side. Heavy imports are inside the functions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,21 +12,23 @@ from loopscope.cli.evaluate_options import OnText, job_arguments
 
 @dataclass(frozen=True)
 class Compare(OnText):
-    """Compare a study's conditions at every depth, paired by seed and by window, and say what the data separates.
+    """Compare conditions at every depth, paired by seed and by window, and say what the data separates.
 
     Runs without a depth evaluation on this text are evaluated first. Baselines named unlooped and unlooped-deep
-    become a compute-matched table. Keeps comparison.json in the study's folder.
+    become a compute-matched table. Of one study, comparison.json is kept in its folder. Several runs and studies
+    compare where their validation text is the same, also with different tokenizers: in bits per byte.
 
     Example:
         loopscope evaluate compare runs/mine
         loopscope evaluate compare runs/mine --conditions dense/raw,dense/rmsnorm --loops 8
         loopscope evaluate compare runs/mine --time --threads 2
+        loopscope evaluate compare runs/words runs/bytes
     """
 
-    study: tyro.conf.Positional[Path] = Path(".")
-    """Study folder."""
+    paths: tyro.conf.Positional[tuple[Path, ...]] = (Path("."),)
+    """A study's folder, or several of studies and runs."""
     conditions: str | None = None
-    """Names, separated by commas; all of the study's by default."""
+    """Names, separated by commas; all by default."""
     loops: int | None = None
     """The deepest loop; twice each condition's trained depth by default."""
     time: bool = False
@@ -42,8 +44,8 @@ def evaluate_compare(arguments: Sequence[str]) -> None:
     from loopscope.results import to_json
 
     conditions = None if command.conditions is None else split_names(command.conditions)
-    compared = compare_study(command.study, conditions, command.loops, time=command.time, **text)
+    compared = compare_study(command.paths, conditions, command.loops, time=command.time, **text)
     if command.json:
         print(to_json(compared))
     else:
-        print_comparison(compared)
+        print_comparison(compared, kept=len(command.paths) == 1)

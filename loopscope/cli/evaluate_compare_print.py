@@ -10,7 +10,7 @@ from loopscope.results import Comparison, Difference, Matched, Option
 from loopscope.results.layout import COMPARISON
 
 
-def print_comparison(comparison: Comparison, console: Console | None = None) -> None:
+def print_comparison(comparison: Comparison, console: Console | None = None, kept: bool = True) -> None:
     """Sentences, notes, and five tables."""
     console = console or Console()
     settings = comparison.settings
@@ -32,7 +32,7 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
         console,
         f"{settings['windows']} windows of {settings['sequence']} tokens: {settings['data']}. Seeds: "
         f"{settings['seeds']}. Intervals are 95 %; p-values are corrected over {settings['tests']} tests (Holm). "
-        f"Every loop's figures are in {COMPARISON}.",
+        + (f"Every loop's figures are in {COMPARISON}." if kept else "Every loop's figures: --json."),
     )
 
 

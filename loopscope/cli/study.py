@@ -6,7 +6,11 @@ from pathlib import Path
 
 from loopscope.cli.arguments import split_names, with_config
 from loopscope.cli.train_print import print_results
+from loopscope.config.nested import read_yaml
 from loopscope.config.recipes import CONDITIONS
+
+FOUR = ("dense/rmsnorm", "dense/raw", "dense/rmsnorm+penalty", "terminal/rmsnorm")
+"""What a study compares where nothing is named."""
 
 
 @dataclass(frozen=True)
@@ -19,16 +23,20 @@ class Study:
     Example:
         loopscope study --size laptop --conditions dense/rmsnorm,dense/raw --seeds 3 --out runs/x
         loopscope report runs/x
+        loopscope study --conditions a.yaml,b.yaml,dense/raw --out runs/mine
+        loopscope study --config variants.yaml --seeds 3 --out runs/variants
     """
 
     out: Path
     """Folder of the study."""
-    conditions: str = "dense/rmsnorm,dense/raw,dense/rmsnorm+penalty,terminal/rmsnorm"
-    """Names, separated by commas; `all` for every named condition."""
+    conditions: str | None = None
+    """Names, separated by commas, of conditions, of the config's variants, and YAML files with one of your own each;
+    `all` for every named condition. By default the variants, or dense/rmsnorm,dense/raw,dense/rmsnorm+penalty,
+    terminal/rmsnorm."""
     seeds: str = "1"
     """How many seeds (3 means 0, 1, 2), or which, separated by commas (42,101,202)."""
     config: Path | None = None
-    """YAML file with settings for every run. Flags come on top."""
+    """YAML file with settings for every run, and variants by name. Flags come on top; a variant's own on top of both."""
     size: str = "laptop"
     """Named size."""
     wait: bool = True
@@ -40,11 +48,15 @@ class Study:
 def study(arguments: Sequence[str]) -> None:
     """`loopscope study`."""
     command, config, over = with_config(Study, "study", arguments)
-    names = list(CONDITIONS) if command.conditions == "all" else split_names(command.conditions)
+    variants = read_yaml(command.config).get("variants") if command.config else None
+    if command.conditions is None:
+        names = list(variants) if isinstance(variants, dict) and variants else list(FOUR)
+    else:
+        names = list(CONDITIONS) if command.conditions == "all" else split_names(command.conditions)
     from loopscope.jobs import run_study
 
     results = run_study(
-        config.size, names, _seeds(command.seeds), command.out, over, command.quiet, command.wait
+        config.size, names, _seeds(command.seeds), command.out, over, command.quiet, command.wait, variants
     )
     print_results(results.runs, command.out, command.quiet)
 

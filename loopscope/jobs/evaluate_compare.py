@@ -1,29 +1,29 @@
-"""A study's conditions side by side: from its folder to a comparison, kept there."""
+"""Runs side by side: one study, whose comparison is kept in its folder, or several runs and studies."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from loopscope.config.nested import read_yaml
-from loopscope.config.recipes import known
+from loopscope.data.config import DataConfig
 from loopscope.evaluation.compare.comparison import compare
+from loopscope.evaluation.compare.condition import same_windows
 from loopscope.evaluation.compare.timing import seconds_per_token
 from loopscope.interop.load import load
 from loopscope.jobs.evaluate import evaluation_of
 from loopscope.jobs.evaluate_depth import depth_of
 from loopscope.jobs.machine import device_named
 from loopscope.jobs.opened import OpenedModel, open_model
-from loopscope.jobs.text import TextWindows, held_out
-from loopscope.jobs.train import finished
+from loopscope.jobs.sources import completed_runs
+from loopscope.jobs.text import TextWindows, held_out, text_hash
 from loopscope.recurrence import check_loops
 from loopscope.results import Comparison, ModelEvaluation, to_json
-from loopscope.results.layout import COMPARISON, CONFIG, STUDY, is_study, trained_runs, write_text
+from loopscope.results.layout import COMPARISON, is_study, write_text
 
 
 def compare_study(
-    study: str | Path,
+    study: str | Path | Sequence[str | Path],
     conditions: Sequence[str] | None = None,
     loops: int | None = None,
     *,
@@ -34,11 +34,14 @@ def compare_study(
     batch: int = 16,
     device: str = "cpu",
 ) -> Comparison:
-    """Compare a study's conditions at every depth, paired by seed and by window, and keep the comparison in its folder.
+    """Compare conditions at every depth, paired by seed and by window; keep the comparison of one study in its folder.
 
     Runs that have no depth evaluation on this text, or none so deep, are evaluated first.
 
+    Models of different tokenizers compare in bits per byte, on the whole validation text, which must be one.
+
     Args:
+        study: a study, or several runs and studies. A condition that two of them hold is named with its path.
         conditions: names of those to compare; None: all.
         loops: the deepest; twice each condition's trained depth by default.
         time: measure seconds per token at every depth, in this process, alternately.
@@ -47,69 +50,52 @@ def compare_study(
         device: auto, cpu, cuda, mps.
 
     Raises:
-        ValueError: no study there, fewer than two conditions with completed runs, or text that cannot be read.
+        ValueError: no study or run there, fewer than two conditions with completed runs, or text that cannot be read
+            or is not the same.
     """
     if loops is not None:
         check_loops(loops)
-    study = Path(study)
+    sources = [study] if isinstance(study, str | Path) else list(study)
     where = device_named(device)
-    runs = _completed(study, conditions)
+    runs = completed_runs(sources, conditions)
     texts: dict[str, TextWindows] = {}  # runs of one study share their text
     evaluations = []
+    datas = []
     for run in runs.kept:
-        opened = open_model(run)  # one model in memory at a time
+        opened = open_model(run.run)  # one model in memory at a time
         key = f"{opened.data} {getattr(getattr(opened.model, 'config', None), 'sequence', None)}"
         if key not in texts:
             texts[key] = held_out(opened, data, windows, length)
-        evaluations.append(_evaluation(opened, texts[key], loops, batch, where))
+        measured = _evaluation(opened, texts[key], loops, batch, where)
+        evaluations.append(replace(measured, condition=run.name))
+        datas.append(opened.data)
     seconds: dict[str, tuple[float, ...]] = {}
     if time:
+        if len(texts) > 1:
+            raise ValueError(
+                "time is measured on one text for all, and these runs have windows of their own; leave out --time"
+            )
         ids = next(iter(texts.values())).input_ids[:batch].to(where)
-        seconds = _seconds(runs.kept, evaluations, ids)
+        seconds = _seconds([run.run for run in runs.kept], evaluations, ids)
+    if data is None and windows is None and length is None:  # each has read the whole of its text
+        evaluations = _hashed(evaluations, datas)
     compared = compare(evaluations, seconds, runs.notes)
-    write_text(study / COMPARISON, to_json(compared))
+    if len(sources) == 1 and is_study(sources[0]):
+        write_text(Path(sources[0]) / COMPARISON, to_json(compared))
     return compared
 
 
-@dataclass(frozen=True)
-class _Runs:
-    kept: list[Path]
-    notes: list[str]
-
-
-def _completed(study: Path, conditions: Sequence[str] | None) -> _Runs:
-    """Completed runs of the conditions asked for, in the study's order, and a note on every other one."""
-    if not is_study(study):
-        raise ValueError(
-            f"study is {study}, which holds no {STUDY}; compare takes the folder that loopscope study wrote"
-        )
-    runs = {run: str(read_yaml(run / CONFIG)["condition"]) for run in trained_runs(study)}
-    results = {run: finished(run) for run in runs}
-    began = {
-        run: result.provenance.date if result and result.provenance else "" for run, result in results.items()
-    }
-    order = list(
-        dict.fromkeys(runs[run] for run in sorted(runs, key=lambda run: (began[run] == "", began[run])))
-    )
-    if conditions is not None:
-        names = dict.fromkeys(order)
-        order = [known("condition of this study", name, names) for name in dict.fromkeys(conditions)]
-    kept, notes = [], []
-    for run in [run for name in order for run in runs if runs[run] == name]:
-        result = results[run]
-        if result is not None and result.status == "completed":
-            kept.append(run)
-        else:
-            state = result.status if result else "not finished"
-            notes.append(f"{run.relative_to(study)} is left out: {state}.")
-    if len({runs[run] for run in kept}) < 2:
-        there = ", ".join(sorted({runs[run] for run in kept})) or "none"
-        left = f" ({' '.join(notes)})" if notes else ""
-        raise ValueError(
-            f"a comparison needs two conditions with completed runs, and {study} has {there}{left}; add one: "
-            "loopscope study --conditions …"
-        )
-    return _Runs(kept, notes)
+def _hashed(
+    evaluations: Sequence[ModelEvaluation], datas: Sequence[DataConfig | None]
+) -> list[ModelEvaluation]:
+    """Evaluations with what tells whether their text is one, where their windows differ."""
+    if all(same_windows(evaluations[0], other) for other in evaluations[1:]):
+        return list(evaluations)
+    hashes = {data: text_hash(data) for data in dict.fromkeys(datas) if data is not None}
+    return [
+        replace(evaluation, text_hash=None if data is None else hashes[data])
+        for evaluation, data in zip(evaluations, datas, strict=True)
+    ]
 
 
 def _evaluation(

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from loopscope.config.nested import merged, read_yaml
+from loopscope.config.own_conditions import own_conditions, own_recipe
 from loopscope.config.recipes import recipe
 from loopscope.config.run_config import RunConfig
 from loopscope.data.source import open_data
@@ -61,26 +62,32 @@ def run_study(
     over: Mapping[str, Any] | None = None,
     quiet: bool = False,
     wait: bool = True,
+    variants: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> StudyResults:
     """Train every condition with every seed, and collect all results after each run.
 
     Args:
-        over: nested values put on top of every run (the same for all of them).
+        conditions: names of conditions and variants, and YAML files with a condition of one's own.
+        over: nested values put on top of every run (the same for all of them); a variant's own come on top of these.
         wait: in the end, for runs that other processes train; False leaves them to those.
+        variants: what each changes in a condition, by name; those that `conditions` names are trained.
 
     Raises:
         ValueError: a name or value that does not fit, or a folder of another study. Raised before any
             training starts.
     """
     out = Path(out)
-    grid = plan(size, conditions, seeds, over)
+    grid = plan(size, conditions, seeds, over, variants)
     _claim(out, size, over or {})
     todo = [cell for config in grid if (cell := _check(out, config)) is not None]
     if todo:
-        data = open_data(grid[0].data, progress=not quiet)
+        opened = {}
         for config in grid:
-            check_vocabulary(config, data)
-            run_windows(config, data)
+            key = config.data.model_dump_json()
+            if key not in opened:
+                opened[key] = open_data(config.data, progress=not quiet)
+            check_vocabulary(config, opened[key])
+            run_windows(config, opened[key])
     display = ProgressDisplay("study", len(todo), 0, quiet)
     number, waiting = 0, False
     while todo:
@@ -110,18 +117,26 @@ def run_study(
 
 
 def plan(
-    size: str, conditions: Sequence[str], seeds: Sequence[int], over: Mapping[str, Any] | None = None
+    size: str,
+    conditions: Sequence[str],
+    seeds: Sequence[int],
+    over: Mapping[str, Any] | None = None,
+    variants: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[RunConfig]:
     """The configs of a grid, seed by seed, so that a study cut short has every condition once."""
     if not conditions or len(set(conditions)) != len(conditions):
         raise ValueError(f"conditions is {list(conditions)}; name at least one, each once")
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError(f"seeds is {list(seeds)}; name at least one, each once")
-    configs = [
-        recipe(size, condition, merged(over or {}, {"training": {"seed": seed}}))
-        for seed in seeds
-        for condition in conditions
-    ]
+    own = own_conditions(conditions, variants)
+    configs = []
+    for seed in seeds:
+        of_seed = {"training": {"seed": seed}}
+        for name, change in own.items():
+            if change is None:
+                configs.append(recipe(size, name, merged(over or {}, of_seed)))
+            else:
+                configs.append(own_recipe(size, name, merged(change, of_seed), over))
     resolve(configs[0])  # a device that is not here is refused before anything is written
     return configs
 

@@ -1,5 +1,6 @@
 """Windows of text for audits and evaluation: a run's own validation text, or any text in the model's own tokens."""
 
+import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -91,6 +92,20 @@ def some_windows(opened: OpenedModel, data: str | None, count: int, length: int 
             note = f"the run's own corpus cannot be read here ({error})"
             return _text(opened, "stdlib", count, length, f"; {note}")
     return _text(opened, data or "stdlib", count, length, "")
+
+
+def text_hash(data: DataConfig) -> str | None:
+    """SHA-256 of a run's whole validation text, whatever its tokenizer; None for a task, which has none.
+
+    Raises:
+        ValueError: the text cannot be read any more.
+    """
+    if data.corpus == "task":
+        return None
+    digest = hashlib.sha256()
+    for piece in cap_bytes(build_corpus(data).validation(), data.max_validation_bytes):
+        digest.update(piece.encode("utf-8", errors="replace"))
+    return digest.hexdigest()
 
 
 def _trained_length(opened: OpenedModel) -> int:

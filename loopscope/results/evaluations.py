@@ -139,6 +139,7 @@ class ModelEvaluation:
     depth: tuple[DepthCurve, ...] = ()
     exits: ExitEvaluation | None = None
     provenance: Provenance | None = None
+    text_hash: str | None = None  # SHA-256 of the whole validation text; None where it was not asked for
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,13 @@ are corrected together (`holm`).
 
 from collections.abc import Mapping, Sequence
 
-from loopscope.evaluation.compare.condition import READING, Condition, check_same_text, group_evaluations
+from loopscope.evaluation.compare.condition import (
+    READING,
+    Condition,
+    check_same_text,
+    group_evaluations,
+    same_windows,
+)
 from loopscope.evaluation.compare.differences import (
     PairedDifference,
     is_separated,
@@ -81,14 +87,14 @@ def compare(
         matched=matched,
         sentences=comparison_sentences(differences, matched, seeds, shared[0].unit),
         confidence=CONFIDENCE,
-        notes=(*notes, *seed_notes, *unmatched, *_about_training(shared)),
+        notes=(*notes, *seed_notes, *unmatched, *_about_training(shared), *_about_tokens(shared)),
         settings={
             "reading": READING,
             "unit": shared[0].unit,
             "seeds": ", ".join(map(str, shared[0].seeds)),
             "data": evaluations[0].data,
-            "windows": str(evaluations[0].windows),
-            "sequence": str(evaluations[0].sequence),
+            "windows": _each(evaluations, "windows"),
+            "sequence": _each(evaluations, "sequence"),
             "tests": str(sum(entry.difference.p is not None for entry in (*plain, *against.values()))),
         },
         provenance=provenance(),
@@ -156,3 +162,23 @@ def _about_training(conditions: Sequence[Condition]) -> list[str]:
         return []
     listed = "; ".join(f"{name}: {', '.join(f'{n:,}' for n in counts)}" for name, counts in tokens.items())
     return [f"Runs were not trained on the same number of tokens ({listed})."]
+
+
+def _about_tokens(conditions: Sequence[Condition]) -> list[str]:
+    """Conditions whose windows differ: how they were paired, and what then does not compare."""
+    firsts = [condition.evaluations[0] for condition in conditions]
+    if all(same_windows(firsts[0], other) for other in firsts[1:]):
+        return []
+    listed = "; ".join(
+        f"{c.name}: {e.windows} of {e.sequence} tokens, {e.bytes_per_token:.3g} bytes a token"
+        for c, e in zip(conditions, firsts, strict=True)
+    )
+    return [
+        f"Windows differ ({listed}): differences are paired by equal parts of the text. Bits per byte compare; losses, "
+        "perplexities and costs per token do not."
+    ]
+
+
+def _each(evaluations: Sequence[ModelEvaluation], name: str) -> str:
+    """A figure of the evaluations: one where all have the same, else all there are."""
+    return ", ".join(dict.fromkeys(str(getattr(evaluation, name)) for evaluation in evaluations))

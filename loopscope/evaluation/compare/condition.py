@@ -108,10 +108,23 @@ def group_evaluations(evaluations: Sequence[ModelEvaluation]) -> list[Condition]
     ]
 
 
+def same_windows(one: ModelEvaluation, other: ModelEvaluation) -> bool:
+    """Return whether two evaluations read the same windows in the same tokens."""
+    same = all(getattr(one, key) == getattr(other, key) for key in ("windows", "sequence"))
+    bytes_per_token = (one.bytes_per_token, other.bytes_per_token)
+    both_nan = all(math.isnan(value) for value in bytes_per_token)  # a task's symbols
+    return same and (both_nan or bytes_per_token[0] == bytes_per_token[1])
+
+
 def check_same_text(evaluations: Sequence[ModelEvaluation]) -> None:
-    """Raise ValueError for evaluations that did not read the same windows of the same text."""
+    """Raise ValueError for evaluations that did not read the same text.
+
+    Windows may differ (another tokenizer, another length) where both read the whole of one text: `text_hash` says so.
+    """
     first = evaluations[0]
     for other in evaluations[1:]:
+        if first.text_hash is not None and first.text_hash == other.text_hash:
+            continue
         for key, unit in (
             ("data", ""),
             ("windows", " windows"),
@@ -124,10 +137,26 @@ def check_same_text(evaluations: Sequence[ModelEvaluation]) -> None:
                 raise ValueError(
                     f"{first.name} and {other.name} were evaluated on different text ({key}: {value}{unit} and "
                     f"{other_value}{unit}); evaluate both on the same: loopscope evaluate depth, with the same --data, "
-                    "--windows and --length"
+                    "--windows and --length. Models of different tokenizers compare on the whole validation text that "
+                    "both were trained beside, without these"
                 )
         if depth_curve(first).window_labels != depth_curve(other).window_labels:
             raise ValueError(
                 f"{first.name} and {other.name} were evaluated on different text (other labels count in their "
                 "windows); evaluate both on the same"
             )
+
+
+def by_place(windows: Float[np.ndarray, "seeds windows"], parts: int) -> Float[np.ndarray, "seeds parts"]:
+    """Return means over `parts` equal parts of the text, from means over its windows; the mean over all stays.
+
+    A part that begins or ends inside a window takes its share of it.
+    """
+    count = windows.shape[1]
+    if parts == count:
+        return windows
+    sums = np.concatenate([np.zeros((len(windows), 1)), windows.cumsum(axis=1)], axis=1)
+    edges = np.linspace(0, count, parts + 1)
+    cut = np.stack([np.interp(edges, np.arange(count + 1), row) for row in sums])
+    means: np.ndarray = np.diff(cut, axis=1) * parts / count
+    return means

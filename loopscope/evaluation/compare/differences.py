@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from loopscope.evaluation.compare.condition import Condition
+from loopscope.evaluation.compare.condition import Condition, by_place
 from loopscope.evaluation.statistics.paired import PairedMean, paired_mean
 
 SEPARATED = 0.05
@@ -33,9 +33,16 @@ def pairwise(conditions: Sequence[Condition]) -> list[PairedDifference]:
 
 
 def paired_difference(one: Condition, loop: int, other: Condition, other_loop: int) -> PairedDifference:
-    """Return the paired difference of `other` at one loop minus `one` at another, over the same seeds and windows."""
+    """Return the paired difference of `other` at one loop minus `one` at another, over the same seeds and windows.
+
+    Where windows differ (another tokenizer, another length), equal parts of the text are paired instead: as many as the
+    one with fewer windows has.
+    """
     assert one.seeds == other.seeds, "conditions are compared over seeds that both have"
-    difference = paired_mean(other.windows(other_loop) - one.windows(loop), one.weights())
+    windows = [one.windows(loop), other.windows(other_loop)]
+    parts = min(values.shape[1] for values in windows)
+    first, second = (by_place(values, parts) for values in windows)
+    difference = paired_mean(second - first, one.weights())
     return PairedDifference(one.name, other.name, loop, other_loop, difference, len(one.seeds))
 
 

@@ -20,7 +20,9 @@ _ROLES: dict[str, Role] = {"unlooped": "same parameters", "unlooped-deep": "same
 
 def baseline_role(name: str) -> Role | None:
     """Return what a condition of this name is a baseline for; None where it loops."""
-    return _ROLES.get(name.partition(":")[0])
+    return _ROLES.get(
+        name.partition(" (")[0].partition(":")[0]
+    )  # `unlooped (runs/mine)`: of one of several studies
 
 
 def counterparts(

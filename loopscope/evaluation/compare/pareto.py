@@ -44,7 +44,9 @@ def options(conditions: Sequence[Condition], seconds: Mapping[str, Sequence[floa
     times, alike = [option.seconds_per_token for option in begun], SAME_TIME
     if any(time is None for time in times):
         times, alike = [option.flops_per_token for option in begun], 1.0
-    known = [math.inf if time is None else time for time in times]
+    # Per byte: conditions may have tokens of different lengths.
+    sizes = [condition.bytes_per_token for condition in conditions for _ in range(condition.loops)]
+    known = [math.inf if time is None else time / size for time, size in zip(times, sizes, strict=True)]
     return [
         Option(
             option.condition,

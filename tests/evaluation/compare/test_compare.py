@@ -1,6 +1,7 @@
 """Comparisons from made records: what is separated, what is refused, fronts, baselines, sentences."""
 
 import math
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from loopscope.evaluation.compare.comparison import compare
+from loopscope.evaluation.compare.condition import by_place
 from loopscope.evaluation.compare.pareto import front
 from loopscope.evaluation.compare.sentences import spans
 from loopscope.evaluation.statistics.correction import holm
@@ -275,3 +277,30 @@ def test_a_comparison_survives_json() -> None:
 def test_spans() -> None:
     assert spans([3]) == "loop 3"
     assert spans([4, 1, 2, 3, 6, 8, 9]) == "loops 1-4, 6 and 8-9"
+
+
+def test_windows_of_other_lengths_are_paired_by_their_place_in_the_text() -> None:
+    windows = np.random.default_rng(0).standard_normal((3, 12))
+    assert np.allclose(by_place(windows, 6), windows.reshape(3, 6, 2).mean(axis=2))
+    assert np.allclose(by_place(windows, 5).mean(axis=1), windows.mean(axis=1))
+    assert np.allclose(by_place(windows, 8)[:, 0], (windows[:, 0] + windows[:, 1] / 2) / 1.5)
+    # One text, read in tokens half as long: 12 windows of the one stand beside 6 of the other.
+    text = 2.0 + np.random.default_rng(1).standard_normal(12)
+    coarse = [
+        made("a", seed, [2 * text.reshape(6, 2).mean(axis=1) + 0.01 * seed], text_hash="x")
+        for seed in range(3)
+    ]
+    fine = [
+        made("b", seed, [text + 0.1 + 0.01 * seed], text_hash="x", bytes_per_token=BYTES / 2, trained_loops=1)
+        for seed in range(3)
+    ]
+    found = compare([*(replace(one, trained_loops=1) for one in coarse), *fine])
+    (difference,) = found.differences
+    assert difference.bits_per_byte.mean == pytest.approx(
+        0.2 / math.log(2) / BYTES + 0.01 / math.log(2) / BYTES
+    )
+    assert difference.p is not None
+    assert difference.p < 1e-3  # the text's own ups and downs cancel
+    assert found.settings["windows"] == "6, 12"
+    with pytest.raises(ValueError, match="evaluated on different text"):
+        compare([*coarse, *(replace(one, text_hash="y") for one in fine)])
