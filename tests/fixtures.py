@@ -22,6 +22,7 @@ def run_command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 
 
 TINY = [
+    "--size=laptop",
     "--model.dim=16",
     "--model.heads=2",
     "--model.layers=1",

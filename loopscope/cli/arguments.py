@@ -12,8 +12,9 @@ import yaml
 from pydantic import BaseModel
 
 from loopscope.config.nested import changes, merged, read_yaml
-from loopscope.config.recipes import SIZES, is_condition, looped_by, recipe
+from loopscope.config.recipes import DEFAULT_SIZE, SIZES, is_condition, looped_by, recipe
 from loopscope.config.run_config import RunConfig
+from loopscope.results.layout import CONFIG, STUDY
 
 SECTIONS = ("model", "objective", "data", "training")
 _Command = TypeVar("_Command")
@@ -41,7 +42,7 @@ def with_config(
     wants_help = any(argument in ("-h", "--help") for argument in arguments)
     path = _flag(arguments, "config")
     over = read_yaml(Path(path)) if path and not wants_help else {}
-    size = _flag(arguments, "size") or over.get("size", "laptop")
+    size = _flag(arguments, "size") or over.get("size") or _kept_size(arguments) or DEFAULT_SIZE
     condition = _flag(arguments, "condition") or over.get("condition", "dense/rmsnorm")
     variants = ("variants",) if name == "study" else ()  # of conditions: no setting of every run
     over = {key: value for key, value in over.items() if key not in ("size", "condition", *variants)}
@@ -50,7 +51,7 @@ def with_config(
         own = {"model": {"readout": {"kind": readout}}, "objective": {"placement": placement}}
         over = merged(over, own)
     if wants_help:
-        size = size if size in SIZES else "laptop"
+        size = size if size in SIZES else DEFAULT_SIZE
         condition = condition if is_condition(condition) else "dense/rmsnorm"
     base = looped_by(size, condition, over)
     flags = make_dataclass(
@@ -130,6 +131,17 @@ def check_counts(command: Any, *names: str) -> None:
         value = getattr(command, name)
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}; it must be a whole number from 1 up")
+
+
+def _kept_size(arguments: Sequence[str]) -> str | None:
+    """The size of the run or study in `--out`: going on needs no word about it, and older ones had another default."""
+    for name in (CONFIG, STUDY):
+        path = Path(_flag(arguments, "out") or "") / name
+        if _flag(arguments, "out") and path.is_file():
+            size = read_yaml(path).get("size")
+            if isinstance(size, str) and size in SIZES:
+                return size
+    return None
 
 
 def _flag(arguments: Sequence[str], name: str) -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from loopscope.cli.arguments import split_names, with_config
 from loopscope.cli.train_print import print_results
 from loopscope.config.nested import read_yaml
-from loopscope.config.recipes import CONDITIONS
+from loopscope.config.recipes import CONDITIONS, DEFAULT_SIZE
 
 FOUR = ("dense/rmsnorm", "dense/raw", "dense/rmsnorm+penalty", "terminal/rmsnorm")
 """What a study compares where nothing is named."""
@@ -36,8 +36,8 @@ class Study:
     seeds: str = "1"
     """How many seeds (3 means 0, 1, 2), or which, separated by commas (42,101,202)."""
     config: Path | None = None
-    """YAML file with settings for every run, and variants by name. Flags come on top; a variant's own on top of both."""
-    size: str = "laptop"
+    """YAML file with settings for every run, and variants by name. Flags come on top, a variant's own last."""
+    size: str = DEFAULT_SIZE
     """Named size."""
     wait: bool = True
     """In the end, wait for runs that other processes train in this folder; --no-wait leaves them to those."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from loopscope.cli.arguments import with_config
 from loopscope.cli.train_print import print_results
+from loopscope.config.recipes import DEFAULT_SIZE
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Train:
     """Folder of the run: config, metrics, checkpoints, result."""
     config: Path | None = None
     """YAML file: size, condition, and any settings below. Flags come on top."""
-    size: str = "laptop"
+    size: str = DEFAULT_SIZE
     """Named size: what is trained, on what."""
     condition: str = "dense/rmsnorm"
     """Named condition: where the loss is, how it reads the state, what holds the scale."""

@@ -10,6 +10,10 @@ import torch
 import yaml
 
 import loopscope
+from loopscope.cli.arguments import with_config
+from loopscope.cli.study import Study
+from loopscope.cli.train import Train
+from loopscope.config.recipes import recipe
 from loopscope.data.tokenizers import load_tokenizer
 from loopscope.results import load_results
 from tests.fixtures import TINY
@@ -146,3 +150,15 @@ def test_a_diverged_run_exits_with_1(call: Any, tmp_path: Path) -> None:
     run = load_results(tmp_path / "run").runs[0]
     assert run.status == "diverged"
     assert run.failure.step in (2, 3)
+
+
+def test_going_on_takes_the_size_from_the_folder(tmp_path: Path) -> None:
+    """A run of before another size became the default goes on without a word about it."""
+    (tmp_path / "config.yaml").write_text(recipe("laptop", "dense/raw").to_yaml())
+    words = ["--condition", "dense/raw", "--out", str(tmp_path), "--resume"]
+    assert with_config(Train, "train", words)[1] == recipe("laptop", "dense/raw")
+    assert with_config(Train, "train", [*words, "--size", "small"])[1].size == "small"
+    assert with_config(Train, "train", ["--out", str(tmp_path / "new")])[1].size == "small"
+    (tmp_path / "config.yaml").unlink()
+    (tmp_path / "study.yaml").write_text("{size: laptop, over: {}}")
+    assert with_config(Study, "study", ["--out", str(tmp_path)])[1].size == "laptop"

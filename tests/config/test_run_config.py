@@ -1,16 +1,21 @@
 """Configs: YAML round-trip, refusals that teach, warnings for settings without effect."""
 
+import math
 import warnings
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loopscope.config.nested import changes, differences, merged, read_yaml
-from loopscope.config.recipes import CONDITIONS, SIZES, recipe
+from loopscope.config.recipes import CONDITIONS, DEFAULT_SIZE, SIZES, recipe
 from loopscope.config.run_config import RunConfig, parse_config
+from loopscope.model.looped import LoopedTransformer
+from loopscope.objectives.objective import build_objective
+from loopscope.recurrence import unroll
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -271,3 +276,29 @@ def test_merging_and_comparing() -> None:
     assert changes(base, {"a": {"b": 1, "c": 9}, "d": 3}) == {"a": {"c": 9}}
     assert list(differences(base, {"a": {"b": 1, "c": 9}})) == ["a.c: 2 there, 9 now", "d: 3 there, None now"]
     assert RunConfig().model_dump() == RunConfig(**RunConfig().model_dump()).model_dump()
+
+
+def test_only_sizes_that_reproduce_the_paper_start_as_published() -> None:
+    starts = {size: recipe(size).model.initialisation for size in SIZES}
+    published = {"laptop", "published-44m", "published-129m"}
+    assert {size for size, start in starts.items() if start == "published"} == published
+    assert set(starts.values()) == {"scaled", "published"}
+    assert recipe().size == DEFAULT_SIZE == "small"
+    assert recipe().data.tokenizer.kind == "bpe"  # loses no text
+    assert RunConfig().model.initialisation == "scaled"
+    small, laptop = (
+        recipe(size).model.model_copy(update={"initialisation": "scaled"}) for size in ("small", "laptop")
+    )
+    assert small == laptop
+
+
+def test_a_first_loss_is_that_of_guessing() -> None:
+    torch.manual_seed(0)
+    ids = torch.randint(4096, (2, 33))
+    losses = {}
+    for size in ("small", "laptop"):
+        config = recipe(size)
+        states = unroll(LoopedTransformer(config.model), ids[:, :-1])
+        losses[size] = float(build_objective(config.objective)(states, ids[:, 1:]).total.detach())
+    assert losses["small"] == pytest.approx(math.log(4096), rel=0.05)
+    assert losses["laptop"] > 3 * math.log(4096)
