@@ -20,6 +20,9 @@ def print_results(runs: Sequence["RunResult"], folder: Path, quiet: bool) -> Non
     headings = ("condition", "seed", "status", "perplexity", "bits per byte", "L2 norm, first and last loop")
     for heading in headings:
         table.add_column(heading, justify="left" if heading in ("condition", "status") else "right")
+    lossy = any(run.unknown_share for run in runs)  # bits per byte are then too low
+    if lossy:
+        table.add_column("unknown tokens", justify="right")
     for run in runs:
         first, last = (run.per_loop[0], run.per_loop[-1]) if run.per_loop else (None, None)
         table.add_row(
@@ -30,5 +33,6 @@ def print_results(runs: Sequence["RunResult"], folder: Path, quiet: bool) -> Non
             # A task's symbols have no bytes.
             f"{last.bits_per_byte:.3f}" if last and not math.isnan(last.bits_per_byte) else "",
             f"{first.l2_norm:.3g}  {last.l2_norm:.3g}" if first and last else "",
+            *(["" if run.unknown_share is None else f"{run.unknown_share:.1%}"] if lossy else []),
         )
     Console().print(table, markup=False)

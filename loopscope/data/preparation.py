@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from rich.console import Console
@@ -22,6 +23,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from loopscope.data.config import DataConfig
 from loopscope.data.corpora import AbstractCorpus, build_corpus, cap_bytes
+from loopscope.data.lost_text import LostText, lost_text
 from loopscope.data.tokenfile import TokenFile, open_tokens, write_tokens
 from loopscope.data.tokenizers import (
     AbstractTokenizer,
@@ -56,6 +58,11 @@ class PreparedData:
     def bytes_per_token(self) -> float:
         """UTF-8 bytes of the validation text over its tokens."""
         return self.validation.bytes_per_token
+
+    @cached_property
+    def lost(self) -> LostText:
+        """What of the validation text its tokens do not hold."""
+        return lost_text(self.tokenizer, self.validation.tokens, self.validation.bytes)
 
     def training_windows(self, sequence: int, stride: int | None = None) -> Windows:
         """Return the windows to train on."""

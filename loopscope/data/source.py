@@ -5,6 +5,7 @@ import warnings
 from dataclasses import dataclass
 
 from loopscope.data.config import DataConfig
+from loopscope.data.lost_text import LostText
 from loopscope.data.preparation import PreparedData, prepare
 from loopscope.data.task_config import TaskConfig
 from loopscope.data.tasks import TaskWindows, build_task
@@ -31,6 +32,11 @@ class PreparedTask:
     def bytes_per_token(self) -> float:
         """Not a number: a problem has symbols and no text, so bits per byte would mean nothing."""
         return math.nan
+
+    @property
+    def lost(self) -> LostText:
+        """Nothing: symbols are all that there is."""
+        return LostText(0.0, None)
 
     def training_windows(self, sequence: int, stride: int | None = None) -> TaskWindows:
         """Return problems to train on. They do not overlap: a stride has no meaning here."""

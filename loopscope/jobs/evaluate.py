@@ -59,6 +59,8 @@ def evaluation_of(opened: OpenedModel, windows: TextWindows, deepest: int) -> Mo
         flops_per_token=flops,
         training_flops_per_token=trained,
         tokens_trained=_tokens_trained(opened.path),
+        unknown_share=windows.unknown_share,
+        unread_share=windows.unread_share,
         provenance=provenance("cpu", torch.get_num_threads()),
     )
     kept = load_evaluation(opened.path) if opened.path.is_dir() else None

@@ -1,11 +1,13 @@
 """What every depth of a model is worth: from a path to its evaluation, and verdicts over several."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from loopscope.data.lost_text import lost_text_note
 from loopscope.evaluation.compare.condition import group_evaluations
 from loopscope.evaluation.depth.curve import depth_curves
 from loopscope.evaluation.depth.verdict import depth_verdict
@@ -51,6 +53,8 @@ def depth_of(
     """Measure an opened model's depth curves and keep them beside it, whatever else was evaluated there."""
     deepest = loops or 2 * opened.model.loops
     begun = evaluation_of(opened, windows, deepest)
+    if note := lost_text_note(windows.unknown_share, windows.unread_share, f"the tokenizer of {opened.name}"):
+        warnings.warn(note, stacklevel=2)
     model = opened.model.to(device)
     curves = depth_curves(model, windows.batches(batch), windows.bytes_per_token, deepest, device)
     evaluation = replace(begun, depth=curves)

@@ -16,7 +16,7 @@ from torch import Tensor
 from loopscope.data.config import DataConfig
 from loopscope.data.corpora import build_corpus, cap_bytes
 from loopscope.data.source import open_data
-from loopscope.data.tokenizers import ByteTokenizer, WordTokenizer
+from loopscope.data.tokenizers import ByteTokenizer
 from loopscope.jobs.opened import OpenedModel
 from loopscope.results.layout import TOKENIZER
 
@@ -31,6 +31,10 @@ class TextWindows:
         float  # UTF-8 bytes of the text over its tokens; NaN for symbols of a task, or not counted
     )
     text: str  # what it is, in words
+    unknown_share: float | None = None  # of the tokens of the whole text: they stand for unknown text
+    unread_share: float | None = (
+        None  # of its bytes: no known token stands for them. None where nobody counts
+    )
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Windows in order, `size` at a time."""
@@ -63,9 +67,12 @@ def held_out(
         count = len(there) if windows is None else min(windows, len(there))
         parts = list(there.sequential(64, count))
         ids, labels = (torch.cat([part[side] for part in parts]) for side in (0, 1))
-        return TextWindows(ids, labels, data_of.bytes_per_token, opened.data.title)
+        lost = data_of.lost
+        return TextWindows(ids, labels, data_of.bytes_per_token, opened.data.title, lost.unknown, lost.unread)
     found = some_windows(opened, data, windows or 256, length)
-    return replace(found, bytes_per_token=_bytes_per_token(opened, found.labels))
+    unknown = None if opened.tokenizer is None else opened.tokenizer.unknown_id
+    share = 0.0 if unknown is None else float((found.labels == unknown).double().mean())
+    return replace(found, bytes_per_token=_bytes_per_token(opened, found.labels), unknown_share=share)
 
 
 def some_windows(opened: OpenedModel, data: str | None, count: int, length: int | None = None) -> TextWindows:
@@ -152,7 +159,8 @@ def _text(opened: OpenedModel, data: str, sequences: int, length: int, note: str
     starts = np.arange(count) * windows // count * length
     tokens = torch.from_numpy(ids[starts[:, None] + np.arange(length + 1)].astype(np.int64))
     unknown = ""
-    if isinstance(tokenizer, WordTokenizer) and (share := float((tokens == 3).float().mean())) > 0.2:
+    absent = tokenizer.unknown_id
+    if absent is not None and (share := float((tokens == absent).float().mean())) > 0.2:
         unknown = f"; {share:.0%} of them unknown to its vocabulary, so losses here say little"
     ids_in, labels = tokens[:, :-1], tokens[:, 1:]
     text = f"text of {data}{note}{unknown}"

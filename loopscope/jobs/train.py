@@ -8,11 +8,13 @@ import math
 import time
 import traceback
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from loopscope.config.run_config import RunConfig
+from loopscope.data.lost_text import lost_text_note
 from loopscope.data.preparation import PreparedData
 from loopscope.data.source import PreparedTask, open_data
 from loopscope.jobs.folder import check_folder
@@ -69,6 +71,8 @@ def _execute(config: RunConfig, run: Path, quiet: bool) -> RunResult:
     data = open_data(config.data, progress=not quiet)
     check_vocabulary(config, data)
     training_data = windows(config, data)
+    if note := lost_text_note(data.lost.unknown, data.lost.unread):
+        warnings.warn(note, stacklevel=3)
     torch.manual_seed(config.training.seed)
     model = LoopedTransformer(config.model)
     tokenizer = data.tokenizer_text
@@ -92,7 +96,11 @@ def _execute(config: RunConfig, run: Path, quiet: bool) -> RunResult:
             flops_per_token=step_flops_by_depth(config),
             before=before,
         )
-    result = _result(config, run, model.parameter_count(), outcome)
+    result = replace(
+        _result(config, run, model.parameter_count(), outcome),
+        unknown_share=data.lost.unknown,
+        unread_share=data.lost.unread,
+    )
     write_text(run / RESULT, to_json(result))
     return result
 

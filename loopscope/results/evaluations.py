@@ -140,6 +140,8 @@ class ModelEvaluation:
     exits: ExitEvaluation | None = None
     provenance: Provenance | None = None
     text_hash: str | None = None  # SHA-256 of the whole validation text; None where it was not asked for
+    unknown_share: float | None = None  # of the text's tokens: they stand for unknown text
+    unread_share: float | None = None  # of its bytes: no known token stands for them. None where nobody counts
 
 
 @dataclass(frozen=True)

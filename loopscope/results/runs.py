@@ -82,6 +82,8 @@ class RunResult:
     failure: Failure | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     provenance: Provenance | None = None
+    unknown_share: float | None = None  # of the validation text's tokens: they stand for unknown text
+    unread_share: float | None = None  # of its bytes: no known token stands for them. None where nobody counts
 
     @property
     def drift(self) -> float | None:

@@ -284,3 +284,19 @@ def test_the_old_name_of_open_model_says_the_new_one() -> None:
     with pytest.warns(FutureWarning, match="open_subject is now loopscope.jobs.open_model"):
         from loopscope.jobs.opened import open_subject
     assert open_subject is open_model
+
+
+def test_text_that_a_tokenizer_loses_is_in_the_result_and_said(tmp_path: Path) -> None:
+    """A vocabulary of 60 words of Python's sources: most words are unknown."""
+    with pytest.warns(
+        UserWarning, match=r"% of the tokens of the validation text are unknown .*bits per byte are too low"
+    ):
+        result = execute(tiny(training={"steps": 1}), tmp_path / "words", quiet=True)
+    assert 0.05 < result.unknown_share < result.unread_share < 0.9
+    assert load_results(tmp_path / "words").runs[0].unknown_share == result.unknown_share
+    data = {**TINY["data"], "tokenizer": {"kind": "bytes"}}
+    config = recipe(
+        "laptop", "dense/raw", {**TINY, "model": {**TINY["model"], "vocabulary": 256}, "data": data}
+    )
+    whole = execute(config, tmp_path / "bytes", quiet=True)
+    assert (whole.unknown_share, whole.unread_share) == (0.0, 0.0)

@@ -20,6 +20,15 @@ class AbstractTokenizer(ABC):
     def vocabulary_size(self) -> int:
         """Number of ids."""
 
+    @property
+    def unknown_id(self) -> int | None:
+        """The id that stands for all text which no other id does; None where there is none, and no text is lost."""
+        return None
+
+    def known_bytes(self, ids: Integer[np.ndarray, " tokens"]) -> int | None:
+        """Return the bytes of UTF-8 that ids stand for, unknown ones left out; None where nobody counts them."""
+        return None
+
     @abstractmethod
     def encode(self, text: str) -> Integer[np.ndarray, " tokens"]:
         """Return the ids of a text."""

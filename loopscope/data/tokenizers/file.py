@@ -73,6 +73,11 @@ class FileTokenizer(AbstractTokenizer):
         return max(self.tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
     @property
+    def unknown_id(self) -> int | None:
+        name = (self._json.get("model") or {}).get("unk_token")
+        return self.tokenizer.token_to_id(name) if isinstance(name, str) else None
+
+    @property
     def streams(self) -> bool:
         """Whether there are places where text can be cut."""
         return bool(self.places)

@@ -63,6 +63,15 @@ class WordTokenizer(AbstractTokenizer):
     def vocabulary_size(self) -> int:
         return len(self.itos)
 
+    @property
+    def unknown_id(self) -> int:
+        return UNKNOWN_ID
+
+    def known_bytes(self, ids: Integer[np.ndarray, " tokens"]) -> int:
+        sizes = np.array([len(word.encode("utf-8", errors="replace")) for word in self.itos])
+        sizes[: len(SPECIAL)] = 0
+        return int(sizes[ids].sum())
+
     def encode(self, text: str) -> Integer[np.ndarray, " tokens"]:
         if self.pattern == PATTERN:
             parts = [self._table.find(short)[0] for short in self._short(text)]

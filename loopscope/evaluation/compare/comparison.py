@@ -29,6 +29,9 @@ from loopscope.evaluation.statistics.paired import SEEDS_NEEDED
 from loopscope.results import Comparison, Difference, Matched, ModelEvaluation, provenance
 from loopscope.results.student_t import CONFIDENCE, over_seeds
 
+LOSSY = 0.01
+"""Share of unknown tokens above which a comparison says so."""
+
 
 def compare(
     evaluations: Sequence[ModelEvaluation],
@@ -87,7 +90,14 @@ def compare(
         matched=matched,
         sentences=comparison_sentences(differences, matched, seeds, shared[0].unit),
         confidence=CONFIDENCE,
-        notes=(*notes, *seed_notes, *unmatched, *_about_training(shared), *_about_tokens(shared)),
+        notes=(
+            *notes,
+            *seed_notes,
+            *unmatched,
+            *_about_training(shared),
+            *_about_tokens(shared),
+            *_about_lost_text(shared),
+        ),
         settings={
             "reading": READING,
             "unit": shared[0].unit,
@@ -176,6 +186,18 @@ def _about_tokens(conditions: Sequence[Condition]) -> list[str]:
     return [
         f"Windows differ ({listed}): differences are paired by equal parts of the text. Bits per byte compare; losses, "
         "perplexities and costs per token do not."
+    ]
+
+
+def _about_lost_text(conditions: Sequence[Condition]) -> list[str]:
+    """Conditions whose tokenizer loses text: their bits per byte are too low."""
+    shares = {c.name: c.evaluations[0].unknown_share or 0.0 for c in conditions}
+    listed = ", ".join(f"{name}: {share:.1%}" for name, share in shares.items() if share > LOSSY)
+    if not listed:
+        return []
+    return [
+        f"Tokens that stand for unknown text ({listed}): bits per byte are too low there, and compare between "
+        "conditions of one tokenizer only."
     ]
 
 
