@@ -2,9 +2,10 @@
 
 The files, most important first:
 
-    monitor       `ScaleMonitor`: a check of every loop's scale where one is due, and a warning where it runs away
+    monitor       `ScaleMonitor`: a check of every loop's scale where one is due, and an alarm where it runs away
     batch_slice   the few sequences of a batch that a check looks at
-    growth        how much a scale has grown, and whether it still does
+    alarm         what is said of a scale: nothing holds it, it grows, it has settled or turned
+    growth        what a scale does over a window of checks
     time_budget   how much time checks may take
     hf_callback   `ScaleMonitorCallback`: the monitor in a Hugging Face Trainer
 """

@@ -56,6 +56,8 @@ class ScaleMonitorCallback(TrainerCallback):
                 "train with DDP, or audit saved checkpoints with loopscope.audit instead"
             )
         self.tokens = self._tokens(kwargs.get("train_dataloader"))
+        if self.monitor.alarm.steps is None and state.max_steps > 0:
+            self.monitor.alarm.steps = state.max_steps
         kept = [check_from_figures(int(entry.get("step", 0)), entry) for entry in state.log_history]
         self.monitor.resume([check for check in kept if check is not None])
         self.monitor.budget.restart()

@@ -1,4 +1,4 @@
-"""The scale monitor: stays on during training and says so when a blind scale grows.
+"""The scale monitor: stays on during training and says so when nothing holds a scale, and when such a scale grows.
 
 A check takes a slice of the batch (two sequences, 128 tokens by default) through the model as it is. The
 scale of every loop is measured at every turn: one forward pass of the slice, without gradients. Carry,
@@ -25,28 +25,23 @@ from loopscope.audit.input_checks import check_ids, in_fp32, repeats_inputs
 from loopscope.audit.verdict import loop_verdicts, model_verdict, why
 from loopscope.audit.visibility import direct_visibility, grown_visibility, loop_visibility
 from loopscope.guards import undisturbed, wait
+from loopscope.monitor.alarm import ScaleAlarm
 from loopscope.monitor.batch_slice import UNSHIFTED, check_arguments, check_batch, slice_of
-from loopscope.monitor.growth import FEWEST, RUNAWAY_GROWTH, growth, rising
+from loopscope.monitor.growth import FEWEST, ScaleCurve, trend
 from loopscope.monitor.time_budget import TimeBudget
 from loopscope.numerics import scale
+from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.objective import Objective
 from loopscope.objectives.placements import Dense
+from loopscope.objectives.spelling import as_objective
 from loopscope.objectives.token_loss import IGNORE_INDEX
 from loopscope.recurrence import AbstractLoopedLM, LoopState, unroll
-from loopscope.results import LoopVerdict, ScaleCheck
+from loopscope.results import LoopVerdict, ScaleCheck, Verdict
 
-AGAIN = 2.0
-"""Times the scale of the last warning from which a scale that had settled since is warned of again."""
-WARNINGS = 2
-"""Most warnings."""
 KEPT = 1000
 """Checks kept in memory; beyond that, every other one is."""
 SCALE_PART = 0.4
 """Part of the training's income that measuring scales may use up: the rest is left for the verdict."""
-ADVICE = (
-    "Add a penalty on the state's size to the loss (0.01 × mean square of H, say), read the raw state at every loop "
-    "but the last, or put a norm between loops; loopscope.audit(model, input_ids, labels, objective) measures each."
-)
 
 
 class ScaleWarning(UserWarning):
@@ -58,19 +53,22 @@ class ScaleMonitor:
 
     Args:
         model: the model that is trained, or a view of it that shares its weights.
-        objective: what it is trained on; None takes dense cross-entropy without penalties.
+        objective: what it is trained on, or its word (`"dense"`); None takes dense cross-entropy without penalties.
         every: steps between checks. Stretched where checks would cost more than the budget.
         budget: most time spent on checks as a share of training time. None checks everything at every turn:
             for runs whose processes must agree on when they check.
         tokens: most tokens of the batch that a check looks at.
         log: called with the `ScaleCheck` of every check.
-        tell: called with the warning, once for a runaway, and with what else the user should know (labels that are
-            not shifted, a check that failed); None issues a `ScaleWarning`.
+        tell: called with what there is to say: once that nothing holds the scale; an alarm when it grows, with its
+            rate; that it has settled or turned; labels that are not shifted; a check that failed. None issues a
+            `ScaleWarning`.
+        steps: of the whole training, for what a scale reaches by its end; None where nobody knows.
         clock: seconds that only go forward.
 
     Attributes:
         history: the checks so far, oldest first.
-        warned: the checks that warned. A second one does where the scale settled after the first and then doubled.
+        warned: the checks that raised an alarm. A second one does where the scale settled or fell after the first and
+            then came to twice its scale.
 
     Raises:
         ValueError: an argument that does not fit.
@@ -79,7 +77,7 @@ class ScaleMonitor:
     def __init__(
         self,
         model: AbstractLoopedLM,
-        objective: Objective | None = None,
+        objective: Objective | ObjectiveConfig | str | None = None,
         *,
         every: int = 20,
         budget: float | None = 0.02,
@@ -87,10 +85,12 @@ class ScaleMonitor:
         log: Callable[[ScaleCheck], None] | None = None,
         tell: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        steps: int | None = None,
     ) -> None:
-        check_arguments(model, objective, every, tokens)
+        judged = as_objective(objective)
+        check_arguments(model, judged, every, tokens)
         self.model = model
-        self.objective = objective or Objective(Dense())
+        self.objective: Objective = judged or Objective(Dense())
         self.every = every
         self.budget = TimeBudget(budget, clock)
         self.tokens = tokens
@@ -99,7 +99,7 @@ class ScaleMonitor:
         self.history: list[ScaleCheck] = []
         self.warned: list[ScaleCheck] = []
         self.stopped = False  # a check failed: the training goes on without
-        self._settled = False  # since the last warning
+        self.alarm = ScaleAlarm(steps)
         self._unshifted: bool | None = False  # None once it was told
         self._turn: int | None = None
         self._checks = 0  # in this process
@@ -108,7 +108,7 @@ class ScaleMonitor:
 
     def resume(self, checks: Iterable[ScaleCheck]) -> None:
         """Go on from the checks of an interrupted run: its history counts, and its warning is not repeated."""
-        self.history, self.warned, self._settled = [], [], False
+        self.history, self.warned, self.alarm = [], [], ScaleAlarm(self.alarm.steps)
         for check in checks:
             self._remember(check)
         if self.history:
@@ -178,10 +178,12 @@ class ScaleMonitor:
         else:  # the fastest: the first one also pays for whatever is set up once
             self._scale_seconds = min(seconds, self._scale_seconds)
         self._checks += 1
+        found = trend(self._sizes((step, rms[-1])))
         return ScaleCheck(
             step=step,
             rms=rms,
-            growth=growth(self._sizes((step, rms[-1]))),
+            growth=found.growth if found else 0.0,
+            rate=found.rate if found else None,
             seconds=seconds,
             verdict=model_verdict(loops) if loops else None,
             carry=tuple(loop.carry for loop in loops),
@@ -202,8 +204,10 @@ class ScaleMonitor:
         terms = list(dict.fromkeys(path.split("/")[0] for loop in seen for path in loop.direct))
         return loops, why(loops, seen, terms, states[0].model.readout_name)
 
-    def _sizes(self, *more: tuple[int, float]) -> list[tuple[int, float]]:
-        return [*((check.step, check.rms[-1]) for check in self.history), *more]
+    def _sizes(self, *more: tuple[int, float]) -> ScaleCurve:
+        """Of the last loop, those that are finite."""
+        every = [*((check.step, check.rms[-1]) for check in self.history), *more]
+        return [(step, size) for step, size in every if isfinite(size)]
 
     def _owes_verdict(self, now: tuple[int, float]) -> bool:
         """Whether a verdict is due whatever it costs: none is known, or a warning hangs on it.
@@ -212,43 +216,37 @@ class ScaleMonitor:
         """
         if self._checks + 1 >= FEWEST and self._verdict_seconds == inf:
             return True
-        known = next((check.verdict for check in reversed(self.history) if check.verdict), "blind")
-        return known == "blind" and self._runs_away(self._sizes(now))
+        return self._known("blind") == "blind" and self.alarm.hangs_on_verdict(self._sizes(now))
 
-    def _runs_away(self, sizes: list[tuple[int, float]]) -> bool:
-        """Whether the scale has grown, still grows, and that is news."""
-        if growth(sizes) < RUNAWAY_GROWTH or not rising(sizes):
-            return False
-        if not self.warned:
-            return True
-        news = self._settled and sizes[-1][1] >= AGAIN * self.warned[-1].rms[-1]
-        return news and len(self.warned) < WARNINGS
+    def _known(self, otherwise: Verdict | None) -> Verdict | None:
+        """The last verdict."""
+        return next((check.verdict for check in reversed(self.history) if check.verdict), otherwise)
 
     def _keep(self, check: ScaleCheck, reason: str) -> ScaleCheck:
-        if check.verdict == "blind" and self._runs_away(self._sizes((check.step, check.rms[-1]))):
-            first, again = (self.warned[-1], " again") if self.warned else (self.history[0], "")
-            check = replace(
-                check,
-                warning=f"step {check.step}: the scale of the last loop has grown{again} and the loss does not see it "
-                f"(RMS {first.rms[-1]:.4g} at step {first.step}, {check.rms[-1]:.4g} now). {reason} {ADVICE}",
-            )
+        sizes = self._sizes((check.step, check.rms[-1]))
+        blind = (check.verdict or self._known(None)) == "blind"
+        event = self.alarm.event(sizes, blind, check.verdict == "blind") if isfinite(check.rms[-1]) else None
+        said = self.alarm.words(event, sizes, reason) if event else None
+        if event == "grows":
+            check = replace(check, event=event, warning=said)
+        elif event:
+            check = replace(check, event=event, note=said)
         self._remember(check)
         if self.log:
             self.log(check)
-        if check.warning:
-            self.tell(check.warning)
+        if said:
+            self.tell(said)
         return check
 
     def _remember(self, check: ScaleCheck) -> None:
         self.history.append(check)
         if len(self.history) > KEPT:
             self.history = [*self.history[:-1:2], self.history[-1]]
-        if check.warning is not None:
+        event = check.event or ("grows" if check.warning is not None else None)  # of before there were events
+        if event == "grows":
             self.warned.append(check)
-            self._settled = False
-        elif self.warned and not self._settled:
-            since = sum(kept.step >= self.warned[-1].step for kept in self.history)
-            self._settled = since >= FEWEST and not rising(self._sizes())
+        if event:
+            self.alarm.remember(event, check.step, check.rms[-1])
 
 
 def _warn(message: str) -> None:

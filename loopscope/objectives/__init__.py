@@ -13,6 +13,7 @@ From settings to a loss:
     extras                 what an extra term is; jacobian, shortcut: two of them
     objective              all of them, over the states of one unroll
     labels                 labels that fit
+    spelling               an objective as one word: `dense+norm_penalty=0.01`
 """
 
 from importlib import import_module

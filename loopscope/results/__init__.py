@@ -7,7 +7,7 @@ Every figure that Loopscope draws comes from these records, never from live obje
     runs          what was run and how it ended; monitoring: the scale monitor's checks
     audits        what audits saw; evaluations: what every depth and exit is worth
     origin        when, where and with what a record was made
-    codec         records to JSON and back
+    codec         records to JSON and back; readable: records as people see them
     student_t     intervals over seeds
 
 Standard library only (and the lock's library while a folder is held), so that reports and scripts can read results
@@ -69,7 +69,7 @@ from loopscope.results.layout import (
     trained_runs,
 )
 from loopscope.results.lock import FolderHeldError, hold
-from loopscope.results.monitoring import ScaleCheck, check_from_figures
+from loopscope.results.monitoring import ScaleCheck, ScaleEvent, check_from_figures
 from loopscope.results.origin import Provenance, provenance
 from loopscope.results.runs import (
     SCHEMA,
@@ -127,6 +127,7 @@ __all__ = [
     "Remedy",
     "RunResult",
     "ScaleCheck",
+    "ScaleEvent",
     "Speed",
     "StaticAudit",
     "StaticLoop",

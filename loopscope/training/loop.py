@@ -63,7 +63,7 @@ def train(
     objective: Objective,
     data: TrainingData,
     config: TrainingConfig,
-    run: Path,
+    run: str | Path,
     files: Mapping[str, str],
     title: str = "train",
     quiet: bool = False,
@@ -83,6 +83,7 @@ def train(
         ValueError: the device or the compiler asked for is not there, or the checkpoint is damaged.
         TrainingStoppedError: (a KeyboardInterrupt) Ctrl-C or SIGTERM: the step was finished, and is saved.
     """
+    run = Path(run)
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
     if config.threads:
@@ -103,7 +104,9 @@ def train(
     display = ProgressDisplay(title, steps, progress.step, quiet)
     if checkpoint:
         where = f"goes on from step {progress.step} of {steps} ({checkpoint.name})"
-        display.say(f"{title}: {where if progress.step < steps else f'all {steps} steps are done: evaluated again'}")
+        display.say(
+            f"{title}: {where if progress.step < steps else f'all {steps} steps are done: evaluated again'}"
+        )
         old = steps if before is None else total_steps(before, len(data.train))
         if old < steps:
             flops = _flops(old * config.batch * window, flops_per_token, model)
@@ -112,7 +115,9 @@ def train(
             display.say(f"{title}: {note}")
     elif before is not None:
         display.say(f"{title}: no checkpoint was saved yet: begins at step 1 of {steps}")
-    monitor = build_monitor(model, objective, config, log, lambda text: display.say(f"{title}: {text}"))
+    monitor = build_monitor(
+        model, objective, config, log, lambda text: display.say(f"{title}: {text}"), steps
+    )
 
     take_step = TrainingStep(model, objective, optimizer, config, device, precision, fused)
     if device.type == "cpu":

@@ -17,6 +17,7 @@ def build_monitor(
     config: TrainingConfig,
     log: MetricsLog,
     tell: Callable[[str], None],
+    steps: int | None = None,
 ) -> ScaleMonitor | None:
     """Build the scale monitor of a run, going on from the checks in its metrics; None where it is turned off."""
     if not config.monitor_every:
@@ -25,7 +26,7 @@ def build_monitor(
     def keep(check: ScaleCheck) -> None:
         log.write("monitor", **asdict(check))
 
-    monitor = ScaleMonitor(model, objective, every=config.monitor_every, log=keep, tell=tell)
+    monitor = ScaleMonitor(model, objective, every=config.monitor_every, log=keep, tell=tell, steps=steps)
     records = [record for record in read_metrics(log.path.parent) if record["kind"] == "monitor"]
     monitor.resume([decode(ScaleCheck, record) for record in records])
     return monitor

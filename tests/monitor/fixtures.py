@@ -93,10 +93,12 @@ class Sized(AbstractLoopedLM):
         return features @ self.table.weight.T
 
 
-def watch(sizes: Sequence[float], budget: float | None = None) -> tuple[ScaleMonitor, list[str]]:
+def watch(
+    sizes: Sequence[float], budget: float | None = None, steps: int | None = None
+) -> tuple[ScaleMonitor, list[str]]:
     """A monitor every 20 steps of a model with these scales, and what it said."""
     model, said = Sized(), list[str]()
-    monitor = ScaleMonitor(model, budget=budget, tell=said.append, clock=Clock())
+    monitor = ScaleMonitor(model, budget=budget, tell=said.append, clock=Clock(), steps=steps)
     for check, size in enumerate(sizes):
         model.size = size
         monitor.step(max(20 * check, 1), *batch(1))

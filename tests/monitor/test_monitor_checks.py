@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from loopscope.model.looped import LoopedTransformer
 from loopscope.monitor.batch_slice import check_arguments, check_batch, slice_of
 from loopscope.monitor.monitor import ScaleMonitor
-from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.objective import Objective
 from loopscope.objectives.placements import Dense
 from loopscope.recurrence import unroll
@@ -136,7 +135,7 @@ def test_a_failing_check_ends_the_monitoring_and_not_the_training() -> None:
     ("call", "message"),
     [
         (lambda: check_arguments(nn.Linear(2, 2), None, 20, 128), r"a Linear, .*\.adapt.*\.wrap"),
-        (lambda: check_arguments(make(), ObjectiveConfig(), 20, 128), "objective is .*; pass an Objective"),
+        (lambda: check_arguments(make(), 3, 20, 128), "objective is .*; pass an Objective"),
         (lambda: check_arguments(make(), None, 2.5, 128), "every is 2.5"),
         (lambda: ScaleMonitor(make(), every=0), "every is 0; .*from 1 up"),
         (lambda: ScaleMonitor(make(), tokens=1), "tokens is 1"),
