@@ -1,14 +1,17 @@
 """The package as a whole: its version, its old names, its command line as a module, what its wheel carries."""
 
 import ast
+import dataclasses
 import re
 import subprocess
 import sys
 import tomllib
 import warnings
 import zipfile
-from importlib import metadata
+from collections.abc import Callable
+from importlib import import_module, metadata
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from packaging.version import Version
@@ -100,3 +103,38 @@ def test_the_wheel_carries_what_the_tree_has(tmp_path: Path) -> None:
     carried = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert carried == {str(path) for path in tracked if path.parts[0] == "loopscope"}
     assert {"loopscope/py.typed", "loopscope/report/page.html.j2", "loopscope/report/page.js"} <= carried
+
+
+def public_callables() -> list[tuple[str, Callable[..., Any]]]:
+    """Functions and classes that a package's `__all__` names."""
+    found = []
+    for module in [
+        "loopscope",
+        *(f"loopscope.{path.parent.name}" for path in (ROOT / "loopscope").glob("*/__init__.py")),
+    ]:
+        package = import_module(module)
+        for name in getattr(package, "__all__", ()):
+            value = getattr(package, name)
+            if callable(value):
+                found.append((f"{module}.{name}", value))
+    return found
+
+
+def test_paths_may_be_text_everywhere() -> None:
+    """What takes a `Path` takes a `str`: nobody should have to know which function wants which."""
+    looked_at, narrow = 0, []
+    for name, value in public_callables():
+        try:
+            hints = get_type_hints(value.__init__ if isinstance(value, type) else value)
+        except (TypeError, NameError, AttributeError):
+            continue
+        if isinstance(value, type) and (dataclasses.is_dataclass(value) or issubclass(value, BaseException)):
+            continue  # records and errors, made here
+        for argument, kind in hints.items():
+            kinds = [kind, *get_args(kind)]
+            if argument != "return" and Path in kinds:
+                looked_at += 1
+                if str not in kinds:
+                    narrow.append(f"{name}({argument})")
+    assert narrow == []
+    assert looked_at > 20

@@ -21,6 +21,7 @@ from loopscope.audit.visibility import measure_visibility, readout_visibility
 from loopscope.guards import evaluating
 from loopscope.objectives.objective import Objective
 from loopscope.objectives.placements import Dense
+from loopscope.objectives.spelling import as_objective
 from loopscope.recurrence import AbstractLoopedLM, LoopState, unroll
 from loopscope.results import AuditReport, Carry, LoopVerdict, LoopVisibility
 
@@ -41,11 +42,12 @@ def audit(model: Any, input_ids: Any, labels: Any, objective: Any = None) -> Aud
             weights, and the report says so.
         input_ids: token ids [batch seq]; a few thousand tokens are enough.
         labels: the token that follows each input token [batch seq]; -100 is not counted.
-        objective: the `Objective` that the model was trained on; None judges dense cross-entropy without penalties.
+        objective: what the model was trained on: an `Objective`, an `ObjectiveConfig`, or a word (`"terminal"`,
+            `"dense+norm_penalty=0.01"`). None judges dense cross-entropy without penalties.
 
     Raises:
-        ValueError: not a looped model, weights that are not finite, ids or labels that do not fit, or a
-            sequence that is too long.
+        ValueError: not a looped model, an objective that is none, weights that are not finite, ids or labels that do
+            not fit, or a sequence that is too long.
     """
     with _prepared(model, input_ids, labels, objective) as batch:
         return _measure(batch)
@@ -84,6 +86,7 @@ class _Judged:
 
 @contextmanager
 def _prepared(model: Any, input_ids: Any, labels: Any, objective: Any) -> Iterator[_Batch]:
+    objective = as_objective(objective)
     with torch.inference_mode(False):
         looped = check_audit(model, input_ids, labels, objective)
         # Slices of a batch are not contiguous, and some forwards view them; tensors of inference mode have no gradient.

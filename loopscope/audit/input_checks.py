@@ -57,8 +57,8 @@ def check_subject(model: Any, objective: Any) -> AbstractLoopedLM:
         )
     if objective is not None and not isinstance(objective, Objective):
         raise ValueError(
-            f"objective is {objective!r}; pass an Objective, such as build_objective(ObjectiveConfig(placement="
-            '"dense")) of loopscope.objectives, or None for dense cross-entropy'
+            f"objective is {objective!r}; pass an Objective or an ObjectiveConfig of loopscope.objectives, its word "
+            "('dense', 'terminal+norm_penalty=0.01'), or None for dense cross-entropy"
         )
     return model
 

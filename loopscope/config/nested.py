@@ -9,12 +9,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: str | Path) -> dict[str, Any]:
     """Return the mapping in a YAML file.
 
     Raises:
         ValueError: the file is missing, is not YAML, or does not hold a mapping.
     """
+    path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path} does not exist; give the path of a YAML config")
     try:

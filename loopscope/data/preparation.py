@@ -89,12 +89,13 @@ def prepare(config: DataConfig, progress: bool = True) -> PreparedData:
     return open_prepared(directory)
 
 
-def open_prepared(directory: Path) -> PreparedData:
+def open_prepared(directory: str | Path) -> PreparedData:
     """Open a folder that `prepare` made.
 
     Raises:
         ValueError: something is missing, damaged, or made with another tokenizer.
     """
+    directory = Path(directory)
     tokenizer = load_tokenizer(directory / TOKENIZER)
     return PreparedData(
         train=open_tokens(directory / TRAIN, tokenizer.hash),

@@ -44,7 +44,7 @@ class TokenFile:
 
 
 def write_tokens(
-    path: Path,
+    path: str | Path,
     chunks: Iterable[tuple[Integer[np.ndarray, " tokens"], int]],
     vocabulary_size: int,
     tokenizer_hash: str,
@@ -57,6 +57,7 @@ def write_tokens(
         vocabulary_size: number of ids, which says how wide a stored id is.
         tokenizer_hash: of the tokenizer that made the ids; `open_tokens` can hold it against another.
     """
+    path = Path(path)
     dtype = _DTYPES[2 if vocabulary_size <= 2**16 else 4]
     count = size = 0
     with replacing(path) as writing, writing.open("wb") as file:
@@ -69,7 +70,7 @@ def write_tokens(
         file.write(header.ljust(HEADER_BYTES, b"\0"))
 
 
-def open_tokens(path: Path, tokenizer_hash: str | None = None) -> TokenFile:
+def open_tokens(path: str | Path, tokenizer_hash: str | None = None) -> TokenFile:
     """Map a token file into memory.
 
     Args:
@@ -78,6 +79,7 @@ def open_tokens(path: Path, tokenizer_hash: str | None = None) -> TokenFile:
     Raises:
         ValueError: missing, not a token file, cut short, or made with another tokenizer.
     """
+    path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path} does not exist; delete its folder to ingest the corpus again")
     with path.open("rb") as file:

@@ -1,11 +1,12 @@
 """A path or a config in, a record out: train, study, audit, evaluate, generate, import.
 
-    train               one run: config to folder and result; `folder` is whose the folder is
+    train               one run: config to folder and result; `folder` is whose the folder is,
+                        `resumption` where and how long it goes on
     study               conditions × seeds in one folder, by one process or several
     opened, text        from a path to a model with what it knows of itself, and to windows of text
     audit               from a path to an audited model
     evaluate            the record that a model's evaluation is kept in; evaluate_depth, evaluate_exits: its parts;
-                        evaluate_compare: a study's conditions side by side
+                        evaluate_compare: conditions side by side, from the runs that `sources` finds
     generate            settings from plain arguments; text_stream: text as it comes
     import_published    a published checkpoint to a model folder
     machine             device and threads as a user names them

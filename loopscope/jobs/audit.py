@@ -13,6 +13,7 @@ from loopscope.jobs.opened import OpenedModel, open_model, parameter_count, toke
 from loopscope.jobs.text import TextWindows, some_windows
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.objective import build_objective
+from loopscope.objectives.spelling import spelled_section
 from loopscope.recurrence import unroll
 from loopscope.results import WORST_FIRST, AuditedModel, audit_values, provenance, to_json
 from loopscope.results.layout import AUDIT, CONFIG, first_runs, newest_checkpoint, write_text
@@ -105,22 +106,9 @@ def parse_objective(text: str) -> ObjectiveConfig:
     if text.endswith((".yaml", ".yml")):
         values = read_yaml(Path(text))
         return read_objective(values.get("objective", values), text)
-    placement, *penalties = text.split("+")
-    section: dict[str, object] = {"placement": placement}
-    for penalty in penalties:
-        name, _, value = penalty.partition("=")
-        weight, _, target = value.partition("@")
-        try:
-            numbers = {"weight": float(weight), **({"target": float(target)} if target else {})}
-        except ValueError:
-            numbers = {}
-        if name not in ("norm_penalty", "scale_anchor") or not numbers or (target and name == "norm_penalty"):
-            raise ValueError(
-                f"objective {text!r}: {penalty!r} is not a penalty; write norm_penalty=WEIGHT or "
-                "scale_anchor=WEIGHT@TARGET, as in dense+norm_penalty=0.01"
-            )
-        section[name] = numbers
-    return read_objective(section, f"objective {text!r} (terminal, dense+norm_penalty=0.01, a YAML file, …)")
+    return read_objective(
+        spelled_section(text), f"objective {text!r} (terminal, dense+norm_penalty=0.01, a YAML file, …)"
+    )
 
 
 def keep_audit(path: str | Path, audited: AuditedModel) -> Path | None:

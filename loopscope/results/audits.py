@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from loopscope.results.codec import decode, json_object
 from loopscope.results.origin import Provenance
+from loopscope.results.readable import Readable
 
 Verdict = Literal["removed", "visible", "damped", "blind"]
 WORST_FIRST: tuple[Verdict, ...] = ("blind", "damped", "visible", "removed")
@@ -149,7 +150,7 @@ class Remedy:
 
 
 @dataclass(frozen=True)
-class AuditReport:
+class AuditReport(Readable):
     """What one batch shows about one looped model under one objective."""
 
     verdict: Verdict
@@ -170,9 +171,32 @@ class AuditReport:
     remedies: tuple[Remedy, ...]  # tried where the verdict is blind or damped
     notes: tuple[str, ...] = ()  # what the reader should know about how it was measured
 
+    def lines(self) -> list[str]:
+        """Return the verdict and why, notes, and what would close a blind spot."""
+        tried = [
+            f"Tried without training: {remedy.change}: {remedy.verdict}, {remedy.cost:+.3f} nats now."
+            for remedy in self.remedies
+        ]
+        return [f"{self.verdict} (judged under {self.objective}): {self.why}", *self.notes, *tried]
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return one row per loop; visibility and exposure in nats for a scale e times as large."""
+        return [
+            {
+                "loop": loop.loop,
+                "verdict": loop.status,
+                "RMS": rms,
+                "carry": loop.carry,
+                "direct visibility": loop.direct,
+                "exposure": loop.exposure,
+                "cross-entropy": entropy,
+            }
+            for loop, rms, entropy in zip(self.loops, self.expansion.rms, self.cross_entropy, strict=False)
+        ]
+
 
 @dataclass(frozen=True)
-class AuditedModel:
+class AuditedModel(Readable):
     """An audit of one model: the report under its objective, and where it came from.
 
     Where the objective is not known, the plausible ones are audited: `report` is the one with the worst verdict,
@@ -193,6 +217,14 @@ class AuditedModel:
     def reports(self) -> tuple[AuditReport, ...]:
         """All of them, worst verdict first."""
         return (self.report, *self.others)
+
+    def lines(self) -> list[str]:
+        """Return the model's name, then what its report says."""
+        return [f"{self.name}: {self.parameters:,} parameters, {self.data}", *self.report.lines()]
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return the report's rows: one per loop."""
+        return self.report.table()
 
 
 def audit_values(audited: AuditedModel) -> dict[str, Any]:
@@ -247,10 +279,18 @@ class StaticLoop:
 
 
 @dataclass(frozen=True)
-class StaticAudit:
+class StaticAudit(Readable):
     """What a config alone says of a model, before any training."""
 
     name: str
     verdict: Verdict
     why: str
     loops: tuple[StaticLoop, ...]
+
+    def lines(self) -> list[str]:
+        """Return the verdict and why."""
+        return [f"{self.name}: {self.verdict}. {self.why}."]
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return one row per loop."""
+        return [{"loop": loop.loop, "verdict": loop.status, "why": loop.reason} for loop in self.loops]

@@ -7,11 +7,12 @@ the others. A study's `comparison.json` holds one `Comparison`.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from loopscope.results.codec import decode, json_object
 from loopscope.results.layout import COMPARISON, EVALUATION
 from loopscope.results.origin import Provenance
+from loopscope.results.readable import Readable
 from loopscope.results.runs import LoopMetrics
 
 Unit = Literal["sequence", "token"]
@@ -120,7 +121,7 @@ class ExitEvaluation:
 
 
 @dataclass(frozen=True)
-class ModelEvaluation:
+class ModelEvaluation(Readable):
     """What was evaluated of one model. A command that fills one part keeps the others."""
 
     name: str
@@ -141,7 +142,31 @@ class ModelEvaluation:
     provenance: Provenance | None = None
     text_hash: str | None = None  # SHA-256 of the whole validation text; None where it was not asked for
     unknown_share: float | None = None  # of the text's tokens: they stand for unknown text
-    unread_share: float | None = None  # of its bytes: no known token stands for them. None where nobody counts
+    unread_share: float | None = (
+        None  # of its bytes: no known token stands for them. None where nobody counts
+    )
+
+    def lines(self) -> list[str]:
+        """Return what was evaluated, on what."""
+        text = f"{self.windows} windows of {self.sequence} tokens, {self.data}"
+        return [f"{self.name}: {self.parameters:,} parameters, trained to loop {self.trained_loops}; {text}."]
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return one row per loop, as a user gets it who runs so many; none where depth was not evaluated."""
+        curves = [curve for curve in self.depth if curve.reading == "at depth"]
+        return [
+            {
+                "loop": entry.loop,
+                "loss": entry.loss,
+                "perplexity": entry.perplexity,
+                "bits per byte": entry.bits_per_byte,
+                "accuracy": entry.accuracy,
+                "L2 norm": entry.l2_norm,
+                "RMS": entry.rms,
+            }
+            for curve in curves[:1]
+            for entry in curve.per_loop
+        ]
 
 
 @dataclass(frozen=True)
@@ -216,7 +241,7 @@ class Matched:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Readable):
     """Conditions side by side at matched inference depth."""
 
     conditions: tuple[str, ...]
@@ -229,6 +254,23 @@ class Comparison:
     notes: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     provenance: Provenance | None = None
+
+    def lines(self) -> list[str]:
+        """Return what the data separates and what it does not, then notes."""
+        return [*self.sentences, *self.notes]
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return one row per condition and depth; the unit is in `settings` (bits per byte, of a task per answer)."""
+        return [
+            {
+                "condition": option.condition,
+                "loop": option.loops,
+                self.settings.get("unit", "bits per byte"): option.bits_per_byte.mean,
+                "low": option.bits_per_byte.low,
+                "high": option.bits_per_byte.high,
+            }
+            for option in self.options
+        ]
 
 
 def load_evaluation(path: str | Path) -> ModelEvaluation | None:

@@ -1,6 +1,7 @@
 """Records of training: what was run, what came out, and where a study keeps it."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Literal
 from loopscope.results.codec import decode, json_object
 from loopscope.results.layout import RESULT, RESULTS
 from loopscope.results.origin import Provenance, provenance
+from loopscope.results.readable import Readable
 
 SCHEMA = 1
 Status = Literal["completed", "diverged", "failed"]
@@ -65,7 +67,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class RunResult:
+class RunResult(Readable):
     """One run: one condition, size and seed."""
 
     condition: str
@@ -83,7 +85,9 @@ class RunResult:
     config: Mapping[str, Any] = field(default_factory=dict)
     provenance: Provenance | None = None
     unknown_share: float | None = None  # of the validation text's tokens: they stand for unknown text
-    unread_share: float | None = None  # of its bytes: no known token stands for them. None where nobody counts
+    unread_share: float | None = (
+        None  # of its bytes: no known token stands for them. None where nobody counts
+    )
 
     @property
     def drift(self) -> float | None:
@@ -92,14 +96,68 @@ class RunResult:
             return None
         return self.per_loop[-1].rms / self.per_loop[0].rms
 
+    def lines(self) -> list[str]:
+        """Return how the run ended."""
+        ended = (
+            f"{self.condition}, seed {self.seed}, size {self.size}: {self.status} after {self.steps:,} steps"
+        )
+        said = [
+            f"{ended}, {self.tokens_trained:,} tokens, {self.seconds:,.0f} s; {self.parameters:,} parameters."
+        ]
+        if self.failure is not None:
+            said.append(self.failure.message)
+        if self.unknown_share:
+            said.append(
+                f"{self.unknown_share:.1%} of the validation text's tokens are unknown: bits per byte are too low."
+            )
+        return said
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return one row per loop, of the final evaluation."""
+        return [
+            {
+                "loop": entry.loop,
+                "loss": entry.loss,
+                "perplexity": entry.perplexity,
+                "bits per byte": entry.bits_per_byte,
+                "L2 norm": entry.l2_norm,
+                "RMS": entry.rms,
+            }
+            for entry in self.per_loop
+        ]
+
 
 @dataclass(frozen=True)
-class StudyResults:
+class StudyResults(Readable):
     """All runs of one study folder (or of one run folder, as a study of one)."""
 
     runs: tuple[RunResult, ...]
     provenance: Provenance
     schema: int = SCHEMA
+
+    def lines(self) -> list[str]:
+        """Return how many runs there are, and how they ended."""
+        ended = Counter(run.status for run in self.runs)
+        return [
+            f"{len(self.runs)} runs: {', '.join(f'{number} {status}' for status, number in ended.items())}."
+        ]
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return one row per run: its last loop, and the scale of its first and last."""
+        lossy = any(run.unknown_share for run in self.runs)
+        return [
+            {
+                "condition": run.condition,
+                "seed": run.seed,
+                "status": run.status,
+                "perplexity": run.per_loop[-1].perplexity if run.per_loop else None,
+                "bits per byte": run.per_loop[-1].bits_per_byte if run.per_loop else None,
+                "L2 norm, first loop": run.per_loop[0].l2_norm if run.per_loop else None,
+                "last loop": run.per_loop[-1].l2_norm if run.per_loop else None,
+                **({"unknown tokens": run.unknown_share} if lossy else {}),
+            }
+            for run in self.runs
+        ]
 
 
 def study_from_json(text: str) -> StudyResults:

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 import loopscope
+from loopscope.monitor import ScaleMonitor
+from loopscope.objectives import ObjectiveConfig, build_objective
 from loopscope.results import to_json
 from tests.audit.fixtures import IDS, LABELS, LOOPS, audit, make
 
@@ -89,8 +91,8 @@ def test_bad_input_is_refused() -> None:
         loopscope.audit(model, IDS.view(1, 24), LABELS.view(1, 24))
     with pytest.raises(ValueError, match=r"loopscope.adapt\(model\)"):
         loopscope.audit(torch.nn.Linear(2, 2), IDS, LABELS)
-    with pytest.raises(ValueError, match="objective is 'dense'; pass an Objective"):
-        loopscope.audit(model, IDS, LABELS, "dense")
+    with pytest.raises(ValueError, match="objective is 3; pass an Objective"):
+        loopscope.audit(model, IDS, LABELS, 3)
     with pytest.raises(ValueError, match="input_ids is a list; give a tensor"):
         loopscope.audit(model, IDS.tolist(), LABELS)
     with pytest.raises(ValueError, match="dtype torch.float32"):
@@ -99,3 +101,23 @@ def test_bad_input_is_refused() -> None:
         model.layers[1].attention.out.weight[0, 0] = torch.nan
     with pytest.raises(ValueError, match="layers.1.attention.out.weight are not all finite"):
         loopscope.audit(model, IDS, LABELS)
+
+
+def test_an_objective_may_be_its_word() -> None:
+    model = make()
+    for word, config in (
+        ("terminal", ObjectiveConfig(placement="terminal")),
+        ("dense+norm_penalty=0.01", ObjectiveConfig(norm_penalty={"weight": 0.01})),  # type: ignore[arg-type]
+    ):
+        by_word = loopscope.audit(model, IDS, LABELS, objective=word)
+        assert by_word.objective == build_objective(config).name
+        for given in (config, build_objective(config)):
+            again = loopscope.audit(model, IDS, LABELS, objective=given)
+            assert (again.verdict, again.loops) == (by_word.verdict, by_word.loops)
+    for word, message in (
+        ("dens", "objective 'dens' .*did you mean dense"),
+        ("dense+penalty", "'penalty' is not a penalty; write norm_penalty=WEIGHT"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            loopscope.audit(model, IDS, LABELS, word)
+    assert ScaleMonitor(model, "terminal").objective.name == "terminal"

@@ -41,12 +41,13 @@ def train_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> AbstractTo
             return FileTokenizer(read_tokenizer_file(config.path))
 
 
-def load_tokenizer(path: Path) -> AbstractTokenizer:
+def load_tokenizer(path: str | Path) -> AbstractTokenizer:
     """Read a `tokenizer.json`: one that Loopscope wrote, or any of the Hugging Face `tokenizers` format.
 
     Raises:
         ValueError: missing, damaged, or of a kind that is not known.
     """
+    path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path} does not exist; give the folder of a run or model that has a {TOKENIZER}")
     try:
