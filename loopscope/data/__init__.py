@@ -6,7 +6,7 @@ In the order in which text passes:
     corpora/      text in two parts: files, the standard library, Hugging Face datasets
     tokenizers/   text to ids and back
     tokenfile     ids in a memory-mapped file, with the bytes of their text
-    preparation   a corpus ingested once into token files, and opened again
+    preparation   a corpus ingested once into token files, and opened again; ingestion_display: how far it is
     lost_text     what a tokenizer makes of a text that it does not know
     windows       stretches of a token file, drawn by (seed, step): inputs and labels
     tasks/        problems that are generated, with answers that can be checked

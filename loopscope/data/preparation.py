@@ -14,15 +14,14 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
 from loopscope.data.config import DataConfig
 from loopscope.data.corpora import AbstractCorpus, build_corpus, cap_bytes
+from loopscope.data.ingestion_display import IngestionDisplay
 from loopscope.data.lost_text import LostText, lost_text
 from loopscope.data.tokenfile import TokenFile, open_tokens, write_tokens
 from loopscope.data.tokenizers import (
@@ -33,7 +32,8 @@ from loopscope.data.tokenizers import (
     train_tokenizer,
 )
 from loopscope.data.windows import Windows
-from loopscope.results.layout import TOKENIZER
+from loopscope.results.layout import LOCK, TOKENIZER
+from loopscope.results.lock import abandoned, hold
 
 TRAIN, VALIDATION = "train.tokens", "validation.tokens"
 FORMAT = 1
@@ -131,7 +131,10 @@ def _ingest(config: DataConfig, corpus: AbstractCorpus, directory: Path, progres
     _remove_abandoned(parent)
     building = Path(tempfile.mkdtemp(prefix=".building-", dir=parent))
     try:
-        _build(config, corpus, building, progress)
+        with hold(building):  # so that others can tell a killed ingestion from one that is at work
+            _build(config, corpus, building, progress)
+            with suppress(OSError):  # its own from here on, and it has to go before the folder gets its name
+                (building / LOCK).unlink()
         try:
             building.rename(directory)
         except OSError:
@@ -151,29 +154,13 @@ def _build(config: DataConfig, corpus: AbstractCorpus, building: Path, progress:
     size = corpus.train_bytes()
     if config.max_bytes is not None:
         size = config.max_bytes if size is None else min(size, config.max_bytes)
-    display = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=16),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        console=Console(stderr=True),
-        disable=not progress,
-        transient=True,
-    )
-
-    def shown(pieces: Iterable[str], title: str, total: int | None) -> Iterator[str]:
-        task = display.add_task(f"{config.corpus}: {title}", total=total)
-        for piece in pieces:
-            yield piece
-            display.advance(task, len(piece.encode("utf-8", errors="replace")))
-
-    with display:
+    with IngestionDisplay(config.corpus, progress) as display:
         if config.tokenizer.kind in ("bytes", "file"):  # nothing to count
             tokenizer = train_tokenizer(config.tokenizer, ())
         else:
-            texts = shown(train(), "vocabulary", size)
+            texts = display.counted(train(), "vocabulary", size)
             if config.tokenizer.count_validation:
-                texts = _both(texts, shown(validation(), "vocabulary, validation", None))
+                texts = _both(texts, display.counted(validation(), "vocabulary, validation", None))
             tokenizer = train_tokenizer(config.tokenizer, texts)
         if isinstance(tokenizer, FileTokenizer) and not tokenizer.streams:
             warnings.warn(
@@ -181,21 +168,24 @@ def _build(config: DataConfig, corpus: AbstractCorpus, building: Path, progress:
                 "encoded whole, in memory",
                 stacklevel=2,
             )
+        counts: list[int] = []
         # Plain writes: the folder gets its name when all of it is there.
         (building / TOKENIZER).write_text(tokenizer.to_text(), encoding="utf-8")
         for name, pieces, title, total in (
             (TRAIN, train(), "training tokens", size),
             (VALIDATION, validation(), "validation tokens", None),
         ):
-            parts = tokenizer.parts(shown(pieces, title, total))
+            parts = tokenizer.parts(display.counted(pieces, title, total))
             encoded = ((tokenizer.encode(part), len(part.encode("utf-8"))) for part in parts)
             write_tokens(building / name, encoded, tokenizer.vocabulary_size, tokenizer.hash)
-            if open_tokens(building / name).count == 0:
+            counts.append(open_tokens(building / name).count)
+            if counts[-1] == 0:
                 part = "training" if name == TRAIN else "validation"
                 raise ValueError(
                     f"corpus {config.corpus!r} has no {part} text (or none that tokenizer "
                     f"{config.tokenizer.kind!r} keeps); nothing was written"
                 )
+        display.done(f"{counts[0]:,} training tokens and {counts[1]:,} to validate on")
 
 
 def _both(first: Iterable[str], second: Iterable[str]) -> Iterator[str]:
@@ -206,10 +196,11 @@ def _both(first: Iterable[str], second: Iterable[str]) -> Iterator[str]:
 
 
 def _remove_abandoned(parent: Path, age: float = 24 * 3600) -> None:
-    """Remove what killed ingestions left a day or more ago."""
+    """Remove what killed ingestions left: at once where the lock of one is free, after a day where none can be seen."""
     for path in parent.glob(".building-*"):
         try:
-            if time.time() - max(entry.stat().st_mtime for entry in [path, *path.iterdir()]) > age:
+            changed = max(entry.stat().st_mtime for entry in [path, *path.iterdir()])
+            if abandoned(path) or time.time() - changed > age:
                 shutil.rmtree(path, ignore_errors=True)
         except OSError:
             continue

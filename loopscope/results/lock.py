@@ -135,3 +135,19 @@ def _alive(pid: int) -> bool:
     except OSError:
         return True
     return True
+
+
+def abandoned(folder: str | Path) -> bool:
+    """Whether a folder was held by a process that is gone: its lock is there, and nobody has it."""
+    from filelock import FileLock, Timeout
+
+    path = Path(folder) / LOCK
+    if not path.is_file():
+        return False
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except (Timeout, OSError, NotImplementedError):
+        return False
+    lock.release()
+    return True

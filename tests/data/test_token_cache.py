@@ -1,6 +1,9 @@
 """The cache of token files: made once, whole or not at all, and damage is named."""
 
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +16,7 @@ from loopscope.data import preparation as preparing
 from loopscope.data.config import DataConfig
 from loopscope.data.corpora import FilesCorpus
 from loopscope.data.preparation import cache_folder, open_prepared, prepare
+from loopscope.results.lock import hold
 from tests.data.fixtures import KINDS, TEXT, changed
 
 
@@ -160,3 +164,26 @@ def test_the_cache_is_where_it_is_asked_to_be(
     assert cache_folder(config) == tmp_path / ".cache" / "loopscope"
     monkeypatch.setenv("LOOPSCOPE_CACHE", "~/mine")
     assert cache_folder(config) == tmp_path / "mine"
+
+
+KILLED = """
+import os, signal, sys
+from loopscope.data import preparation
+from loopscope.data.config import DataConfig
+preparation._build = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+preparation.prepare(DataConfig(corpus="files", files=(sys.argv[1],)), progress=False)
+"""
+
+
+def test_what_a_killed_ingestion_left_goes_with_the_next_and_one_at_work_stays(
+    config: DataConfig, cache: Path
+) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, config.files[0]])
+    assert done.returncode == -signal.SIGKILL
+    (left,) = cache.iterdir()
+    assert left.name.startswith(".building-")
+    (cache / ".building-at-work").mkdir()
+    with hold(cache / ".building-at-work"):
+        found = prepare(config, progress=False)
+        assert {path.name for path in cache.iterdir()} == {".building-at-work", found.directory.name}
+    assert sorted(os.listdir(found.directory)) == ["tokenizer.json", "train.tokens", "validation.tokens"]

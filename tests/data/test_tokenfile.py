@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loopscope.data import tokenfile
 from loopscope.data.tokenfile import HEADER_BYTES, open_tokens, write_tokens
 
 HASH = "ab" * 32
@@ -121,3 +122,47 @@ def test_a_writer_that_fails_midway_leaves_no_file_of_that_name(tmp_path: Path) 
     with pytest.raises(RuntimeError, match="went away"):
         write_tokens(path, failing(), 300, HASH)
     assert open_tokens(path).tokens.tolist() == [1, 2, 3]
+
+
+def test_changed_ids_and_a_changed_header_are_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.tokens", [7, 8, 9, 7])
+    whole = path.read_bytes()
+    zeros = whole[:HEADER_BYTES] + bytes(len(whole) - HEADER_BYTES)
+    flipped = whole[:-1] + bytes([whole[-1] ^ 1])
+    more_text = (
+        whole[:20] + bytes([whole[20] ^ 1]) + whole[21:]
+    )  # bytes of the text: bits per byte rest on them
+    bound = whole[:100] + bytes([whole[100] ^ 1]) + whole[101:]  # the largest id
+    for content in (zeros, flipped, more_text, bound):
+        assert content != whole
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"a\.tokens was changed after it was written, or is damaged"):
+            open_tokens(path, HASH)
+    path.write_bytes(whole)
+    assert open_tokens(path, HASH).tokens.tolist() == [7, 8, 9, 7]
+
+
+def test_ids_that_the_vocabulary_does_not_have_are_neither_written_nor_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.tokens"
+    for ids, wrong in (([1, 300], 300), ([2**16 + 1], 2**16 + 1), ([-1], -1)):
+        with pytest.raises(ValueError, match=rf"has id {wrong}; its vocabulary has ids 0 to 299"):
+            write_tokens(path, [(np.array(ids, dtype=np.int64), 1)], 300, HASH)
+        assert not path.exists()
+
+
+def test_a_file_from_before_it_had_a_hash_is_read_for_its_ids(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.tokens", [7, 8, 9, 7])
+    whole = path.read_bytes()
+    older = whole[:100] + bytes(28) + whole[HEADER_BYTES:]
+    path.write_bytes(older)
+    assert open_tokens(path, HASH).tokens.tolist() == [7, 8, 9, 7]
+    path.write_bytes(older[:-2] + (300).to_bytes(2, "little"))
+    with pytest.raises(ValueError, match=r"a\.tokens has id 300; its vocabulary has ids 0 to 299"):
+        open_tokens(path, HASH)
+
+
+def test_a_file_that_stays_is_read_once_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path / "a.tokens", list(range(200)))
+    open_tokens(path, HASH)
+    monkeypatch.setattr(tokenfile, "CHUNK_BYTES", None)  # reading it again would fail
+    assert open_tokens(path, HASH).count == 200
