@@ -16,7 +16,7 @@ from loopscope.audit.input_checks import check_audit, in_fp32, notes_on
 from loopscope.audit.interventions import final_scale_sweep, radial_clamp, rescale_each_loop
 from loopscope.audit.remedies import try_remedies
 from loopscope.audit.tokens import token_norms
-from loopscope.audit.verdict import loop_verdicts, model_verdict, why
+from loopscope.audit.verdict import check_saturation, loop_verdicts, model_verdict, why
 from loopscope.audit.visibility import measure_visibility, readout_visibility
 from loopscope.guards import evaluating
 from loopscope.objectives.objective import Objective
@@ -47,7 +47,8 @@ def audit(model: Any, input_ids: Any, labels: Any, objective: Any = None) -> Aud
 
     Raises:
         ValueError: not a looped model, an objective that is none, weights that are not finite, ids or labels that do
-            not fit, or a sequence that is too long.
+            not fit, a sequence that is too long, or tokens whose loss is exactly 0, so that no gradient shows what it
+            sees.
     """
     with _prepared(model, input_ids, labels, objective) as batch:
         return _measure(batch)
@@ -104,7 +105,11 @@ def _judged(batch: _Batch) -> _Judged:
     with torch.no_grad():
         states = list(unroll(batch.model, batch.input_ids))
     carried = measure_carries(states)
-    return _Judged(seen, states, carried, loop_verdicts(seen, carried))
+    loops = loop_verdicts(seen, carried)
+    if model_verdict(loops) in ("blind", "damped"):
+        with torch.no_grad():
+            check_saturation(seen, batch.objective.split(states, batch.labels))
+    return _Judged(seen, states, carried, loops)
 
 
 def _measure(batch: _Batch) -> AuditReport:

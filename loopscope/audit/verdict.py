@@ -11,7 +11,9 @@ without a recurrence there is nothing that carries a scale on.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
 
 from loopscope.audit.visibility import GROWN
 from loopscope.results import REMOVED, SEEN, WORST_FIRST, Carry, LoopVerdict, LoopVisibility, Verdict
@@ -73,6 +75,24 @@ def loop_verdicts(seen: Sequence[LoopVisibility], carried: Sequence[Carry]) -> l
             )
         )
     return verdicts
+
+
+def check_saturation(seen: Sequence[LoopVisibility], terms: Mapping[str, Tensor]) -> None:
+    """Raise ValueError where the loss is exactly 0 at every exit that it reads: it has no gradient left to see with.
+
+    Such a model would be called blind, whatever its readouts show of the scale.
+
+    Args:
+        terms: values of the loss's terms, as `Objective.split` gives them.
+    """
+    read = [loop.loop for loop in seen if any(name.endswith("/readout") for name in loop.direct)]
+    values = [float(term) for name, term in terms.items() if name.startswith("cross_entropy")]
+    if read and not any(values):
+        raise ValueError(
+            f"the cross-entropy is exactly 0 at {_names(read)}, all that the loss reads: every prediction is right and "
+            "certain to the last bit, so no gradient is left, and what the loss sees of the scale cannot be measured. "
+            "Audit text that the model does not know by heart (--data), or an earlier checkpoint"
+        )
 
 
 def hides_scale(loop: LoopVisibility) -> bool:

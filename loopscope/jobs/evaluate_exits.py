@@ -97,7 +97,10 @@ def _exits(
     settings: ExitSettings, opened: OpenedModel, text: TextWindows, batch: int, device: torch.device
 ) -> ExitEvaluation:
     rules = _rules(settings.rules, opened, text, device)
-    record = record_exits(opened.model, _on(device, text.batches(batch)), rules, text.bytes_per_token)
+    try:
+        record = record_exits(opened.model, _on(device, text.batches(batch)), rules, text.bytes_per_token)
+    except ValueError as error:  # of several runs, the one
+        raise ValueError(f"{opened.path}: {error}") from error
     curves, calibrations = [], []
     for unit in settings.units:
         for rule in [rule for rule in rules if unit in rule.units]:

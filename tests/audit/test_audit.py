@@ -121,3 +121,15 @@ def test_an_objective_may_be_its_word() -> None:
         with pytest.raises(ValueError, match=message):
             loopscope.audit(model, IDS, LABELS, word)
     assert ScaleMonitor(model, "terminal").objective.name == "terminal"
+
+
+def test_a_loss_of_exactly_0_is_an_outcome_of_its_own_and_no_blindness() -> None:
+    """A raw readout shows the scale; a model that is certain to the last bit has no gradient to show that with."""
+    model = make(readout={"kind": "raw"})
+    assert audit(model, placement="terminal").verdict == "visible"
+    with torch.no_grad():
+        model.token_embedding.weight.mul_(100)
+        *_, last = loopscope.unroll(model, IDS)
+        certain = last.logits().argmax(dim=-1)
+    with pytest.raises(ValueError, match="cross-entropy is exactly 0 at loop 3, all that the loss reads"):
+        loopscope.audit(model, IDS, certain, build_objective(ObjectiveConfig(placement="terminal")))

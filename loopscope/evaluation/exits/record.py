@@ -101,7 +101,8 @@ def record_exits(
         loops: depth; None: the trained one.
 
     Raises:
-        ValueError: no window, no label that counts, a rule that the model cannot run, scores that are not numbers.
+        ValueError: no window, no label that counts, a rule that the model cannot run, losses that are not finite,
+            scores that are not numbers.
     """
     depth = check_loops(model.loops if loops is None else loops)
     running = [rule for rule in rules if isinstance(rule, AbstractExitRule)]
@@ -140,6 +141,11 @@ def _record(
         look = Look(state)
         asked = [] if state.is_last else logit_rules
         loss, new_scores = _read(model, look.features, before, labels, asked)
+        if not bool(loss.isfinite().all()):
+            raise ValueError(
+                f"the loss of loop {state.loop} is not finite on this text, so exits cannot be compared: the model has "
+                "diverged, or its weights are damaged. Evaluate an earlier checkpoint"
+            )
         losses.append(loss.float().cpu())
         if not state.is_last:
             for rule in others:

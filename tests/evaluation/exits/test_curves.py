@@ -170,3 +170,11 @@ def test_a_depth_of_one_has_nothing_to_decide() -> None:
     record = record_exits(model, [(ids, labels)], [rule], 2.0, loops=1)
     assert exit_curve(record, rule, "sequence").points == ()
     assert Sweep.of(rule, record.units(rule, "token")).mean_loops.tolist() == [1.0]
+
+
+def test_losses_that_are_not_finite_are_a_sentence() -> None:
+    model = made()
+    with torch.no_grad():
+        model.layers[0].feed_forward.up.weight.fill_(float("nan"))
+    with pytest.raises(ValueError, match="the loss of loop 1 is not finite on this text, so exits cannot be"):
+        record_exits(model, [tokens()], [build_rule("logit-margin")], 1.0)
