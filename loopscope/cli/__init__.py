@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from loopscope.cli.interruption import hearing_sigterm, interrupted, status_of
 from loopscope.config.recipes import known
 from loopscope.results.class_names import vouch_for
+from loopscope.results.faults import in_words
 
 __all__ = ["COMMANDS", "main"]
 
@@ -52,7 +53,9 @@ loopscope --import MODULE COMMAND … imports a module of your own first, for ru
 
 
 def main() -> None:
-    """Entry point: 0 when done, 1 when a run diverged, 2 for bad input, 130 or 143 when interrupted or terminated."""
+    """Entry point. Exit status: 0 when done, 1 when a run (or every run of a study) failed or diverged, 2 for bad input
+    or what the system refuses (a full disk), 130 or 143 when interrupted or terminated.
+    """
     warnings.showwarning = _show_warning
     modules, words = _modules(sys.argv[1:])
     name, arguments = (words[0], words[1:]) if words else ("--help", [])
@@ -78,6 +81,9 @@ def main() -> None:
     except BrokenPipeError:  # `loopscope … | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
+    except OSError as error:
+        print(f"loopscope: {in_words(error)}", file=sys.stderr)
+        raise SystemExit(2) from None
     except KeyboardInterrupt as stop:
         print(f"loopscope: {interrupted(stop, name, sys.argv[1:])}", file=sys.stderr)
         raise SystemExit(status_of(stop)) from None

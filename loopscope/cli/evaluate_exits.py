@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
 from loopscope.cli.arguments import check_counts, parse, split_names
 from loopscope.cli.evaluate_options import OnText, job_arguments, print_json
 from loopscope.results.layout import EVALUATION, trained_runs
+
+if TYPE_CHECKING:
+    from loopscope.results import ModelEvaluation
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,17 @@ def evaluate_exits(arguments: Sequence[str]) -> None:
         evaluation = measure_exits(path, settings, keep=command.keep, **text)
         evaluations.append(evaluation)
         if not command.json:
-            print_exits(evaluation, path / EVALUATION if command.keep and path.is_dir() else None)
+            print_exits(evaluation, path / EVALUATION if _is_kept(path, evaluation) else None)
     if command.json:
         print_json(evaluations)
+
+
+def _is_kept(path: Path, evaluation: "ModelEvaluation") -> bool:
+    """Whether a run's folder has this evaluation: not where it was not asked for, or could not be written."""
+    from loopscope.results import to_json
+
+    kept = path / EVALUATION
+    return kept.is_file() and kept.read_text(encoding="utf-8") == to_json(evaluation)
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -18,7 +18,8 @@ class Study:
     """Train conditions × seeds side by side in one folder, then collect results.json.
 
     Called again, it goes on where it stopped and skips what is done. Called several times at once, on one folder, the
-    processes share the runs.
+    processes share the runs. A run that fails or diverges is a result, and the others go on: the exit status is 1 where
+    not one has completed.
 
     Example:
         loopscope study --size laptop --conditions dense/rmsnorm,dense/raw --seeds 3 --out runs/x
@@ -59,6 +60,10 @@ def study(arguments: Sequence[str]) -> None:
         config.size, names, _seeds(command.seeds), command.out, over, command.quiet, command.wait, variants
     )
     print_results(results.runs, command.out, command.quiet)
+    # Without a single result either all failed beyond recording, or other processes train them (--no-wait).
+    done = any(run.status == "completed" for run in results.runs)
+    if not done and (results.runs or command.wait):
+        raise SystemExit(1)
 
 
 def _seeds(text: str) -> list[int]:

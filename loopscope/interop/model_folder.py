@@ -1,27 +1,32 @@
 """Loopscope's own model folder: weights, config and tokenizer, nothing that runs code when read.
 
 A folder holds `config.yaml` (its `model` section builds the model), `model.safetensors` and, where known,
-`tokenizer.json`. A training checkpoint is such a folder with the optimizer's state beside.
+`tokenizer.json`; and `manifest.json` with their hashes, which reading holds them against. A training checkpoint is such
+a folder with the optimizer's state beside, and its hashes in `state.json`. One put together by hand needs no hashes.
 """
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
-from loopscope.results.layout import CONFIG, WEIGHTS, write_text
+from loopscope.results.faults import concerning
+from loopscope.results.layout import CONFIG, MANIFEST, WEIGHTS, unfinished, write_text
+from loopscope.results.manifest import check_files, table_of
+from loopscope.results.tensor_file import read_tensors, write_tensors
 
 
 def save_model(
     model: LoopedTransformer, directory: str | Path, sections: Mapping[str, Any], files: Mapping[str, str]
 ) -> None:
-    """Write a model folder that `load_model` and `loopscope.load` read: config.yaml, model.safetensors, further files.
+    """Write a model folder that `load_model` and `loopscope.load` read, whole or not at all.
+
+    In it: config.yaml, model.safetensors, further files, and the hashes of all of them.
 
     Args:
         directory: created; must be empty or absent.
@@ -30,26 +35,38 @@ def save_model(
 
     Raises:
         ValueError: the folder exists and is not empty.
+        OSError: it cannot be written; nothing of it is left.
     """
     directory = Path(directory)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ValueError(f"{directory} exists and is not empty; name a new folder, nothing was written")
-    directory.mkdir(parents=True, exist_ok=True)
     config = {"model": model.config.model_dump(mode="json"), **sections}
-    for name, text in files.items():
-        (directory / name).write_text(text, encoding="utf-8")
-    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, directory / WEIGHTS)
-    # Last, because its presence is what makes the folder a model.
-    write_text(directory / CONFIG, yaml.safe_dump(config, sort_keys=False))
+    writing = unfinished(directory)
+    with concerning(directory, writing):
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(writing, ignore_errors=True)
+        writing.mkdir()
+        try:
+            for name, text in {**files, CONFIG: yaml.safe_dump(config, sort_keys=False)}.items():
+                (writing / name).write_text(text, encoding="utf-8")
+            write_tensors(model.state_dict(), writing / WEIGHTS)
+            write_text(writing / MANIFEST, table_of(writing))
+            if directory.is_dir():  # empty: not every system lets a folder take its place
+                directory.rmdir()
+            writing.rename(directory)
+        finally:
+            shutil.rmtree(writing, ignore_errors=True)
 
 
 def load_model(directory: str | Path) -> LoopedTransformer:
     """Build and return the model of a folder that `save_model` or a training checkpoint wrote, in evaluation mode.
 
     Raises:
-        ValueError: a file is missing, cut short, or does not fit the config; says which and what to do.
+        ValueError: a file is missing, cut short, changed after it was written, or does not fit the config; says which
+            and what to do.
     """
     directory = Path(directory)
+    check_files(directory)
     sections = read_config(directory)
     try:
         config = ModelConfig(**sections["model"])
@@ -64,14 +81,7 @@ def load_model(directory: str | Path) -> LoopedTransformer:
         ) from error
     model = LoopedTransformer(config)
     path = directory / WEIGHTS
-    if not path.is_file():
-        raise ValueError(f"{path} is missing; the folder is not a complete model")
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{path} is cut short or damaged ({error}); restore it, or use another checkpoint"
-        ) from error
+    state = read_tensors(path)
     check_state(model, state, path)
     model.load_state_dict(state)
     return model.eval()

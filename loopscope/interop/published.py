@@ -6,6 +6,8 @@ are left behind; settings that this version does not know are refused by name ra
 """
 
 import pickle
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +80,7 @@ def read_published(path: str | Path) -> PublishedCheckpoint:
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{path} is not a file; give the path of a published last.pt")
+    _check_sums(path)
     try:
         data = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -94,9 +97,28 @@ def _read(path: Path) -> dict[str, Any]:
     return data
 
 
+def _check_sums(path: Path) -> None:
+    """Refuse a file whose tensors are not those that were saved: torch does not look at the sums beside them."""
+    if not zipfile.is_zipfile(path):  # torch's older format, which has none, or no checkpoint: torch says
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+        raise ValueError(f"{path} is damaged ({_cause(error)}); fetch it again") from error
+    if damaged is not None:
+        raise ValueError(f"{path} is damaged: the checksum of {damaged!r} in it is wrong; fetch it again")
+
+
 def _cause(error: Exception) -> str:
     """The first sentence of torch's message: what follows it advises to load unsafely."""
-    return str(error).splitlines()[0].split("Re-running")[0].split(" In PyTorch")[0].strip()
+    return (
+        (str(error) or type(error).__name__)
+        .splitlines()[0]
+        .split("Re-running")[0]
+        .split(" In PyTorch")[0]
+        .strip()
+    )
 
 
 def _model_config(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> ModelConfig:

@@ -1,5 +1,6 @@
 """From a path to an audited model: under its own objective, a given one, or the plausible ones."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,7 @@ from loopscope.objectives.objective import build_objective
 from loopscope.objectives.spelling import spelled_section
 from loopscope.recurrence import unroll
 from loopscope.results import WORST_FIRST, AuditedModel, audit_values, provenance, to_json
+from loopscope.results.faults import in_words
 from loopscope.results.layout import AUDIT, CONFIG, first_runs, newest_checkpoint, write_text
 
 
@@ -69,9 +71,12 @@ def audit_model(
         judged, origin = [opened.objective], "model"
     else:
         judged, origin = plausible(opened, tokens), "assumed"
-    reports = [
-        audit(opened.model, tokens.input_ids, tokens.labels, build_objective(config)) for config in judged
-    ]
+    try:
+        reports = [
+            audit(opened.model, tokens.input_ids, tokens.labels, build_objective(config)) for config in judged
+        ]
+    except ValueError as error:  # of several models, the one
+        raise ValueError(f"{opened.path}: {error}") from error
     reports.sort(key=lambda report: WORST_FIRST.index(report.verdict))
     largest = [token for report in reports[:1] for loop in report.tokens for _, _, token, _ in loop.largest]
     return AuditedModel(
@@ -112,12 +117,18 @@ def parse_objective(text: str) -> ObjectiveConfig:
 
 
 def keep_audit(path: str | Path, audited: AuditedModel) -> Path | None:
-    """Keep an audit beside the run it is of, for reports; None where the path is no run or cannot be written."""
+    """Keep an audit beside the run it is of, for reports; None where the path is no run.
+
+    None too, with a warning, where it cannot be written: what was measured is not lost for that.
+    """
     path = Path(path)
     if not (path.is_dir() and (path / CONFIG).is_file() and newest_checkpoint(path)):
         return None
     try:
         write_text(path / AUDIT, to_json(audit_values(audited)))
-    except OSError:
+    except OSError as error:
+        warnings.warn(
+            f"the audit of {audited.name} was measured but not kept: {in_words(error)}", stacklevel=2
+        )
         return None
     return path / AUDIT

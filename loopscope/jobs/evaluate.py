@@ -1,6 +1,5 @@
 """A model's evaluation record: begun or gone on with, and back into its folder. What every part of it shares."""
 
-import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,18 +12,19 @@ from pydantic import BaseModel
 from loopscope.config.nested import read_yaml
 from loopscope.config.run_config import RunConfig
 from loopscope.data.config import DataConfig
+from loopscope.jobs.folder import read_result
 from loopscope.jobs.opened import OpenedModel, parameter_count
 from loopscope.jobs.text import TextWindows
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.plan.parameters import forward_flops
 from loopscope.plan.training_flops import training_cost
-from loopscope.results import ModelEvaluation, load_evaluation, load_results, provenance, to_json
+from loopscope.results import ModelEvaluation, load_evaluation, provenance, to_json
+from loopscope.results.faults import in_words
 from loopscope.results.layout import (
     CONFIG,
     EVALUATION,
     PREVIOUS_EVALUATION,
-    RESULT,
     model_folder,
     write_text,
 )
@@ -75,24 +75,37 @@ _SAME = ("data", "windows", "sequence", "trained_loops", "parameters", "tokens_t
 
 
 def keep_evaluation(opened: OpenedModel, evaluation: ModelEvaluation) -> Path | None:
-    """Keep an evaluation beside its model, for reports; None where the path is no folder.
+    """Keep an evaluation beside its model, for reports; None where the path is no folder, or cannot be written.
 
-    One of another text or another model makes room, under the name `PREVIOUS_EVALUATION`, with a warning.
+    One of another text or another model makes room, under the name `PREVIOUS_EVALUATION`, with a warning. What was
+    there stays until the new one is whole. Where nothing can be kept a warning says so: what was measured is not lost.
     """
     if not opened.path.is_dir():
         return None
     path = opened.path / EVALUATION
-    kept = load_evaluation(path)
-    if kept is not None and (changed := _changed(kept, evaluation)):
-        there = ", ".join(f"{key} {getattr(kept, key)!r}" for key in changed)
-        os.replace(path, path.with_name(PREVIOUS_EVALUATION))
+    try:
+        _make_room(path, evaluation)
+        write_text(path, to_json(evaluation))
+    except OSError as error:
         warnings.warn(
-            f"{path} was of another text or another model ({there}); it is kept as {PREVIOUS_EVALUATION}, and every "
-            "part of the evaluation that you want to see must be measured again on this text",
-            stacklevel=2,
+            f"the evaluation of {opened.name} was measured but not kept: {in_words(error)}", stacklevel=2
         )
-    write_text(path, to_json(evaluation))
+        return None
     return path
+
+
+def _make_room(path: Path, evaluation: ModelEvaluation) -> None:
+    """Copy an evaluation of another text or another model to where it stays, and say so."""
+    kept = load_evaluation(path)
+    if kept is None or not (changed := _changed(kept, evaluation)):
+        return
+    write_text(path.with_name(PREVIOUS_EVALUATION), path.read_text(encoding="utf-8"))
+    there = ", ".join(f"{key} {getattr(kept, key)!r}" for key in changed)
+    warnings.warn(
+        f"{path} was of another text or another model ({there}); it is kept as {PREVIOUS_EVALUATION}, and every "
+        "part of the evaluation that you want to see must be measured again on this text",
+        stacklevel=3,
+    )
 
 
 def _changed(kept: ModelEvaluation, now: ModelEvaluation) -> list[str]:
@@ -119,6 +132,5 @@ def _sections(path: Path) -> dict[str, Any]:
 
 
 def _tokens_trained(path: Path) -> int | None:
-    if not (path / RESULT).is_file():
-        return None
-    return load_results(path).runs[0].tokens_trained
+    result = read_result(path)
+    return None if result is None else result.tokens_trained

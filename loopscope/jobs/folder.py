@@ -1,11 +1,24 @@
-"""Whose a run's folder is: a config owns it, and another one is refused before anything is touched."""
+"""Whose a run's folder is: a config owns it, and another one is refused before anything is touched.
 
+What lies in the folder must be that config's too: a checkpoint or a result that was copied from another run is refused
+by name.
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from loopscope.config import RunConfig, parse_config
 from loopscope.config.nested import differences, read_yaml
-from loopscope.results.layout import CONFIG, visible
+from loopscope.results import RunResult, run_from_json
+from loopscope.results.layout import CONFIG, RESULT, newest_checkpoint, visible
+from loopscope.training.checkpoint import refuse_linked_checkpoints
+
+MAY_DIFFER = frozenset(
+    "steps epochs device precision threads compile cpu_ops gradient_checkpointing accumulation log_every monitor_every "
+    "evaluate_every evaluate_windows final_windows checkpoint_every weights".split()
+)
+"""Settings of training that say how long, how fast and what is written: parts of one run may differ in them."""
 
 
 def check_folder(config: RunConfig, run: str | Path, resume: bool) -> None:
@@ -25,6 +38,51 @@ def check_folder(config: RunConfig, run: str | Path, resume: bool) -> None:
     refuse_difference(as_resumed(there, now, longer=True), now, run)
     if not resume:
         raise ValueError(f"{run} already holds this run; add --resume to go on, or name a new folder")
+    refuse_linked_checkpoints(run)
+    check_checkpoint(run)
+
+
+def check_checkpoint(run: str | Path) -> None:
+    """Refuse a run's folder whose newest checkpoint is another run's: of another seed, condition, model, …"""
+    run = Path(run)
+    checkpoint = newest_checkpoint(run)
+    if checkpoint is None or not all((folder / CONFIG).is_file() for folder in (run, checkpoint)):
+        return
+    _refuse_foreign(
+        _identity(written_config(run / CONFIG)), _identity(written_config(checkpoint / CONFIG)), checkpoint
+    )
+
+
+class DamagedResultError(ValueError):
+    """A result that cannot be read. What the run saved beside it can be gone on with."""
+
+
+def read_result(run: str | Path) -> RunResult | None:
+    """Return a run's result; None where it has none yet.
+
+    Raises:
+        DamagedResultError: (a ValueError) it cannot be read.
+        ValueError: it is another run's: its condition, seed or config are not those of the folder.
+    """
+    path = Path(run) / RESULT
+    if not path.is_file():
+        return None
+    try:
+        result = run_from_json(path.read_text(encoding="utf-8"))
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise DamagedResultError(
+            f"{path} is cut short or damaged ({error}); restore it from a copy, or move it away: the run then goes on "
+            "from its newest checkpoint and writes it anew"
+        ) from error
+    if not (path.parent / CONFIG).is_file():
+        return result
+    config = written_config(path.parent / CONFIG)
+    training = config.get("training")
+    owner = {"condition": config.get("condition"), "seed": dict(training or {}).get("seed", 0)}
+    _refuse_foreign(owner, {"condition": result.condition, "seed": result.seed}, path)
+    if result.config:  # records of an early version have none
+        _refuse_foreign(_identity(config), _identity(_completed(result.config, str(path))), path)
+    return result
 
 
 def as_resumed(there: dict[str, Any], now: dict[str, Any], longer: bool = False) -> dict[str, Any]:
@@ -46,18 +104,43 @@ def as_resumed(there: dict[str, Any], now: dict[str, Any], longer: bool = False)
 
 def written_config(path: str | Path) -> dict[str, Any]:
     """A run's config file, completed: settings that came after it was written have their defaults."""
-    values = read_yaml(Path(path))
-    try:
-        return parse_config(values, str(path)).model_dump(mode="json")
-    except ValueError:  # another version's, or changed by hand: compared as it is, key by key
-        return values
+    return _completed(read_yaml(Path(path)), str(path))
 
 
 def refuse_difference(there: dict[str, Any], now: dict[str, Any], folder: str | Path) -> None:
     """Raise ValueError with the keys in which a folder's config differs from the one asked for."""
     changes = list(differences(there, now))
     if changes:
-        shown = "; ".join(changes[:6]) + (f"; and {len(changes) - 6} more" if len(changes) > 6 else "")
         raise ValueError(
-            f"{folder} belongs to another config ({shown}); name a new folder, nothing was touched"
+            f"{folder} belongs to another config ({_shown(changes)}); name a new folder, nothing was touched"
         )
+
+
+def _refuse_foreign(owner: Mapping[str, Any], part: Mapping[str, Any], path: Path) -> None:
+    """Raise ValueError where a part of a folder was made with another config than the folder's own."""
+    changes = list(differences(owner, part))
+    if changes:
+        shown = _shown(changes).replace(" there, ", " in the folder's config, ").replace(" now", " here")
+        raise ValueError(
+            f"{path} is another run's ({shown}); move it away, or restore the one that belongs there. Nothing was "
+            "touched"
+        )
+
+
+def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a config says which run it is."""
+    training = config.get("training")
+    if not isinstance(training, Mapping):
+        return dict(config)
+    return {**config, "training": {key: training[key] for key in training if key not in MAY_DIFFER}}
+
+
+def _completed(values: Mapping[str, Any], source: str) -> dict[str, Any]:
+    try:
+        return parse_config(dict(values), source).model_dump(mode="json")
+    except ValueError:  # another version's, or changed by hand: compared as it is, key by key
+        return dict(values)
+
+
+def _shown(changes: list[str]) -> str:
+    return "; ".join(changes[:6]) + (f"; and {len(changes) - 6} more" if len(changes) > 6 else "")

@@ -17,6 +17,7 @@ from loopscope.data.config import DataConfig
 from loopscope.data.tokenizers import AbstractTokenizer, WordTokenizer, load_tokenizer
 from loopscope.interop.load import load
 from loopscope.interop.published import read_published
+from loopscope.jobs.folder import check_checkpoint
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.recurrence import AbstractLoopedLM
@@ -47,6 +48,7 @@ def open_model(path: str | Path) -> OpenedModel:
         tokenizer = WordTokenizer(published.itos, published.pattern) if published.itos else None
         objective = read_objective(dict(published.objective), path)
         return OpenedModel(path.parent.name or path.name, path, published.model, objective, tokenizer, None)
+    check_checkpoint(path)
     model = load(path)
     folder = model_folder(path)
     sections = read_yaml(folder / CONFIG)

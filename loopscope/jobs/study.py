@@ -19,19 +19,29 @@ from loopscope.config.own_conditions import own_conditions, own_recipe
 from loopscope.config.recipes import recipe
 from loopscope.config.run_config import RunConfig
 from loopscope.data.source import open_data
-from loopscope.jobs.folder import as_resumed, check_folder, refuse_difference, written_config
+from loopscope.jobs.folder import (
+    DamagedResultError,
+    as_resumed,
+    check_folder,
+    read_result,
+    refuse_difference,
+    written_config,
+)
 from loopscope.jobs.resumption import resolve, resumed
-from loopscope.jobs.train import check_vocabulary, execute, failed, finished
+from loopscope.jobs.study_results import BRIEFLY, collect, collect_meanwhile, keep_damaged
+from loopscope.jobs.train import check_vocabulary, execute, failed
 from loopscope.jobs.train import windows as run_windows
-from loopscope.results import RunResult, StudyResults, load_results, provenance, to_json
+from loopscope.results import StudyResults
+from loopscope.results.faults import in_words
 from loopscope.results.layout import (
     CONFIG,
+    DAMAGED_RESULT,
     RESULT,
-    RESULTS,
     STUDY,
+    condition_folder,
     is_study,
     newest_checkpoint,
-    run_files,
+    older_condition_folder,
     run_folder,
     visible,
     write_text,
@@ -40,8 +50,6 @@ from loopscope.results.lock import FolderHeldError, hold
 from loopscope.training.checkpoint import verify
 from loopscope.training.progress import ProgressDisplay
 
-BRIEFLY = 300.0
-"""Seconds to wait for a process that only writes the study's own files."""
 POLL = 1.0
 """Seconds between looks at runs that other processes hold."""
 
@@ -100,11 +108,13 @@ def run_study(
                     number += 1
                     display.say(f"[{number}/{display.steps}] {_name(cell.config)}")
                     _train(cell, display, quiet)
-                collect(out)
+                collect_meanwhile(out, display)
             except FolderHeldError as error:
                 if error.folder != cell.run:
                     raise
                 held.append((cell, error))
+            except OSError as error:  # its folder cannot even be held
+                display.say(f"{_name(cell.config)} failed: {in_words(error)}")
         if held and not waiting:
             whose = "; ".join(f"{_name(cell.config)}: {error.holder}" for cell, error in held)
             does = "waiting for" if wait else "left to their processes:"
@@ -129,6 +139,8 @@ def plan(
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError(f"seeds is {list(seeds)}; name at least one, each once")
     own = own_conditions(conditions, variants)
+    for name in own:
+        condition_folder("", name)  # refuses what no folder can be called
     configs = []
     for seed in seeds:
         of_seed = {"training": {"seed": seed}}
@@ -141,27 +153,32 @@ def plan(
     return configs
 
 
-def collect(out: str | Path) -> StudyResults:
-    """Read every run's result under a study folder and write them as one file.
-
-    One process at a time: whoever collects last has seen every result that was there before.
-    """
-    with hold(out, wait=BRIEFLY):
-        runs = [_read(path) for path in run_files(out, RESULT)]
-        order = {condition: place for place, condition in enumerate(_conditions(runs))}
-        runs.sort(key=lambda run: (order[run.condition], run.seed))
-        results = StudyResults(runs=tuple(runs), provenance=provenance())
-        write_text(Path(out) / RESULTS, to_json(results))
-    return results
+def folder_of(out: str | Path, config: RunConfig) -> Path:
+    """Where a run of a study lies: `run_folder`, or the folder that an earlier version gave its condition."""
+    seed = config.training.seed
+    run = run_folder(out, config.condition, seed)
+    older = older_condition_folder(out, config.condition) / run.name
+    if older != run and not run.exists() and (older / CONFIG).is_file():
+        there = written_config(older / CONFIG)
+        if there.get("condition") == config.condition:
+            return older
+    return run
 
 
 def _check(out: Path, config: RunConfig) -> Cell | None:
     """The cell of a config that has to be run; None where it is done. Refuses a folder that cannot be gone on with."""
-    run = run_folder(out, config.condition, config.training.seed)
+    run = folder_of(out, config)
     before = _result_text(run)
     goes_on = resumed(config, run)
     config = goes_on.config
-    if finished(run) is not None:
+    try:
+        result = read_result(run)
+    except DamagedResultError as error:
+        warnings.warn(
+            f"{error}. That is done now, and what was there is kept as {DAMAGED_RESULT}", stacklevel=3
+        )
+        result = None
+    if result is not None and result.status != "failed":
         now = config.model_dump(mode="json")
         refuse_difference(as_resumed(written_config(run / CONFIG), now), now, run)
         return None
@@ -182,9 +199,13 @@ def _train(cell: Cell, display: ProgressDisplay, quiet: bool) -> None:
     """Train one cell. An error, whatever it is, is the result of its run, and the grid goes on."""
     began = time.monotonic()
     try:
+        keep_damaged(cell.run)
         execute(cell.config, cell.run, resume=True, quiet=quiet)
     except Exception as error:
-        display.say(f"failed: {failed(cell.config, cell.run, error, began).failure}")
+        try:
+            display.say(f"failed: {failed(cell.config, cell.run, error, began).failure}")
+        except OSError as full:  # the record of it cannot be written either
+            display.say(f"failed: {error}; no record of it could be kept: {in_words(full)}")
 
 
 def _name(config: RunConfig) -> str:
@@ -193,20 +214,7 @@ def _name(config: RunConfig) -> str:
 
 def _result_text(run: Path) -> str | None:
     path = run / RESULT
-    return path.read_text(encoding="utf-8") if path.is_file() else None
-
-
-def _read(path: Path) -> RunResult:
-    return load_results(path).runs[0]
-
-
-def _conditions(runs: Sequence[RunResult]) -> list[str]:
-    """Conditions in the order in which they were first run."""
-    earliest: dict[str, str] = {}
-    for run in runs:
-        date = run.provenance.date if run.provenance else ""
-        earliest[run.condition] = min(earliest.get(run.condition, date), date)
-    return sorted(earliest, key=lambda condition: (earliest[condition], condition))
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
 
 
 def _claim(out: Path, size: str, over: Mapping[str, Any]) -> None:

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from loopscope.data.config import DataConfig
@@ -19,6 +17,7 @@ from loopscope.data.source import open_data
 from loopscope.data.tokenizers import ByteTokenizer
 from loopscope.jobs.opened import OpenedModel
 from loopscope.results.layout import TOKENIZER
+from loopscope.results.tensor_file import read_tensors
 
 
 @dataclass(frozen=True)
@@ -183,10 +182,7 @@ def _whole(corpus: Any) -> Iterator[str]:
 def _token_file(path: Path, sequences: int) -> TextWindows:
     if not path.is_file():
         raise ValueError(f"data is {path}, which does not exist")
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+    tensors = read_tensors(path)
     if "input_ids" not in tensors:
         raise ValueError(
             f"{path} has {', '.join(tensors) or 'no tensors'}; an audit needs input_ids [batch, seq]"

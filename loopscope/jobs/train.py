@@ -13,11 +13,12 @@ from pathlib import Path
 
 import torch
 
+from loopscope.config.nested import differences
 from loopscope.config.run_config import RunConfig
 from loopscope.data.lost_text import lost_text_note
 from loopscope.data.preparation import PreparedData
 from loopscope.data.source import PreparedTask, open_data
-from loopscope.jobs.folder import check_folder
+from loopscope.jobs.folder import as_resumed, check_folder, read_result, written_config
 from loopscope.jobs.resumption import earlier_end, resumed
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.objective import build_objective
@@ -30,7 +31,6 @@ from loopscope.results import (
     TrainPoint,
     decode,
     provenance,
-    run_from_json,
     to_json,
 )
 from loopscope.results.layout import CONFIG, RESULT, TOKENIZER, newest_checkpoint, write_text
@@ -131,7 +131,10 @@ def windows(config: RunConfig, data: PreparedData | PreparedTask) -> TrainingDat
 
 
 def failed(config: RunConfig, run: str | Path, error: BaseException, began: float) -> RunResult:
-    """The record of a run that raised: its message is kept, a study goes on."""
+    """The record of a run that raised, kept in its folder: a study goes on.
+
+    A finished result is not replaced by it, and another run's folder is left alone.
+    """
     run = Path(run)
     checkpoint = newest_checkpoint(run)
     last = traceback.extract_tb(error.__traceback__)[-1:]
@@ -153,6 +156,8 @@ def failed(config: RunConfig, run: str | Path, error: BaseException, began: floa
         config=config.model_dump(mode="json"),
         provenance=provenance(config.training.device, config.training.threads),
     )
+    if not _may_record(config, run):
+        return result
     run.mkdir(parents=True, exist_ok=True)
     if not (run / CONFIG).is_file():  # the folder is this run's, also when it is tried again
         write_text(run / CONFIG, config.to_yaml())
@@ -162,11 +167,19 @@ def failed(config: RunConfig, run: str | Path, error: BaseException, began: floa
 
 def finished(run: str | Path) -> RunResult | None:
     """The result of a run that completed or diverged, or None where it has to be run (again)."""
-    path = Path(run) / RESULT
-    if not path.is_file():
-        return None
-    result = run_from_json(path.read_text(encoding="utf-8"))
-    return None if result.status == "failed" else result
+    result = read_result(run)
+    return None if result is None or result.status == "failed" else result
+
+
+def _may_record(config: RunConfig, run: Path) -> bool:
+    """Whether a failure may be written into a folder: it is this run's own, and not finished."""
+    path, now = run / CONFIG, config.model_dump(mode="json")
+    if path.is_file() and any(differences(as_resumed(written_config(path), now, longer=True), now)):
+        return False
+    try:
+        return finished(run) is None
+    except ValueError:  # what is there cannot be read, or is another run's: not ours to replace
+        return False
 
 
 def _result(config: RunConfig, run: Path, parameters: int, outcome: Outcome) -> RunResult:

@@ -3,6 +3,9 @@
 Every figure that Loopscope draws comes from these records, never from live objects.
 
     layout        what lies where in run and study folders, and writing whole files
+    manifest      hashes of a folder's files, held against them wherever they are read
+    tensor_file   reading and writing safetensors, with messages that name the file
+    faults        what the operating system refused, in a sentence
     lock          one writer a folder
     runs          what was run and how it ended; monitoring: the scale monitor's checks
     audits        what audits saw; evaluations: what every depth and exit is worth
@@ -10,8 +13,8 @@ Every figure that Loopscope draws comes from these records, never from live obje
     codec         records to JSON and back; readable: records as people see them
     student_t     intervals over seeds
 
-Standard library only (and the lock's library while a folder is held), so that reports and scripts can read results
-without loading torch.
+Standard library only (and, inside functions, the libraries of locks and tensor files), so that reports and scripts can
+read results without loading torch.
 """
 
 from loopscope.results.audits import (

@@ -293,5 +293,5 @@ def _load(kind: type[_Record], path: Path, name: str) -> _Record | None:
         return None
     try:
         return decode(kind, json_object(file.read_text(encoding="utf-8")))
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not a {kind.__name__} of Loopscope: {error}") from error

@@ -11,21 +11,28 @@
       metrics.jsonl               one record a line, while it trains
       result.json                 how it ended
       audit.json, evaluation.json what was measured of it later
-      checkpoints/step-NNNNNNNN/  a model folder with the optimizer's state beside
+      checkpoints/step-NNNNNNNN/  a model folder with the optimizer's state beside; state.json has hashes of all of it
     MODEL/                        what `load` reads
-      config.yaml, model.safetensors, tokenizer.json
+      config.yaml, model.safetensors, tokenizer.json, and their hashes: manifest.json
 
 A process that writes a run holds `.lock` in its folder, and says who it is in `.holder.json` (`results.lock`).
 Standard library only. Paths are `str` or `Path`.
 """
 
+import hashlib
 import os
+import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from loopscope.results.faults import concerning, shortened
+
 CONFIG = "config.yaml"
 RESULT = "result.json"
+DAMAGED_RESULT = "result.damaged.json"
+"""A result that could not be read, which made room for a new one."""
 METRICS = "metrics.jsonl"
 AUDIT = "audit.json"
 EVALUATION = "evaluation.json"
@@ -35,6 +42,7 @@ COMPARISON = "comparison.json"
 WEIGHTS = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
+MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 STUDY = "study.yaml"
 RESULTS = "results.json"
@@ -46,6 +54,14 @@ HOLDER = ".holder.json"
 
 _SEED, _STEP, _WRITING = "seed-", "step-", ".writing-"
 _RUNS = f"*/{_SEED}*"
+_CHECKPOINT = re.compile(rf"{_STEP}(\d{{8,}})", re.ASCII)
+_PART = r"[a-z0-9+-](?:[a-z0-9+._-]*[a-z0-9+-])?"
+_PLAIN = re.compile(rf"{_PART}([/:]{_PART})*")
+"""Conditions whose name is a folder's too: file systems keep these apart, whatever case and accents are to them."""
+_SIGNS = str.maketrans({"_": "__", "/": "_", ":": "="})
+_LONGEST = 100
+"""Signs of a condition in its folder's name: file systems take 255 bytes, and runs are copied to stricter ones."""
+_TAKEN = {FIGURES, CHECKPOINTS, RESULT, RESULTS, STUDY, COMPARISON, REPORT}
 
 
 @contextmanager
@@ -57,13 +73,16 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     writing = path.with_name(f"{_WRITING}{os.getpid()}-{path.name}")
-    try:
-        yield writing
-        with writing.open("rb+") as file:  # not every system syncs what is open to read only
-            os.fsync(file.fileno())
-        os.replace(writing, path)
-    finally:
-        writing.unlink(missing_ok=True)
+    with concerning(path, writing):
+        try:
+            writing.unlink(missing_ok=True)  # a link of that name would be written through
+            yield writing
+            with writing.open("rb+") as file:  # not every system syncs what is open to read only
+                os.fsync(file.fileno())
+            os.replace(writing, path)
+        finally:
+            with suppress(OSError):  # the first error is the one to hear of
+                writing.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -89,7 +108,28 @@ def visible(folder: str | Path) -> list[str]:
 
 
 def condition_folder(study: str | Path, condition: str) -> Path:
-    """Folder of a condition's runs in a study: its name, with what file systems mind replaced."""
+    """Folder of a condition's runs in a study: another one for every name, inside the study, short enough to exist.
+
+    A plain name is its folder's too: `dense_raw` for `dense/raw`, `a__b` for `a_b`, `unlooped=dense_raw` for
+    `unlooped:dense/raw`. Of any other the folder has what every file system keeps apart, and a hash of the whole.
+
+    Raises:
+        ValueError: a name that means a folder around this one, or that nothing can be called.
+    """
+    if not condition.strip(". /\\") or not condition.isprintable():
+        raise ValueError(
+            f"condition is {shortened(repr(condition))}, and no folder can be called so; name it with letters, digits "
+            "and - + . /"
+        )
+    plain = condition.translate(_SIGNS)
+    if len(plain) > _LONGEST or plain in _TAKEN or not _PLAIN.fullmatch(condition):
+        kept = re.sub(r"[^A-Za-z0-9+.-]", "_", condition)[:_LONGEST].strip(".")
+        plain = f"{kept}~{hashlib.sha256(condition.encode()).hexdigest()[:12]}"
+    return Path(study) / plain
+
+
+def older_condition_folder(study: str | Path, condition: str) -> Path:
+    """Where 0.1 put a condition's runs: `a_b` and `a/b` shared one folder."""
     return Path(study) / "".join(sign if sign.isalnum() or sign in "-+." else "_" for sign in condition)
 
 
@@ -153,9 +193,27 @@ def unfinished(folder: str | Path) -> Path:
     return folder.with_name(f"{_WRITING}{folder.name}")
 
 
+def step_in_name(checkpoint: str | Path) -> int | None:
+    """The step in a checkpoint folder's name; None where it has not the name of one."""
+    found = _CHECKPOINT.fullmatch(Path(checkpoint).name)
+    return int(found[1]) if found else None
+
+
 def newest_checkpoint(run: str | Path) -> Path | None:
     """The newest complete checkpoint of a run folder, or None."""
-    return max((Path(run) / CHECKPOINTS).glob(f"{_STEP}*"), key=_step, default=None)
+    found = [path for path in (Path(run) / CHECKPOINTS).glob(f"{_STEP}*") if step_in_name(path) is not None]
+    return max(
+        (path for path in found if path.is_dir()), key=lambda path: step_in_name(path) or 0, default=None
+    )
+
+
+def remove_other_checkpoints(kept: str | Path) -> None:
+    """Remove the other checkpoints beside one and what saves cut short left: nothing else, and through no link."""
+    kept = Path(kept)
+    for path in kept.parent.iterdir():
+        own = step_in_name(path.name.removeprefix(_WRITING)) is not None
+        if own and path != kept and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def model_folder(path: str | Path) -> Path:
@@ -181,8 +239,3 @@ def _order(run: Path) -> tuple[int, str]:
     """Seeds by number, and names that have none last."""
     seed = seed_of(run)
     return (10**9, run.name) if seed is None else (seed, "")
-
-
-def _step(checkpoint: Path) -> tuple[int, str]:
-    number = checkpoint.name.removeprefix(_STEP)
-    return (int(number) if number.isdecimal() else -1, checkpoint.name)

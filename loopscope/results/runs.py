@@ -188,12 +188,12 @@ def load_results(path: str | Path) -> StudyResults:
     for candidate in candidates:
         if not candidate.is_file():
             continue
-        text = candidate.read_text(encoding="utf-8")
         try:
+            text = candidate.read_text(encoding="utf-8")
             if "runs" in json_object(text):
                 return study_from_json(text)
             run = run_from_json(text)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"{candidate} is not a results file of Loopscope: {error}") from error
         return StudyResults(runs=(run,), provenance=run.provenance or provenance())
     looked = " or ".join(str(candidate) for candidate in candidates)

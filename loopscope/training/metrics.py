@@ -2,14 +2,23 @@
 
 import json
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
-from loopscope.results.layout import METRICS, write_text
+from loopscope.results.faults import concerning
+from loopscope.results.layout import METRICS, checkpoint_folder, write_text
+from loopscope.results.manifest import check_files, sha256_of
+
+_NEEDED = {"train": ("loss", "l2_norm"), "evaluation": ("per_loop",)}
+"""What a record of a kind must have, beside its step."""
 
 
 class MetricsLog:
     """Appends records to `metrics.jsonl`; on resuming, first drops what will be written again.
+
+    Warns where the file is not the one that the checkpoint was saved beside: training is not touched by that, but the
+    run's curve is.
 
     Args:
         resumed_at: step of the checkpoint; later records go.
@@ -18,6 +27,7 @@ class MetricsLog:
 
     def __init__(self, run: str | Path, resumed_at: int, steps: int) -> None:
         self.path = Path(run) / METRICS
+        _check_against(checkpoint_folder(run, resumed_at), self.path)
         kept = [
             record
             for record in read_metrics(run)
@@ -27,22 +37,61 @@ class MetricsLog:
 
     def write(self, kind: str, step: int, **values: Any) -> None:
         """Append one record and hand it to the operating system."""
-        with self.path.open("a", encoding="utf-8") as file:
+        with concerning(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(_line({"kind": kind, "step": step, **values}))
 
 
 def read_metrics(run: str | Path) -> list[dict[str, Any]]:
-    """All complete records of a run; a last line cut short by a kill is left out."""
+    """All records of a run. Lines that are none are left out with a warning, but for a last one cut by a kill."""
     path = Path(run) / METRICS
     if not path.is_file():
         return []
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return records
+    lines = path.read_bytes().decode("utf-8", errors="replace").split("\n")
+    tail = lines.pop()  # empty, unless the last line was cut short
+    records = [_record(line) for line in lines]
+    damaged = [number for number, record in enumerate(records, start=1) if record is None]
+    if damaged:
+        warnings.warn(
+            f"{path} is damaged: {len(damaged)} of {len(lines)} lines are no records (the first is line {damaged[0]}); "
+            "they are left out, so the run's curve has fewer points",
+            stacklevel=2,
+        )
+    return [record for record in (*records, _record(tail)) if record is not None]
+
+
+def _record(line: str) -> dict[str, Any] | None:
+    """The record in a line; None where it holds none."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or type(found.get("step")) is not int:
+        return None
+    kind = found.get("kind")
+    whole = isinstance(kind, str) and all(key in found for key in _NEEDED.get(kind, ()))
+    return found if whole else None
+
+
+def _check_against(checkpoint: Path, metrics: Path) -> None:
+    """Warn where a metrics file does not begin as it was when a checkpoint was saved."""
+    if not checkpoint.is_dir():
+        return
+    table = check_files(checkpoint, ()) or {}
+    saved = table.get("metrics")
+    if saved is None:  # from before checkpoints knew of it
+        return
+    size = metrics.stat().st_size if metrics.is_file() else 0
+    if size < saved["bytes"]:
+        what = f"is gone or was cut short ({size} bytes; {saved['bytes']} when {checkpoint.name} was saved)"
+    elif sha256_of(metrics, saved["bytes"]) != saved["sha256"]:
+        what = f"was changed since {checkpoint.name} was saved, or is another run's"
+    else:
+        return
+    warnings.warn(
+        f"{metrics} {what}: training goes on from the checkpoint bit for bit, but the run's curve up to there is not "
+        "what was logged. Restore the file from a copy and resume once more, to have it whole",
+        stacklevel=3,
+    )
 
 
 def _line(record: dict[str, Any]) -> str:

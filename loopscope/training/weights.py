@@ -3,12 +3,11 @@
 import json
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
-from loopscope.results.layout import CHECKPOINTS, STATE, TOKENIZER, WEIGHTS, newest_checkpoint
-from loopscope.training.checkpoint import verify
+from loopscope.results.layout import CHECKPOINTS, TOKENIZER, WEIGHTS, newest_checkpoint
+from loopscope.results.manifest import check_files
+from loopscope.results.tensor_file import read_tensors
 
 NEW = ("gate.",)
 """Parameters that may be missing there and keep their own start: a gate can be added to a trained model."""
@@ -32,15 +31,10 @@ def load_weights(model: nn.Module, source: str, tokenizer: str | None = None) ->
                 f"training.weights {source!r} holds neither {WEIGHTS} nor {CHECKPOINTS}; give a run or model folder"
             )
         folder = checkpoint
-        verify(folder)
-    elif (folder / STATE).is_file():
-        verify(folder)
+    check_files(folder)
     if tokenizer is not None and (folder / TOKENIZER).is_file():
         _check_tokenizer(folder / TOKENIZER, tokenizer)
-    try:
-        there = load_file(folder / WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{folder / WEIGHTS} is cut short or damaged ({error}); restore it") from error
+    there = read_tensors(folder / WEIGHTS)
     here = model.state_dict()
     missing = [name for name in here if name not in there and not name.startswith(NEW)]
     unknown = [name for name in there if name not in here]
@@ -68,5 +62,5 @@ def _check_tokenizer(path: Path, here: str) -> None:
     if there != json.loads(here):
         raise ValueError(
             f"{path} differs from this run's tokenizer, so the weights would take its ids for other words; set data "
-            "as the run of those weights had it (its {CONFIG} says how), or data.tokenizer to the file it used"
+            "as the run of those weights had it (its config says how), or data.tokenizer to the file it used"
         )

@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import shutil
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -214,8 +216,12 @@ def test_a_folder_whose_weights_do_not_fit_or_are_cut_is_refused(tmp_path: Path)
     torch.save(synthetic(), tmp_path / "last.pt")
     folder = tmp_path / "model"
     save_model(read_published(tmp_path / "last.pt").model, folder, {}, {})
+    whole = shutil.copytree(folder, tmp_path / "whole")
     config = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(config.replace("layers: 1", "layers: 2"))
+    with pytest.raises(ValueError, match="config.yaml is cut short or was changed.* delete manifest.json"):
+        load_model(folder)
+    (folder / "manifest.json").unlink()  # as one that was put together by hand
     with pytest.raises(ValueError, match=r"does not fit its config \(7 differences\)"):
         load_model(folder)
     (folder / "config.yaml").write_text(config)
@@ -223,3 +229,23 @@ def test_a_folder_whose_weights_do_not_fit_or_are_cut_is_refused(tmp_path: Path)
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(ValueError, match="cut short or damaged"):
         load_model(folder)
+    flipped = bytearray((whole / "model.safetensors").read_bytes())
+    flipped[-1] ^= 1
+    (whole / "model.safetensors").write_bytes(flipped)
+    with pytest.raises(ValueError, match="model.safetensors is cut short or was changed"):
+        load_model(whole)
+
+
+def test_a_flipped_bit_of_a_tensor_is_found_by_its_checksum(tmp_path: Path) -> None:
+    """torch reads such a file without a word."""
+    path = tmp_path / "last.pt"
+    torch.save(synthetic(), path)
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        entry = max(archive.infolist(), key=lambda each: each.file_size)
+        place = content.find(archive.read(entry))
+    content[place + 5] ^= 1
+    path.write_bytes(content)
+    torch.load(path, weights_only=True)
+    with pytest.raises(ValueError, match=r"last\.pt is damaged: .*(checksum|CRC)"):
+        loopscope.load(path)

@@ -10,10 +10,12 @@ import pytest
 from loopscope.results.layout import (
     CHECKPOINTS,
     FIGURES,
+    condition_folder,
     first_runs,
     is_study,
     model_folder,
     newest_checkpoint,
+    remove_other_checkpoints,
     replacing,
     run_files,
     run_folder,
@@ -26,7 +28,8 @@ from loopscope.results.layout import (
 PACKAGE = Path(__file__).parent.parent.parent / "loopscope"
 NAMES = (
     "config.yaml|result.json|metrics.jsonl|audit.json|evaluation.json|evaluation.previous.json|comparison.json|"
-    "model.safetensors|optimizer.safetensors|state.json|tokenizer.json|study.yaml|results.json|report.html"
+    "model.safetensors|optimizer.safetensors|state.json|manifest.json|result.damaged.json|tokenizer.json|"
+    "study.yaml|results.json|report.html"
 )
 NAMED = re.compile(rf"(?<![\w.])({NAMES.replace('.', '[.]')})|(^|/)step-|(^|[*/])seed-|\.writing")
 
@@ -134,3 +137,36 @@ def test_a_file_is_replaced_whole_or_stays(tmp_path: Path) -> None:
     (tmp_path / ".hidden").touch()
     assert visible(tmp_path) == ["result.json"]
     assert visible(tmp_path / "missing") == []
+
+
+def test_every_condition_has_a_folder_of_its_own_inside_the_study(tmp_path: Path) -> None:
+    names = ["a/b", "a_b", "a:b", "a__b", "a_/b", "a/_b", "A/b", "a b", "a?b", "á", "figures", "report.html"]
+    names += ["x" * 300, "x" * 299 + "y", "../other", "a/../b", "/etc", ".hidden", "a.", "a~b", "-"]
+    folders = [condition_folder(tmp_path, name) for name in names]
+    assert len({folder.name.casefold() for folder in folders}) == len(names)
+    for folder in folders:
+        assert folder.parent == tmp_path
+        assert folder.resolve() == tmp_path.resolve() / folder.name
+        assert len(folder.name.encode()) < 130
+        folder.mkdir()
+    assert not {"figures", "report.html", "a.", ".hidden"} & {folder.name for folder in folders}
+    shipped = {"dense/rmsnorm+penalty": "dense_rmsnorm+penalty", "unlooped:dense/raw": "unlooped=dense_raw"}
+    assert {name: condition_folder("x", name).name for name in shipped} == shipped
+    for name in ("..", ".", "", " ", "/", "a\nb", "a\0b"):
+        with pytest.raises(ValueError, match="no folder can be called so"):
+            condition_folder(tmp_path, name)
+
+
+def test_only_the_run_s_own_checkpoints_are_removed_and_through_no_link(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    mine, kept = tmp_path / "mine", folder / "step-00000300"
+    gone = ["step-00000100", "step-00000200", ".writing-step-00000250"]
+    stay = ["best", "step-00000100-backup", "step-7", ".writing-notes", kept.name]
+    for path in (mine, *(folder / name for name in gone + stay)):
+        path.mkdir(parents=True)
+        (path / "weights").touch()
+    (folder / "step-00000050").symlink_to(mine)
+    remove_other_checkpoints(kept)
+    assert sorted(os.listdir(folder)) == sorted([*stay, "step-00000050"])
+    assert all((path / "weights").exists() for path in (mine, *(folder / name for name in stay)))
+    assert newest_checkpoint(tmp_path) == kept

@@ -1,5 +1,6 @@
 """Checkpoints: complete or absent, and damage is named."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from loopscope.results.faults import in_words
 from loopscope.results.layout import newest_checkpoint
 from loopscope.training import checkpoint as checkpoint_module
 from loopscope.training.checkpoint import (
@@ -20,6 +22,7 @@ from loopscope.training.checkpoint import (
     save_checkpoint,
     verify,
 )
+from tests.results.fixtures import file_limit
 
 Trainer = Any
 
@@ -155,3 +158,49 @@ def test_kill_9_at_any_moment_then_resume(tmp_path: Path) -> None:
 
     assert curve("cut") == curve("whole")
     assert sorted(curve("cut")) == list(range(1, 61))
+
+
+def test_where_the_run_stood_cannot_be_changed(tmp_path: Path) -> None:
+    """A wrong step would skip training, or end it."""
+    path = save(tmp_path, 3) / "state.json"
+    whole = json.loads(path.read_text())
+    for change in ({"step": 9}, {"tokens": 0}, {"sha256": {}}):
+        path.write_text(json.dumps({**whole, **change}))
+        with pytest.raises(ValueError, match=r"state\.json"):
+            load_checkpoint(path.parent, torch.nn.Linear(3, 4))
+    seal = "sha256_of_this_table"
+    older = {key: value for key, value in whole.items() if key != seal}  # as 0.1 wrote it
+    path.write_text(json.dumps(older))
+    assert load_checkpoint(path.parent, torch.nn.Linear(3, 4)) == Progress(3, 30, 1.5)
+    for change in ({"step": 9}, {"step": "3"}, {"sha256": {}}):
+        path.write_text(json.dumps({**older, **change}))
+        with pytest.raises(ValueError, match=r"state\.json"):
+            verify(path.parent)
+
+
+def test_a_save_touches_nothing_of_the_user_s(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    backup = tmp_path / "checkpoints" / "backup of step 1"
+    backup.mkdir()
+    (backup / "notes.txt").write_text("mine")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "thesis.tex").write_text("mine")
+    (tmp_path / "checkpoints" / ".writing-step-00000002").symlink_to(elsewhere)
+    save(tmp_path, 2)
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["backup of step 1", "step-00000002"]
+    assert (backup / "notes.txt").read_text() == (elsewhere / "thesis.tex").read_text() == "mine"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "checkpoints").symlink_to(tmp_path / "checkpoints")
+    with pytest.raises(ValueError, match=r"other/checkpoints is a link"):
+        save(tmp_path / "other", 3)
+    assert newest_checkpoint(tmp_path) == tmp_path / "checkpoints" / "step-00000002"
+
+
+def test_a_save_without_room_keeps_the_one_before_and_leaves_no_half(tmp_path: Path) -> None:
+    first = save(tmp_path, 1)
+    with file_limit(100), pytest.raises(OSError, match="too large") as caught:
+        save(tmp_path, 2)
+    assert in_words(caught.value).startswith(str(tmp_path / "checkpoints" / "step-00000002"))
+    assert os.listdir(tmp_path / "checkpoints") == [first.name]
+    verify(first)
