@@ -24,7 +24,6 @@ from loopscope.report.plots.to_matplotlib import save, svg
 from loopscope.report.plots.to_plotly import to_plotly
 from loopscope.report.study.table import number
 from loopscope.results import Provenance
-from loopscope.results.faults import concerning
 from loopscope.results.layout import FIGURES, write_text
 
 
@@ -89,9 +88,8 @@ def page_path(out: str | Path, example: str) -> Path:
 
 def write(page: Path, text: str, figures: Sequence[Figure]) -> None:
     """Write the page, complete or not at all, and its figures in `figures/` beside it."""
-    with concerning(page.parent / FIGURES):
-        for figure in figures:
-            save(figure, page.parent / FIGURES)
+    for figure in figures:
+        save(figure, page.parent / FIGURES)
     write_text(page, text)
 
 

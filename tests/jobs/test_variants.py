@@ -11,7 +11,7 @@ import yaml
 
 from loopscope.jobs import compare_study, run_study
 from loopscope.results import load_evaluation, load_results
-from loopscope.results.layout import COMPARISON
+from loopscope.results.layout import COMPARISON, run_folder
 from tests.fixtures import run_command
 
 SHARED: dict[str, Any] = {
@@ -62,8 +62,7 @@ def test_different_tokenizers_compare_in_bits_per_byte(study: Path) -> None:
     assert (study / COMPARISON).is_file()
     assert compared.conditions == ("dense/raw", "weak", "in bytes")
     for option in compared.options:
-        folder = study / option.condition.replace("/", "_").replace(" ", "_") / "seed-0"
-        evaluation = load_evaluation(folder)
+        evaluation = load_evaluation(run_folder(study, option.condition, 0))
         assert evaluation is not None
         loss = evaluation.depth[0].per_loop[option.loops - 1].loss
         assert option.bits_per_byte.mean == pytest.approx(loss / math.log(2) / evaluation.bytes_per_token)

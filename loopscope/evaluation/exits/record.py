@@ -141,11 +141,6 @@ def _record(
         look = Look(state)
         asked = [] if state.is_last else logit_rules
         loss, new_scores = _read(model, look.features, before, labels, asked)
-        if not bool(loss.isfinite().all()):
-            raise ValueError(
-                f"the loss of loop {state.loop} is not finite on this text, so exits cannot be compared: the model has "
-                "diverged, or its weights are damaged. Evaluate an earlier checkpoint"
-            )
         losses.append(loss.float().cpu())
         if not state.is_last:
             for rule in others:
@@ -154,6 +149,11 @@ def _record(
                 if bool(values.isnan().any()):
                     raise not_a_number(name, state.loop)
                 scores[name].append(values.float().cpu())
+        if not bool(loss.isfinite().all()):
+            raise ValueError(
+                f"the loss of loop {state.loop} is not finite on this text, so exits cannot be compared: the model has "
+                "diverged, or its weights are damaged. Evaluate an earlier checkpoint"
+            )
         before = look.features if any(rule.compares for rule in logit_rules) else None
     nothing = torch.zeros(0, *labels.shape)
     return ExitRecord(

@@ -177,4 +177,4 @@ def test_losses_that_are_not_finite_are_a_sentence() -> None:
     with torch.no_grad():
         model.layers[0].feed_forward.up.weight.fill_(float("nan"))
     with pytest.raises(ValueError, match="the loss of loop 1 is not finite on this text, so exits cannot be"):
-        record_exits(model, [tokens()], [build_rule("logit-margin")], 1.0)
+        record_exits(model, [tokens()], [build_rule("oracle")], 1.0)
