@@ -93,7 +93,10 @@ def test_what_was_measured_is_shown_where_it_cannot_be_kept(
     for words, kept in (
         (["audit", run, "--sequences", 1], "the audit of dense/raw was measured but not kept"),
         (["evaluate", "depth", run, "--windows", 5], "the evaluation of dense/raw was measured but not kept"),
-        (["evaluate", "exits", other, "--windows", 5, "--pairs", 0], "the evaluation of dense/rmsnorm was measured"),
+        (
+            ["evaluate", "exits", other, "--windows", 5, "--pairs", 0],
+            "the evaluation of dense/rmsnorm was measured",
+        ),
     ):
         capsys.readouterr()
         with file_limit(300):
