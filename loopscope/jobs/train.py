@@ -5,9 +5,12 @@ result: `results.layout`. It belongs to one config, and to one process while it 
 """
 
 import math
+import os
 import time
 import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,7 +36,15 @@ from loopscope.results import (
     provenance,
     to_json,
 )
-from loopscope.results.layout import CONFIG, RESULT, TOKENIZER, newest_checkpoint, write_text
+from loopscope.results.layout import (
+    AUDIT,
+    CONFIG,
+    PREVIOUS_AUDIT,
+    RESULT,
+    TOKENIZER,
+    newest_checkpoint,
+    write_text,
+)
 from loopscope.results.lock import hold
 from loopscope.training.loop import Outcome, TrainingData, train
 from loopscope.training.metrics import read_metrics
@@ -83,7 +94,7 @@ def _execute(config: RunConfig, run: Path, quiet: bool) -> RunResult:
 
     before = earlier_end(run)
     write_text(run / CONFIG, config.to_yaml())
-    with cpu_ops(config.training.cpu_ops):  # also what validates and monitors
+    with _audits_of_now(run), cpu_ops(config.training.cpu_ops):  # also what validates and monitors
         outcome = train(
             model,
             build_objective(config.objective),
@@ -103,6 +114,23 @@ def _execute(config: RunConfig, run: Path, quiet: bool) -> RunResult:
     )
     write_text(run / RESULT, to_json(result))
     return result
+
+
+@contextmanager
+def _audits_of_now(run: Path) -> Iterator[None]:
+    """Set a run's audit aside where training inside has left the checkpoint that it is of."""
+    before = newest_checkpoint(run)
+    try:
+        yield
+    finally:
+        audit = run / AUDIT
+        if audit.is_file() and newest_checkpoint(run) != before:
+            os.replace(audit, run / PREVIOUS_AUDIT)
+            warnings.warn(
+                f"{audit} was of {before.name if before else 'an earlier checkpoint'}; it is kept as {PREVIOUS_AUDIT}, "
+                f"and loopscope audit {run} measures the model as it is now",
+                stacklevel=4,
+            )
 
 
 def check_vocabulary(config: RunConfig, data: PreparedData | PreparedTask) -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from loopscope.config.recipes import recipe
 from loopscope.jobs.resumption import resumed
 from loopscope.jobs.train import execute
-from loopscope.results.layout import CONFIG, WEIGHTS, newest_checkpoint
+from loopscope.results.layout import AUDIT, CONFIG, PREVIOUS_AUDIT, WEIGHTS, newest_checkpoint
 from loopscope.training.metrics import read_metrics
 
 OVER: dict[str, Any] = {
@@ -77,7 +77,13 @@ def test_a_run_made_longer_is_the_run_that_was_as_long_from_the_start(
     short: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, whole = copied(short, tmp_path / "run"), tmp_path / "whole"
-    result = execute(tiny(steps=6, warmup=2), run, resume=True)
+    (run / AUDIT).write_text("of step 4")
+    with pytest.warns(
+        UserWarning, match="audit.json was of step-00000004; it is kept as audit.previous.json"
+    ):
+        result = execute(tiny(steps=6, warmup=2), run, resume=True)
+    assert not (run / AUDIT).exists()
+    assert (run / PREVIOUS_AUDIT).read_text() == "of step 4"
     said = " ".join(capsys.readouterr().err.split())
     assert "goes on from step 4 of 6 (step-00000004)" in said
     assert "longer: 6 steps instead of 4, as if it had been so long from the start" in said
