@@ -17,7 +17,14 @@ from loopscope.training.checkpoint import refuse_linked_checkpoints
 MAY_DIFFER = {
     *("steps", "epochs", "weights"),
     *("device", "precision", "threads", "compile", "cpu_ops", "gradient_checkpointing", "accumulation"),
-    *("log_every", "monitor_every", "evaluate_every", "evaluate_windows", "final_windows", "checkpoint_every"),
+    *(
+        "log_every",
+        "monitor_every",
+        "evaluate_every",
+        "evaluate_windows",
+        "final_windows",
+        "checkpoint_every",
+    ),
 }
 """Settings of training that say how long, how fast and what is written: parts of one run may differ in them."""
 
