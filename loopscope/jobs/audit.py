@@ -39,18 +39,30 @@ def audit_paths(
         keep: write the audit into each run's folder.
 
     Raises:
-        ValueError: before anything is measured: a path that holds no model, or an objective that is not known.
+        ValueError: before anything is measured: a path that holds no model, or an objective that is not known. After
+            the others were audited: a model that cannot be (weights that are not finite, say).
     """
     if objective is not None:
         parse_objective(objective)
     opened = [open_model(path) for given in paths for path in first_runs(given)]
 
     def audits() -> Iterator[AuditedModel]:
+        errors: list[ValueError] = []
         for model in opened:
-            audited = audit_model(model, objective, data, sequences, length)
+            try:
+                audited = audit_model(model, objective, data, sequences, length)
+            except ValueError as error:  # a diverged run is no reason to lose the others
+                errors.append(error)
+                continue
             if keep:
                 keep_audit(model.path, audited)
             yield audited
+        if len(errors) == 1:
+            raise errors[0]
+        if errors:
+            raise ValueError(
+                f"{len(errors)} of {len(opened)} models could not be audited; the first: {errors[0]}"
+            )
 
     return audits()
 

@@ -2,7 +2,9 @@
 
 A checkpoint has it in its `state.json`, beside where the run stood; a model folder in `manifest.json`. A folder that
 was put together by hand has none, and is read as it is. Against damage and mistakes, not against an attacker, who would
-write a new table. It costs a second reading of the files, from memory: SHA-256 does about 1.5 GB a second.
+write a new table. It costs a second reading of the files, from memory. One core of an AMD EPYC does
+0.74 GB a second: a 44M model folder (176 MB) is loaded in 0.99 s instead of 0.65, and its checkpoint, with the
+optimizer's state (527 MB), in 0.80 s instead of 0.06 (medians of 9, in turns).
 """
 
 import hashlib

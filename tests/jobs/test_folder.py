@@ -9,12 +9,14 @@ import pytest
 
 import loopscope
 from loopscope.config.recipes import recipe
-from loopscope.jobs import audit_paths, execute, measure_depth, open_model, run_study
+from loopscope.jobs import audit_paths, execute, measure_depth, measure_exits, open_model, run_study
 from loopscope.jobs import study as study_module
 from loopscope.jobs.study_results import collect
 from loopscope.jobs.train import failed, finished
 from loopscope.results import load_results
 from loopscope.results.layout import condition_folder, run_folder
+from loopscope.results.manifest import table_of
+from loopscope.results.tensor_file import read_tensors, write_tensors
 from tests.jobs.fixtures import OVER
 
 
@@ -136,6 +138,27 @@ def test_conditions_with_like_names_have_a_folder_each(runs: Path, tmp_path: Pat
     (old / "a_b" / "seed-0" / "result.json").unlink()
     assert by_run(run_study("laptop", ["a_b"], [0], old, over, quiet=True)) == by_run(first)
     assert sorted(path.name for path in old.iterdir() if path.is_dir()) == ["a_b"]
+
+
+def test_a_diverged_run_is_named_and_the_others_are_audited(study: Path) -> None:
+    run = run_folder(study, "dense/raw", 0)
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    weights, state = checkpoint / "model.safetensors", checkpoint / "state.json"
+    tensors = read_tensors(weights)
+    tensors["token_embedding.weight"][:] = float("nan")
+    write_tensors(tensors, weights)
+    stood = {
+        key: value for key, value in json.loads(state.read_text()).items() if not key.startswith("sha256")
+    }
+    state.unlink()
+    state.write_text(table_of(checkpoint, stood))
+    audits = audit_paths([study], sequences=1)
+    assert next(audits).name == "dense/rmsnorm"
+    with pytest.raises(ValueError, match=f"{run}: the weights of token_embedding.weight are not all finite"):
+        next(audits)
+    with pytest.raises(ValueError, match=f"{run}: .*not"):
+        measure_exits(run, windows=4)
+    assert not (run / "evaluation.json").exists()
 
 
 def test_a_study_goes_on_where_records_cannot_be_written(

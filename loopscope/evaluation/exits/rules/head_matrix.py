@@ -24,7 +24,8 @@ class HeadMatrix:
         """Ask the head for its response to every channel alone.
 
         Raises:
-            ValueError: the head is not linear (a softcap, say), so that entries cannot be scored apart.
+            ValueError: the head is not linear (a softcap, say), so that entries cannot be scored apart, or its logits
+                are not finite.
         """
         width = features.shape[-1]
         bias = model.head(features.new_zeros(1, width))[0]
@@ -33,6 +34,11 @@ class HeadMatrix:
         ).T.contiguous()
         probe = features[:1, -1]
         own, found = wide(model.head(probe)), wide(probe @ rows.T + bias)
+        if not bool(own.isfinite().all() and found.isfinite().all()):
+            raise ValueError(
+                "the model's logits are not finite, so its head cannot be taken apart: it has diverged, or its weights "
+                "are damaged. Evaluate an earlier checkpoint"
+            )
         tolerance = 1e-3 if own.dtype == rows.dtype else 5e-2
         if not torch.allclose(found, own, rtol=0, atol=tolerance * float(own.abs().max())):
             raise ValueError(
