@@ -32,6 +32,7 @@ from loopscope.data.tokenizers import (
     train_tokenizer,
 )
 from loopscope.data.windows import Windows
+from loopscope.results.faults import concerning
 from loopscope.results.layout import LOCK, TOKENIZER
 from loopscope.results.lock import abandoned, hold
 
@@ -131,7 +132,10 @@ def _ingest(config: DataConfig, corpus: AbstractCorpus, directory: Path, progres
     _remove_abandoned(parent)
     building = Path(tempfile.mkdtemp(prefix=".building-", dir=parent))
     try:
-        with hold(building):  # so that others can tell a killed ingestion from one that is at work
+        with (
+            concerning(directory, building),
+            hold(building),
+        ):  # so that others can tell a killed ingestion from one that is at work
             _build(config, corpus, building, progress)
             with suppress(OSError):  # its own from here on, and it has to go before the folder gets its name
                 (building / LOCK).unlink()
@@ -170,7 +174,8 @@ def _build(config: DataConfig, corpus: AbstractCorpus, building: Path, progress:
             )
         counts: list[int] = []
         # Plain writes: the folder gets its name when all of it is there.
-        (building / TOKENIZER).write_text(tokenizer.to_text(), encoding="utf-8")
+        with concerning(building / TOKENIZER):
+            (building / TOKENIZER).write_text(tokenizer.to_text(), encoding="utf-8")
         for name, pieces, title, total in (
             (TRAIN, train(), "training tokens", size),
             (VALIDATION, validation(), "validation tokens", None),

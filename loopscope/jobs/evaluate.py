@@ -70,7 +70,7 @@ def evaluation_of(opened: OpenedModel, windows: TextWindows, deepest: int) -> Mo
     return replace(begun, flops_per_token=longer, depth=kept.depth, exits=kept.exits)
 
 
-_SAME = ("data", "windows", "sequence", "trained_loops", "parameters", "tokens_trained")
+_SAME = ("condition", "seed", "data", "windows", "sequence", "trained_loops", "parameters", "tokens_trained")
 """An evaluation with another of these is of another text or another model: it is begun anew."""
 
 

@@ -139,3 +139,15 @@ def test_an_import_that_fails_leaves_no_folder(
     assert said.startswith(f"loopscope: {out}: the file would be larger than")
     assert list(out.parent.iterdir()) == []
     assert call("import-published", fixtures / "dense_rmsnorm" / "last.pt", out) == 0
+
+
+def test_an_ingestion_into_a_full_disk_names_the_cache_and_leaves_nothing(
+    call: Any, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with file_limit(2000):
+        assert call("train", "--out", tmp_path / "run", *TINY, "--quiet") == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"loopscope: {cache}/stdlib-word-")
+    assert "the file would be larger than" in said
+    assert list(cache.iterdir()) == []
+    assert not (tmp_path / "run").exists()

@@ -9,7 +9,15 @@ import pytest
 
 import loopscope
 from loopscope.config.recipes import recipe
-from loopscope.jobs import audit_paths, execute, measure_depth, measure_exits, open_model, run_study
+from loopscope.jobs import (
+    ExitSettings,
+    audit_paths,
+    execute,
+    measure_depth,
+    measure_exits,
+    open_model,
+    run_study,
+)
 from loopscope.jobs import study as study_module
 from loopscope.jobs.study_results import collect
 from loopscope.jobs.train import failed, finished
@@ -138,6 +146,15 @@ def test_conditions_with_like_names_have_a_folder_each(runs: Path, tmp_path: Pat
     (old / "a_b" / "seed-0" / "result.json").unlink()
     assert by_run(run_study("laptop", ["a_b"], [0], old, over, quiet=True)) == by_run(first)
     assert sorted(path.name for path in old.iterdir() if path.is_dir()) == ["a_b"]
+
+
+def test_an_evaluation_of_another_seed_is_not_gone_on_with(study: Path) -> None:
+    run, other = (run_folder(study, "dense/raw", seed) for seed in (0, 1))
+    measure_depth(other, windows=4)
+    shutil.copy(other / "evaluation.json", run / "evaluation.json")
+    with pytest.warns(UserWarning, match=r"was of another text or another model \(seed 1\)"):
+        evaluation = measure_exits(run, ExitSettings(rules=("max-probability",), pairs=0), windows=4)
+    assert evaluation.depth == ()
 
 
 def test_a_diverged_run_is_named_and_the_others_are_audited(study: Path) -> None:
