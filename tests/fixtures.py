@@ -12,8 +12,11 @@ from loopscope.results import StaticLoop, Verdict
 
 
 def run_command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """Exit status of `loopscope …` in this process."""
-    monkeypatch.setattr(sys, "argv", ["loopscope", *map(str, arguments)])
+    """Exit status of `loopscope …` in this process. Flags of `TINY` give way to a test's own."""
+    words = [str(argument) for argument in arguments]
+    own = {word.partition("=")[0] for word in words if word not in TINY}
+    words = [word for word in words if word not in TINY or word.partition("=")[0] not in own]
+    monkeypatch.setattr(sys, "argv", ["loopscope", *words])
     try:
         cli.main()
     except SystemExit as end:

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from loopscope.cli.interruption import hearing_sigterm, interrupted, status_of
+from loopscope.config.nested import one_line
 from loopscope.config.recipes import known
 from loopscope.results.class_names import vouch_for
 from loopscope.results.faults import in_words
@@ -43,7 +44,7 @@ Train looped language models and see which part of their hidden state the loss c
 
 {commands}
 
-loopscope COMMAND --help explains one, with examples. Start with:
+loopscope COMMAND --help explains one, with examples; --help-all lists every setting. Start with:
   loopscope study --out runs/first --seeds 1
   loopscope audit runs/first
   loopscope report runs/first
@@ -76,7 +77,7 @@ def main() -> None:
         with hearing_sigterm():
             run(arguments)
     except ValueError as error:
-        print(f"loopscope: {error}", file=sys.stderr)
+        print(f"loopscope: {one_line(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     except BrokenPipeError:  # `loopscope … | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -103,4 +104,4 @@ def _modules(words: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"loopscope: note: {message}", file=sys.stderr)
+    print(f"loopscope: note: {one_line(str(message))}", file=sys.stderr)

@@ -1,34 +1,71 @@
 """From words on the command line to a run's config: recipe, then YAML file, then flags."""
 
-import inspect
+import contextlib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field, fields, make_dataclass
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import tyro
-import yaml
 from pydantic import BaseModel
 
-from loopscope.config.nested import changes, merged, read_yaml
-from loopscope.config.recipes import DEFAULT_SIZE, SIZES, is_condition, looped_by, recipe
+from loopscope.cli.help_text import Sections, asked_for_help, help_text
+from loopscope.cli.options import HELP, options_of
+from loopscope.cli.typed_words import checked_words
+from loopscope.config.intervals import EVALUATE_EVERY
+from loopscope.config.nested import (
+    SECTIONS,
+    changes,
+    checked_sections,
+    merged,
+    one_line,
+    read_yaml,
+    yaml_value,
+)
+from loopscope.config.recipes import (
+    CONDITIONS,
+    DEFAULT_SIZE,
+    NAMED,
+    SIZES,
+    is_condition,
+    looped_by,
+    recipe,
+)
 from loopscope.config.run_config import RunConfig
 from loopscope.results.layout import CONFIG, STUDY
 
-SECTIONS = ("model", "objective", "data", "training")
+FIRST = (
+    "data.corpus",
+    "data.files",
+    "data.tokenizer.kind",
+    "model.dim",
+    "model.layers",
+    "model.loops",
+    "training.steps",
+    "training.batch",
+    "training.learning_rate",
+    "training.seed",
+)
+"""The ten settings of a run that its short help shows."""
+
+DEEPEST = 10_000
+"""That a command unrolls: as deep as a model may be trained."""
 _Command = TypeVar("_Command")
 
 
 def parse(kind: type[_Command], name: str, arguments: Sequence[str]) -> _Command:
-    """Parse one command's arguments; on a mistake tyro says what was meant and exits with 2."""
-    parsed: _Command = tyro.cli(
-        kind,
-        prog=f"loopscope {name}",
-        description=inspect.getdoc(kind),
-        args=list(arguments),
-    )
-    return parsed
+    """Parse one command's arguments; print its help and end where that is asked for.
+
+    Raises:
+        ValueError: the first mistake, in a sentence, with the name that was meant.
+    """
+    if asked_for_help(arguments):
+        print(help_text(name, kind, arguments))
+        raise SystemExit(0)
+    return _parsed(kind, name, arguments)
 
 
 def with_config(
@@ -39,20 +76,23 @@ def with_config(
     Returns:
         The command, its run config, and what file and flags change in the recipe.
     """
-    wants_help = any(argument in ("-h", "--help") for argument in arguments)
-    path = _flag(arguments, "config")
-    over = read_yaml(Path(path)) if path and not wants_help else {}
-    size = _flag(arguments, "size") or over.get("size") or _kept_size(arguments) or DEFAULT_SIZE
-    condition = _flag(arguments, "condition") or over.get("condition", "dense/rmsnorm")
+    if asked_for_help(arguments):
+        print(help_text(name, kind, arguments, settings_of_a_run()))
+        raise SystemExit(0)
+    words = checked_words(name, [*options_of(kind), *settings_of_a_run().options], arguments)
+    path = _flag(words, "config")
+    over = read_yaml(Path(path)) if path else {}
+    size = _flag(words, "size") or over.get("size")
+    if size is None:
+        size = _kept_size(words) or DEFAULT_SIZE
+    condition = _flag(words, "condition") or over.get("condition", "dense/rmsnorm")
     variants = ("variants",) if name == "study" else ()  # of conditions: no setting of every run
     over = {key: value for key, value in over.items() if key not in ("size", "condition", *variants)}
-    readout, placement = _flag(arguments, "model.readout.kind"), _flag(arguments, "objective.placement")
+    over = checked_sections(size, condition, over)
+    readout, placement = _flag(words, "model.readout.kind"), _flag(words, "objective.placement")
     if not is_condition(condition) and readout and placement:
         own = {"model": {"readout": {"kind": readout}}, "objective": {"placement": placement}}
         over = merged(over, own)
-    if wants_help:
-        size = size if size in SIZES else DEFAULT_SIZE
-        condition = condition if is_condition(condition) else "dense/rmsnorm"
     base = looped_by(size, condition, over)
     flags = make_dataclass(
         kind.__name__,
@@ -61,13 +101,55 @@ def with_config(
             *((section, *_as_flags(getattr(base, section))) for section in SECTIONS),
         ],
     )
-    flags.__doc__ = kind.__doc__
-    parsed: Any = parse(flags, name, arguments)
+    parsed: Any = _parsed(flags, name, words, checked=True)
     given = {section: asdict(getattr(parsed, section)) for section in SECTIONS}
     before = base.model_dump()
     over = merged(over, changes(_plain(before), _plain(_read_words(before, given))))
+    if _flag(words, f"training.{EVALUATE_EVERY}"):  # said, so it holds, also where it is the size's own
+        over = merged(over, {"training": {EVALUATE_EVERY: given["training"][EVALUATE_EVERY]}})
     command = kind(**{f.name: getattr(parsed, f.name) for f in fields(kind)})  # type: ignore[arg-type]
     return command, recipe(size, condition, over), over
+
+
+@cache
+def settings_of_a_run() -> Sections:
+    """Return the settings of a run that are flags, with what sections, conditions and sizes there are."""
+    base = recipe()
+    made = make_dataclass("Settings", [(name, *_as_flags(getattr(base, name))) for name in SECTIONS])
+    texts: dict[str, str] = {}
+    for name in SECTIONS:
+        _texts(name, getattr(base, name), texts)
+    lists = {
+        "conditions": list(CONDITIONS),
+        "families and baselines, alone or before a condition (huginn:dense/raw)": list(NAMED),
+        "sizes": list(SIZES),
+    }
+    return Sections(options_of(made), FIRST, texts, lists)
+
+
+def _texts(name: str, section: BaseModel, found: dict[str, str]) -> None:
+    found[name] = (type(section).__doc__ or "").partition("\n\n")[0]
+    for inner in type(section).model_fields:
+        if isinstance(value := getattr(section, inner), BaseModel):
+            _texts(f"{name}.{inner}", value, found)
+
+
+def _parsed(kind: type[_Command], name: str, arguments: Sequence[str], checked: bool = False) -> _Command:
+    completion = arguments[:1] and arguments[0].startswith("--tyro-")
+    words = arguments if checked or completion else checked_words(name, options_of(kind), arguments)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            parsed: _Command = tyro.cli(kind, prog=f"loopscope {name}", args=list(words))
+    except SystemExit as end:
+        if not end.code:  # a script for the shell to complete words with
+            print(said.getvalue(), end="")
+            raise
+        # What the table of options lets through and tyro does not: its words, without its box.
+        raise ValueError(
+            one_line("".join(" " if 0x2500 <= ord(sign) < 0x2580 else sign for sign in said.getvalue()))
+        ) from None
+    return parsed
 
 
 def _as_flags(section: BaseModel) -> tuple[Any, Any]:
@@ -78,17 +160,14 @@ def _as_flags(section: BaseModel) -> tuple[Any, Any]:
     """
     entries: list[tuple[str, Any, Any]] = []
     for name, info in type(section).model_fields.items():
-        value = getattr(section, name)
+        value, words = getattr(section, name), info.description or ""
         if isinstance(value, BaseModel):
             entries.append((name, *_as_flags(value)))
         elif isinstance(value, Mapping):
-            text = Annotated[str, tyro.conf.arg(help=f"{info.description or ''} One word of YAML.")]
-            entries.append((name, text, field(default=json.dumps(value))))
+            said = {HELP: f"{words} One word of YAML."}
+            entries.append((name, str, field(default=json.dumps(value), metadata=said)))
         else:
-            help_text = info.description or ""
-            entries.append(
-                (name, Annotated[info.annotation, tyro.conf.arg(help=help_text)], field(default=value))
-            )
+            entries.append((name, info.annotation, field(default=value, metadata={HELP: words})))
     made = make_dataclass(type(section).__name__, entries)
     made.__doc__ = type(section).__doc__
     return made, field(default_factory=made)
@@ -100,17 +179,13 @@ def _read_words(base: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, 
     for key, value in given.items():
         before = base.get(key)
         if isinstance(before, Mapping):
-            found[key] = _read_words(before, value) if isinstance(value, Mapping) else _mapping(key, value)
+            mapping = isinstance(value, Mapping)
+            found[key] = (
+                _read_words(before, value) if mapping else yaml_value(value, f"{key} ({{name: value}})")
+            )
         else:
             found[key] = value
     return found
-
-
-def _mapping(key: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{key} is {text!r}, which is no YAML: {error}; write '{{name: value}}'") from None
 
 
 def _plain(value: Any) -> Any:
@@ -125,30 +200,28 @@ def split_names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def check_counts(command: Any, *names: str) -> None:
-    """Raise ValueError for one of a command's options that is given and below 1."""
+def check_counts(command: Any, *names: str, most: int = 10**9) -> None:
+    """Raise ValueError for one of a command's options that is given and not from 1 to `most`."""
     for name in names:
         value = getattr(command, name)
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}; it must be a whole number from 1 up")
+        if value is not None and value > most:
+            raise ValueError(f"{name} is {value}; it must be a whole number from 1 to {most:,}")
 
 
-def _kept_size(arguments: Sequence[str]) -> str | None:
+def _kept_size(words: Sequence[str]) -> str | None:
     """The size of the run or study in `--out`: going on needs no word about it, and older ones had another default."""
     for name in (CONFIG, STUDY):
-        path = Path(_flag(arguments, "out") or "") / name
-        if _flag(arguments, "out") and path.is_file():
+        path = Path(_flag(words, "out") or "") / name
+        if _flag(words, "out") and path.is_file():
             size = read_yaml(path).get("size")
             if isinstance(size, str) and size in SIZES:
                 return size
     return None
 
 
-def _flag(arguments: Sequence[str], name: str) -> str | None:
-    """The value of `--name value` or `--name=value`, before the full parse."""
-    for place, argument in enumerate(arguments):
-        if argument == f"--{name}":
-            return arguments[place + 1] if place + 1 < len(arguments) else None
-        if argument.startswith(f"--{name}="):
-            return argument.split("=", 1)[1]
-    return None
+def _flag(words: Sequence[str], name: str) -> str | None:
+    """The value of an option that takes one, of words that were checked: `--name=value`."""
+    start = f"--{name.replace('_', '-')}="
+    return next((word.removeprefix(start) for word in words if word.startswith(start)), None)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from loopscope.cli.arguments import parse, split_names
+from loopscope.cli.arguments import DEEPEST, check_counts, parse, split_names
 from loopscope.cli.evaluate_options import OnText, job_arguments
 
 
@@ -38,6 +38,7 @@ class Compare(OnText):
 def evaluate_compare(arguments: Sequence[str]) -> None:
     """`loopscope evaluate compare`."""
     command = parse(Compare, "evaluate compare", arguments)
+    check_counts(command, "loops", most=DEEPEST)
     text = job_arguments(command)
     from loopscope.cli.evaluate_compare_print import print_comparison
     from loopscope.jobs import compare_study

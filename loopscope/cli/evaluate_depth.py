@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from loopscope.cli.arguments import parse
+from loopscope.cli.arguments import DEEPEST, check_counts, parse
 from loopscope.cli.evaluate_options import OnText, job_arguments, print_json
 from loopscope.results.layout import trained_runs
 
@@ -35,6 +35,7 @@ def evaluate_depth(arguments: Sequence[str]) -> None:
     command = parse(Depth, "evaluate depth", arguments)
     if not command.paths:
         raise ValueError("give a path to evaluate: a run, a study, a model folder, a last.pt")
+    check_counts(command, "loops", most=DEEPEST)
     text = job_arguments(command)
     from loopscope.cli.evaluate_depth_print import print_curves, print_verdicts
     from loopscope.jobs import depth_verdicts, measure_depth

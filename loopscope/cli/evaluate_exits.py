@@ -14,6 +14,8 @@ from loopscope.results.layout import EVALUATION, trained_runs
 if TYPE_CHECKING:
     from loopscope.results import ModelEvaluation
 
+MOST_TIMED_PAIRS = 10_000
+
 
 @dataclass(frozen=True)
 class EvaluateExits(OnText):
@@ -51,7 +53,9 @@ def evaluate_exits(arguments: Sequence[str]) -> None:
     command = parse(EvaluateExits, "evaluate exits", arguments)
     if not command.paths:
         raise ValueError("give a path to evaluate: a run, a study, a model folder, a last.pt")
-    check_counts(command, "speed_batch")
+    check_counts(command, "speed_batch", most=100_000)
+    if command.pairs > MOST_TIMED_PAIRS:
+        raise ValueError(f"pairs is {command.pairs}; {MOST_TIMED_PAIRS:,} at most are timed")
     text = job_arguments(command)
     from loopscope.cli.evaluate_exits_print import print_exits
     from loopscope.jobs import ExitSettings, measure_exits

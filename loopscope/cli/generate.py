@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from loopscope.cli.arguments import check_counts, parse
+from loopscope.cli.arguments import DEEPEST, check_counts, parse
 
 if TYPE_CHECKING:
     from loopscope.jobs import TextStream
@@ -35,8 +35,8 @@ class Generate:
     """Text to go on with."""
     prompt_file: Path | None = None
     """File that holds it; `-` reads standard input."""
-    new_tokens: int = 128
-    """At most so many tokens."""
+    new_tokens: int | None = None
+    """At most so many tokens; 128 by default, or as many as the model has positions for."""
     loops: int | None = None
     """Depth, also past the trained one; the trained depth by default."""
     temperature: float | None = None
@@ -69,7 +69,7 @@ def generate(arguments: Sequence[str]) -> None:
     """`loopscope generate`."""
     command = parse(Generate, "generate", arguments)
     prompt = _prompt(command)
-    check_counts(command, "threads")
+    check_counts(command, "loops", most=DEEPEST)
     from loopscope.jobs import stream_text, use_threads
 
     use_threads(command.threads)
@@ -119,6 +119,13 @@ def _prompt(command: Generate) -> str:
     if str(command.prompt_file) == "-":
         return sys.stdin.read()
     try:
+        if (
+            command.prompt_file.exists() and not command.prompt_file.is_file()
+        ):  # a pipe would be waited for, for ever
+            raise ValueError(
+                f"prompt-file {command.prompt_file} is a folder, a pipe or a device; "
+                "give a file, or - for standard input"
+            )
         return command.prompt_file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(

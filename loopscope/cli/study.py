@@ -6,11 +6,13 @@ from pathlib import Path
 
 from loopscope.cli.arguments import split_names, with_config
 from loopscope.cli.train_print import print_results
-from loopscope.config.nested import read_yaml
+from loopscope.config.nested import read_yaml, shown
 from loopscope.config.recipes import CONDITIONS, DEFAULT_SIZE
 
 FOUR = ("dense/rmsnorm", "dense/raw", "dense/rmsnorm+penalty", "terminal/rmsnorm")
 """What a study compares where nothing is named."""
+
+MOST_SEEDS = 10_000
 
 
 @dataclass(frozen=True)
@@ -21,25 +23,27 @@ class Study:
     processes share the runs. A run that fails or diverges is a result, and the others go on: the exit status is 1 where
     not one has completed.
 
+    Settings of all its runs are flags by their section and name, and keys of a YAML file alike.
+
     Example:
         loopscope study --size laptop --conditions dense/rmsnorm,dense/raw --seeds 3 --out runs/x
         loopscope report runs/x
-        loopscope study --conditions a.yaml,b.yaml,dense/raw --out runs/mine
+        loopscope study --conditions a.yaml,b.yaml,dense/raw --out runs/three
         loopscope study --config variants.yaml --seeds 3 --out runs/variants
     """
 
     out: Path
     """Folder of the study."""
     conditions: str | None = None
-    """Names, separated by commas, of conditions, of the config's variants, and YAML files with one of your own each;
-    `all` for every named condition. By default the variants, or dense/rmsnorm,dense/raw,dense/rmsnorm+penalty,
-    terminal/rmsnorm."""
+    """Names, separated by commas, of conditions listed below, of the config's variants, and YAML files with one of your
+    own each; `all` for every named condition; given again it adds. By default the variants, or
+    dense/rmsnorm,dense/raw,dense/rmsnorm+penalty,terminal/rmsnorm."""
     seeds: str = "1"
     """How many seeds (3 means 0, 1, 2), or which, separated by commas (42,101,202)."""
     config: Path | None = None
     """YAML file with settings for every run, and variants by name. Flags come on top, a variant's own last."""
     size: str = DEFAULT_SIZE
-    """Named size."""
+    """Named size, of those listed below: what is trained, on what."""
     wait: bool = True
     """In the end, wait for runs that other processes train in this folder; --no-wait leaves them to those."""
     quiet: bool = False
@@ -71,8 +75,11 @@ def _seeds(text: str) -> list[int]:
         numbers = [int(part) for part in split_names(text)]
     except ValueError:
         numbers = []
-    if len(numbers) == 1 and "," not in text and numbers[0] >= 1:
+    many = len(numbers) == 1 and "," not in text
+    if many and 1 <= numbers[0] <= MOST_SEEDS:
         return list(range(numbers[0]))
-    if not numbers or min(numbers) < 0 or "," not in text:
-        raise ValueError(f"seeds is {text!r}; give how many (3) or which, from 0 up (42,101,202)")
+    if many or not numbers or not all(0 <= number < 2**64 for number in numbers) or len(numbers) > MOST_SEEDS:
+        raise ValueError(
+            f"seeds is {shown(text)}; give how many (3; at most {MOST_SEEDS:,}) or which, from 0 up (42,101,202)"
+        )
     return numbers

@@ -13,11 +13,14 @@ from loopscope.config.recipes import DEFAULT_SIZE
 class Train:
     """Train one looped model in one folder.
 
+    Settings of a run are flags by their section and name, and keys of a YAML file alike.
+
     Example:
         loopscope train --condition dense/raw --out runs/raw --training.steps 300
-        loopscope train --config run.yaml --out runs/mine --model.dim 256
-        loopscope train --config run.yaml --out runs/mine --resume
-        loopscope train --config run.yaml --out runs/mine --resume --training.steps 900
+        loopscope train --condition dense/raw --out runs/raw --training.steps 300 --resume
+        loopscope train --condition dense/raw --out runs/raw --training.steps 900 --resume
+        loopscope train --data.corpus files --data.files 'text/*.txt' --data.tokenizer.kind bpe --out runs/own
+        loopscope train --config run.yaml --out runs/wide --model.dim 256
     """
 
     out: Path
@@ -25,9 +28,9 @@ class Train:
     config: Path | None = None
     """YAML file: size, condition, and any settings below. Flags come on top."""
     size: str = DEFAULT_SIZE
-    """Named size: what is trained, on what."""
+    """Named size, of those listed below: what is trained, on what."""
     condition: str = "dense/rmsnorm"
-    """Named condition: where the loss is, how it reads the state, what holds the scale."""
+    """Named condition, of those listed below: where the loss is, how it reads the state, what holds the scale."""
     resume: bool = False
     """Go on from the newest checkpoint in the folder, bit for bit; with more training.steps, to a later end."""
     quiet: bool = False

@@ -35,4 +35,11 @@ def print_results(runs: Sequence["RunResult"], folder: Path, quiet: bool) -> Non
             f"{first.l2_norm:.3g}  {last.l2_norm:.3g}" if first and last else "",
             *(["" if run.unknown_share is None else f"{run.unknown_share:.1%}"] if lossy else []),
         )
-    Console().print(table, markup=False)
+    console = Console()
+    if console.is_terminal:
+        console.print(table, markup=False)
+        return
+    # A file is as wide as its lines: nothing is wrapped, and no blanks end a line.
+    with (wide := Console(width=200)).capture() as captured:
+        wide.print(table, markup=False)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))

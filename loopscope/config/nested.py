@@ -1,12 +1,21 @@
 """Nested plain values of configs: read from YAML, compared, merged, and their mistakes put into words."""
 
-import difflib
+import reprlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
+
+from loopscope.config.near_names import near_name
+from loopscope.model.config.yaml_reader import plain_yaml, plain_yaml_file
+
+SECTIONS = ("model", "objective", "data", "training")
+"""Of a run's config, in the order in which they are shown."""
+Section = TypeVar("Section", bound=BaseModel)
+
+MOST_SHOWN = 8
+"""Problems of one config that a message lists."""
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -15,13 +24,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: the file is missing, is not YAML, or does not hold a mapping.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist; give the path of a YAML config")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
+    values = plain_yaml_file(Path(path))
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -29,14 +32,23 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return values
 
 
+def yaml_value(text: str, source: str) -> Any:
+    """Return the value in a text of YAML, as one flag holds it.
+
+    Raises:
+        ValueError: no YAML; names the source.
+    """
+    return plain_yaml(text, source)
+
+
 def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """Return the dotted keys in which two nested configs differ, with both values."""
-    for key in sorted({*one, *other}):
+    for key in sorted({*one, *other}, key=str):
         left, right = one.get(key), other.get(key)
         if isinstance(left, Mapping) and isinstance(right, Mapping):
             yield from differences(left, right, f"{prefix}{key}.")
         elif left != right:
-            yield f"{prefix}{key}: {left!r} there, {right!r} now"
+            yield f"{prefix}{key}: {shown(left)} there, {shown(right)} now"
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,24 +74,87 @@ def changes(base: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+def checked_sections(size: Any, condition: Any, over: Any) -> dict[str, Any]:
+    """Return values that are put on top of a recipe, with `{}` for a section that is left empty.
+
+    Raises:
+        ValueError: a size or condition that is no name, or a section that is no mapping.
+    """
+    for what, name in (("size", size), ("condition", condition)):
+        if not isinstance(name, str) or not name.strip():
+            raise ValueError(f"{what} is {shown(name)}; it is a name, as text")
+    found = dict(over)
+    for section in SECTIONS:
+        value = found.get(section, {})
+        if not isinstance(value, Mapping | None):
+            raise ValueError(
+                f"{section} is {shown(value)}; it is a section of settings by name: {section}: {{name: value}}"
+            )
+        if section in found:
+            found[section] = value or {}
+    return found
+
+
+def validated(kind: type[Section], values: Any, source: Path | str) -> Section:
+    """Return a section of a config from plain values.
+
+    Raises:
+        ValueError: names the source, and each key that does not fit.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(f"{source}: {'; '.join(problems(error, kind))}") from None
+
+
 def problems(error: ValidationError, section: type[BaseModel]) -> Iterator[str]:
     """Return one line per problem: the key, its value, what is allowed, and the nearest name.
 
     Args:
         section: the model that was validated.
     """
-    for entry in error.errors():
+    entries = error.errors()
+    for entry in entries[:MOST_SHOWN]:
         where = [str(part) for part in entry["loc"]]
         name = ".".join(where) or "config"
         if entry["type"] == "extra_forbidden":
             known = _fields(section, where[:-1])
-            near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+            near = near_name(where[-1], known)
+            hint = f"did you mean {near}?" if near else f"known here: {', '.join(known)}"
             yield f"unknown key {name}; {hint}"
         elif entry["type"] == "value_error":
             yield f"{name}: " + entry["msg"].removeprefix("Value error, ")
         else:
-            yield f"{name} is {entry['input']!r}: {entry['msg'][0].lower()}{entry['msg'][1:]}"
+            yield f"{name} is {shown(entry['input'])}: {entry['msg'][0].lower()}{entry['msg'][1:]}"
+    if len(entries) > MOST_SHOWN:
+        yield f"and {len(entries) - MOST_SHOWN} more"
+
+
+class _Short(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxdict, self.maxlist, self.maxtuple = 3, 4, 6, 6
+        self.maxstring = self.maxother = self.maxlong = 80
+
+    def repr_int(self, x: int, level: int) -> str:
+        # Beyond 4,300 digits Python refuses to write a number; it can be read from hexadecimal.
+        return (
+            f"a number of {x.bit_length():,} bits" if x.bit_length() > 10_000 else super().repr_int(x, level)
+        )
+
+
+_short = _Short().repr
+
+
+def shown(value: Any) -> str:
+    """Return a value as a message shows it: as Python writes it, cut where it is long, wide or deep."""
+    return _short(value)
+
+
+def one_line(text: str, most: int = 1000) -> str:
+    """Return a text as one line of at most `most` characters."""
+    line = " ".join(text[: 20 * most].split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 def _fields(section: Any, where: list[str]) -> list[str]:

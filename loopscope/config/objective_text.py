@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from loopscope.config.nested import problems
+from loopscope.config.nested import validated
 from loopscope.objectives.config import ObjectiveConfig
 
 
@@ -15,7 +13,4 @@ def read_objective(values: Any, source: Path | str) -> ObjectiveConfig:
     Raises:
         ValueError: names the source, and each key that does not fit.
     """
-    try:
-        return ObjectiveConfig.model_validate(values)
-    except ValidationError as error:
-        raise ValueError(f"{source}: {'; '.join(problems(error, ObjectiveConfig))}") from None
+    return validated(ObjectiveConfig, values, source)

@@ -10,7 +10,8 @@ from typing import Any
 
 from loopscope.config.baselines import BASELINES, Baseline, asked_of_the_looped, baseline_change
 from loopscope.config.families import FAMILIES, FAMILY_SIZES, Change, Family, family_change
-from loopscope.config.nested import differences, merged
+from loopscope.config.intervals import stretched_intervals
+from loopscope.config.nested import checked_sections, differences, merged, shown
 from loopscope.config.run_config import RunConfig, parse_config
 from loopscope.model.config import ModelConfig
 from loopscope.model.config.variants import READOUTS
@@ -164,7 +165,7 @@ def recipe_values(size: str, condition: str, over: Change | None = None) -> dict
     A condition that is not in `CONDITIONS` is a name of the user's own where `over` says what it is, that
     is, holds both `model.readout` and `objective.placement`.
     """
-    over = over or {}
+    over = checked_sections(size, condition, over or {})
     values: dict[str, Any] = merged(
         {"size": size, "condition": condition}, SIZES[known("size", size, SIZES)]()
     )
@@ -177,7 +178,8 @@ def recipe_values(size: str, condition: str, over: Change | None = None) -> dict
         values = merged(values, change)
     training = over.get("training") or {}
     if training.get("steps") is not None and "epochs" not in training:
-        values["training"] = {**values["training"], "epochs": None}
+        own = values["training"]
+        values["training"] = {**own, "epochs": None, **stretched_intervals(own, training["steps"])}
     return merged(values, {**over, "size": size, "condition": condition})
 
 
@@ -285,4 +287,4 @@ def known(what: str, name: str, names: Mapping[str, Any]) -> str:
         if what == "condition"
         else ""
     )
-    raise ValueError(f"{what} {name!r} is not known; {hint}There are: {', '.join(names)}{own}")
+    raise ValueError(f"{what} {shown(name)} is not known; {hint}There are: {', '.join(names)}{own}")

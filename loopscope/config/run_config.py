@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
-from loopscope.config.nested import problems
+from loopscope.config.nested import validated
 from loopscope.config.without_effect import cuts, without_effect
 from loopscope.data.config import DataConfig
 from loopscope.model.config import ModelConfig
@@ -182,7 +182,4 @@ def parse_config(values: Mapping[str, Any], source: str) -> RunConfig:
     Raises:
         ValueError: one line per problem: the key, its value, what is allowed, and the nearest name.
     """
-    try:
-        return RunConfig.model_validate(values)
-    except ValidationError as error:
-        raise ValueError(f"{source}: " + "; ".join(problems(error, RunConfig))) from None
+    return validated(RunConfig, values, source)

@@ -14,6 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from loopscope.model.config import ModelConfig
+from loopscope.model.config.yaml_reader import plain_yaml_file
 from loopscope.model.looped import LoopedTransformer
 from loopscope.results.faults import concerning
 from loopscope.results.layout import CONFIG, MANIFEST, WEIGHTS, unfinished, write_text
@@ -91,12 +92,12 @@ def read_config(directory: str | Path) -> dict[str, Any]:
     """Return the sections of a model folder's config.yaml, unvalidated.
 
     Raises:
-        ValueError: missing, or not a mapping.
+        ValueError: missing, not YAML, or not a mapping.
     """
     path = Path(directory) / CONFIG
     if not path.is_file():
         raise ValueError(f"{path} is missing; {directory} is not a model folder")
-    sections = yaml.safe_load(path.read_text(encoding="utf-8"))
+    sections = plain_yaml_file(path)
     if not isinstance(sections, dict):
         raise ValueError(f"{path} does not hold a mapping of sections")
     return sections

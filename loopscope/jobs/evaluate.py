@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
-from loopscope.config.nested import read_yaml
+from loopscope.config.nested import read_yaml, validated
 from loopscope.config.run_config import RunConfig
 from loopscope.data.config import DataConfig
 from loopscope.jobs.folder import read_result
@@ -122,7 +122,7 @@ def _as_run(sections: Mapping[str, Any], model: LoopedTransformer) -> RunConfig:
         "training": TrainingConfig,
     }
     known: dict[str, Any] = {
-        name: kind.model_validate(sections.get(name) or {}) for name, kind in kinds.items()
+        name: validated(kind, sections.get(name) or {}, f"{name} of {CONFIG}") for name, kind in kinds.items()
     }
     return RunConfig.model_construct(model=model.config, **known)
 

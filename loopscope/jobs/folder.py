@@ -94,14 +94,17 @@ def read_result(run: str | Path) -> RunResult | None:
 
 
 def as_resumed(there: dict[str, Any], now: dict[str, Any], longer: bool = False) -> dict[str, Any]:
-    """Return a folder's config with what a run may change when it goes on: where it computes and, if `longer`, its end.
+    """Return a folder's config with what a run may change when it goes on.
+
+    Where it computes, how often it is evaluated and, if `longer`, its end.
 
     Upward only, and in the unit that it had: more steps, or more epochs.
     """
     kept, asked = there.get("training"), now["training"]
     if not isinstance(kept, dict):
         return there
-    kept = {**kept, "device": asked["device"], "threads": asked["threads"]}
+    free = ("device", "threads", "evaluate_every")
+    kept = {**kept, **{name: asked[name] for name in free}}
     if longer:
         for name in ("steps", "epochs"):
             before, after = kept.get(name), asked[name]

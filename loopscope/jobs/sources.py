@@ -82,7 +82,7 @@ def _runs(source: Path) -> list[SourceRun]:
             f"{source} holds neither a study ({STUDY}) nor a run with a checkpoint; compare takes the folders that "
             "loopscope study and loopscope train wrote"
         )
-    named = {run: str(read_yaml(run / CONFIG)["condition"]) for run in runs}
+    named = {run: str(read_yaml(run / CONFIG).get("condition")) for run in runs}
     began = {run: _began(finished(run)) for run in runs}
     order = list(
         dict.fromkeys(named[run] for run in sorted(runs, key=lambda run: (began[run] == "", began[run])))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from loopscope.config.baselines import BASELINES
 from loopscope.config.families import Change
-from loopscope.config.recipes import NAMED, recipe
+from loopscope.config.recipes import NAMED, known, recipe
 from loopscope.plan.parameters import cost
 from loopscope.plan.scale_facts import holds_scale
 from loopscope.plan.static_audit import audit_config
@@ -33,8 +33,8 @@ def catalogue_rows(family: str | None = None) -> list[CatalogueRow]:
     Raises:
         ValueError: a family that is not known.
     """
-    if family is not None and family not in NAMED:
-        raise ValueError(f"family {family!r} is not known; there are: {', '.join(NAMED)}")
+    if family is not None:
+        known("family", family, NAMED)
     names = NAMED if family is None else [family]
     return [_row(name, size) for name in names for size in ("laptop", *NAMED[name].sizes)]
 

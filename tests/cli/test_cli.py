@@ -39,7 +39,7 @@ def test_the_main_job(call: Any, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert call(*arguments) == 0
     shown = capsys.readouterr()
     assert "dense/raw" in shown.out
-    assert "3/3  loss" in shown.err
+    assert "3/3  0:00:00 left  loss" in shown.err
     results = load_results(out)
     assert [run.status for run in results.runs] == ["completed"] * 4
     assert results.runs[0].config["model"]["dim"] == 16

@@ -117,7 +117,7 @@ def test_mistakes_are_said_before_anything_is_kept(
     save_model(LoopedTransformer(ModelConfig(**tiny)), tmp_path / "model", {}, {})
     tokens = tmp_path / "tokens.safetensors"
     save_file({"input_ids": torch.randint(64, (4, 17))}, tokens)
-    given = ["--data", str(tokens), "--pairs", "0", *options]
+    given = ["--data", str(tokens), *options, *(() if "--pairs" in options else ("--pairs", "0"))]
     assert call("evaluate", "exits", str(tmp_path / "model"), *given) == 2
     assert message in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "model" / "evaluation.json").exists()

@@ -62,7 +62,22 @@ def test_round_trip(**drawn: object) -> None:
     [
         ({"modle": {}}, "unknown key modle; did you mean model?"),
         ({"model": {"layer": 2}}, "unknown key model.layer; did you mean layers?"),
-        ({"training": {"lr": 1}}, "unknown key training.lr; known here: steps, epochs"),
+        ({"training": {"lr": 1}}, "unknown key training.lr; did you mean learning_rate?"),
+        ({"training": {"zzz": 1}}, "unknown key training.zzz; known here: steps, epochs"),
+        ({"training": {"betas": [0.9, 1.0]}}, "betas are [0.9, 1.0]; both are numbers from 0 up and below 1"),
+        (
+            {"training": {"learning_rate": float("inf")}},
+            "training.learning_rate is inf: input should be a finite",
+        ),
+        ({"objective": {"norm_penalty": float("nan")}}, "objective.norm_penalty.weight is nan"),
+        ({"training": {"seed": 2**64}}, "training.seed is 18446744073709551616: input should be less than"),
+        (
+            {"training": {"threads": 100_000}},
+            "training.threads is 100000: input should be less than or equal to 1024",
+        ),
+        ({"model": {"dim": 2**53 + 1, "heads": 2}}, "model.dim is 9007199254740993"),
+        ({"model": {"dim": 16**9_000}}, "model.dim is a number of 36,001 bits"),
+        ({"objective": {"loop_weights": [1e308, 1e308, 0, 0]}}, "loop_weights is"),
         ({"model": {"readout": {"knd": "raw"}}}, "unknown key model.readout.knd; did you mean kind?"),
         ({"model": {"dim": "wide"}}, "model.dim is 'wide': input should be a valid integer"),
         ({"model": {"loops": 0}}, "model.loops is 0: input should be greater than or equal to 1"),
@@ -302,3 +317,15 @@ def test_a_first_loss_is_that_of_guessing() -> None:
         losses[size] = float(build_objective(config.objective)(states, ids[:, 1:]).total.detach())
     assert losses["small"] == pytest.approx(math.log(4096), rel=0.05)
     assert losses["laptop"] > 3 * math.log(4096)
+
+
+def test_a_longer_run_is_evaluated_as_often_and_not_more_often() -> None:
+    """Twelve points of a curve, rounded; a size's own interval in runs of its own length, and what is said holds."""
+
+    def every(**training: object) -> object:
+        return recipe("laptop", "dense/raw", {"training": training}).training.evaluate_every
+
+    assert [every(steps=steps) for steps in (3, 120, 480, 1000, 3000, 100_000)] == [40, 40, 40, 85, 250, 8500]
+    assert every(steps=3000, evaluate_every=40) == 40
+    assert recipe("published-44m").training.evaluate_every == 1000
+    assert recipe("laptop", over={"training": {"steps": 3000}}).training.checkpoint_every == 40
