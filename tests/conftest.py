@@ -41,6 +41,7 @@ from hypothesis import settings
 
 # Machines are shared and noisy: tests assert behaviour, not seconds.
 settings.register_profile("loopscope", deadline=None)
+settings.register_profile("full", deadline=None, max_examples=1500)
 settings.load_profile("loopscope")
 torch.set_num_threads(1)  # the suite runs one worker per core
 

@@ -12,13 +12,13 @@ PUBLISHED_DATASET = ("Salesforce/wikitext", "wikitext-103-raw-v1")
 class TokenizerConfig(BaseModel):
     """Settings of a tokenizer: how text becomes ids."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     kind: Literal["word", "bpe", "bytes", "file"] = "word"
     """word: the published word tokenizer. bpe: byte-level BPE, trained here. bytes: 256 ids. file: a tokenizer.json."""
-    vocabulary: int = Field(4096, ge=5)
+    vocabulary: int = Field(4096, ge=5, le=2**24)
     """Entries, special ones included. bytes and file ignore it."""
-    min_count: int = Field(2, ge=1)
+    min_count: int = Field(2, ge=1, le=10**12)
     """word: how often a word must occur to get an entry."""
     path: str | None = None
     """file: a tokenizer.json of the Hugging Face `tokenizers` format, or a folder that holds one."""
@@ -48,7 +48,7 @@ class TokenizerConfig(BaseModel):
 class DataConfig(BaseModel):
     """Settings of the data: what is trained and validated on."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     corpus: str = Field("stdlib", min_length=1)
     """stdlib (Python's own sources on this machine), files, wikitext-103, task, or a Hugging Face dataset's name."""
@@ -68,11 +68,13 @@ class DataConfig(BaseModel):
     """Hugging Face: the split to validate on; null holds out `validation_fraction` of the training rows."""
     text_column: str = "text"
     """Hugging Face: the column with the text."""
-    max_bytes: int | None = Field(None, ge=1)
+    max_bytes: int | None = Field(None, ge=1, le=2**60)
     """Size cap on the training text, in bytes of UTF-8."""
-    max_validation_bytes: int | None = Field(None, ge=1)
+    max_validation_bytes: int | None = Field(None, ge=1, le=2**60)
+    """Size cap on the validation text, in bytes of UTF-8."""
     tokenizer: TokenizerConfig = TokenizerConfig()
-    stride: int | None = Field(None, ge=1)
+    """How text becomes ids."""
+    stride: int | None = Field(None, ge=1, le=2**24)
     """Tokens between the starts of training windows; None: the window's length."""
     cache: str | None = None
     """Folder for token files; None: $LOOPSCOPE_CACHE, else the user's cache folder."""

@@ -17,26 +17,26 @@ SETTINGS: Mapping[str, tuple[str, ...]] = {
 class TaskConfig(BaseModel):
     """Settings of a task: generated problems with answers that can be checked. Used where `corpus` is `task`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     name: str = "p-hop"
     """p-hop (induction), modular-addition (chains), or brackets (matching)."""
-    hops: int = Field(2, ge=1)
+    hops: int = Field(2, ge=1, le=10_000)
     """p-hop: how many times to look back."""
     symbols: int = Field(4, ge=3, le=26)
     """p-hop: different symbols in the sequence."""
-    length: int = Field(8, ge=2)
+    length: int = Field(8, ge=2, le=10_000)
     """modular-addition: numbers to add."""
     modulus: int = Field(5, ge=2, le=1000)
     """modular-addition: sums are taken modulo this."""
-    nesting: int = Field(3, ge=3)
+    nesting: int = Field(3, ge=3, le=1000)
     """brackets: how deep they are nested, exactly; from 3 on every length of window has such problems."""
     kinds: int = Field(3, ge=2, le=4)
     """brackets: different pairs."""
     answers: Literal["last", "all"] = "last"
     """last: one answer, after the last token. all: trained at every token on the problem that ends there.
     Held-out problems always ask for the last one."""
-    validation: int = Field(512, ge=1)
+    validation: int = Field(512, ge=1, le=10**7)
     """Held-out problems. No training problem is one of them."""
 
     @model_validator(mode="after")

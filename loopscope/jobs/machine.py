@@ -1,17 +1,33 @@
-"""The machine that a job computes on: its device, threads and fast operations, as a user names them."""
+"""The machine that a job computes on: its device, memory, threads and fast operations, as a user names them."""
 
 import torch
 
 from loopscope.ops.dispatch import use_cpu_ops
+from loopscope.plan.memory import machine_bytes
+from loopscope.training.config import MOST_THREADS
 from loopscope.training.hardware import resolve_device
 
-__all__ = ["device_named", "use_cpu_ops", "use_threads"]
+__all__ = ["device_named", "memory_of", "use_cpu_ops", "use_threads"]
 
 
 def use_threads(count: int | None) -> None:
-    """Compute with so many CPU threads; None leaves torch's choice."""
-    if count:
-        torch.set_num_threads(count)
+    """Compute with so many CPU threads; None leaves torch's choice.
+
+    Raises:
+        ValueError: fewer than 1, or so many that the process could not start them.
+    """
+    if count is None:
+        return
+    if not 1 <= count <= MOST_THREADS:
+        raise ValueError(f"threads is {count}; it must be a whole number from 1 to {MOST_THREADS}")
+    torch.set_num_threads(count)
+
+
+def memory_of(device: torch.device) -> int | None:
+    """Return the bytes of memory that a device has for a model: its own, or the machine's. None: not known."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return machine_bytes()
 
 
 def device_named(name: str) -> torch.device:

@@ -12,6 +12,8 @@ import torch
 
 from loopscope.config.run_config import RunConfig
 from loopscope.jobs.folder import written_config
+from loopscope.jobs.machine import memory_of
+from loopscope.plan.memory import check_memory
 from loopscope.results.layout import CONFIG
 from loopscope.training.config import TrainingConfig
 from loopscope.training.hardware import resolve_device, resolve_precision
@@ -28,8 +30,13 @@ class Resumption:
 
 
 def resolve(config: RunConfig) -> RunConfig:
-    """Replace what `auto` stands for on this machine, so that a resumed run cannot decide otherwise."""
+    """Replace what `auto` stands for on this machine, so that a resumed run cannot decide otherwise.
+
+    Raises:
+        ValueError: a device that is not there, or one that cannot hold the run.
+    """
     device = resolve_device(config.training.device)
+    check_memory(config, memory_of(device), "this machine" if device.type == "cpu" else device.type)
     return _with(
         config,
         device=str(device),

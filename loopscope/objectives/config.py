@@ -6,19 +6,23 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from loopscope.objectives.placement_config import PLACEMENTS, placement_of
 
+MOST_WEIGHT = 1e30
+"""Of a term of the loss: far beyond use, and within single precision."""
+
 
 def check_loop_weights(weights: tuple[float, ...] | None) -> None:
     """Raise ValueError unless the weights are non-negative with a positive sum."""
-    if weights is not None and (min(weights, default=-1.0) < 0 or sum(weights) <= 0):
+    if weights is not None and (min(weights, default=-1.0) < 0 or not 0 < sum(weights) <= MOST_WEIGHT):
         raise ValueError(f"loop_weights is {list(weights)}; give numbers >= 0, at least one above 0")
 
 
 class PenaltyConfig(BaseModel):
     """A term on the mean square of the state. Weight 0 leaves it out."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
-    weight: float = Field(0.0, ge=0)
+    weight: float = Field(0.0, ge=0, le=MOST_WEIGHT)
+    """What the term is multiplied by; 0 leaves it out."""
     over: Literal["all", "each"] = "all"
     """all: one term on the mean over loops, as published. each: one term per loop, averaged."""
     loop_weights: tuple[float, ...] | None = None
@@ -40,27 +44,29 @@ class PenaltyConfig(BaseModel):
 class AnchorConfig(PenaltyConfig):
     """A pull of the state's RMS towards a target."""
 
-    target: float = Field(1.0, gt=0)
+    target: float = Field(1.0, gt=0, le=MOST_WEIGHT)
+    """The RMS that the state is pulled to."""
 
 
 class ShortcutConfig(BaseModel):
     """A shorter unroll is pulled towards the whole one (LoopFormer). Weight 0 leaves it out."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
-    weight: float = Field(0.0, ge=0)
+    weight: float = Field(0.0, ge=0, le=MOST_WEIGHT)
     """On the mean squared distance of the two readouts."""
-    loss_weight: float = Field(0.1, ge=0)
+    loss_weight: float = Field(0.1, ge=0, le=MOST_WEIGHT)
     """On the shorter unroll's own cross-entropy."""
 
 
 class JacobianConfig(BaseModel):
     """A penalty on how far the loop map stretches (STARS). Weight 0 leaves it out."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
-    weight: float = Field(0.0, ge=0)
-    iterations: int = Field(1, ge=1)
+    weight: float = Field(0.0, ge=0, le=MOST_WEIGHT)
+    """What the term is multiplied by; 0 leaves it out."""
+    iterations: int = Field(1, ge=1, le=1000)
     """Power iterations."""
     through_state: bool = False
     """Let its gradient reach the state too, which it then sees; STARS holds the state fixed."""
@@ -69,7 +75,7 @@ class JacobianConfig(BaseModel):
 class ObjectiveConfig(BaseModel):
     """Which loops' cross-entropies make the loss, and what else does."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     placement: str = "dense"
     """terminal, dense, exit-weighted, gate-improvement; package.module:ClassName for one of your own, or its short
@@ -78,17 +84,19 @@ class ObjectiveConfig(BaseModel):
     """dense: how much every loop counts, divided by their sum; None weighs all alike."""
     final_loop_weights: tuple[float, ...] | None = None
     """dense: what loop_weights (None: all alike) become by the end of training, linearly, each as shares."""
-    entropy_weight: float = Field(0.1, ge=0)
+    entropy_weight: float = Field(0.1, ge=0, le=MOST_WEIGHT)
     """exit-weighted: reward for an undecided gate, which keeps it from collapsing onto one loop."""
     norm_penalty: PenaltyConfig = PenaltyConfig()
     """weight × mean square of H over loops, tokens and channels."""
     scale_anchor: AnchorConfig = AnchorConfig()
     """weight × (root of that mean − target)²."""
     shortcut: ShortcutConfig = ShortcutConfig()
+    """A shorter unroll is pulled towards the whole one (LoopFormer)."""
     jacobian: JacobianConfig = JacobianConfig()
-    gate_slope: float = Field(50.0, gt=0)
+    """A penalty on how far the loop map stretches (STARS)."""
+    gate_slope: float = Field(50.0, gt=0, le=1e6)
     """gate-improvement: how sharply an improvement counts as one."""
-    gate_threshold: float = Field(0.005, ge=0)
+    gate_threshold: float = Field(0.005, ge=0, le=1e6)
     """gate-improvement: nats by which another loop must help."""
     settings: dict[str, Any] = {}
     """Of a placement of your own: what it declares."""

@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 LARGEST_MEAN = 10_000
 """Largest mean depth: far beyond what is trained, and far below where drawing a Poisson number fails."""
+LARGEST_LIMIT = 1_000_000
+"""Of what limits a depth: above any depth that is drawn."""
 LARGEST_SPREAD = 2.0
 """Largest spread. The mean is kept, so the median falls as mean·e^(-spread²/2): at 2 it is an eighth of the mean."""
 
@@ -13,7 +15,7 @@ LARGEST_SPREAD = 2.0
 class DepthConfig(BaseModel):
     """The number of loops of a step: a pure function of (seed, step), as the batch is."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     distribution: Literal["fixed", "uniform", "lognormal-poisson"] = "fixed"
     """uniform: from low to high. lognormal-poisson: 1 + Poisson(e^τ), τ normal, as recurrent-depth pretraining."""
@@ -21,15 +23,15 @@ class DepthConfig(BaseModel):
     """fixed: the depth. lognormal-poisson: the mean of e^τ, so that the mean depth is one more. None: model.loops."""
     spread: float = Field(0.5, ge=0)
     """lognormal-poisson: standard deviation of τ."""
-    low: int = Field(1, ge=1)
+    low: int = Field(1, ge=1, le=LARGEST_LIMIT)
     """Fewest loops; where a curriculum starts. fixed: only that."""
-    high: int | None = Field(None, ge=1)
+    high: int | None = Field(None, ge=1, le=LARGEST_LIMIT)
     """Most loops, not for fixed. None: model.loops for uniform, no limit for lognormal-poisson."""
     per_sequence: bool = False
     """One depth per sequence: one that is done keeps its state, and its loss is at its own depth."""
-    backprop: int | None = Field(None, ge=1)
+    backprop: int | None = Field(None, ge=1, le=LARGEST_LIMIT)
     """Gradient through this many last loops only; earlier loops keep nothing. None: through all."""
-    curriculum: int = Field(0, ge=0)
+    curriculum: int = Field(0, ge=0, le=10**12)
     """Steps over which the mean (fixed, lognormal-poisson) or high (uniform) grows from low to its value."""
 
     @model_validator(mode="before")

@@ -6,36 +6,44 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from loopscope.objectives.depth_config import DepthConfig
 
+MOST_THREADS = 1024
+"""Far more and a process cannot start them: it ends without a word."""
+_LONG = 10**12  # steps, windows: no limit that anyone meets, and far below where arithmetic fails
+
 
 class TrainingConfig(BaseModel):
     """How long, how fast, and what is written on the way."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
-    steps: int | None = Field(150, ge=1)
+    steps: int | None = Field(150, ge=1, le=_LONG)
     """Optimizer steps; None where `epochs` says how long."""
-    epochs: float | None = Field(None, gt=0)
+    epochs: float | None = Field(None, gt=0, le=1e6)
     """Passes over the training windows, instead of `steps`."""
-    batch: int = Field(16, ge=1)
+    batch: int = Field(16, ge=1, le=2**20)
     """Sequences per optimizer step."""
-    accumulation: int = Field(1, ge=1)
+    accumulation: int = Field(1, ge=1, le=2**20)
     """Parts that a batch is split into, to save memory; the gradient is the same."""
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(1e-3, gt=0, le=1e30)
+    """Of every step, or where the schedule starts from after its warm-up."""
     schedule: Literal["constant", "cosine"] = "constant"
-    warmup: int = Field(0, ge=0)
+    """How the learning rate goes on after the warm-up."""
+    warmup: int = Field(0, ge=0, le=_LONG)
     """Steps of linear warm-up."""
     final_learning_rate: float = Field(0.1, ge=0, le=1)
     """Where cosine ends, as a share of the learning rate."""
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(0.01, ge=0, le=1e30)
+    """Share of a weight that a step takes away, times the learning rate."""
     decay: Literal["matrices", "published"] = "matrices"
     """What decays: matrices only (no norms, no embeddings, no scalars), or everything, as published."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW: what the running means of gradient and squared gradient keep at every step."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """muon: Muon for the layers' matrices, AdamW for the rest, one learning rate for both."""
     depth: DepthConfig = DepthConfig()
     """How many loops each step runs, and how many of them the gradient goes through."""
-    clip: float = Field(1.0, gt=0)
-    """Largest L2 norm of the gradient."""
+    clip: float = Field(1.0, gt=0, allow_inf_nan=True)
+    """Largest L2 norm of the gradient; .inf cuts nothing."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16 autocasts products; weights, norms, losses and scales stay fp32. auto: where hardware has it."""
     gradient_checkpointing: Literal["none", "layer", "loop"] = "none"
@@ -47,20 +55,23 @@ class TrainingConfig(BaseModel):
     """auto: operations of our own (`loopscope.ops`) where a CPU is faster with them. off: plain formulas everywhere."""
     weights: str | None = None
     """Start from the weights of this run or model folder (an exit gate may be new); None: from initialisation."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**64)
+    """Of initialisation, batches and dropout: the same seed, the same run."""
     device: str = "auto"
-    threads: int | None = Field(None, ge=1)
+    """auto, cpu, cuda, mps."""
+    threads: int | None = Field(None, ge=1, le=MOST_THREADS)
     """CPU threads; None leaves torch's choice."""
-    log_every: int = Field(10, ge=1)
-    monitor_every: int | None = Field(20, ge=0)
+    log_every: int = Field(10, ge=1, le=_LONG)
+    """Steps between records of the training loss."""
+    monitor_every: int | None = Field(20, ge=0, le=_LONG)
     """Steps between checks for a scale that grows unseen, stretched to cost at most 2 %; 0 or None: none."""
-    evaluate_every: int | None = Field(None, ge=1)
+    evaluate_every: int | None = Field(None, ge=1, le=_LONG)
     """Steps between evaluations; None evaluates at the end only."""
-    evaluate_windows: int | None = Field(None, ge=1)
+    evaluate_windows: int | None = Field(None, ge=1, le=_LONG)
     """Validation windows per evaluation during training, spread evenly; the final one always takes all."""
-    final_windows: int | None = Field(None, ge=1)
+    final_windows: int | None = Field(None, ge=1, le=_LONG)
     """Windows of the final evaluation; None takes the whole validation set."""
-    checkpoint_every: int | None = Field(None, ge=1)
+    checkpoint_every: int | None = Field(None, ge=1, le=_LONG)
     """Steps between checkpoints; None saves at the end only."""
 
     @model_validator(mode="before")
@@ -81,6 +92,8 @@ class TrainingConfig(BaseModel):
             raise ValueError("steps and epochs are both empty; give one of them")
         if self.epochs is not None and self.steps is not None:
             raise ValueError(f"steps {self.steps} and epochs {self.epochs} are both given; set one to null")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas are {list(self.betas)}; both are numbers from 0 up and below 1")
         if self.batch % self.accumulation:
             raise ValueError(f"accumulation {self.accumulation} does not divide batch {self.batch}")
         return self

@@ -21,7 +21,7 @@ LoopEmbedding = Literal["none", "learned", "sinusoidal", "modulation"]
 class ReadoutConfig(BaseModel):
     """How H_k becomes what the head reads. All settings but `kind` and `settings` belong to the alpha readout."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     kind: str = "rmsnorm"
     """rmsnorm, layernorm, raw, final-only, alpha; package.module:ClassName for one of your own, or its short name."""
@@ -33,10 +33,14 @@ class ReadoutConfig(BaseModel):
     """One exponent (and reference) per loop; loops past the trained depth use the last one."""
     s_ref: Literal["fixed", "learned", "ema"] = "fixed"
     """The reference scale: a constant, a learned number, or a moving average of the scale in training."""
-    s_ref_value: float = Field(1.0, gt=0)
+    s_ref_value: float = Field(1.0, gt=0, le=1e30)
+    """The constant, or where the learned number starts."""
     ema_decay: float = Field(0.99, gt=0, lt=1)
+    """Of the moving average: what it keeps at every step."""
     alpha_min: float = Field(0.0, ge=0, le=1)
+    """Least exponent that is learned."""
     alpha_max: float = Field(1.0, ge=0, le=1)
+    """Largest exponent that is learned."""
     settings: VariantSettings = {}
     """Of a readout of your own: what it declares."""
 
@@ -66,27 +70,29 @@ class ReadoutConfig(BaseModel):
 class ModelConfig(BaseModel):
     """A looped transformer: unlooped prelude, one stack of `layers` applied `loops` times, unlooped coda."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
-    dim: int = Field(128, ge=1)
+    dim: int = Field(128, ge=1, le=2**20)
     """Channels of the hidden state."""
-    layers: int = Field(2, ge=1)
+    layers: int = Field(2, ge=1, le=10_000)
     """Layers of the shared stack."""
-    heads: int = Field(4, ge=1)
+    heads: int = Field(4, ge=1, le=2**20)
     """Attention heads; must divide dim."""
-    loops: int = Field(4, ge=1)
+    loops: int = Field(4, ge=1, le=10_000)
     """K, the trained depth."""
-    vocabulary: int = Field(4096, ge=2)
+    vocabulary: int = Field(4096, ge=2, le=2**24)
     """Entries of the embedding: at least the tokenizer's."""
-    sequence: int = Field(128, ge=1)
+    sequence: int = Field(128, ge=1, le=2**24)
     """Tokens of a training window, and the number of learned positions."""
     readout: ReadoutConfig = ReadoutConfig()
+    """How H_k becomes what the head reads."""
     carry: tuple[str, ...] = ()
     """What is done to the state between loops, in order; nothing by default. rmsnorm, layernorm, readout-norm, damping,
     decay; package.module:ClassName for one of your own, or its short name."""
-    feed_forward: int = Field(4, ge=1)
+    feed_forward: int = Field(4, ge=1, le=1024)
     """Width of the SwiGLU, in multiples of dim."""
     positions: Literal["learned", "rotary"] = "learned"
+    """learned: one vector for each of `sequence` positions, and none beyond. rotary: any length."""
     tied: bool = True
     """Whether the head's matrix is the token embedding's."""
     exit_gate: bool = False
@@ -98,10 +104,11 @@ class ModelConfig(BaseModel):
     """Start value of the damping carry, a sigmoid of a learned number."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """On the embedding, inside attention and after the SwiGLU, as published."""
-    norm_eps: float = Field(1e-6, gt=0)
-    prelude: int = Field(0, ge=0)
+    norm_eps: float = Field(1e-6, gt=0, le=1)
+    """Added under the root of every norm."""
+    prelude: int = Field(0, ge=0, le=10_000)
     """Layers of their own before the loops; what they give is the input that loops start from and inject."""
-    coda: int = Field(0, ge=0)
+    coda: int = Field(0, ge=0, le=10_000)
     """Layers of their own between H_k and the readout, at every exit."""
     coda_norm: bool = False
     """Apply the readout's norm to H_k before the coda too (one norm, used twice): then the coda hides the scale."""
@@ -111,13 +118,17 @@ class ModelConfig(BaseModel):
     """H_0: embedding (the input itself), zero, random (noise: drawn anew in training, the same for every call in
     evaluation); package.module:ClassName for one of your own, or its short name."""
     injection: InjectionConfig = InjectionConfig()
+    """How the input enters every loop."""
     loop_embedding: LoopEmbedding = "none"
     """Tells the shared layers which loop it is: added (learned, sinusoidal), or as gains and gates (modulation)."""
     looped: Literal["all", "attention"] = "all"
     """attention: later loops repeat attention only; each layer's feed-forward runs once, in loop 1."""
     block: BlockConfig = BlockConfig()
+    """One layer: norms, branches, feed-forward."""
     attention: AttentionConfig = AttentionConfig()
+    """What attention looks at."""
     adapters: AdapterConfig = AdapterConfig()
+    """Low-rank changes of the shared weights, one per loop."""
     decay: float = Field(0.9, ge=0.01, le=0.99)
     """Start value of the decay carry, per channel. Bounded: near 0 or 1 it would have no gradient to leave by."""
     embedding_gain: Literal["one", "sqrt-dim"] = "one"

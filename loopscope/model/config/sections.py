@@ -17,7 +17,7 @@ Activation = Literal["swiglu", "gelu", "relu2"]
 VariantSettings = dict[str, Any]
 """Settings that a variant of a user's own declares, by name."""
 
-_FROZEN = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+_FROZEN = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class AttentionConfig(BaseModel):
@@ -25,15 +25,15 @@ class AttentionConfig(BaseModel):
 
     model_config = _FROZEN
 
-    key_value_heads: int | None = Field(None, ge=1)
+    key_value_heads: int | None = Field(None, ge=1, le=2**20)
     """Heads of keys and values, shared by groups of query heads; None: as many as heads."""
     qk_norm: bool = False
     """RMSNorm over the channels of every query and key head, before positions are applied."""
-    window: int | None = Field(None, ge=1)
+    window: int | None = Field(None, ge=1, le=2**24)
     """Tokens a token sees, itself included; None: all before it."""
-    rotary_base: float = Field(10_000.0, gt=1)
+    rotary_base: float = Field(10_000.0, gt=1, le=1e30)
     """Rotary: the longest wavelength is about 2π times this."""
-    rotary_scaling: float = Field(1.0, gt=0)
+    rotary_scaling: float = Field(1.0, gt=0, le=1e30)
     """Rotary: positions are divided by this (linear interpolation, to run beyond the trained length)."""
     rotary_fraction: float = Field(1.0, gt=0, le=1)
     """Rotary: share of each head's channels that turn; the rest carries no position."""
@@ -57,7 +57,7 @@ class BlockConfig(BaseModel):
     """Kind of every norm inside layers."""
     activation: Activation = "swiglu"
     """swiglu: three matrices. gelu, relu2 (squared ReLU): two."""
-    width: int | None = Field(None, ge=1)
+    width: int | None = Field(None, ge=1, le=2**24)
     """Exact width of the feed-forward; None: feed_forward × dim."""
 
     @model_validator(mode="after")
@@ -108,9 +108,9 @@ class AdapterConfig(BaseModel):
 
     model_config = _FROZEN
 
-    rank: int = Field(0, ge=0)
+    rank: int = Field(0, ge=0, le=2**20)
     """0: none. Each matrix of the shared layers gets rank × (inputs + outputs) numbers per loop."""
-    alpha: float = Field(1.0, gt=0)
+    alpha: float = Field(1.0, gt=0, le=1e30)
     """The change is multiplied by alpha / rank."""
 
     @model_validator(mode="before")
