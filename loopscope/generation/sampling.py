@@ -14,6 +14,11 @@ from torch import Tensor
 
 from loopscope.numerics import wide
 
+LEAST_TEMPERATURE = 1e-6
+"""Here the likeliest token has all the probability already; logits divided by far less are no numbers any more."""
+LARGEST_LOGIT = 1e30
+"""What is larger is shifted before it is divided: a draw only asks for differences."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -44,10 +49,13 @@ class Sampling:
         Raises:
             ValueError: the setting, its value, its range.
         """
-        if self.temperature is not None and not (_number(self.temperature) and self.temperature > 0):
+        if self.temperature is not None and not (
+            _number(self.temperature) and LEAST_TEMPERATURE <= self.temperature <= 1 / LEAST_TEMPERATURE
+        ):
             raise ValueError(
                 f"temperature is {self.temperature!r}; it must be a number above 0. Leave it out for the likeliest "
-                "token at every step"
+                f"token at every step, which is all there is below {LEAST_TEMPERATURE:g}; the most is "
+                f"{1 / LEAST_TEMPERATURE:g}"
             )
         if self.top_k is not None and not (_whole(self.top_k) and self.top_k >= 1):
             raise ValueError(
@@ -93,6 +101,10 @@ class Sampler:
         if self.sampling.greedy:
             return logits.argmax(dim=-1)
         scores = wide(logits)
+        if (
+            scores.abs().max() > LARGEST_LOGIT
+        ):  # divided by a temperature they could overflow, and shifted they cannot
+            scores = scores - scores.amax(dim=-1, keepdim=True)
         for each in self._filters:
             scores = each(None, scores)
         # Inverse of the cumulative distribution: one uniform number a row, and the filtered tokens have no width.

@@ -17,6 +17,9 @@ from loopscope.generation.stopping import Stopping
 from loopscope.generation.streaming import Tokenizer
 from loopscope.recurrence import AbstractLoopedLM, check_input_ids, check_loops, vocabulary_size
 
+USUAL_NEW_TOKENS = 128
+"""How many are made where nobody says."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -83,6 +86,24 @@ def check_settings(settings: Settings, model: AbstractLoopedLM, longest: int, mo
             "computed anew for every token; time grows with the square of the length",
             stacklevel=3,
         )
+
+
+def new_tokens_that_fit(model: AbstractLoopedLM, longest: int) -> int:
+    """Return how many new tokens to make where nobody says: 128, or as many as there are positions for, and a warning.
+
+    Args:
+        longest: tokens of the longest prompt. One that is too long itself is refused later, in words of its own.
+    """
+    limit = model.positions_limit
+    if limit is None or longest > limit or limit - longest + 1 >= USUAL_NEW_TOKENS:
+        return USUAL_NEW_TOKENS
+    fit = limit - longest + 1
+    warnings.warn(
+        f"{fit} new tokens at most, not the usual {USUAL_NEW_TOKENS}: the prompt has {longest} tokens and this model "
+        f"has {limit} learned positions. new_tokens says how many; models with positions: rotary have no such limit",
+        stacklevel=3,
+    )
+    return fit
 
 
 def _check_positions(model: AbstractLoopedLM, longest: int, new_tokens: int) -> None:

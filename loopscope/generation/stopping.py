@@ -8,6 +8,9 @@ from loopscope.generation.streaming import IncrementalDecoder, Tokenizer
 
 Reason = Literal["length", "eos", "stop"]
 
+MOST_NEW_TOKENS = 1_000_000
+"""Of one text: keys and values of all of them must fit in memory."""
+
 
 @dataclass(frozen=True)
 class Stopping:
@@ -28,6 +31,10 @@ class Stopping:
         count = self.new_tokens
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ValueError(f"new_tokens is {count!r}; it must be a whole number from 1 up")
+        if count > MOST_NEW_TOKENS:
+            raise ValueError(
+                f"new_tokens is {count}; it must be a whole number from 1 to {MOST_NEW_TOKENS:,}"
+            )
         for text in self.stop:
             if not isinstance(text, str) or not text:
                 raise ValueError(f"stop holds {text!r}; every stop string needs at least one character")

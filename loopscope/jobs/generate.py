@@ -18,7 +18,7 @@ from loopscope.generation.decoder import Generated, generate_tokens
 from loopscope.generation.exits import Decision, ExitRule
 from loopscope.generation.padding import pad
 from loopscope.generation.sampling import Sampling
-from loopscope.generation.settings import Settings, check_prompts
+from loopscope.generation.settings import Settings, check_prompts, new_tokens_that_fit
 from loopscope.generation.stopping import Stopping
 from loopscope.generation.streaming import Tokenizer
 from loopscope.guards import device_of
@@ -30,7 +30,7 @@ from loopscope.results.layout import TOKENIZER
 def generate(
     model: Any,
     input_ids: Any,
-    new_tokens: int = 128,
+    new_tokens: int | None = None,
     *,
     attention_mask: Tensor | None = None,
     tokenizer: Tokenizer | None = None,
@@ -42,7 +42,8 @@ def generate(
         model: any looped model. Native models keep keys and values per loop and layer; others are computed anew for
             every token, with the same result.
         input_ids: prompts, [batch, seq].
-        new_tokens: at most so many per row, from 1 up.
+        new_tokens: at most so many per row, from 1 up. None: 128, or fewer where a model has no positions for more,
+            with a warning that says so; a number that does not fit is refused.
         attention_mask: [batch, seq], 1 at tokens, 0 at padding (left or right). A padded row gets what it gets alone.
         tokenizer: for `.texts` and for stop strings; anything with `generate_tokens(ids)`.
         options: `loops` (any depth from 1 up), `temperature`, `top_k`, `top_p`, `min_p`, `seed` (row r draws with seed
@@ -60,12 +61,14 @@ def generate(
         >>> made = loopscope.generate(model, ids, 64, exit_rule="max-probability", threshold=0.9)
     """
     check_prompts(model, input_ids)
+    if new_tokens is None:
+        new_tokens = new_tokens_that_fit(model, input_ids.shape[-1])
     settings = build_settings(model, new_tokens, tokenizer, **options)
     return generate_tokens(model, input_ids, settings, attention_mask)
 
 
 def generate_text(
-    opened: OpenedModel, prompts: str | Sequence[str], new_tokens: int = 128, **options: Any
+    opened: OpenedModel, prompts: str | Sequence[str], new_tokens: int | None = None, **options: Any
 ) -> Generated:
     """Go on with one text or several, with the model's own tokenizer; see `generate`.
 

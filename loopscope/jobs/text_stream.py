@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from loopscope.generation.decoder import NewToken, stream
+from loopscope.generation.settings import new_tokens_that_fit
 from loopscope.jobs.generate import build_settings, encode, tokenizer_of
 from loopscope.jobs.opened import OpenedModel, open_model
 from loopscope.results import load_evaluation
@@ -49,11 +50,12 @@ class TextStream:
         return self.news[-1].ended or "length"
 
 
-def stream_text(path: str | Path, prompt: str, new_tokens: int = 128, **options: Any) -> TextStream:
+def stream_text(path: str | Path, prompt: str, new_tokens: int | None = None, **options: Any) -> TextStream:
     """Go on with a text, token by token, with the model's own tokenizer.
 
     Args:
         path: run folder, model folder or published file.
+        new_tokens: at most so many; None: 128, or as many as the model has positions for.
         options: as `loopscope.generate` takes them. A rule without a threshold takes the one that an evaluation per
             token has calibrated at the trained depth, where there is one.
 
@@ -65,8 +67,10 @@ def stream_text(path: str | Path, prompt: str, new_tokens: int = 128, **options:
     calibrated = None
     if options.get("threshold") is None and options.get("exit_rule") is not None:
         options["threshold"], calibrated = _calibrated(opened, options["exit_rule"], options.get("loops"))
-    settings = build_settings(opened.model, new_tokens, tokenizer, **options)
     ids = torch.tensor([encode(tokenizer, prompt)])
+    if new_tokens is None:
+        new_tokens = new_tokens_that_fit(opened.model, ids.shape[1])
+    settings = build_settings(opened.model, new_tokens, tokenizer, **options)
     depth = options.get("loops") or opened.model.loops
     steps = stream(opened.model, ids, settings)
     return TextStream(opened.name, depth, options.get("threshold"), calibrated, steps)

@@ -1,5 +1,6 @@
 """Draws against the distributions that they are from, and seeds that mean what they say."""
 
+import math
 import warnings
 
 import pytest
@@ -107,3 +108,20 @@ def test_a_seed_without_draws_is_warned_about() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Sampling(seed=3, top_k=5).check()
+
+
+@pytest.mark.parametrize("temperature", [1e-6, 1e-3, 1e6])
+@pytest.mark.parametrize("largest", [1.0, 1e30, 3e38])
+def test_no_temperature_draws_what_is_not_in_the_vocabulary(temperature: float, largest: float) -> None:
+    logits = torch.tensor([[-largest, 0.0, largest, largest / 2]])
+    sampler = Sampler(Sampling(temperature=temperature), 1)
+    drawn = {int(sampler.draw(logits)) for _ in range(20)}
+    assert drawn <= {0, 1, 2, 3}
+    if temperature < 1 or largest > 1e20:
+        assert drawn == {2}
+
+
+@pytest.mark.parametrize("temperature", [1e-37, 1e-300, 1e7, math.inf])
+def test_temperatures_beyond_what_can_be_divided_by_are_refused(temperature: float) -> None:
+    with pytest.raises(ValueError, match="temperature is .* it must be a number above 0"):
+        Sampling(temperature=temperature).check()

@@ -159,6 +159,29 @@ def test_the_last_position_can_be_used() -> None:
     assert len(loopscope.generate(_model(), IDS, 37).tokens[0]) == 37
 
 
+def test_where_nobody_says_how_many_as_many_are_made_as_fit_and_that_is_said() -> None:
+    with pytest.warns(
+        UserWarning, match="37 new tokens at most, not the usual 128: the prompt has 4 tokens"
+    ) as said:
+        made = loopscope.generate(_model(), IDS)
+    assert len(made.tokens[0]) == 37
+    assert len(said) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(loopscope.generate(_model(positions="rotary"), IDS).tokens[0]) == 128
+
+
+def test_the_command_makes_as_many_as_fit(
+    call: Any, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("generate", str(folder), "--prompt", "one") == 0
+    shown = capsys.readouterr()
+    assert "note: 38 new tokens at most, not the usual 128" in shown.err
+    assert "38 tokens in " in shown.err
+    assert call("generate", str(folder), "--prompt", "one", "--new-tokens", "39") == 2
+    assert "Ask for at most 38 new tokens" in capsys.readouterr().err
+
+
 def test_prompts_that_cannot_be_are_refused() -> None:
     model = _model()
     with pytest.raises(ValueError, match="the prompt is empty"):
