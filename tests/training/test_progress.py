@@ -1,0 +1,103 @@
+"""What is shown while a run trains: a log's whole lines with the time, a terminal's line with the step first."""
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from loopscope.training import progress
+from loopscope.training.progress import ProgressDisplay, hours
+from tests.fixtures import TINY
+
+SPEED = {"tokens_per_second": 12_345.6, "mfu": 0.25}
+STAMP = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  "
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.0, "0:00:00"), (59.6, "0:01:00"), (3725.4, "1:02:05"), (3.6e5, "100:00:00")]
+)
+def test_hours_minutes_seconds(seconds: float, text: str) -> None:
+    assert hours(seconds) == text
+
+
+def lines_of_a_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], step_seconds: float
+) -> list[str]:
+    clock = Clock(monkeypatch)
+    display = ProgressDisplay("a/long+condition seed 0", 10_000, 0)
+    with display:
+        for step in range(1, 10_001):
+            clock.now += step_seconds
+            display.advance(step)
+            if step % 10 == 0:
+                display.figures(step, 3.21, [1.0] * 16, SPEED)
+    return capsys.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("step_seconds", "fewest", "most"), [(0.001, 1, 2), (0.05, 30, 60), (60.0, 100, 210)]
+)
+def test_a_log_has_whole_lines_with_the_time_and_fewer_the_longer_it_takes(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    step_seconds: float,
+    fewest: int,
+    most: int,
+) -> None:
+    lines = lines_of_a_run(monkeypatch, capsys, step_seconds)
+    assert fewest <= len(lines) <= most
+    for line in lines:
+        assert re.search(
+            STAMP + r"a/long\+condition seed 0  [\d,]+/10,000  \d+:\d\d:\d\d left  loss 3\.210", line
+        )
+        assert line.endswith("1 1 1")
+        assert len(line) > 100  # no width is assumed
+    assert "  10,000/10,000  0:00:00 left" in lines[-1]
+
+
+def test_what_is_said_is_one_line_and_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    ProgressDisplay("t", 3, 0).say("one\ntwo " + "x" * 200)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(STAMP + "one two x{200}$", line)
+    ProgressDisplay("t", 3, 0, quiet=True).say("nothing")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_on_a_terminal_step_and_time_left_come_first_and_are_never_cut(
+    monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    clock, out = Clock(monkeypatch), io.StringIO()
+    screen = Console(file=out, force_terminal=True, width=width, color_system=None)
+    monkeypatch.setattr(progress, "Console", lambda **_: screen)
+    display = ProgressDisplay("a/very/long+condition seed 1000", 20_000, 0)
+    clock.now += 10
+    display.figures(100, 3.21, [123.0] * 16, SPEED)
+    screen.print(display.progress.get_renderable())
+    shown = [line for line in out.getvalue().splitlines() if "left" in line]
+    assert shown
+    assert shown[-1].startswith("100/20,000  0:33:10 left")
+    assert len(shown[-1].rstrip()) <= width
+    assert "loss" in shown[-1] or width < 60
+
+
+def test_a_training_log_is_lines_of_records(
+    call: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("train", "--out", str(tmp_path / "run"), *TINY) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert any("3/3  0:00:00 left  loss" in line for line in lines)
+    records = [line for line in lines if line and not line.startswith("loopscope: note: ")]
+    assert all(re.search(STAMP, line) for line in records if "stdlib" not in line), records
+    assert not any(line != line.rstrip() for line in records)
