@@ -6,9 +6,10 @@ from pathlib import Path
 
 from loopscope.data.config import TokenizerConfig
 from loopscope.data.tokenizers.base import AbstractTokenizer
-from loopscope.data.tokenizers.bpe import BPETokenizer
+from loopscope.data.tokenizers.bpe import PIECES, BPETokenizer
 from loopscope.data.tokenizers.byte import ByteTokenizer
 from loopscope.data.tokenizers.file import FileTokenizer, file_hash, read_tokenizer_file
+from loopscope.data.tokenizers.pattern_time import check_patterns, panics_in_words, patterns_in
 from loopscope.data.tokenizers.symbols import SymbolTokenizer
 from loopscope.data.tokenizers.word import WordTokenizer
 from loopscope.results.layout import TOKENIZER
@@ -38,7 +39,11 @@ def train_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> AbstractTo
             return ByteTokenizer()
         case "file":
             assert config.path is not None, "the config checks that a file has a path"
-            return FileTokenizer(read_tokenizer_file(config.path))
+            text = read_tokenizer_file(config.path)
+            try:
+                return FileTokenizer(text)
+            except ValueError as error:
+                raise ValueError(f"data.tokenizer.path {config.path!r}: {error}") from None
 
 
 def load_tokenizer(path: str | Path) -> AbstractTokenizer:
@@ -69,7 +74,9 @@ def tokenizer_from_text(text: str) -> AbstractTokenizer:
         case "bpe":
             from tokenizers import Tokenizer
 
-            return BPETokenizer(Tokenizer.from_str(json.dumps(data["tokenizer"])))
+            check_patterns(sorted(set(patterns_in(data["tokenizer"])) - {PIECES}))
+            with panics_in_words():
+                return BPETokenizer(Tokenizer.from_str(json.dumps(data["tokenizer"])))
         case "bytes":
             return ByteTokenizer()
         case "symbols":

@@ -50,14 +50,20 @@ class AbstractTokenizer(ABC):
 
     def parts(self, pieces: Iterable[str]) -> Iterator[str]:
         """Yield a text in parts that no token crosses; joined they are the text."""
-        rest = ""
+        waiting: list[str] = []
+        size = enough = 0
         for piece in pieces:
-            rest += piece
-            length = self.cut(rest)
-            if length:
+            waiting.append(piece)
+            size += len(piece)
+            if size < enough:
+                continue
+            rest = "".join(waiting)
+            if length := self.cut(rest):
                 yield rest[:length]
-                rest = rest[length:]
-        if rest:
+            waiting, size = [rest[length:]], len(rest) - length
+            # Where no place was found (base64, DNA: one word of megabytes), looked again when there is twice as much.
+            enough = 0 if length else 2 * size
+        if rest := "".join(waiting):
             yield rest
 
     def encode_stream(self, pieces: Iterable[str]) -> Iterator[Integer[np.ndarray, " tokens"]]:

@@ -9,10 +9,11 @@ from jaxtyping import Integer
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from loopscope.data.tokenizers.base import AbstractTokenizer
+from loopscope.data.tokenizers.pattern_time import panics_in_words
 
-# Words with the space before them, and runs of white space. Where white space follows a word, a piece ends
-# whatever comes next: a safe place to cut a stream.
-_PIECES = r"\n+| ?[^\s]+|[^\S\n]+"
+PIECES = r"\n+| ?[^\s]+|[^\S\n]+"
+"""Words with the space before them, and runs of white space. Where white space follows a word, a piece ends whatever
+comes next: a safe place to cut a stream."""
 
 
 class BPETokenizer(AbstractTokenizer):
@@ -29,7 +30,7 @@ class BPETokenizer(AbstractTokenizer):
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [
-                pre_tokenizers.Split(Regex(_PIECES), behavior="isolated"),
+                pre_tokenizers.Split(Regex(PIECES), behavior="isolated"),
                 pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
             ]
         )
@@ -47,7 +48,8 @@ class BPETokenizer(AbstractTokenizer):
         return self.tokenizer.get_vocab_size()
 
     def encode(self, text: str) -> Integer[np.ndarray, " tokens"]:
-        return np.asarray(self.tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.uint32)
+        with panics_in_words():
+            return np.asarray(self.tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.uint32)
 
     def decode(self, ids: Iterable[int | np.integer]) -> str:
         return self.tokenizer.decode([int(index) for index in ids], skip_special_tokens=False)
@@ -57,10 +59,16 @@ class BPETokenizer(AbstractTokenizer):
 
         A piece of the encoding always ends there.
         """
-        for index in range(len(text) - 1, 0, -1):
-            here, before = text[index], text[index - 1]
-            if (here == "\n" != before) or (here == " " and not before.isspace()):
+        newline, space = text.rfind("\n", 1), text.rfind(" ", 1)
+        while (index := max(newline, space)) > 0:
+            before = text[index - 1]
+            starts_run = before != "\n" if index == newline else not before.isspace()
+            if starts_run:
                 return index
+            if index == newline:
+                newline = text.rfind("\n", 1, index)
+            else:
+                space = text.rfind(" ", 1, index)
         return 0
 
     def to_json(self) -> Mapping[str, Any]:

@@ -18,6 +18,7 @@ from jaxtyping import Integer
 from tokenizers import Tokenizer
 
 from loopscope.data.tokenizers.base import AbstractTokenizer
+from loopscope.data.tokenizers.pattern_time import check_patterns, panics_in_words, patterns_in
 from loopscope.results.layout import TOKENIZER
 
 # Between two ASCII letters or digits, so that no normaliser joins what a cut parts.
@@ -45,18 +46,22 @@ class FileTokenizer(AbstractTokenizer):
             text: contents of a `tokenizer.json`.
 
         Raises:
-            ValueError: it is not one.
+            ValueError: it is not one, or has a pattern that does not come to an end.
         """
+        self._json = _json(text)
+        check_patterns(sorted(set(patterns_in(self._json))))
         try:
-            tokenizer = Tokenizer.from_str(text)
+            with panics_in_words():
+                tokenizer = Tokenizer.from_str(text)
         except Exception as error:  # the library raises bare Exceptions
             raise ValueError(f"not a {TOKENIZER} of the `tokenizers` format: {error}") from error
+        if not tokenizer.get_vocab(with_added_tokens=True):
+            raise ValueError(f"not a {TOKENIZER} that makes ids: its vocabulary is empty")
         tokenizer.no_truncation()
         tokenizer.no_padding()
         # Text is text: `<|endoftext|>` in a corpus must not become the id that ends documents.
         tokenizer.encode_special_tokens = True
         self.tokenizer = tokenizer
-        self._json = json.loads(text)
         added = [token["content"] for token in self._json.get("added_tokens") or ()]
         self.places = [
             pattern
@@ -112,25 +117,40 @@ class FileTokenizer(AbstractTokenizer):
 
     def _pieces(self, text: str) -> list[str]:
         normalizer = self.tokenizer.normalizer
-        normal = text if normalizer is None else normalizer.normalize_str(text)
-        return [piece for piece, _ in self.tokenizer.pre_tokenizer.pre_tokenize_str(normal)]
+        with panics_in_words():
+            normal = text if normalizer is None else normalizer.normalize_str(text)
+            return [piece for piece, _ in self.tokenizer.pre_tokenizer.pre_tokenize_str(normal)]
 
     def _ids(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        with panics_in_words():
+            ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         return ids
+
+
+def _json(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not a {TOKENIZER} of the `tokenizers` format: {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"not a {TOKENIZER} of the `tokenizers` format: it holds a {type(found).__name__}")
+    return found
 
 
 def read_tokenizer_file(path: str) -> str:
     """Return the contents of a tokenizer file, or of `tokenizer.json` in a folder.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or it is no text.
     """
     file = Path(path).expanduser()
     file = file / TOKENIZER if file.is_dir() else file
     if not file.is_file():
         raise ValueError(f"data.tokenizer.path {path!r}: {file} does not exist; give a {TOKENIZER}")
-    return file.read_text(encoding="utf-8")
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"data.tokenizer.path {path!r}: {file} is not UTF-8 text ({error})") from None
 
 
 def file_hash(path: str) -> str:
