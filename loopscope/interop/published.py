@@ -34,6 +34,7 @@ _ALPHA = ("alpha_value", "alpha_logit", "log_s_ref", "ema_count")
 _PLACEMENTS = {"per-step": "dense", "terminal": "terminal", "adaptive": "exit-weighted"}
 # Settings of the published code that change what the model computes and that are not known here.
 _UNSUPPORTED = {"block_norm_type": "rmsnorm", "loop_norm_type": "rmsnorm"}
+_OF_OTHER_TYPES = (KeyError, IndexError, TypeError, AttributeError, OverflowError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -54,25 +55,46 @@ def read_published(path: str | Path) -> PublishedCheckpoint:
         ValueError: missing, cut short, not a checkpoint of that code, holding a pickle that would run
             code, or using a setting that this version does not know.
     """
-    data = _read(Path(path))
+    path = Path(path)
+    data = _read(path)
     for key in ("model_state", "config"):
-        if key not in data:
+        if not isinstance(data.get(key), Mapping):
             raise ValueError(f"{path} has no {key!r}; a published last.pt holds model_state and config")
-    config, state = data["config"], data["model_state"]
     try:
-        model_config = _model_config(config, state)
-    except (KeyError, ValidationError) as error:
-        raise ValueError(f"{path}: its config cannot be read as a published model: {error}") from error
+        return _checkpoint(path, data)
+    except ValidationError as error:
+        cause = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()[:4])
+    except _OF_OTHER_TYPES as error:  # a stranger's, or damaged: any value may be of any type
+        cause = f"{type(error).__name__}: {error}"
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        cause = str(error)
+    raise ValueError(f"{path}: its config cannot be read as a published model: {cause}")
+
+
+def _checkpoint(path: Path, data: Mapping[str, Any]) -> PublishedCheckpoint:
+    config, state = data["config"], data["model_state"]
+    sections = {"model": config.get("model"), "supervision": config.get("supervision", {})}
+    sections |= {"alpha_readout": config.get("alpha_readout") or {}, "tokenizer": data.get("tokenizer") or {}}
+    if odd := next((name for name, value in sections.items() if not isinstance(value, Mapping)), None):
+        raise ValueError(f"{path}: its section {odd!r} is no mapping")
+    if odd := next((name for name, value in state.items() if not isinstance(value, Tensor)), None):
+        raise ValueError(f"{path}: {odd!r} in model_state is no tensor")
+    model_config = _model_config(config, state)
     model = LoopedTransformer(model_config)
     renamed = rename_state(state, model)
     check_state(model, renamed, path)
     model.load_state_dict(renamed)
-    tokenizer = data.get("tokenizer") or {}
+    tokenizer = sections["tokenizer"]
+    itos, pattern = tuple(tokenizer.get("itos", ())), tokenizer.get("pattern", r"\s+|[A-Za-z0-9_]+|[^\w\s]")
+    if not isinstance(pattern, str) or not all(isinstance(entry, str) for entry in itos):
+        raise ValueError(f"{path}: its tokenizer's entries and pattern are not all text")
     return PublishedCheckpoint(
         model=model.eval(),
-        objective=_objective(config.get("supervision", {})),
-        itos=tuple(tokenizer.get("itos", ())),
-        pattern=tokenizer.get("pattern", r"\s+|[A-Za-z0-9_]+|[^\w\s]"),
+        objective=_objective(sections["supervision"]),
+        itos=itos,
+        pattern=pattern,
         step=int(data.get("global_step", 0)),
     )
 
@@ -88,7 +110,16 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path} was not loaded: it holds something other than tensors and plain values, or is damaged. "
             f"Loopscope never executes a pickle ({_cause(error)})"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+    ) as error:
         raise ValueError(
             f"{path} cannot be read: cut short, or not a torch checkpoint ({_cause(error)})"
         ) from error

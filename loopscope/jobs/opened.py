@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from loopscope import renamed
-from loopscope.config.nested import read_yaml
+from loopscope.config.nested import read_yaml, validated
 from loopscope.config.objective_text import read_objective
 from loopscope.data.config import DataConfig
 from loopscope.data.tokenizers import AbstractTokenizer, WordTokenizer, load_tokenizer
@@ -45,7 +45,10 @@ def open_model(path: str | Path) -> OpenedModel:
     path = Path(path)
     if path.is_file():
         published = read_published(path)
-        tokenizer = WordTokenizer(published.itos, published.pattern) if published.itos else None
+        try:
+            tokenizer = WordTokenizer(published.itos, published.pattern) if published.itos else None
+        except ValueError as error:
+            raise ValueError(f"{path}: its tokenizer cannot be used: {error}") from None
         objective = read_objective(dict(published.objective), path)
         return OpenedModel(path.parent.name or path.name, path, published.model, objective, tokenizer, None)
     check_checkpoint(path)
@@ -61,7 +64,9 @@ def open_model(path: str | Path) -> OpenedModel:
         if sections.get("objective")
         else None,
         tokenizer=load_tokenizer(known) if known.is_file() else None,
-        data=DataConfig.model_validate(sections["data"]) if sections.get("data") else None,
+        data=validated(DataConfig, sections["data"], f"data of {folder / CONFIG}")
+        if sections.get("data")
+        else None,
     )
 
 
@@ -69,7 +74,8 @@ def _name(path: Path, sections: dict[str, Any]) -> str:
     condition = sections.get("condition")
     if not condition:
         return path.resolve().name
-    seed = (sections.get("training") or {}).get("seed")
+    training = sections.get("training")
+    seed = training.get("seed") if isinstance(training, dict) else None
     return str(condition) if seed in (None, 0) else f"{condition}, seed {seed}"
 
 
