@@ -8,7 +8,7 @@ with the number of loops. Stopping early is a `break`.
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,6 +28,15 @@ class LoopContext:
     embedded: Float[Tensor, "batch seq dim"]  # the state the first loop starts from
     loops: int  # how many loops this unroll runs; a final-only readout asks whether this is the last
     kv_cache: AbstractKVCache | None = None  # what tokens before `input_ids` left behind, in generation
+
+
+@dataclass(frozen=True)
+class CarryStep:
+    """A step of a carry, by itself, and what it declares of scale: removes, damps or keeps."""
+
+    name: str
+    effect: str
+    apply: Callable[[Tensor, int], Tensor]  # H [batch seq dim] of loop k, k: what the step makes of it
 
 
 class AbstractLoopedLM(nn.Module, ABC):
@@ -88,6 +97,10 @@ class AbstractLoopedLM(nn.Module, ABC):
     def declared_effect(self) -> str | None:
         """Return what is declared of the carry's effect on scale: removes, damps or keeps; None where nothing says."""
         return None
+
+    def carry_steps(self) -> Sequence[CarryStep]:
+        """Return the steps that the carry is made of and that declare what they do, in order; none where it is one."""
+        return ()
 
     def head_matrix(self) -> Float[Tensor, "vocab dim"] | None:
         """Return the head's matrix where `head(features)` is `features @ matrix.T` and nothing else; None otherwise.

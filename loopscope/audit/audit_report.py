@@ -139,5 +139,5 @@ def _measure(batch: _Batch) -> AuditReport:
         remedies=tuple(try_remedies(states, carried, objective, labels, own.cross_entropy))
         if verdict in ("blind", "damped")
         else (),
-        notes=(*batch.notes, *notes_on(states, labels), *wrong_declarations(states)),
+        notes=(*batch.notes, *notes_on(states, labels), *wrong_declarations(states, objective.placement)),
     )

@@ -1,7 +1,7 @@
-"""What a readout and a carry declare of scale, against what they do: a declaration is somebody's word.
+"""What a readout, a carry and a placement declare, against what they do: a declaration is somebody's word.
 
 The verdict rests on measurements alone. The static audit, and what a run costs, rest on declarations: where one is
-wrong, the measured audit says so in a note. Two calls of the readout and of the carry at two sizes each.
+wrong, the measured audit says so in a note. Two calls of the readout and of every step of the carry, at two sizes.
 """
 
 import math
@@ -11,7 +11,9 @@ from dataclasses import replace
 import torch
 
 from loopscope.numerics import l2_norm
-from loopscope.recurrence import LoopState
+from loopscope.objectives.placement_config import wrong_reads
+from loopscope.objectives.placements import AbstractPlacement
+from loopscope.recurrence import CarryStep, LoopState
 
 PROBE_SIZES = (30.0, 3000.0)
 """How many times as large the state is made: far above a norm's eps, and where what is added of fixed size is small."""
@@ -20,13 +22,14 @@ APART = 0.1
 
 
 @torch.no_grad()
-def wrong_declarations(states: Sequence[LoopState]) -> tuple[str, ...]:
+def wrong_declarations(states: Sequence[LoopState], placement: AbstractPlacement) -> tuple[str, ...]:
     """Return a note on each declaration that the measurement contradicts.
 
     Args:
         states: the model's own unroll, to the trained depth.
+        placement: of the objective that the model is judged under.
     """
-    return (*_readout(states), *_carry(states[0]))
+    return (*_readout(states), *_carry(states[0]), *_placement(placement, len(states)))
 
 
 def _readout(states: Sequence[LoopState]) -> Iterator[str]:
@@ -48,23 +51,42 @@ def _readout(states: Sequence[LoopState]) -> Iterator[str]:
 
 
 def _carry(state: LoopState) -> Iterator[str]:
-    declared = state.model.declared_effect()
-    if declared is None or state.is_last:
+    if state.is_last:
         return
-    sizes = [
-        l2_norm(state.model.carry(state.hidden * size, state.loop, state.context)).mean()
-        for size in PROBE_SIZES
-    ]
-    measured = _exponent(sizes[0], sizes[1])
-    if measured < APART:
-        effect = "removes"
-    else:
-        effect = "damps" if bool(sizes[1] < PROBE_SIZES[1] * l2_norm(state.hidden).mean()) else "keeps"
-    if effect != declared:
-        yield (
-            f"The carry declares that it {declared} scale, and measured it {effect} it: correct the declaration; "
-            "the static audit goes by it."
+    for step in _steps(state):
+        sizes = [l2_norm(step.apply(state.hidden * size, state.loop)).mean() for size in PROBE_SIZES]
+        measured = _exponent(sizes[0], sizes[1])
+        if measured < APART:
+            effect = "removes"
+        else:
+            effect = "damps" if bool(sizes[1] < PROBE_SIZES[1] * l2_norm(state.hidden).mean()) else "keeps"
+        if effect != step.effect:
+            yield (
+                f"{step.name} declares that it {step.effect} scale, and measured it {effect} it: correct the "
+                "declaration; the static audit goes by it."
+            )
+
+
+def _steps(state: LoopState) -> Iterator[CarryStep]:
+    """The carry's steps, each under its name; the whole carry where the model tells no steps."""
+    steps = state.model.carry_steps()
+    yield from (replace(step, name=f"Carry {step.name}") for step in steps)
+    declared = state.model.declared_effect()
+    if not steps and declared is not None:
+        yield CarryStep(
+            "The carry", declared, lambda hidden, loop: state.model.carry(hidden, loop, state.context)
         )
+
+
+def _placement(placement: AbstractPlacement, loops: int) -> Iterator[str]:
+    # One that a config names was held to its declaration before it was built; this one may be made in Python.
+    declared = getattr(getattr(placement, "declaration", None), "reads", None)
+    if declared in ("last", "all"):
+        problem = wrong_reads(placement, lambda loop, depth: declared == "all" or loop == depth, loops)
+        if problem:
+            yield (
+                f"Placement {placement.name} {problem}: correct the declaration; the static audit and costs go by it."
+            )
 
 
 def _exponent(small: torch.Tensor, large: torch.Tensor) -> float:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from loopscope.data.tokenizers import AbstractTokenizer, ByteTokenizer
 from loopscope.evaluation.exits.rules import RULES, AbstractExitRule, Look, build_rule
-from loopscope.evaluation.exits.watch import not_a_number
+from loopscope.evaluation.exits.scores import score_tokens
 from loopscope.generation.decoder import Generated, generate_tokens
 from loopscope.generation.exits import Decision, ExitRule
 from loopscope.generation.padding import pad
@@ -180,12 +180,9 @@ class TokenRule:
 
     def decide(self, state: LoopState, before: Mapping[str, Tensor]) -> Decision:
         look = Look(state)
-        score, kept = self.rule.score(look, before)
-        score = score[:, -1]
-        if bool(score.isnan().any()):
-            raise not_a_number(self.rule.name, state.loop)
+        scores, kept = score_tokens(self.rule, look, before)
         known = look.logits[:, -1] if "logits" in self.rule.needs else None
-        return Decision(self.rule.fires(score, self.threshold), kept, known)
+        return Decision(self.rule.fires(scores[:, -1], self.threshold), kept, known)
 
 
 def _several(value: Any) -> tuple[Any, ...]:

@@ -19,7 +19,7 @@ from loopscope.model.config.chosen_variants import Variant, carries_of
 from loopscope.model.config.declarations import CarryDeclaration, Effect
 from loopscope.model.config.variants import CARRIES
 from loopscope.model.readouts import AbstractReadout
-from loopscope.model.variant import AbstractVariant
+from loopscope.model.variant import AbstractVariant, build_variant
 from loopscope.ops.rms_norm import RMSNorm
 
 
@@ -147,7 +147,7 @@ def build_carries(config: ModelConfig) -> nn.ModuleDict:
 
     Steps that use the readout's norm are complete once `share_norm` has been called.
     """
-    return nn.ModuleDict({module_name(chosen.name): _build(chosen, config) for chosen in carries_of(config)})
+    return nn.ModuleDict({module_name(chosen.name): _build(chosen) for chosen in carries_of(config)})
 
 
 def module_name(name: str) -> str:
@@ -165,7 +165,7 @@ def share_norm(carries: nn.ModuleDict, reading: AbstractReadout) -> None:
             step.share(norm)
 
 
-def _build(chosen: Variant[CarryDeclaration], config: ModelConfig) -> AbstractCarry:
-    carry: AbstractCarry = CARRIES.load(chosen.name).from_config(config, chosen.settings)
+def _build(chosen: Variant[CarryDeclaration]) -> AbstractCarry:
+    carry: AbstractCarry = build_variant(CARRIES, chosen)
     carry.effect = chosen.value("effect")
     return carry

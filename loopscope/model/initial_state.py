@@ -12,7 +12,7 @@ from loopscope.model.config import ModelConfig
 from loopscope.model.config.chosen_variants import start_of
 from loopscope.model.config.declarations import StartDeclaration
 from loopscope.model.config.variants import STARTS
-from loopscope.model.variant import AbstractVariant
+from loopscope.model.variant import AbstractVariant, build_variant
 
 SPREAD = (2 / 5) ** 0.5
 """Standard deviation of the noise, cut at three of them, as in Geiping et al., arXiv 2502.05171."""
@@ -77,8 +77,7 @@ class RandomStart(AbstractStart):
 
 def build_start(config: ModelConfig) -> AbstractStart:
     """Return the start state that a config names, shipped or of the user's own."""
-    chosen = start_of(config)
-    start: AbstractStart = STARTS.load(chosen.name).from_config(config, chosen.settings)
+    start: AbstractStart = build_variant(STARTS, start_of(config))
     return start
 
 

@@ -15,7 +15,7 @@ from loopscope.model.config import ModelConfig
 from loopscope.model.config.chosen_variants import injection_of
 from loopscope.model.config.declarations import InjectionDeclaration
 from loopscope.model.config.variants import INJECTIONS
-from loopscope.model.variant import AbstractVariant
+from loopscope.model.variant import AbstractVariant, build_variant
 
 
 class AbstractInjection(AbstractVariant):
@@ -129,5 +129,5 @@ def build_injection(config: ModelConfig) -> AbstractInjection | None:
     chosen = injection_of(config)
     if chosen is None:
         return None
-    injection: AbstractInjection = INJECTIONS.load(chosen.name).from_config(config, chosen.settings)
+    injection: AbstractInjection = build_variant(INJECTIONS, chosen)
     return injection

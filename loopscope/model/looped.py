@@ -27,7 +27,7 @@ from loopscope.model.readouts import build_readout
 from loopscope.model.value_embeddings import ValueEmbeddings
 from loopscope.ops.dropout import Dropout
 from loopscope.ops.rms_norm import RMSNorm
-from loopscope.recurrence import AbstractLoopedLM, LoopContext
+from loopscope.recurrence import AbstractLoopedLM, CarryStep, LoopContext
 
 
 def call_layer(layer: nn.Module, *inputs: Any) -> Tensor:
@@ -188,6 +188,13 @@ class LoopedTransformer(AbstractLoopedLM):
     def declared_effect(self) -> str | None:
         effects = [step.effect for step in self.carries.values() if isinstance(step, AbstractCarry)]
         return next((effect for effect in ("removes", "damps", "keeps") if effect in effects), None)
+
+    def carry_steps(self) -> list[CarryStep]:
+        return [
+            CarryStep(name, step.effect, step)
+            for name, step in zip(self.config.carry, self.carries.values(), strict=True)
+            if isinstance(step, AbstractCarry)
+        ]
 
     def head_matrix(self) -> Float[Tensor, "vocab dim"] | None:
         changed = type(self).head is not LoopedTransformer.head or "head" in self.__dict__

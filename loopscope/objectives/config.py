@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from loopscope.objectives.placement_config import PLACEMENTS, placement_of
+from loopscope.objectives.placement_config import PLACEMENTS, check_reads, placement_of
 
 MOST_WEIGHT = 1e30
 """Of a term of the loss: far beyond use, and within single precision."""
@@ -113,6 +113,7 @@ class ObjectiveConfig(BaseModel):
                     )
         for weights in (self.loop_weights, self.final_loop_weights):
             check_loop_weights(weights)
+        check_reads(placement)
         if placement.gate_only:
             added = ("norm_penalty", "scale_anchor", "shortcut", "jacobian")
             if on := [name for name in added if getattr(self, name).weight > 0]:
@@ -123,7 +124,8 @@ class ObjectiveConfig(BaseModel):
         return self
 
     def check_loops(self, loops: int) -> None:
-        """Raise ValueError where per-loop weights do not fit the trained depth."""
+        """Raise ValueError where per-loop weights or the loops that are read do not fit the trained depth."""
+        check_reads(placement_of(self), (loops,))
         for name, weights in (
             ("objective.loop_weights", self.loop_weights),
             ("objective.final_loop_weights", self.final_loop_weights),

@@ -4,13 +4,14 @@ Training asks the class; costs, the static audit and checks of a config ask the 
 each other.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
 
-from loopscope.results.class_names import UNDECLARED, ClassNames, Shipped
+from loopscope.results.class_names import ClassNames, Shipped
+from loopscope.results.declaration import DOCS, UNDECLARED, AbstractDeclaration
 
 if TYPE_CHECKING:
     from loopscope.objectives.config import ObjectiveConfig
@@ -23,7 +24,7 @@ Gate = Literal["unused", "weighs", "alone"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlacementDeclaration:
+class PlacementDeclaration(AbstractDeclaration):
     """A placement: which loops' cross-entropies make the loss. Fields without a default must be given.
 
     Attributes:
@@ -53,6 +54,7 @@ PLACEMENTS = ClassNames(
     setting="objective.placement",
     group="loopscope.placements",
     base="loopscope.objectives.placements:AbstractPlacement",
+    public="loopscope.objectives.AbstractPlacement",
     shipped={
         "terminal": Shipped(
             PlacementDeclaration(reads="last", by_token=False, gate="unused"),
@@ -120,3 +122,46 @@ def placement_of(config: "ObjectiveConfig") -> Placement:
     """Return the placement that an objective's config names."""
     name = config.placement
     return Placement(name, PLACEMENTS.declaration(name), config, PLACEMENTS.settings(name, config.settings))
+
+
+DEPTHS = range(1, 9)
+"""Loops of the unrolls that are asked about."""
+
+
+def check_reads(chosen: Placement, depths: Iterable[int] = DEPTHS) -> None:
+    """Hold a placement of the user's own to the loops that it declares to read, at a few depths.
+
+    Raises:
+        ValueError: its `reads` or `share` says otherwise, or `share` and `by_token` do not fit.
+    """
+    if not PLACEMENTS.is_own(chosen.name):
+        return  # a test holds the shipped ones
+    placement = PLACEMENTS.load(chosen.name).from_config(chosen.config, chosen.settings)
+    if placement.moves:
+        placement.advance(1.0)  # one that changes over training declares what it comes to
+    for loops in [loops for loops in depths if loops >= chosen.declaration.fewest_loops]:
+        try:
+            problem = wrong_reads(placement, chosen.reads, loops)
+        except Exception:  # a depth that it is not made for: it has weights for so many loops, say
+            continue
+        if problem:
+            raise ValueError(
+                f"placement {chosen.name} {problem}: the static audit and costs go by the declaration. Let both say "
+                f"the same ({DOCS})"
+            )
+
+
+def wrong_reads(placement: Any, declared: Callable[[int, int], bool], loops: int) -> str | None:
+    """Return where a placement's declaration and what its class does differ in an unroll of `loops`, or None."""
+    for loop in range(1, loops + 1):
+        says, reads, share = declared(loop, loops), placement.reads(loop, loops), placement.share(loop, loops)
+        told = f"declares that it {'reads' if says else 'does not read'} loop {loop} of {loops}"
+        if bool(reads) != says:
+            return f"{told}, and its method `reads` says {bool(reads)}"
+        if share is not None and bool(share) != says:
+            return f"{told}, and its `share` of that loop is {share:g}"
+        by_token = placement.declaration.by_token
+        if placement.declaration.gate != "alone" and by_token is not (share is None):
+            given = "None" if share is None else f"{share:g}"
+            return f"declares by_token={by_token}, and its `share` of loop {loop} of {loops} is {given}"
+    return None

@@ -68,7 +68,8 @@ def _loop(model: ModelConfig, objective: ObjectiveConfig, loop: int, cut: int) -
     if faded:
         # What shrinks anyway may be too small to count where only something of fixed size shows it.
         return "damped", f"{step.why}{unknown}; {faded[0]} may show it {faded[1]}"
-    unseen = f"{_hidden(model, objective)} and there is no penalty on scale"
+    unseen = _hidden(model, objective)
+    unseen += f"{',' * (',' in unseen)} and there is no penalty on scale"
     if any(_seen_at(model, objective, before) for before in range(loop, cut + 1)):
         unseen = f"what sees it reads loops before the cut of training.depth.backprop (loop {cut}), and trains no layer"
     if step.effect == "damps":

@@ -12,26 +12,16 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import metadata
 from typing import Any, Generic, TypeVar, cast
 
-DOCS = "docs/extending.md"
+from loopscope.results.declaration import DOCS, UNDECLARED, AbstractDeclaration, check_fields
 
 Declaration = TypeVar("Declaration")
 
 _OWN_WORDS: ContextVar[bool] = ContextVar("own_words", default=False)
-
-
-class Undeclared:
-    """Stands where a declaration must say something and does not."""
-
-    def __repr__(self) -> str:
-        return "undeclared"
-
-
-UNDECLARED: Any = Undeclared()
 
 
 @contextmanager
@@ -111,18 +101,21 @@ class ClassNames(Generic[Declaration]):
         setting: str,
         group: str,
         base: str,
+        public: str,
         shipped: Mapping[str, Shipped[Declaration]],
         declared: Callable[[type], Declaration] | None = None,
     ) -> None:
         """
         Args:
             base: `module:Class` of what every class must inherit from; imported only where a class of others is.
+            public: the name under which others import what they inherit from, for messages.
             declared: a class to its declaration; None: its attribute `declaration`.
         """
         self.noun = noun
         self.setting = setting
         self.group = group
         self.shipped = shipped
+        self.public = public
         self._base = base
         self._declared = declared or self._attribute
 
@@ -242,7 +235,7 @@ class ClassNames(Generic[Declaration]):
         base = _attribute_of(self._base)
         if not (isinstance(found, type) and issubclass(found, base)):
             raise ValueError(
-                f"{self.noun} {name!r} is no {base.__name__}; inherit from {base.__module__}.{base.__name__} ({DOCS})"
+                f"{self.noun} {name!r} is no {self.public.rpartition('.')[2]}; inherit from {self.public} ({DOCS})"
             )
         if inspect.isabstract(found):
             left = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
@@ -252,22 +245,29 @@ class ClassNames(Generic[Declaration]):
     def _attribute(self, found: type) -> Declaration:
         # Its own, not its parent's: what a subclass changes, only its author knows.
         declaration: Any = vars(found).get("declaration", UNDECLARED)
-        missing = (
-            ["declaration"]
-            if declaration is UNDECLARED
-            else [
-                field.name for field in fields(declaration) if getattr(declaration, field.name) is UNDECLARED
-            ]
-        )
-        self.refuse_undeclared(found, missing)
+        if declaration is UNDECLARED:
+            self.refuse_undeclared(found, ["declaration"])
+        wanted = type(next(iter(self.shipped.values())).declaration)
+        assert issubclass(wanted, AbstractDeclaration)
+        owner = self.owner(found)
+        if not isinstance(declaration, wanted):
+            raise ValueError(
+                f"{owner} has a {type(declaration).__name__} as its declaration; give a {wanted.__name__} ({DOCS})"
+            )
+        self.refuse_undeclared(found, declaration.missing())
+        check_fields(owner, declaration, wanted.kinds())
         return cast(Declaration, declaration)
+
+    def owner(self, found: type) -> str:
+        """Return what messages call a class: `readout package.module:ClassName`."""
+        return f"{self.noun} {found.__module__}:{found.__qualname__}"
 
     def refuse_undeclared(self, found: type, missing: Sequence[str]) -> None:
         """Raise ValueError where a class leaves out some of what it must declare."""
         if missing:
             raise ValueError(
-                f"{self.noun} {found.__module__}:{found.__qualname__} does not declare {', '.join(missing)}: "
-                f"audits and costs ask it and guess nothing. {DOCS} says what each means"
+                f"{self.owner(found)} does not declare {', '.join(missing)}: audits and costs ask it and guess "
+                f"nothing. {DOCS} says what each means"
             )
 
     def _unknown(self, name: str, installed: Sequence[str]) -> str:

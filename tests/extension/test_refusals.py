@@ -80,7 +80,7 @@ class Margin(LogitMargin):
         ("theirs:Half", "readout theirs:Half does not declare parameters, flops"),
         ("theirs:Inherits", "readout theirs:Inherits does not declare declaration"),
         ("theirs:Empty", "does not define forward"),
-        ("theirs:Nothing", "is no AbstractReadout; inherit from loopscope.model.readouts.base"),
+        ("theirs:Nothing", "is no AbstractReadout; inherit from loopscope.model.AbstractReadout"),
         ("theirs:Mised", "has no 'Mised'"),
         ("theirs:Hulf", "did you mean Half?"),
         ("their:Half", "module 'their' was not found, neither installed nor from the current folder"),

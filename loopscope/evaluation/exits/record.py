@@ -16,7 +16,7 @@ from torch import Tensor
 from loopscope.evaluation.exits.rules.base import AbstractBound, AbstractExitRule, AbstractRule, Kept
 from loopscope.evaluation.exits.rules.logit_rule import AbstractLogitRule
 from loopscope.evaluation.exits.rules.look import Look
-from loopscope.evaluation.exits.watch import not_a_number
+from loopscope.evaluation.exits.scores import check_numbers, score_tokens
 from loopscope.guards import evaluating
 from loopscope.numerics import wide
 from loopscope.objectives.token_loss import CHUNK_ELEMENTS, IGNORE_INDEX
@@ -111,6 +111,7 @@ def record_exits(
         for input_ids, labels in batches:
             if not parts:
                 for rule in running:
+                    rule.check_declared()
                     rule.check_model(model, input_ids)
             parts.append(_record(model, input_ids, labels, running, bytes_per_token, depth))
     if not parts or not any(bool(part.counted.any()) for part in parts):
@@ -144,11 +145,11 @@ def _record(
         losses.append(loss.float().cpu())
         if not state.is_last:
             for rule in others:
-                new_scores[rule.name], kept[rule.name] = rule.score(look, kept[rule.name])
-            for name, values in new_scores.items():
-                if bool(values.isnan().any()):
-                    raise not_a_number(name, state.loop)
-                scores[name].append(values.float().cpu())
+                new_scores[rule.name], kept[rule.name] = score_tokens(rule, look, kept[rule.name])
+            for rule in rules:
+                values = new_scores[rule.name]
+                check_numbers(rule, look, values)
+                scores[rule.name].append(values.float().cpu())
         if not bool(loss.isfinite().all()):
             raise ValueError(
                 f"the loss of loop {state.loop} is not finite on this text, so exits cannot be compared: the model has "
@@ -185,7 +186,7 @@ def _read(
             F.cross_entropy(wide(logits), targets[chunk], ignore_index=IGNORE_INDEX, reduction="none")
         )
         for rule in rules:
-            scores[rule.name].append(rule.score_logits(logits, then if rule.compares else None))
+            scores[rule.name].append(rule.scored(logits, then if rule.compares else None))
     return torch.cat(losses).view_as(labels), {
         name: torch.cat(values).view_as(labels) for name, values in scores.items()
     }

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from loopscope.evaluation.exits.rules.base import AbstractExitRule, Kept
 from loopscope.evaluation.exits.rules.look import Look
+from loopscope.evaluation.exits.scores import score_tokens, sequence_means
 from loopscope.recurrence import LoopState
 from loopscope.results.evaluations import Unit
 
@@ -25,10 +26,11 @@ class Watch:
             needs no readout of its own.
 
     Raises:
-        ValueError: a threshold out of the rule's range.
+        ValueError: a threshold out of the rule's range; a rule that declares what nothing knows.
     """
 
     def __init__(self, rule: AbstractExitRule, threshold: Any, unit: Unit = "sequence") -> None:
+        rule.check_declared()
         self.rule = rule
         self.threshold = rule.check_threshold(threshold)
         self.unit = unit
@@ -39,16 +41,14 @@ class Watch:
         """Return who leaves at this loop: [batch] per sequence (by its tokens' mean score), [batch seq] per token.
 
         Raises:
-            ValueError: a score is not a number: the model's states or logits are not finite.
+            ValueError: see `score_tokens` and `sequence_means`.
         """
         self.forget()
         look = Look(state)
-        scores, self._kept = self.rule.score(look, self._kept)
+        scores, self._kept = score_tokens(self.rule, look, self._kept)
         self.look = look
         if self.unit == "sequence":
-            scores = scores.double().mean(dim=1)
-        if bool(scores.isnan().any()):
-            raise not_a_number(self.rule.name, state.loop)
+            scores = sequence_means(self.rule, look, scores)
         return self.rule.fires(scores, self.threshold)
 
     def narrow(self, rows: Int[Tensor, " kept"]) -> None:
@@ -65,11 +65,3 @@ class Watch:
     def logits(self) -> torch.Tensor | None:
         """Logits of the loop at hand, where the rule read them; else None."""
         return self.look.logits if self.look is not None and "logits" in self.rule.needs else None
-
-
-def not_a_number(rule: str, loop: int) -> ValueError:
-    """Return the error for a rule whose scores are not numbers at a loop."""
-    return ValueError(
-        f"exit rule {rule!r} has scores that are not numbers at loop {loop}: the model's states or logits are not "
-        "finite there. Evaluate an earlier checkpoint, or fewer loops"
-    )

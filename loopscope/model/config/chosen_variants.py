@@ -14,6 +14,7 @@ from loopscope.model.config.declarations import (
 )
 from loopscope.model.config.variants import CARRIES, INJECTIONS, READOUTS, STARTS
 from loopscope.results.class_names import ClassNames
+from loopscope.results.declaration import check_value
 
 if TYPE_CHECKING:
     from loopscope.model.config import ModelConfig
@@ -29,11 +30,20 @@ class Variant(Generic[Declared]):
     declaration: Declared
     config: "ModelConfig"
     settings: Any
+    noun: str = "variant"
 
     def value(self, field: str) -> Any:
-        """Return what the variant declares, for this config."""
+        """Return what the variant declares, for this config.
+
+        Raises:
+            ValueError: a function of config and settings stands there, and gives what the field does not take.
+        """
         declared = getattr(self.declaration, field)
-        return declared(self.config, self.settings) if callable(declared) else declared
+        if not callable(declared):
+            return declared
+        found = declared(self.config, self.settings)
+        check_value(f"{self.noun} {self.name}", field, found, self.declaration.kinds()[field], called=True)
+        return found
 
     @property
     def parameters(self) -> int:
@@ -94,4 +104,4 @@ def exponent_of(config: "ModelConfig", last: bool) -> Exponent:
 def _variant(
     names: ClassNames[Declared], name: str, config: "ModelConfig", given: Mapping[str, Any]
 ) -> Variant[Declared]:
-    return Variant(name, names.declaration(name), config, names.settings(name, given))
+    return Variant(name, names.declaration(name), config, names.settings(name, given), names.noun)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
 
-from loopscope.results.class_names import UNDECLARED
+from loopscope.results.declaration import UNDECLARED, AbstractDeclaration
 
 if TYPE_CHECKING:
     from loopscope.model.config import ModelConfig
@@ -30,7 +30,7 @@ Needs = Callable[["ModelConfig", Any], str | None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class VariantDeclaration:
+class VariantDeclaration(AbstractDeclaration):
     """What every variant declares.
 
     Attributes:

@@ -35,6 +35,7 @@ READOUTS = ClassNames(
     setting="model.readout.kind",
     group="loopscope.readouts",
     base="loopscope.model.readouts.base:AbstractReadout",
+    public="loopscope.model.AbstractReadout",
     shipped={
         "rmsnorm": Shipped(
             ReadoutDeclaration(
@@ -114,6 +115,7 @@ CARRIES = ClassNames(
     setting="model.carry",
     group="loopscope.carries",
     base="loopscope.model.carries:AbstractCarry",
+    public="loopscope.model.AbstractCarry",
     shipped={
         "rmsnorm": Shipped(
             CarryDeclaration(
@@ -161,6 +163,7 @@ INJECTIONS = ClassNames(
     setting="model.injection.kind",
     group="loopscope.injections",
     base="loopscope.model.injections:AbstractInjection",
+    public="loopscope.model.AbstractInjection",
     shipped={
         "add": Shipped(
             InjectionDeclaration(effect="keeps", parameters=0, flops=0),
@@ -202,6 +205,7 @@ STARTS = ClassNames(
     setting="model.start",
     group="loopscope.starts",
     base="loopscope.model.initial_state:AbstractStart",
+    public="loopscope.model.AbstractStart",
     shipped={
         "embedding": Shipped(
             StartDeclaration(shows_input=True, parameters=0, flops=0),

@@ -15,6 +15,7 @@ from loopscope.model.readouts.base import AbstractReadout
 from loopscope.model.readouts.final_only import FinalOnlyReadout
 from loopscope.model.readouts.normed import LayerNormReadout, RMSNormReadout
 from loopscope.model.readouts.raw import RawReadout
+from loopscope.model.variant import build_variant
 
 __all__ = [
     "AbstractReadout",
@@ -30,7 +31,7 @@ __all__ = [
 def build_readout(config: ModelConfig) -> AbstractReadout:
     """Return the readout that a config names, shipped or of the user's own."""
     chosen = readout_of(config)
-    readout: AbstractReadout = READOUTS.load(chosen.name).from_config(config, chosen.settings)
+    readout: AbstractReadout = build_variant(READOUTS, chosen)
     if chosen.declaration.norm and not hasattr(readout, "norm"):
         raise ValueError(
             f"readout {chosen.name!r} declares a norm and has no attribute `norm`; set it, or leave out norm=True"

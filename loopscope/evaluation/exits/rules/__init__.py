@@ -15,11 +15,13 @@ from loopscope.evaluation.exits.rules.hidden_step import HiddenStep
 from loopscope.evaluation.exits.rules.kl import KLDivergence
 from loopscope.evaluation.exits.rules.learned_gate import LearnedGate
 from loopscope.evaluation.exits.rules.logit_margin import LogitMargin
+from loopscope.evaluation.exits.rules.logit_rule import AbstractLogitRule
 from loopscope.evaluation.exits.rules.look import Look
 from loopscope.evaluation.exits.rules.max_probability import MaxProbability
 from loopscope.evaluation.exits.rules.oracle import Oracle
 from loopscope.evaluation.exits.rules.shortlist_margin import ShortlistMargin
 from loopscope.results.class_names import ClassNames, Shipped, own_words
+from loopscope.results.declaration import DOCS
 
 __all__ = [
     "RULES",
@@ -72,6 +74,10 @@ def _declared(rule: type) -> type[AbstractRule]:
     if issubclass(rule, AbstractExitRule) and "look_flops" not in said:
         wanted.append("flops")
     _NAMES.refuse_undeclared(rule, [name for name in wanted if name not in said])
+    if issubclass(rule, AbstractLogitRule) and "logits" not in rule.needs:
+        raise ValueError(
+            f"{_NAMES.owner(rule)} scores logits and declares needs={rule.needs!r}; allowed: ('logits',) ({DOCS})"
+        )
     return rule
 
 
@@ -80,6 +86,7 @@ _NAMES: ClassNames[type[AbstractRule]] = ClassNames(
     setting="--rules",
     group="loopscope.exit_rules",
     base="loopscope.evaluation.exits.rules.base:AbstractRule",
+    public="loopscope.evaluation.AbstractExitRule",
     shipped={name: Shipped(rule, f"{rule.__module__}:{rule.__name__}") for name, rule in RULES.items()},
     declared=_declared,
 )
@@ -99,7 +106,16 @@ def build_rule(name: str) -> AbstractRule:
         ValueError: no such rule, with the nearest; a class that is none, or does not declare what it is.
     """
     with own_words():
-        rule = _NAMES.declaration(name)()
+        found = _NAMES.declaration(name)
+    try:
+        inspect.signature(found).bind()
+    except TypeError as error:
+        raise ValueError(
+            f"exit rule {name} is made by its class without arguments, which its constructor does not allow: {error}; "
+            f"give every argument a default ({DOCS})"
+        ) from None
+    rule = found()
     if name not in RULES:
         setattr(rule, "name", name)  # noqa: B010 (a class attribute of the shipped ones)
+        rule.check_declared()
     return rule

@@ -5,11 +5,12 @@ score; per sequence it is the mean over the sequence's tokens. Rules are plain f
 kept of the loop before, so that a driver can drop rows between loops: everything that is kept has the batch first.
 """
 
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,6 +18,10 @@ from torch import Tensor
 
 from loopscope.evaluation.exits.rules.look import Look
 from loopscope.recurrence import AbstractLoopedLM
+from loopscope.results.declaration import check_fields
+
+Shown = Literal["logits", "features", "hidden", "gate"]
+"""What a look shows: a whole readout, what the head reads, H_k (and H_0), the exit gate's probability."""
 
 Kept = Mapping[str, Tensor]
 """What a rule keeps of one loop for the next: tensors [batch ...], cut when sequences leave the batch."""
@@ -54,7 +59,7 @@ class AbstractRule(ABC):
     name: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
     bound: ClassVar[bool] = False
-    units: ClassVar[tuple[str, ...]] = ("sequence", "token")
+    units: ClassVar[tuple[Literal["sequence", "token"], ...]] = ("sequence", "token")
     leaves: ClassVar[Literal["above", "below"]] = "above"
     low: ClassVar[float] = 0.0
     high: ClassVar[float] = math.inf
@@ -63,6 +68,18 @@ class AbstractRule(ABC):
     def __init_subclass__(cls) -> None:
         if "name" not in vars(cls):  # not its parent's
             cls.name = f"{cls.__module__}:{cls.__qualname__}"
+
+    def check_declared(self) -> None:
+        """Hold every class attribute to what it may be: see `results.declaration.check_fields`.
+
+        Raises:
+            ValueError: the first that does not fit, with what is allowed.
+        """
+        kinds: dict[str, Any] = {}
+        for base in (AbstractRule, AbstractExitRule):
+            if isinstance(self, base):
+                kinds |= {name: get_args(kind)[0] for name, kind in inspect.get_annotations(base).items()}
+        check_fields(f"exit rule {self.name}", self, kinds)
 
     @property
     def never(self) -> float:
@@ -99,6 +116,7 @@ class AbstractExitRule(AbstractRule):
             threshold leaves there).
     """
 
+    needs: ClassVar[tuple[Shown, ...]] = ()
     compares: ClassVar[bool] = False
 
     @abstractmethod

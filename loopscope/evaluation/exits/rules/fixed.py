@@ -15,5 +15,4 @@ class Fixed(AbstractExitRule):
     low = 1.0
 
     def score(self, look: Look, before: Kept) -> tuple[Float[Tensor, "batch seq"], Kept]:
-        shape = look.hidden.shape[:2]
-        return torch.full(shape, float(look.loop), device=look.hidden.device), {}
+        return torch.full(look.shape, float(look.loop), device=look.state.hidden.device), {}

@@ -5,6 +5,7 @@ loop before.
 """
 
 from abc import abstractmethod
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -28,6 +29,23 @@ class AbstractLogitRule(AbstractExitRule):
     ) -> Float[Tensor, " tokens"]:
         """Return the score of some tokens; `before` is None at loop 1, and for rules that do not compare."""
 
+    def scored(
+        self, logits: Float[Tensor, "tokens vocab"], before: Float[Tensor, "tokens vocab"] | None
+    ) -> Float[Tensor, " tokens"]:
+        """Return `score_logits` of some tokens.
+
+        Raises:
+            ValueError: it gives something else than one number per token.
+        """
+        found: Any = self.score_logits(logits, before)
+        if not isinstance(found, Tensor) or found.shape != logits.shape[:1]:
+            gave = f"shape {list(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+            raise ValueError(
+                f"exit rule {self.name} gave {gave} as the scores of logits {list(logits.shape)}; expected one number "
+                f"per token, [{len(logits)}]"
+            )
+        return found
+
     def score(self, look: Look, before: Kept) -> tuple[Float[Tensor, "batch seq"], Kept]:
         logits, earlier = look.logits, before.get("logits")
         flat = logits.flatten(0, 1)
@@ -38,5 +56,5 @@ class AbstractLogitRule(AbstractExitRule):
             if earlier is None
             else zip(parts, earlier.flatten(0, 1).split(size), strict=True)
         )
-        scores = torch.cat([self.score_logits(part, other) for part, other in pairs])
+        scores = torch.cat([self.scored(part, other) for part, other in pairs])
         return scores.view(logits.shape[:2]), {"logits": logits} if self.compares else {}
