@@ -79,7 +79,8 @@ def with_config(
     if asked_for_help(arguments):
         print(help_text(name, kind, arguments, settings_of_a_run()))
         raise SystemExit(0)
-    words = checked_words(name, [*options_of(kind), *settings_of_a_run().options], arguments)
+    options = [*options_of(kind), *settings_of_a_run().options]
+    words = list(arguments) if _completes(arguments) else checked_words(name, options, arguments)
     path = _flag(words, "config")
     over = read_yaml(Path(path)) if path else {}
     size = _flag(words, "size") or over.get("size")
@@ -135,8 +136,7 @@ def _texts(name: str, section: BaseModel, found: dict[str, str]) -> None:
 
 
 def _parsed(kind: type[_Command], name: str, arguments: Sequence[str], checked: bool = False) -> _Command:
-    completion = arguments[:1] and arguments[0].startswith("--tyro-")
-    words = arguments if checked or completion else checked_words(name, options_of(kind), arguments)
+    words = arguments if checked or _completes(arguments) else checked_words(name, options_of(kind), arguments)
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
@@ -150,6 +150,11 @@ def _parsed(kind: type[_Command], name: str, arguments: Sequence[str], checked: 
             one_line("".join(" " if 0x2500 <= ord(sign) < 0x2580 else sign for sign in said.getvalue()))
         ) from None
     return parsed
+
+
+def _completes(arguments: Sequence[str]) -> bool:
+    """Whether a script for a shell is asked for, with which it completes words: tyro writes it."""
+    return bool(arguments) and arguments[0].startswith("--tyro-")
 
 
 def _as_flags(section: BaseModel) -> tuple[Any, Any]:

@@ -250,7 +250,7 @@ def audits_from_json(text: str) -> list[AuditedModel]:
             )
         try:
             found.append(decode(AuditedModel, {**values, "report": values}))
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"not a whole audit: {error}") from error
     return found
 

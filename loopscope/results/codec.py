@@ -43,7 +43,10 @@ def decode(kind: type[Record], value: Any) -> Record:
 
 def json_object(text: str) -> dict[str, Any]:
     """Return the object in a JSON text, or raise ValueError."""
-    data = json.loads(text)
+    try:
+        data = json.loads(text)
+    except RecursionError:  # no ValueError, where every other damage of a JSON text is one
+        raise ValueError("it is nested too deeply") from None
     if not isinstance(data, dict):
         raise ValueError(f"expected a JSON object, got {type(data).__name__}")
     return data

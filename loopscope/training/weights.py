@@ -57,7 +57,7 @@ def load_weights(model: nn.Module, source: str, tokenizer: str | None = None) ->
 def _check_tokenizer(path: Path, here: str) -> None:
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}); restore it") from error
     if there != json.loads(here):
         raise ValueError(

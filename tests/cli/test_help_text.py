@@ -74,3 +74,10 @@ def test_all_settings_and_those_of_one_section(call: Any, capsys: pytest.Capture
     assert "--training.steps" not in model
     assert call("train", "--help-all", "modle") == 2
     assert "section 'modle' is not known; did you mean model?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("command", "option"), [("train", "--training.steps"), ("generate", "--new-tokens")])
+def test_a_shell_gets_what_it_completes_words_with(
+    call: Any, capsys: pytest.CaptureFixture[str], command: str, option: str
+) -> None:
+    assert option in shown(call, capsys, command, "--tyro-print-completion", "bash")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from loopscope.data.tokenizers import ByteTokenizer
@@ -148,6 +148,7 @@ def test_a_published_file_with_a_value_of_another_type(
 
 
 @given(cuts=CUTS)
+@example(cuts=[(0.875, 6, bytes(4)), (0.875, 6, b"\x80" + bytes(7))])  # a name in the archive that is no UTF-8
 @CASES
 def test_a_damaged_published_file(folder: Path, cuts: list[tuple[float, int, bytes]]) -> None:
     path = folder.parent / "cut.pt"

@@ -23,6 +23,7 @@ from loopscope.results import (
     study_from_json,
     to_json,
 )
+from loopscope.results.codec import json_object
 
 number = st.floats(allow_nan=False, allow_infinity=False, width=32)
 texts = st.text(max_size=20)
@@ -154,3 +155,8 @@ def test_provenance_says_when_and_where() -> None:
     assert record.date.endswith("+00:00")
     assert record.versions["torch"]
     assert (record.device, record.threads) == ("cpu", 2)
+
+
+def test_json_that_is_nested_too_deeply_is_damage_like_any_other() -> None:
+    with pytest.raises(ValueError, match="nested too deeply"):
+        json_object('{"a": ' + "[" * 200_000)
