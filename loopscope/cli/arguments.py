@@ -136,7 +136,9 @@ def _texts(name: str, section: BaseModel, found: dict[str, str]) -> None:
 
 
 def _parsed(kind: type[_Command], name: str, arguments: Sequence[str], checked: bool = False) -> _Command:
-    words = arguments if checked or _completes(arguments) else checked_words(name, options_of(kind), arguments)
+    words = (
+        arguments if checked or _completes(arguments) else checked_words(name, options_of(kind), arguments)
+    )
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):

@@ -136,7 +136,15 @@ def _check_sums(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        EOFError,
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:
         raise ValueError(f"{path} is damaged ({_cause(error)}); fetch it again") from error
     if damaged is not None:
         raise ValueError(f"{path} is damaged: the checksum of {damaged!r} in it is wrong; fetch it again")

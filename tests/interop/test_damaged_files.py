@@ -148,7 +148,9 @@ def test_a_published_file_with_a_value_of_another_type(
 
 
 @given(cuts=CUTS)
-@example(cuts=[(0.875, 6, bytes(4)), (0.875, 6, b"\x80" + bytes(7))])  # a name in the archive that is no UTF-8
+@example(
+    cuts=[(0.875, 6, bytes(4)), (0.875, 6, b"\x80" + bytes(7))]
+)  # a name in the archive that is no UTF-8
 @CASES
 def test_a_damaged_published_file(folder: Path, cuts: list[tuple[float, int, bytes]]) -> None:
     path = folder.parent / "cut.pt"
