@@ -1,9 +1,9 @@
 """A study: conditions × seeds of one size in one folder. Calling it again goes on where it stopped.
 
-The folder belongs to one base config; more conditions and more seeds may be added, another size or another setting is
-refused. A run that diverges or fails is a record; the rest goes on. Several processes may work on one folder: each run
-is held by the one that trains it, the others go on to the next, and in the end wait for what is still held, to take it
-over where its process is killed.
+The folder belongs to one base config; conditions and seeds may be added and its runs made longer, another size
+or another setting is refused. A run that diverges or fails is a record; the rest goes on. Several processes may work on
+one folder: each run is held by the one that trains it, the others go on to the next, and in the end wait for what is
+still held, to take it over where its process is killed.
 """
 
 import time
@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from loopscope.config.nested import merged, read_yaml
+from loopscope.config.nested import differences, merged, read_yaml
 from loopscope.config.own_conditions import own_conditions, own_recipe
-from loopscope.config.recipes import recipe
+from loopscope.config.recipes import SIZES, recipe
 from loopscope.config.run_config import RunConfig
 from loopscope.data.source import open_data
 from loopscope.jobs.folder import (
@@ -42,6 +42,7 @@ from loopscope.results.layout import (
     is_study,
     newest_checkpoint,
     older_condition_folder,
+    run_files,
     run_folder,
     visible,
     write_text,
@@ -86,8 +87,10 @@ def run_study(
     """
     out = Path(out)
     grid = plan(size, conditions, seeds, over, variants)
-    _claim(out, size, over or {})
+    base = _claim(out, size, over or {})
     todo = [cell for config in grid if (cell := _check(out, config)) is not None]
+    if read_yaml(out / STUDY) != base:  # made longer, and all that it has can be
+        _write_longer(out, base, grid)
     if todo:
         opened = {}
         for config in grid:
@@ -179,9 +182,10 @@ def _check(out: Path, config: RunConfig) -> Cell | None:
         )
         result = None
     if result is not None and result.status != "failed":
-        now = config.model_dump(mode="json")
-        refuse_difference(as_resumed(written_config(run / CONFIG), now), now, run)
-        return None
+        there, now = written_config(run / CONFIG), config.model_dump(mode="json")
+        refuse_difference(as_resumed(there, now, longer=True), now, run)
+        if not any(differences(as_resumed(there, now), now)):
+            return None  # else it is done, and made longer
     check_folder(config, run, resume=run.exists())
     for note in goes_on.notes:
         warnings.warn(note, stacklevel=3)
@@ -217,16 +221,49 @@ def _result_text(run: Path) -> str | None:
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
 
 
-def _claim(out: Path, size: str, over: Mapping[str, Any]) -> None:
-    """Make `out` this study's folder, or refuse it."""
-    base = yaml.safe_load(yaml.safe_dump({"size": size, "over": _plain(over)}))
+def _claim(out: Path, size: str, over: Mapping[str, Any]) -> dict[str, Any]:
+    """Make `out` this study's folder, or refuse it; return what its runs share now. More steps make it longer."""
+    base: dict[str, Any] = yaml.safe_load(yaml.safe_dump({"size": size, "over": _plain(over)}))
     if not is_study(out):
         if out.exists() and (not out.is_dir() or visible(out)) and not is_study(out):
             raise ValueError(f"{out} is not empty and holds no study; name a new folder, nothing was touched")
         with hold(out, wait=BRIEFLY):
             if not is_study(out):
                 write_text(out / STUDY, yaml.safe_dump(base, sort_keys=False))
-    refuse_difference(read_yaml(out / STUDY), base, out)
+    refuse_difference(_as_long(read_yaml(out / STUDY), base), base, out)
+    return base
+
+
+def _as_long(there: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
+    """What a study's folder says, with a later end where `base` names one, in the unit that it had."""
+    sizes = SIZES[base["size"]]().get("training", {})
+    kept, asked = (_training(values.get("over")) for values in (there, base))
+    for name in ("steps", "epochs"):
+        before, after = ({**sizes, **values}.get(name) for values in (kept, asked))
+        if name not in asked or not isinstance(before, int | float) or not isinstance(after, int | float):
+            continue
+        if after > before:
+            return merged(there, {"over": {"training": {name: after}}})
+    return there
+
+
+def _training(over: Any) -> dict[str, Any]:
+    section = over.get("training") if isinstance(over, dict) else None
+    return section if isinstance(section, dict) else {}
+
+
+def _write_longer(out: Path, base: dict[str, Any], grid: Sequence[RunConfig]) -> None:
+    """Keep a study's new length, and say which of its runs stay as long as they are."""
+    with hold(out, wait=BRIEFLY):
+        write_text(out / STUDY, yaml.safe_dump(base, sort_keys=False))
+    named = {folder_of(out, config) for config in grid}
+    others = [path.parent for path in run_files(out, CONFIG) if path.parent not in (out, *named)]
+    if others:
+        warnings.warn(
+            f"{out} is made longer; {len(others)} of its runs are not named and stay as long as they are (first: "
+            f"{others[0].relative_to(out)}): name all conditions and seeds to make them longer too",
+            stacklevel=3,
+        )
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from loopscope.config.recipes import recipe
 from loopscope.jobs.resumption import resumed
+from loopscope.jobs.study import run_study
 from loopscope.jobs.train import execute
 from loopscope.results.layout import AUDIT, CONFIG, PREVIOUS_AUDIT, WEIGHTS, newest_checkpoint
 from loopscope.training.metrics import read_metrics
@@ -140,3 +141,24 @@ def test_where_it_computes_may_be_named_and_a_device_may_be_gone(short: Path, tm
     assert "began on cuda:77, which is not here" in gone.notes[0]
     with pytest.raises(ValueError, match="training.device is 'cuda:77', which cannot be used here"):
         resumed(tiny(steps=4, device="cuda:77"), run)
+
+
+def test_a_study_is_made_longer_run_by_run(tmp_path: Path) -> None:
+    def study(folder: str, steps: int, *conditions: str) -> Any:
+        over = {**OVER, "training": {**OVER["training"], "threads": 1, "steps": steps}}
+        return run_study("laptop", conditions, [0], tmp_path / folder, over, quiet=True)
+
+    study("study", 2, "dense/raw", "dense/rmsnorm")
+    with pytest.warns(UserWarning, match=r"1 of its runs are not named .*first: dense_raw.seed-0"):
+        longer = study("study", 3, "dense/rmsnorm")
+    assert {run.condition: run.steps for run in longer.runs} == {"dense/raw": 2, "dense/rmsnorm": 3}
+    whole = study("whole", 3, "dense/raw", "dense/rmsnorm")
+    both = study("study", 3, "dense/raw", "dense/rmsnorm")
+    assert {run.condition: run.per_loop for run in both.runs} == {
+        run.condition: run.per_loop for run in whole.runs
+    }
+    assert yaml.safe_load((tmp_path / "study" / "study.yaml").read_text())["over"]["training"]["steps"] == 3
+    with pytest.raises(
+        ValueError, match=r"belongs to another config \(over.training.steps: 3 there, 2 now\)"
+    ):
+        study("study", 2, "dense/raw")
