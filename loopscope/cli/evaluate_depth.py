@@ -7,7 +7,7 @@ from pathlib import Path
 import tyro
 
 from loopscope.cli.arguments import DEEPEST, check_counts, parse
-from loopscope.cli.evaluate_options import OnText, job_arguments, print_json
+from loopscope.cli.evaluate_options import OnText, job_arguments, measured, print_json, refuse_errors
 from loopscope.results.layout import trained_runs
 
 
@@ -40,13 +40,15 @@ def evaluate_depth(arguments: Sequence[str]) -> None:
     from loopscope.cli.evaluate_depth_print import print_curves, print_verdicts
     from loopscope.jobs import depth_verdicts, measure_depth
 
+    runs = [run for given in command.paths for run in trained_runs(given)]
     evaluations = []
-    for path in [run for given in command.paths for run in trained_runs(given)]:
-        evaluation = measure_depth(path, command.loops, **text)
+    errors: list[ValueError] = []
+    for _, evaluation in measured(runs, lambda run: measure_depth(run, command.loops, **text), errors):
         evaluations.append(evaluation)
         if not command.json:
             print_curves(evaluation)
     if command.json:
         print_json(evaluations)
-        return
-    print_verdicts(depth_verdicts(evaluations))
+    else:
+        print_verdicts(depth_verdicts(evaluations))
+    refuse_errors(errors, len(runs))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from loopscope.cli.arguments import check_counts, parse, split_names
-from loopscope.cli.evaluate_options import OnText, job_arguments, print_json
+from loopscope.cli.evaluate_options import OnText, job_arguments, measured, print_json, refuse_errors
 from loopscope.results.layout import EVALUATION, trained_runs
 
 if TYPE_CHECKING:
@@ -68,14 +68,20 @@ def evaluate_exits(arguments: Sequence[str]) -> None:
         speed_batch=command.speed_batch,
         pairs=command.pairs,
     )
+    runs = [run for given in command.paths for run in trained_runs(given)]
     evaluations = []
-    for path in [run for given in command.paths for run in trained_runs(given)]:
-        evaluation = measure_exits(path, settings, keep=command.keep, **text)
+    errors: list[ValueError] = []
+
+    def measure(run: Path) -> "ModelEvaluation":
+        return measure_exits(run, settings, keep=command.keep, **text)
+
+    for path, evaluation in measured(runs, measure, errors):
         evaluations.append(evaluation)
         if not command.json:
             print_exits(evaluation, path / EVALUATION if _is_kept(path, evaluation) else None)
     if command.json:
         print_json(evaluations)
+    refuse_errors(errors, len(runs))
 
 
 def _is_kept(path: Path, evaluation: "ModelEvaluation") -> bool:

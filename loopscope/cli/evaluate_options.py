@@ -1,7 +1,8 @@
 """What the parts of `loopscope evaluate` ask alike: on which text, on which machine. Light to import."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from loopscope.cli.arguments import check_counts
@@ -46,6 +47,29 @@ def job_arguments(command: OnText) -> dict[str, Any]:
 
 
 def print_json(evaluations: Sequence[ModelEvaluation]) -> None:
-    """One evaluation as it is, several as `models`."""
+    """One evaluation as it is, several as `models`; nothing where there is none."""
+    if not evaluations:
+        return
     one = len(evaluations) == 1
     print(to_json(evaluations[0] if one else {"models": [asdict(each) for each in evaluations]}))
+
+
+def measured(
+    paths: Sequence[Path], measure: Callable[[Path], ModelEvaluation], errors: list[ValueError]
+) -> Iterator[tuple[Path, ModelEvaluation]]:
+    """Measure models one by one. One that cannot be is put into `errors`: the others are not lost for it."""
+    for path in paths:
+        try:
+            evaluation = measure(path)
+        except ValueError as error:
+            errors.append(error)
+            continue
+        yield path, evaluation
+
+
+def refuse_errors(errors: Sequence[ValueError], models: int) -> None:
+    """Raise what was wrong with models that could not be measured, once the others are shown."""
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise ValueError(f"{len(errors)} of {models} models could not be evaluated; the first: {errors[0]}")

@@ -157,7 +157,9 @@ def test_an_evaluation_of_another_seed_is_not_gone_on_with(study: Path) -> None:
     assert evaluation.depth == ()
 
 
-def test_a_diverged_run_is_named_and_the_others_are_audited(study: Path) -> None:
+def test_a_diverged_run_is_named_and_the_others_are_judged(
+    study: Path, call: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = run_folder(study, "dense/raw", 0)
     (checkpoint,) = (run / "checkpoints").iterdir()
     weights, state = checkpoint / "model.safetensors", checkpoint / "state.json"
@@ -173,9 +175,14 @@ def test_a_diverged_run_is_named_and_the_others_are_audited(study: Path) -> None
     assert next(audits).name == "dense/rmsnorm"
     with pytest.raises(ValueError, match=f"{run}: the weights of token_embedding.weight are not all finite"):
         next(audits)
-    with pytest.raises(ValueError, match=f"{run}: .*not"):
-        measure_exits(run, windows=4)
-    assert not (run / "evaluation.json").exists()
+    options = ["--windows", 4, "--pairs", 0, "--rules", "max-probability"]
+    assert call("evaluate", "exits", study, *options) == 2
+    said = capsys.readouterr()
+    assert "dense/rmsnorm" in said.out
+    assert f"loopscope: {run}: " in said.err
+    assert "Traceback" not in said.err
+    kept = [(run.parent / f"seed-{seed}" / "evaluation.json").exists() for seed in (0, 1)]
+    assert kept == [False, True]
 
 
 def test_a_study_goes_on_where_records_cannot_be_written(
