@@ -11,7 +11,6 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.environment import environment
@@ -20,7 +19,6 @@ from loopscope.results import (
     Calibration,
     Comparison,
     Interval,
-    LoopQuality,
     ModelEvaluation,
     load_audits,
     load_comparison,
@@ -29,7 +27,7 @@ from loopscope.results import (
     trained_runs,
 )
 from loopscope.results.layout import AUDIT, run_files
-from loopscope.results.student_t import over_seeds
+from loopscope.results.student_t import over_seeds, over_seeds_of
 
 CONDITIONS = (
     *("dense/rmsnorm", "dense/raw", "dense/final-only", "dense/rmsnorm+penalty", "terminal/rmsnorm"),
@@ -101,14 +99,14 @@ def _depths(groups: dict[str, list[ModelEvaluation]], out: Path) -> str:
         if not group:
             continue
         depth, trained = len(group[0].depth[0].per_loop), group[0].trained_loops
-        perplexity = [_mean(group, loop, lambda q: q.perplexity) for loop in (1, 2, 3, 4, 8) if loop <= depth]
-        norm = [_mean(group, loop, lambda q: q.l2_norm) for loop in (1, 4, 8) if loop <= depth]
-        bits = _mean(group, trained, lambda q: q.bits_per_byte)
+        perplexity = [_mean(group, loop, "perplexity") for loop in (1, 2, 3, 4, 8) if loop <= depth]
+        norm = [_mean(group, loop, "l2_norm") for loop in (1, 4, 8) if loop <= depth]
+        bits = _mean(group, trained, "bits_per_byte")
         row = [condition, _verdict(out, condition), _list(perplexity), _interval(bits, 3), _list(norm)]
         lines.append(f"| {' | '.join(row)} |")
         if len(group[0].depth) > 1:
             exits = [
-                over_seeds([run.depth[1].per_loop[loop].perplexity for run in group])
+                over_seeds_of("perplexity", [run.depth[1].per_loop[loop].perplexity for run in group])
                 for loop in range(trained)
             ]
             lines.append(f"| {condition}, exits as trained | | {_list(exits)} | | |")
@@ -144,20 +142,20 @@ def _exits(groups: dict[str, list[ModelEvaluation]]) -> str:
         for (unit, rule), entries in found.items():
             # Where no threshold leaves early the model runs to full depth.
             tested = [entry.tested_on or entry.full_depth for entry in entries]
-            loops = over_seeds([point.mean_loops for point in tested], least=3)
+            loops = over_seeds_of("mean_loops", [point.mean_loops for point in tested])
             ratios = [
                 point.perplexity / entry.full_depth.perplexity
                 for point, entry in zip(tested, entries, strict=True)
             ]
-            above = over_seeds([100 * (ratio - 1) for ratio in ratios], least=3)
+            above = over_seeds([100 * (ratio - 1) for ratio in ratios])
             held = f"{sum(entry.held is not False for entry in entries)} of {len(entries)}"
             cells = [condition, unit, rule, _interval(loops, 2), _interval(above, 1, sign=True) + " %", held]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _mean(group: list[ModelEvaluation], loop: int, of: Callable[[LoopQuality], float]) -> Interval:
-    return over_seeds([of(run.depth[0].per_loop[loop - 1]) for run in group], least=3)
+def _mean(group: list[ModelEvaluation], loop: int, field: str) -> Interval:
+    return over_seeds_of(field, [getattr(run.depth[0].per_loop[loop - 1], field) for run in group])
 
 
 def _verdict(out: Path, condition: str) -> str:

@@ -61,18 +61,7 @@ def print_verdicts(verdicts: Sequence[DepthVerdict], console: Console | None = N
     for verdict in verdicts:
         word = f" more loops: {verdict.beyond} "
         console.print(Text.assemble((word, BEYOND_STYLES[verdict.beyond]), "  ", (verdict.condition, "bold")))
-        places = (verdict.best, verdict.first, verdict.last)
-        if any(place.low != place.high for place in places):
-            best, first, last = (_loops(place) for place in places)
-            say(console, f"Best loop {best}; within 1 % of it from {first} to {last}.")
         say(console, verdict.why)
-
-
-def _loops(place: Interval) -> str:
-    """`2.7 (1.2 to 4)`."""
-    if place.low is None or place.high is None or place.low == place.high:
-        return f"{place.mean:.2g}"
-    return f"{place.mean:.2g} ({place.low:.2g} to {place.high:.2g})"
 
 
 def with_interval(interval: Interval, digits: int = 4, sign: bool = False) -> str:

@@ -4,7 +4,7 @@ One `ModelEvaluation` per model lies beside its run (`evaluation.json`); each co
 the others. A study's `comparison.json` holds one `Comparison`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -171,7 +171,7 @@ class ModelEvaluation(Readable):
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its interval. Without enough seeds there is none: low and high are None."""
+    """A mean with its 95 % interval over seeds. From fewer than three seeds there is none: low and high are None."""
 
     mean: float
     low: float | None = None
@@ -185,17 +185,38 @@ class DepthVerdict:
     condition: str
     trained_loops: int
     seeds: int
-    best: Interval  # the loop with the least loss
-    first: Interval  # first and last loop within 1 % of the best perplexity
+    best: Interval  # the loop with the least loss, mean over seeds: a whole number
+    first: Interval  # first and last loop within 1 % of the best perplexity: whole numbers
     last: Interval
     beyond: Beyond  # more loops than trained
-    change: Interval  # of bits per byte, from the trained depth to the deepest loop
+    change: Interval  # of bits per byte: the deepest loop minus the trained depth
     why: str
+    best_by_seed: tuple[int, ...] = ()  # of every seed with a finite loss; () in records of before
+
+    @property
+    def best_loop(self) -> str:
+        """The best loop in words: `4`, `the seeds disagree (1, 8)`, or `none` where no loss is finite."""
+        if disagreement := seeds_disagree(self.best_by_seed):
+            return disagreement
+        if self.best.mean != self.best.mean:
+            return "none"
+        # Records of before hold the mean of the seeds' best loops.
+        return f"{self.best.mean:.0f}" if self.best.mean % 1 == 0 else "the seeds disagree"
+
+
+def seeds_disagree(best_by_seed: Sequence[int]) -> str:
+    """Return `the seeds disagree (1, 8)` for best loops that differ between seeds; nothing where they agree."""
+    different = sorted(set(best_by_seed))
+    return f"the seeds disagree ({', '.join(map(str, different))})" if len(different) > 1 else ""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Two conditions at one loop, paired by seed and by window: `other` minus `one`."""
+    """Two conditions at one loop, paired by seed and by window: the second, `other`, minus the first, `one`.
+
+    Every difference in Loopscope is the second minus the first, the later minus the earlier, the changed minus the
+    plain: below zero the second has fewer bits per byte and is better.
+    """
 
     one: str
     other: str

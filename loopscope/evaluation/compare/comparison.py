@@ -25,9 +25,8 @@ from loopscope.evaluation.compare.pareto import options
 from loopscope.evaluation.compare.sentences import comparison_sentences, count
 from loopscope.evaluation.depth.verdict import depth_verdict
 from loopscope.evaluation.statistics.correction import holm
-from loopscope.evaluation.statistics.paired import SEEDS_NEEDED
 from loopscope.results import Comparison, Difference, Matched, ModelEvaluation, provenance
-from loopscope.results.student_t import CONFIDENCE, over_seeds
+from loopscope.results.student_t import CONFIDENCE, SEEDS_NEEDED, over_seeds_of
 
 LOSSY = 0.01
 """Share of unknown tokens above which a comparison says so."""
@@ -157,7 +156,9 @@ def _rows(
                 parameters=condition.evaluations[0].parameters,
                 training_flops=run_flops(condition),
                 inference_flops=inference_flops(condition),
-                bits_per_byte=over_seeds(condition.bits_per_byte(condition.trained_loops), SEEDS_NEEDED),
+                bits_per_byte=over_seeds_of(
+                    "bits_per_byte", condition.bits_per_byte(condition.trained_loops)
+                ),
                 against=known[0].difference.interval if known else None,
                 separated=is_separated(known[0].difference, known[1]) if known else False,
             )

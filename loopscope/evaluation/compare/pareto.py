@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 
 from loopscope.evaluation.compare.condition import Condition
 from loopscope.evaluation.compare.matched import baseline_role
-from loopscope.evaluation.statistics.paired import SEEDS_NEEDED
 from loopscope.results import Option
-from loopscope.results.student_t import over_seeds
+from loopscope.results.student_t import over_seeds_of
 
 SAME_TIME = 1.05
 """Measured times up to so many times another count as the same."""
@@ -30,7 +29,7 @@ def options(conditions: Sequence[Condition], seconds: Mapping[str, Sequence[floa
         Option(
             condition=condition.name,
             loops=loop,
-            bits_per_byte=over_seeds(condition.bits_per_byte(loop), SEEDS_NEEDED),
+            bits_per_byte=over_seeds_of("bits_per_byte", condition.bits_per_byte(loop)),
             flops_per_token=_at(condition.evaluations[0].flops_per_token, loop),
             seconds_per_token=_at(seconds.get(condition.name, ()), loop),
             best_for_loops=False,

@@ -4,8 +4,9 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from loopscope.evaluation.statistics.paired import SEEDS_NEEDED, SMALLEST_P
+from loopscope.evaluation.statistics.paired import SMALLEST_P
 from loopscope.results import Difference, Interval, Matched
+from loopscope.results.student_t import SEEDS_NEEDED
 
 
 def comparison_sentences(
@@ -87,7 +88,11 @@ def _on_looping(matched: Sequence[Matched], unit: str) -> list[str]:
             + "."
         )
     if apart:
-        sentences.append("The data does not separate looping from not looping for " + "; ".join(apart) + ".")
+        sentences.append(
+            "The data does not separate looping from not looping (second minus first) for "
+            + "; ".join(apart)
+            + "."
+        )
     return sentences
 
 

@@ -20,10 +20,7 @@ import numpy as np
 from jaxtyping import Float
 
 from loopscope.results import Interval
-from loopscope.results.student_t import CONFIDENCE, quantile
-
-SEEDS_NEEDED = 3
-"""Below this a spread over seeds is a guess: no interval, no p-value."""
+from loopscope.results.student_t import CONFIDENCE, SEEDS_NEEDED, quantile
 
 SMALLEST_P = 1e-12
 """p-values end here: nothing smaller is told apart."""

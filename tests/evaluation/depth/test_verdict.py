@@ -1,13 +1,15 @@
 """Verdicts on depth: the stretch near the best loop, and whether more loops help, over seeds or for one."""
 
 import math
+import re
 
 import numpy as np
 import pytest
 
 from loopscope.evaluation.compare.condition import group_evaluations
 from loopscope.evaluation.depth.verdict import depth_verdict, judge_change, stretch
-from loopscope.results import DepthVerdict, Interval
+from loopscope.results import DepthVerdict, Interval, decode, to_json
+from loopscope.results.codec import json_object
 from tests.evaluation.fixtures import BYTES, made
 
 FLAT = math.log(1.005)  # half a percent of perplexity
@@ -38,7 +40,7 @@ def verdict(*seeds: list[float], windows: int = 30, spread: float = 0.0) -> Dept
     ],
 )
 def test_the_stretch_near_the_best_loop(losses: list[float], expected: tuple[int, int, int]) -> None:
-    assert stretch(made("x", 0, np.array(losses)[:, None].repeat(5, axis=1))) == expected
+    assert stretch(losses) == expected
 
 
 @pytest.mark.parametrize(
@@ -64,9 +66,11 @@ def test_over_seeds() -> None:
     assert found.change.mean == pytest.approx(0.2 * bits)
     assert found.change.low == pytest.approx(0.2 * bits - half, rel=1e-4)
     assert (found.seeds, found.beyond) == (3, "unclear")
-    assert found.best.mean == pytest.approx(7 / 3)
-    assert found.best.high is not None
-    assert found.best.high <= 4
+    assert (found.best, found.best_by_seed) == (
+        Interval(3.0),
+        (2, 2, 3),
+    )  # of the mean loss: 2, 2, 1.9 at loop 3
+    assert found.best_loop == "the seeds disagree (2, 3)"
     assert "3 seeds" in found.why
     assert verdict([3.0, 2, 2, 2.2], [3.0, 2, 2, 2.21], [3.0, 2, 2, 2.19]).beyond == "hurts"
     assert verdict([3.0, 2, 2, 1.8], [3.0, 2, 2, 1.79], [3.0, 2, 2, 1.81]).beyond == "helps"
@@ -77,8 +81,9 @@ def test_one_seed_rests_on_windows_and_says_so() -> None:
     found = verdict([3.0, 2.0, 2.0, 2.3], spread=0.05)
     assert (found.best, found.first, found.last) == (Interval(2.0), Interval(2.0), Interval(3.0))
     assert found.beyond == "hurts"
-    assert found.change.low is not None
-    assert "One seed" in found.why
+    assert found.change == Interval(pytest.approx(0.3 / math.log(2) / BYTES))  # no interval over one seed
+    assert "over windows of this text" in found.why
+    assert "One seed, too few for an interval over seeds" in found.why
     assert verdict([3.0, 2.0, 2.0, 2.03], spread=0.5).beyond == "unclear"
 
 
@@ -106,3 +111,36 @@ def test_a_finite_loss_past_an_infinite_one_helps() -> None:
     assert judge_change(Interval(-math.inf), tolerance=0.004) == "helps"
     assert judge_change(Interval(math.inf), tolerance=0.004) == "hurts"
     assert judge_change(Interval(math.nan), tolerance=0.004) == "hurts"
+
+
+def test_a_best_loop_is_a_whole_number_or_the_seeds_disagree() -> None:
+    apart = verdict([1.9, 2.0, 2.2, 2.4], [2.6, 2.4, 2.2, 2.0])
+    assert apart.best_loop == "the seeds disagree (1, 4)"
+    assert apart.why.startswith("Best loop: the seeds disagree (1, 4). By their mean loss, loops ")
+    alike = verdict([3.0, 2.0, 2.2, 2.4], [3.1, 2.1, 2.3, 2.3])
+    assert (alike.best_loop, alike.best) == ("2", Interval(2.0))
+    assert alike.why.startswith("Loop 2 is best; no other")
+    for found in (apart, alike):
+        assert all(entry.mean % 1 == 0 for entry in (found.best, found.first, found.last))
+        assert not re.search(r"[Ll]oops? \d+\.\d", found.why)
+
+
+def test_a_record_of_before_has_its_mean_of_best_loops_put_in_words() -> None:
+    kept = json_object(to_json(verdict([3.0, 2.0, 2.2, 2.4])))
+    kept.pop("best_by_seed")
+    assert decode(DepthVerdict, kept).best_loop == "2"
+    kept["best"] = {"mean": 4.5, "low": 1.0, "high": 8.0}
+    assert decode(DepthVerdict, kept).best_loop == "the seeds disagree"
+
+
+def test_two_seeds_have_no_interval_over_seeds() -> None:
+    """Both hurt in every window: that is said of these two models, and the record has no interval."""
+    found = verdict([3.0, 2.0, 2.0, 2.2], [3.0, 2.0, 2.0, 2.3])
+    assert (found.change.low, found.change.high, found.beyond) == (None, None, "hurts")
+    assert "2 seeds, too few for an interval over seeds" in found.why
+
+
+def test_no_loop_is_the_best_of_none() -> None:
+    found = verdict([math.nan] * 4)
+    assert (found.best_loop, found.beyond) == ("none", "unclear")
+    assert found.why.startswith("No loop has a finite loss in every seed")

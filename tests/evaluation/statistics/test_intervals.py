@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from loopscope.evaluation.statistics.bootstrap import DRAWS, over_both, over_windows
 from loopscope.evaluation.statistics.correction import holm
 from loopscope.evaluation.statistics.paired import SMALLEST_P, Spread, paired_mean, spread
-from loopscope.results.student_t import over_seeds, quantile, tail
+from loopscope.results import Interval
+from loopscope.results.student_t import BOUNDS, LOG_SCALE, over_seeds, over_seeds_of, quantile, tail
 
 # 97.5 % and 99.95 % quantiles, from any table of Student's t.
 TABLE = {1: (12.706, 636.619), 2: (4.303, 31.599), 3: (3.182, 12.924), 7: (2.365, 5.408), 30: (2.042, 3.646)}
@@ -42,8 +43,41 @@ def test_an_interval_over_seeds_by_hand() -> None:
     interval = over_seeds([1.0, 2.0, 3.0])
     assert (interval.mean, interval.low) == pytest.approx((2.0, 2 - 4.3027 / math.sqrt(3)), abs=1e-4)
     assert over_seeds([5.0]).low is None
-    assert over_seeds([1.0, 2.0], least=3).low is None
+    assert over_seeds([1.0, 2.0]) == Interval(1.5)
     assert over_seeds([1.0, math.nan]).low is None
+
+
+def test_what_is_compared_in_factors_has_the_interval_of_its_logarithm() -> None:
+    """1, e², e⁴: the logarithms 0, 2, 4 have mean 2, deviation 2, half-width 4.303 · 2 / sqrt(3)."""
+    values = [1.0, math.exp(2), math.exp(4)]
+    interval = over_seeds(values, log=True)
+    half = 4.3027 * 2 / math.sqrt(3)
+    assert interval.mean == pytest.approx(math.exp(2))
+    assert (interval.low, interval.high) == pytest.approx((math.exp(2 - half), math.exp(2 + half)), rel=1e-3)
+    assert over_seeds([8.0, 2.0], log=True) == Interval(pytest.approx(4.0))
+    assert over_seeds([3.0], log=True) == Interval(3.0)
+    assert over_seeds([0.0, 1.0, 2.0], log=True) == Interval(0.0)
+    assert over_seeds([1.0, 2.0, math.inf], log=True) == Interval(math.inf)
+
+
+@given(st.lists(st.floats(1e-300, 1e300), min_size=3, max_size=9))
+def test_a_positive_quantity_never_has_an_interval_below_zero(values: list[float]) -> None:
+    for quantity in ("perplexity", "l2_norm", "bits_per_byte", "accuracy", "mean_loops"):
+        interval = over_seeds_of(quantity, values)
+        assert interval.low is not None
+        assert interval.low >= 0
+
+
+def test_a_loss_and_its_perplexity_have_one_interval() -> None:
+    losses = [4.0, 4.3, 4.1]
+    of_loss, of_perplexity = (
+        over_seeds_of("loss", losses),
+        over_seeds_of("perplexity", list(map(math.exp, losses))),
+    )
+    assert (of_perplexity.mean, of_perplexity.low, of_perplexity.high) == pytest.approx(
+        tuple(math.exp(end) for end in (of_loss.mean, of_loss.low or 0.0, of_loss.high or 0.0))
+    )
+    assert not LOG_SCALE & set(BOUNDS)
 
 
 def test_holm_by_hand() -> None:
