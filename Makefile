@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TORCH_INDEX ?=
 DEMO := runs/demo
 DEMO_CONDITIONS := dense/rmsnorm,dense/raw,dense/rmsnorm+penalty,terminal/rmsnorm
 
@@ -13,11 +14,13 @@ help: ## what there is to make
 
 install: $(STAMP) ## the environment in .venv, once
 
-# torch is installed first and pinned: a plain `torch` would pull gigabytes of GPU packages.
+# torch is installed first, at the version of constraints.txt. PyPI has it with 5.8 GB of packages for a GPU; without one:
+#     make install TORCH_INDEX=https://download.pytorch.org/whl/cpu
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Loopscope needs Python 3.11 or newer")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch \
+		$(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[data,dev]'
 	touch $(STAMP)
 

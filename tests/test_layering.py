@@ -181,9 +181,9 @@ TWINS = {
         *("evaluation/compare/pareto.py", "report/evaluations/pareto.py"),
         *("evaluation/exits/speed.py", "report/evaluations/speed.py"),
     ],
-    "the two sections of a page, each of its words and its parts": [
-        *("report/audits/glossary.py", "report/evaluations/glossary.py"),
-        *("report/audits/section.py", "report/evaluations/section.py"),
+    "the two sections of a page, each of its parts": [
+        "report/audits/section.py",
+        "report/evaluations/section.py",
     ],
     "how many loops are run: by a training step, and on a page": [
         "objectives/depth.py",

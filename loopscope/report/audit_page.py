@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from loopscope.report.audits.section import build_audit_section
-from loopscope.report.html import origins, page_path, render, write
+from loopscope.report.contents import Entry, audit_entries
+from loopscope.report.glossary import AUDIT
+from loopscope.report.html import origins, page_path, render
+from loopscope.report.statements import audit_statements
 from loopscope.results import AuditedModel
 
 
@@ -24,12 +27,20 @@ def write_audit_page(audits: Sequence[AuditedModel], out: str | Path) -> Path:
     page = page_path(out, "audit.html")
     section = build_audit_section(audits)
     title = section.models[0].name if len(audits) == 1 else f"audit of {len(audits)} models"
-    text = render(
+    rendered = render(
         "audit_page.html.j2",
         section.figures,
+        parts=[AUDIT],
         title=title,
+        statements=audit_statements(section.models),
+        contents=(
+            Entry("verdicts", "Verdicts"),
+            *audit_entries(section),
+            Entry("words", "Words"),
+            Entry("origin", "What was measured on what"),
+        ),
         audit=section,
         origins=origins([audited.provenance for audited in audits]),
     )
-    write(page, text, section.figures)
+    rendered.write(page)
     return page

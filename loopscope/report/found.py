@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from loopscope.report.looks import condition_of
 from loopscope.results import (
     AuditedModel,
     Comparison,
@@ -11,7 +12,7 @@ from loopscope.results import (
     load_comparison,
     load_evaluation,
 )
-from loopscope.results.layout import AUDIT, EVALUATION, run_files
+from loopscope.results.layout import AUDIT, EVALUATION, run_files, seed_of
 
 
 @dataclass(frozen=True)
@@ -29,22 +30,24 @@ def find_audits(folder: str | Path) -> AuditFiles:
     audit is named on the page and costs nobody the report.
     """
     folder = Path(folder)
-    audits: list[tuple[AuditedModel, str]] = []
+    audits: list[tuple[AuditedModel, Path]] = []
     unread = []
     for path in run_files(folder, AUDIT):
         try:
-            audits += [(audited, path.parent.name) for audited in load_audits(path)]
+            audits += [(audited, path.parent) for audited in load_audits(path)]
         except ValueError as error:
             unread.append(str(error).replace(f"{folder}/", ""))
     return AuditFiles(tuple(_with_seeds(audits)), tuple(unread))
 
 
-def _with_seeds(audits: list[tuple[AuditedModel, str]]) -> list[AuditedModel]:
-    """Names with the seed (`dense/raw, seed-1`) where one name stands for several."""
-    names = [audited.name for audited, _ in audits]
+def _with_seeds(audits: list[tuple[AuditedModel, Path]]) -> list[AuditedModel]:
+    """Names with the seed (`dense/raw, seed 0`) where a condition has several models, the first of them too."""
+    conditions = [condition_of(audited.name) for audited, _ in audits]
     return [
-        replace(audited, name=f"{audited.name}, {folder}") if names.count(audited.name) > 1 else audited
-        for audited, folder in audits
+        replace(audited, name=f"{condition}, seed {seed}")
+        if conditions.count(condition) > 1 and (seed := seed_of(folder)) is not None
+        else audited
+        for condition, (audited, folder) in zip(conditions, audits, strict=True)
     ]
 
 

@@ -9,7 +9,8 @@ every `<` is written as \\u003c.
 import base64
 import gzip
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -17,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
+from loopscope.report.glossary import heading_keys, linker, words_of
 from loopscope.report.plots.figure import Figure
-from loopscope.report.plots.to_matplotlib import save, svg
+from loopscope.report.plots.to_matplotlib import Sheet, sheet
 from loopscope.report.plots.to_plotly import to_plotly
 from loopscope.report.study.table import number
 from loopscope.results import Provenance
@@ -40,20 +42,27 @@ class Panel:
     height: int
 
 
-def panel(figure: Figure) -> Panel:
-    """Return a figure with its static picture, ready for a template."""
-    picture = "data:image/svg+xml;base64," + base64.b64encode(svg(figure).encode()).decode()
-    count = len(figure.panels)
-    least = figure.least or (190 * count if count > 1 else 480 if figure.areas and figure.wide else 0)
-    return Panel(figure.key, figure.title, figure.caption, picture, figure.wide, least, figure.height)
+@dataclass(frozen=True)
+class RenderedPage:
+    """A page as text, and its figures, each drawn once for the page and for the files beside it."""
+
+    text: str
+    sheets: Mapping[str, Sheet]
+
+    def write(self, page: Path) -> None:
+        """Write the page, complete or not at all, and its figures in `figures/` beside it."""
+        for key, drawn in self.sheets.items():
+            drawn.save(page.parent / FIGURES, key)
+        write_text(page, self.text)
 
 
-def render(template: str, drawn: Sequence[Figure], **values: Any) -> str:
+def render(template: str, drawn: Sequence[Figure], parts: Collection[str], **values: Any) -> RenderedPage:
     """Render a page as text.
 
     Args:
         template: its file name in this package.
         drawn: every figure of the page; the template shows them with its `panel` filter.
+        parts: which parts the page has: their words are listed, and linked where they are mentioned.
         values: what else the template names.
     """
     environment = Environment(
@@ -63,14 +72,32 @@ def render(template: str, drawn: Sequence[Figure], **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "panel": panel}
-    return environment.get_template(template).render(
-        css=Markup(_asset("page.css") + _asset("audit.css") + _asset("evaluation.css")),
+    sheets = {figure.key: sheet(figure) for figure in drawn}
+    words = words_of(parts)
+    environment.filters |= {
+        "number": number,
+        "panel": lambda figure: _panel(figure, sheets[figure.key]),
+        "terms": linker(words),
+        "term": heading_keys(words),
+        "commands": _commands,
+        "breakable": _breakable,
+    }
+    text = environment.get_template(template).render(
+        css=Markup("".join(map(_asset, ("page.css", "audit.css", "evaluation.css")))),
         script=Markup(_asset("page.js")),
         data=Markup(_json({figure.key: to_plotly(figure) for figure in drawn})),
         plotly=Markup(_plotly() if drawn else ""),
+        words=words,
         **values,
     )
+    return RenderedPage(text, sheets)
+
+
+def _panel(figure: Figure, drawn: Sheet) -> Panel:
+    picture = "data:image/svg+xml;base64," + base64.b64encode(drawn.untitled().encode()).decode()
+    count = len(figure.panels)
+    least = figure.least or (190 * count if count > 1 else 480 if figure.areas and figure.wide else 0)
+    return Panel(figure.key, figure.title, figure.caption, picture, figure.wide, least, figure.height)
 
 
 def page_path(out: str | Path, example: str) -> Path:
@@ -84,13 +111,6 @@ def page_path(out: str | Path, example: str) -> Path:
         raise ValueError(f"out is {page}, a folder; name a file, such as {page / example}")
     page.parent.mkdir(parents=True, exist_ok=True)
     return page
-
-
-def write(page: Path, text: str, figures: Sequence[Figure]) -> None:
-    """Write the page, complete or not at all, and its figures in `figures/` beside it."""
-    for figure in figures:
-        save(figure, page.parent / FIGURES)
-    write_text(page, text)
 
 
 def origins(made: Sequence[Provenance | None]) -> list[dict[str, str]]:
@@ -111,6 +131,16 @@ def origins(made: Sequence[Provenance | None]) -> list[dict[str, str]]:
     return list(seen.values())
 
 
+def _commands(text: str) -> Markup:
+    """Text escaped, with what stands in backticks as code."""
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
+
+
+def _breakable(name: str) -> Markup:
+    """A name escaped, which may go on in the next line after a sign that is no letter."""
+    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[/+_:,-])(?=\w)", name))
+
+
 def _json(value: Any) -> str:
     """JSON for a script element: nothing in it can close the element or open a comment."""
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
@@ -121,7 +151,7 @@ def _plotly() -> str:
     import plotly
 
     script = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
-    return base64.b64encode(gzip.compress(script.read_bytes(), 9, mtime=0)).decode()
+    return base64.b64encode(gzip.compress(script.read_bytes(), 6, mtime=0)).decode()
 
 
 def _asset(name: str) -> str:

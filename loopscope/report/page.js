@@ -18,6 +18,61 @@ for (const button of document.querySelectorAll("table.headline thead button")) {
   });
 }
 
+// A word's meaning, from the page's glossary, beside the word: pointed at, tapped, or reached by keyboard.
+{
+  const tip = document.getElementById("tip");
+  let owner = null;
+  for (const word of document.querySelectorAll("span.term")) if (!word.closest("button")) word.tabIndex = 0;
+  const hide = () => { owner?.removeAttribute("aria-describedby"); owner = null; tip.hidden = true; };
+  const show = (event) => {
+    const at = event.target;
+    const word = at.closest?.("[data-word]") ?? (event.type === "focusin" ? at.querySelector?.("button > [data-word]") : null);
+    const meaning = word && document.querySelector(`#word-${word.dataset.word} + dd`);
+    if (word === owner) return;
+    hide();
+    if (!meaning) return;
+    owner = word;
+    tip.textContent = meaning.textContent;
+    tip.hidden = false;
+    word.setAttribute("aria-describedby", "tip");
+    const box = word.getBoundingClientRect(), own = tip.getBoundingClientRect();
+    const below = box.bottom + 8 + own.height < innerHeight;
+    tip.style.left = `${Math.max(12, Math.min(box.left, document.documentElement.clientWidth - own.width - 12))}px`;
+    tip.style.top = `${below ? box.bottom + 6 : Math.max(6, box.top - own.height - 6)}px`;
+  };
+  document.addEventListener("mouseover", show);
+  document.addEventListener("focusin", show);
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
+  document.addEventListener("scroll", hide, { capture: true, passive: true });
+}
+
+// The way back to the contents is offered once they are out of sight.
+{
+  const up = document.querySelector(".up"), contents = document.querySelector(".contents");
+  const passed = () => up.classList.toggle("shown", contents.getBoundingClientRect().bottom < 0);
+  document.addEventListener("scroll", passed, { passive: true });
+  passed();
+}
+
+// What is wider than the screen scrolls by itself: it fades where it goes on, and a line says so.
+const hinted = () => {
+  for (const box of document.querySelectorAll(".holder, .scroll")) {
+    const over = box.scrollWidth - box.clientWidth;
+    box.classList.toggle("more", over > 4 && box.scrollLeft < over - 4);
+    let hint = box.nextElementSibling?.classList.contains("hint") ? box.nextElementSibling : null;
+    if (over > 4 && !hint) {
+      hint = document.createElement("p");
+      hint.className = "hint";
+      hint.textContent = "Scroll sideways: it goes on to the right →";
+      box.after(hint);
+      box.addEventListener("scroll", () => box.classList.toggle("more", box.scrollLeft < box.scrollWidth - box.clientWidth - 4), { passive: true });
+    }
+    if (hint) hint.hidden = over <= 4;
+  }
+};
+hinted();
+document.addEventListener("toggle", hinted, { capture: true });
+
 // Plotly travels compressed; unpacked once, it replaces the static pictures. Without it, and on paper, they stay.
 (async () => {
   const packed = document.getElementById("plotly-gz").textContent;
@@ -34,7 +89,8 @@ for (const button of document.querySelectorAll("table.headline thead button")) {
     return { ink: read("--ink"), soft: read("--soft"), paper: read("--paper"), line: read("--line") };
   };
   // On a dark page the palette's dark shades would not be seen; each has a light one of the same hue.
-  const lighter = { "#7f3c00": "#f2a56b", "#004064": "#a3c9f7", "#00543d": "#8fe0be", "#7a3560": "#eeb0d6", "#57606a": "#b4bcc5" };
+  const lighter = { "#7f3c00": "#f2a56b", "#004064": "#a3c9f7", "#00543d": "#8fe0be", "#7a3560": "#eeb0d6", "#57606a": "#b4bcc5",
+    "#332288": "#a99cf2", "#882255": "#e58fb5", "#117733": "#6fcf8f" };
   const lit = (data) => {
     if (!matchMedia("(prefers-color-scheme: dark)").matches) return data;
     let text = JSON.stringify(data);
@@ -58,7 +114,8 @@ for (const button of document.querySelectorAll("table.headline thead button")) {
   };
   const themed = (layout) => {
     const colors = style();
-    const result = { ...layout, paper_bgcolor: colors.paper, plot_bgcolor: colors.paper,
+    // Plotly changes what it is given: the margin is a copy, or every redraw would add to it.
+    const result = { ...layout, margin: { ...layout.margin }, paper_bgcolor: colors.paper, plot_bgcolor: colors.paper,
       font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colors.ink },
       hoverlabel: { bgcolor: colors.paper, bordercolor: colors.line, font: { color: colors.ink } } };
     result.shapes = (layout.shapes || []).map((shape) =>
@@ -86,8 +143,10 @@ for (const button of document.querySelectorAll("table.headline thead button")) {
       plot.style.height = `${height}px`;
       await Plotly.relayout(plot, { height, "margin.b": figure.layout.margin.b + legend });
     }
+    hinted();
+    document.documentElement.dataset.drawn = "yes"; // for whoever waits: a test, a printer
   };
-  draw();
+  await draw();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   let waiting;
   window.addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(draw, 150); });

@@ -6,19 +6,35 @@ from typing import Any
 
 import yaml
 
-from loopscope.report.audits.section import build_audit_section
+from loopscope.report.audits.section import AuditSection, build_audit_section
+from loopscope.report.contents import page_entries
+from loopscope.report.evaluations.groups import evaluated_conditions, make_groups
 from loopscope.report.evaluations.section import build_evaluation_section
-from loopscope.report.found import find_audits, find_evaluations
-from loopscope.report.html import origins, page_path, render, write
+from loopscope.report.found import AuditFiles, EvaluationFiles, find_audits, find_evaluations
+from loopscope.report.glossary import AUDIT, DEPTH, RUNS
+from loopscope.report.html import origins, page_path, render
+from loopscope.report.looks import Looks, condition_of
 from loopscope.report.plots.to_matplotlib import save_hero
+from loopscope.report.statements import (
+    Statement,
+    audit_statements,
+    depth_statements,
+    ending_statement,
+    missing_statements,
+    quality_statement,
+)
 from loopscope.report.study.conditions import RUNAWAY_DRIFT, RUNAWAY_SIZE, StudyCondition, group_runs
 from loopscope.report.study.figures import build_figures
 from loopscope.report.study.findings import findings
 from loopscope.report.study.table import headline
 from loopscope.results import StudyResults, load_results
 from loopscope.results.layout import FIGURES, REPORT
+from loopscope.results.student_t import SEEDS_NEEDED
 
 HERO = ("scale-last-loop", "perplexity-by-loop")
+_Dumper: Any = getattr(
+    yaml, "CSafeDumper", yaml.SafeDumper
+)  # a hundred configs take the plain one two seconds
 
 
 def write_report(source: str | Path, out: str | Path | None = None) -> Path:
@@ -38,39 +54,83 @@ def write_report(source: str | Path, out: str | Path | None = None) -> Path:
     folder = source if source.is_dir() else source.parent
     page = page_path(folder / REPORT if out is None else Path(out), REPORT)
     conditions = group_runs(results.runs)
-    figures = build_figures(conditions)
-    audit_files = find_audits(folder)
-    audit = build_audit_section(audit_files.audits) if audit_files.audits else None
-    evaluated = find_evaluations(folder)
-    evaluation = build_evaluation_section(evaluated, conditions)
+    audit_files, evaluated = find_audits(folder), find_evaluations(folder)
+    looks = page_looks(conditions, audit_files, evaluated)
+    figures = build_figures(conditions, looks)
+    audit = build_audit_section(audit_files.audits, looks) if audit_files.audits else None
+    evaluation = build_evaluation_section(evaluated, conditions, looks)
     drawn = [*figures, *(evaluation.figures if evaluation else ()), *(audit.figures if audit else ())]
-    text = render(
+    unread = [part for part, files in (("depth", evaluated), ("audit", audit_files)) if files.unread]
+    ended = any(run.status != "completed" for run in results.runs)
+    rendered = render(
         "page.html.j2",
         drawn,
+        parts=[RUNS, *([DEPTH] if evaluation else ()), *([AUDIT] if audit else ())],
         title=folder.resolve().name,
+        statements=_statements(conditions, looks, evaluated, audit, source),
+        contents=page_entries(bool(figures), evaluation, audit, unread, ended),
         figures=figures,
         evaluation=evaluation,
         unread_evaluations=evaluated.unread,
         audit=audit,
         unread=audit_files.unread,
-        **_study(results, conditions),
+        **_study(results, conditions, looks),
     )
     if hero := [figure for key in HERO for figure in figures if figure.key == key]:
         save_hero(hero, page.parent / FIGURES)
-    write(page, text, drawn)
+    rendered.write(page)
     return page
 
 
-def _study(results: StudyResults, conditions: Sequence[StudyCondition]) -> dict[str, Any]:
+def page_looks(conditions: Sequence[StudyCondition], audits: AuditFiles, evaluated: EvaluationFiles) -> Looks:
+    """Return the looks of a page: the study's conditions first, in their order, then what else was measured."""
+    return Looks(
+        [
+            *((condition.name, condition.size) for condition in conditions),
+            *evaluated_conditions(evaluated.evaluations, evaluated.comparison),
+            *((condition_of(audited.name or "model"), None) for audited in audits.audits),
+        ]
+    )
+
+
+def _statements(
+    conditions: Sequence[StudyCondition],
+    looks: Looks,
+    evaluated: EvaluationFiles,
+    audit: AuditSection | None,
+    source: Path,
+) -> list[Statement]:
+    """What a reader concludes: scale, depth, quality, runs that are in no mean, and what is not known yet."""
+    groups = make_groups(evaluated.evaluations, conditions, evaluated.comparison, looks)
+    statements = [*audit_statements(audit.models if audit else ()), *depth_statements(groups)]
+    for statement in (
+        quality_statement(evaluated.comparison, conditions, str(source)),
+        ending_statement(conditions),
+    ):
+        statements += [statement] if statement else []
+    depth = any(group.models[0].depth for group in groups)
+    return [*statements, *missing_statements(audit is not None, depth, conditions, str(source))]
+
+
+def _study(results: StudyResults, conditions: Sequence[StudyCondition], looks: Looks) -> dict[str, Any]:
     """What the template shows of the runs themselves."""
+    most = max((len(condition.completed) for condition in conditions), default=0)
     return {
-        "findings": findings(conditions),
-        "table": headline(conditions),
+        "findings": findings(conditions, looks),
+        "table": headline(conditions, looks),
         "endings": [run for run in results.runs if run.status != "completed"],
-        "runs": [(run, yaml.safe_dump(dict(run.config), sort_keys=False)) for run in results.runs],
+        "runs": [
+            (
+                run,
+                looks.of(run.condition, run.size).name,
+                yaml.dump(dict(run.config), Dumper=_Dumper, sort_keys=False),
+            )
+            for run in results.runs
+        ],
         "provenance": results.provenance,
         "origins": origins([run.provenance for run in results.runs]),
         "runaway": f"{RUNAWAY_SIZE:.0f}",
         "drift": f"{RUNAWAY_DRIFT:g}",
-        "seeds": max((len(condition.completed) for condition in conditions), default=0),
+        "intervals": most >= SEEDS_NEEDED,
+        "seeds_needed": SEEDS_NEEDED,
     }

@@ -1,11 +1,17 @@
 """Fixtures of the report's tests; what they are made of stands in `tests.report.study.fixtures`."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from loopscope.results import StudyResults
+from tests.report.fixtures import installed_chromium
 from tests.report.study.fixtures import Maker, make_failed, make_run, make_study
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 @pytest.fixture
@@ -26,4 +32,22 @@ def study_maker() -> Callable[..., StudyResults]:
 @pytest.fixture
 def page_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the files in `figures/`: every figure is drawn once, for the page."""
-    monkeypatch.setattr("loopscope.report.html.save", lambda figure, directory: [])
+    monkeypatch.setattr("loopscope.report.plots.to_matplotlib.Sheet.save", lambda sheet, directory, key: [])
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator["Browser"]:
+    """Chromium, started once and kept. Without one the tests are skipped, but not in CI, which installs it."""
+    from playwright.sync_api import Error, sync_playwright
+
+    with sync_playwright() as driver:
+        try:
+            kept = driver.chromium.launch(executable_path=installed_chromium(), args=["--no-sandbox"])
+        except Error as error:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip(
+                f"no Chromium ({str(error).splitlines()[0]}); `playwright install chromium`, or the system's"
+            )
+        yield kept
+        kept.close()

@@ -3,9 +3,7 @@
 import json
 import re
 import shutil
-import subprocess
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 EVIL = '</script><img src=x onerror="boom()">{{ 7*7 }}'
@@ -56,27 +54,7 @@ def figure_data(text: str) -> dict[str, Any]:
     return found
 
 
-def drawn_by_browser(page: Path, profile: Path) -> str:
-    """The page's document after its scripts have run."""
-    chromium = shutil.which("chromium")
-    assert chromium is not None
-    done = subprocess.run(
-        [
-            chromium,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            f"--user-data-dir={profile}",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--virtual-time-budget=20000",
-            "--dump-dom",
-            page.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-    assert done.stdout, done.stderr[-2000:]
-    return done.stdout
+def installed_chromium() -> str | None:
+    """Return the system's Chromium; None leaves the choice to the driver, which knows its own."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next((found for name in names if (found := shutil.which(name))), None)

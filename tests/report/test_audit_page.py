@@ -1,7 +1,6 @@
 """The page of audits: one file, offline, escaped, whatever the records hold."""
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from tests.report.fixtures import (
     Tags,
     assert_nothing_breaks_out,
     assert_offline,
-    drawn_by_browser,
     figure_data,
 )
 
@@ -173,15 +171,3 @@ def test_refusals_say_what_to_do(tmp_path: Path) -> None:
         write_audit_page([], tmp_path / "page.html")
     with pytest.raises(ValueError, match="a folder; name a file"):
         write_audit_page([make_audit()], tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium to draw the page")
-@pytest.mark.parametrize("many", [False, True])
-def test_a_browser_draws_every_figure(tmp_path: Path, many: bool) -> None:
-    audits = [make_audit("a"), make_audit("b", "visible", loops=6)] if many else [make_audit("a")]
-    write(tmp_path, *audits)
-    dom = drawn_by_browser(tmp_path / "page.html", tmp_path / "profile")
-    drawn = set(re.findall(r'class="plot js-plotly-plot" data-figure="([^"]+)"', dom))
-    assert drawn == KEYS
-    assert dom.count('class="holder drawn"') == len(KEYS)

@@ -1,15 +1,14 @@
 """The section about depth and exits on the page: from the files beside the runs, and from nothing else."""
 
 import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from loopscope.report.page import write_report
+from loopscope.report.plots.figure import PALETTE
 from loopscope.results import Comparison, ModelEvaluation, audit_values, to_json
 from tests.report.audits.fixtures import make_audit
 from tests.report.evaluations.fixtures import broken_evaluation, make_comparison, make_evaluation
@@ -17,7 +16,6 @@ from tests.report.fixtures import (
     EVIL,
     assert_nothing_breaks_out,
     assert_offline,
-    drawn_by_browser,
     figure_data,
 )
 from tests.report.study.fixtures import make_run, make_study
@@ -63,7 +61,9 @@ def test_evaluations_beside_the_runs_become_a_section(tmp_path: Path) -> None:
     assert text.index('id="evaluation-worth"') < text.index('id="evaluation-depth"')
     assert "made up: the data does not separate two of them" in text
     assert "made up: hurts" in text
-    assert re.findall(r'class="badge (\w+)"', text) == ["hurts", "holds"]
+    assert (
+        re.findall(r'class="badge (\w+)"', text) == ["hurts", "holds"] * 2
+    )  # in words first, then in the table
     for key in evaluation_keys(text):
         assert (tmp_path / "figures" / f"{key}.png").read_bytes().startswith(b"\x89PNG")
         assert (tmp_path / "figures" / f"{key}.svg").exists()
@@ -99,11 +99,27 @@ def test_a_run_folder_and_a_study_evaluated_in_part(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("page_only")
-def test_a_condition_has_one_color_on_the_whole_page(tmp_path: Path) -> None:
-    data = figure_data(write(tmp_path, evaluations=[make_evaluation("c/d")]))
-    colors = {trace["name"]: trace["line"]["color"] for trace in data["scale-by-loop"]["data"]}
-    (line,) = data["evaluation-depth"]["data"]
-    assert line["line"]["color"] == colors["c/d"] != colors["a/b"]
+def test_a_condition_has_one_look_and_one_place_on_the_whole_page(tmp_path: Path) -> None:
+    """Whatever order the records have: audits come by folder, comparisons by name, evaluations by number."""
+    names = ["z/first", "a/second", "m/third"]
+    for name in names:
+        place = tmp_path / name.replace("/", "_") / "seed-0"
+        place.mkdir(parents=True)
+        (place / "audit.json").write_text(to_json(audit_values(make_audit(name))))
+    made = [make_evaluation(name) for name in sorted(names)]
+    text = write(tmp_path, names, evaluations=made, comparison=make_comparison(sorted(names)))
+    colors: dict[str, set[str]] = {}
+    for key, figure in figure_data(text).items():
+        seen = dict.fromkeys(trace.get("name") for trace in figure["data"] if trace.get("name") in names)
+        assert list(seen) == [name for name in names if name in seen], key
+        for trace in figure["data"]:
+            if trace.get("name") in names:
+                colors.setdefault(trace["name"], set()).add(trace["line"]["color"])
+    assert [colors[name] for name in names] == [{color} for color in PALETTE[:3]]
+    assert re.findall(r'class="model" title="([^"]+)"', text) == names
+    for table in re.findall(r'<table class="headline[^"]*">(.*?)</table>', text, re.DOTALL):
+        rows = list(dict.fromkeys(re.findall(r'<th scope="row" data-sort="([^"]+)">', table)))
+        assert rows == [name for name in (*names, "unlooped", "unlooped, deep") if name in rows]
 
 
 @pytest.mark.usefixtures("page_only")
@@ -148,15 +164,3 @@ def test_a_page_where_nothing_is_finite_and_audits_are_there_too(tmp_path: Path)
     assert "evaluation-worth" not in evaluation_keys(text)
     ids = re.findall(r' id="([^"]+)"', text)
     assert len(ids) == len(set(ids))
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium to draw the page")
-def test_a_browser_draws_every_figure(tmp_path: Path) -> None:
-    made: list[Any] = [make_evaluation("a/b"), make_evaluation("c/d")]
-    write(tmp_path, evaluations=made, comparison=make_comparison(("a/b", "c/d")))
-    dom = drawn_by_browser(tmp_path / "report.html", tmp_path / "profile")
-    drawn = re.findall(r'class="plot js-plotly-plot" data-figure="(evaluation-[^"]+)"', dom)
-    assert len(drawn) == 11
-    assert dom.count('class="hm"') == 1  # the cells
-    assert dom.count('class="errorbars"') >= 2

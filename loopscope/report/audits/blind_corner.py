@@ -4,11 +4,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from loopscope.report.audits.glossary import GROWN_IN_WORDS, STATUS_STYLES, loop_names
 from loopscope.report.audits.models import MOST_MODELS, ModelView
+from loopscope.report.audits.verdict_styles import GROWN_IN_WORDS, STATUS_STYLES, loop_names
 from loopscope.report.plots.figure import Area, Figure, Series, Symbol
 from loopscope.report.plots.label_places import cloud_labels, place_labels
-from loopscope.report.study.table import number, power_of_ten
+from loopscope.report.plots.ticks import power_of_ten
+from loopscope.report.study.table import number
 from loopscope.results import REMOVED, SEEN, WORST_FIRST, LoopVerdict
 
 FLOOR = 1e-10
@@ -24,12 +25,12 @@ _WIDTH, _HEIGHT = 1090.0, 370.0
 def blind_corner(models: Sequence[ModelView]) -> Figure:
     """Draw the map of loops: carry across, exposure up.
 
-    One model's statuses have their colours; several models have their own.
+    Colours are those of the page's conditions; shapes tell the verdicts.
     """
     on = models[:MOST_MODELS]
     alone = len(models) == 1
     series = [entry for model in on for entry in _by_verdict(model, alone)]
-    turned = [whisker for model in on for whisker in _whiskers(model, "#8b949e" if alone else model.color)]
+    turned = [whisker for model in on for whisker in _whiskers(model, model.color)]
     furthest = max([1.0, *(_across(loop) for model in on for loop in _drawn(model))])
     drawn = [value for entry in (*turned, *series) for value in entry.y]
     highest = max([1.0, *drawn])
@@ -101,16 +102,17 @@ def _points(
 
 
 def _by_verdict(model: ModelView, alone: bool) -> list[Series]:
-    """The loops joined in order, and a cloud for each status: in its colour, or in the model's among others."""
+    """The loops joined in order, and a cloud for each status, in the model's colour."""
     loops = _drawn(model)
-    entries = [_path(model, loops, "#8b949e" if alone else model.color, in_legend=not alone)] if loops else []
+    entries = [_path(model, loops, model.color, in_legend=not alone)] if loops else []
     for status in WORST_FIRST:
         members = [loop for loop in loops if loop.status == status]
         if not members:
             continue
         name = f"{status}: {loop_names([loop.loop for loop in members])}" if alone else model.name
-        color = STATUS_STYLES[status].color if alone else model.color
-        entries.append(_points(name, color, model, members, STATUS_STYLES[status].symbol, in_legend=alone))
+        entries.append(
+            _points(name, model.color, model, members, STATUS_STYLES[status].symbol, in_legend=alone)
+        )
     return entries
 
 

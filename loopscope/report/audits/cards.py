@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from loopscope.report.audits.glossary import STATUS_STYLES, loop_names, share
 from loopscope.report.audits.models import ModelView
+from loopscope.report.audits.verdict_styles import STATUS_STYLES, loop_names, share
 from loopscope.report.study.table import number
 from loopscope.results import AuditReport, LoopVerdict, Verdict
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from loopscope.report.audits.models import MOST_MODELS, ModelView, model_depth_marks
 from loopscope.report.plots.figure import Figure, Series, points, spans_decades
-from loopscope.report.study.table import HeadlineTable, TableCell, number
+from loopscope.report.study.table import HeadlineTable, TableCell, figures, number
 from loopscope.results import Fit
 
 _STEPS = 40
@@ -112,7 +112,7 @@ def _fit_row(model: ModelView) -> tuple[TableCell, ...]:
     for fit in (expansion.growth, expansion.turning):
         values = (fit.slope, fit.r_squared) if fit else (math.nan, math.nan)
         cells += [
-            TableCell(number(value), value) if math.isfinite(value) else TableCell("no fit", math.inf)
+            TableCell(figures(value), value) if math.isfinite(value) else TableCell("no fit", math.inf)
             for value in values
         ]
     return tuple(cells)

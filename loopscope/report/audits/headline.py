@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable, Sequence
 
 from loopscope.report.audits.cards import drift_ratio, drift_to, range_text
-from loopscope.report.audits.glossary import loop_names, share
 from loopscope.report.audits.models import ModelView
-from loopscope.report.study.table import HeadlineTable, TableCell, number
+from loopscope.report.audits.verdict_styles import loop_names, share
+from loopscope.report.study.table import HeadlineTable, TableCell, figures, number
 from loopscope.results import WORST_FIRST, Verdict
 
 _NAMED = 4
@@ -82,8 +82,8 @@ def _row(model: ModelView) -> tuple[TableCell, ...]:
         _span([loop.exposure for loop in report.loops], lambda value: number(value) if value else "nil"),
         _drift(model, model.trained),
         _drift(model, deepest),
-        TableCell(number(exits[0]), _sortable(exits[0])),
-        TableCell(number(exits[-1]), _sortable(exits[-1])),
+        TableCell(figures(exits[0]), _sortable(exits[0])),
+        TableCell(figures(exits[-1]), _sortable(exits[-1])),
         TableCell(report.objective + assumed, report.objective),
     )
 

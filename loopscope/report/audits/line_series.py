@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from loopscope.report.audits.models import ModelView
-from loopscope.report.plots.figure import PALETTE, Series, points
+from loopscope.report.plots.figure import OTHER_COLORS, Series, points
 from loopscope.results import AuditReport
 
 Quantity = tuple[str, Callable[[AuditReport], Sequence[float]]]
@@ -13,7 +13,7 @@ def lines(
     models: Sequence[ModelView], quantities: Sequence[Quantity], first: int = 1, log_y: bool = False
 ) -> tuple[tuple[Series, ...], tuple[str, ...]]:
     """Return series and panels of a figure by loop; `first` is the loop of the first value."""
-    alone = len(models) == 1
+    alone, several = len(models) == 1, len(quantities) > 1
     series = []
     for index, (name, values_of) in enumerate(quantities):
         for model in models:
@@ -22,15 +22,12 @@ def lines(
             if not x:
                 continue
             if alone:
-                # The first colour says "blind" elsewhere on the page.
-                series.append(
-                    Series(name, x, y, PALETTE[1 + index], label_end=name if len(quantities) > 1 else "")
-                )
+                # A condition's colour is the whole model's, not one quantity's among several.
+                color = OTHER_COLORS[index % len(OTHER_COLORS)] if several else model.color
+                series.append(Series(name, x, y, color, label_end=name if several else ""))
             else:
                 series.append(
-                    Series(
-                        model.name, x, y, model.color, model.dash, panel=index if len(quantities) > 1 else 0
-                    )
+                    Series(model.name, x, y, model.color, model.dash, panel=index if several else 0)
                 )
-    several = not alone and len(quantities) > 1
-    return tuple(series), tuple(name for name, _ in quantities) if several else ("",)
+    panels = not alone and several
+    return tuple(series), tuple(name for name, _ in quantities) if panels else ("",)

@@ -1,9 +1,11 @@
-"""The models of a page, each with a name of its own and a look of its own."""
+"""The models of a page, each with a name of its own and the look of its condition."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loopscope.report.plots.figure import DASHES, PALETTE, Mark
+from loopscope.report.looks import Looks, condition_of
+from loopscope.report.plots.figure import DASHES, Mark
 from loopscope.results import AuditedModel, AuditReport
 
 MOST_MODELS = 8
@@ -30,14 +32,32 @@ class ModelView:
         return len(self.report.loops)
 
 
-def model_views(audits: Sequence[AuditedModel]) -> list[ModelView]:
-    """Give audited models names that differ, and colours and dashes by their order."""
+def model_views(audits: Sequence[AuditedModel], looks: Looks | None = None) -> list[ModelView]:
+    """Give audited models names that differ, and the colours of their conditions.
+
+    They come in the page's order of conditions, the first of each before any second: figures show the first few.
+    Several models of one condition (its seeds) have its colour and differ in their dashes.
+
+    Args:
+        looks: those of a page that has more than these models; a condition's only model is then shown by the
+            condition's name.
+    """
     names = unique_names([audited.name or "model" for audited in audits])
-    first = 1 if len(audits) == 1 else 0  # the first colour says "blind" elsewhere on the page
-    return [
-        ModelView(name, PALETTE[(first + index) % len(PALETTE)], DASHES[index % len(DASHES)], audited)
-        for index, (name, audited) in enumerate(zip(names, audits, strict=True))
+    conditions = [
+        condition_of(audited.name or "model") if looks else condition_of(name)
+        for name, audited in zip(names, audits, strict=True)
     ]
+    counts = Counter(conditions)
+    of = (looks or Looks([(condition, None) for condition in counts])).of
+    ranked: list[tuple[int, int, ModelView]] = []
+    met: Counter[str] = Counter()
+    for name, condition, audited in zip(names, conditions, audits, strict=True):
+        look, rank = of(condition), met[condition]
+        met[condition] += 1
+        shown = look.name if looks and counts[condition] == 1 else look.name + name.removeprefix(condition)
+        dash = DASHES[(DASHES.index(look.dash) + rank) % len(DASHES)]
+        ranked.append((rank, look.place, ModelView(shown, look.color, dash, audited)))
+    return [view for *_, view in sorted(ranked, key=lambda entry: entry[:2])]
 
 
 def unique_names(names: Sequence[str]) -> list[str]:

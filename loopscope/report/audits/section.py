@@ -7,12 +7,12 @@ from loopscope.report.audits.blind_corner import blind_corner
 from loopscope.report.audits.cards import Card, RemedyTable, card, remedy_table
 from loopscope.report.audits.drift import drift, fits, turning
 from loopscope.report.audits.dynamics import cosines, increment, jacobian, step_size
-from loopscope.report.audits.glossary import AUDIT_GLOSSARY
 from loopscope.report.audits.headline import comparison, headline_sentences
 from loopscope.report.audits.interventions import clamping, final_sweep, rescaling
 from loopscope.report.audits.models import ModelView, model_views
 from loopscope.report.audits.norms import TokenTable, largest_tokens, norms, shares
 from loopscope.report.audits.visibility import VisibilityTable, visibility_table
+from loopscope.report.looks import Looks
 from loopscope.report.plots.figure import Figure
 from loopscope.report.study.table import HeadlineTable
 from loopscope.results import WORST_FIRST, AuditedModel
@@ -42,7 +42,6 @@ class AuditSection:
     seen: tuple[VisibilityTable, ...]
     blocks: tuple[Block, ...]
     tokens: tuple[TokenTable, ...]
-    glossary: tuple[tuple[str, str], ...]
 
     @property
     def figures(self) -> list[Figure]:
@@ -55,9 +54,13 @@ class AuditSection:
         return min(range(len(self.models)), key=lambda k: WORST_FIRST.index(self.models[k].report.verdict))
 
 
-def build_audit_section(audits: Sequence[AuditedModel]) -> AuditSection:
-    """Make the section of a page about audits: names, colours, tables and figures. Needs at least one audit."""
-    models = model_views(audits)
+def build_audit_section(audits: Sequence[AuditedModel], looks: Looks | None = None) -> AuditSection:
+    """Make the section of a page about audits: names, colours, tables and figures. Needs at least one audit.
+
+    Args:
+        looks: those of the page; by default of a page of these audits alone.
+    """
+    models = model_views(audits, looks)
     corner = blind_corner(models)
     blocks = (
         Block(
@@ -99,7 +102,6 @@ def build_audit_section(audits: Sequence[AuditedModel]) -> AuditSection:
         seen=tuple(visibility_table(model) for model in models),
         blocks=tuple(block for block in blocks if block.figures),
         tokens=tuple(table for model in models if (table := largest_tokens(model))),
-        glossary=AUDIT_GLOSSARY,
     )
 
 

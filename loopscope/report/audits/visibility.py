@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from loopscope.report.audits.glossary import GROWN_IN_WORDS
-from loopscope.report.audits.glossary import share as share_named
 from loopscope.report.audits.models import ModelView
+from loopscope.report.audits.verdict_styles import GROWN_IN_WORDS
+from loopscope.report.audits.verdict_styles import share as share_named
 from loopscope.report.study.table import choose_loops, number
 from loopscope.results import SEEN, AuditReport, LoopVisibility, Radial
 

@@ -7,7 +7,7 @@ from loopscope.report.evaluations.formatting import percent
 from loopscope.report.evaluations.groups import Group
 from loopscope.report.evaluations.rules import bounds, excess, exit_evaluations, rule_label
 from loopscope.report.study.conditions import estimate
-from loopscope.report.study.table import HeadlineTable, TableCell, number
+from loopscope.report.study.table import HeadlineTable, TableCell, figures, number
 from loopscope.results import Calibration
 
 
@@ -37,8 +37,8 @@ def _row(
     bound: set[str],
 ) -> tuple[TableCell, ...]:
     tested = [(c.tested_on, c.full_depth) for c in made if c.tested_on]
-    loops = estimate([point.mean_loops for point, _ in tested])
-    above = estimate([excess(point, full) for point, full in tested])
+    loops = estimate("mean_loops", [point.mean_loops for point, _ in tested])
+    above = estimate("excess", [excess(point, full) for point, full in tested])
     kept_count = sum(bool(c.held) for c in made)
     unmet = sum(not c.met for c in made)
     asked = (
@@ -52,7 +52,7 @@ def _row(
         TableCell(rule_label(rule, bound), rule),
         TableCell(unit, unit),
         TableCell(asked, allowed),
-        TableCell(f"{number(loops.mean)} of {depth}", loops.mean) if tested else TableCell("", math.inf),
+        TableCell(f"{figures(loops.mean)} of {depth}", loops.mean) if tested else TableCell("", math.inf),
         TableCell(percent(above.mean / 100), _sortable(above.mean)) if tested else TableCell("", math.inf),
         TableCell(
             f"{kept_count} of {len(made)}" if len(made) > 1 else "yes" if kept_count else "no",

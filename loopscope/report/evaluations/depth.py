@@ -4,11 +4,9 @@ import math
 from collections.abc import Sequence
 
 from loopscope.report.evaluations.groups import MOST_GROUPS, Group, group_depth_marks, undrawn_groups
-from loopscope.report.plots.figure import Figure, Series, spans_decades
+from loopscope.report.plots.figure import Figure, Series, span_of_lines, spans_decades
 from loopscope.results.evaluations import CurveReading
 
-_ROOM = 0.4
-"""Room for bands above and below the lines, as a share of what the lines span: two seeds have endless bands."""
 _LINEAR = 3.0
 """Largest over smallest value up to which an axis stays linear."""
 
@@ -102,8 +100,12 @@ def _figure(
         if readings and group.reading != other and group.curves(other):
             series += _lines(group, field, other, times, log, second=True)
     bands = any(entry.low for entry in series)
-    y_range, cut = _span(series, log)
-    seeds = " The band is a 95 % Student-t interval over seeds." if bands else " One seed each: no bands."
+    y_range, cut = span_of_lines(series, log)
+    seeds = (
+        " The band is a 95 % Student-t interval over seeds."
+        if bands
+        else " Fewer than three seeds: no bands."
+    )
     return Figure(
         key=key,
         title=title,
@@ -122,19 +124,6 @@ def _figure(
     )
 
 
-def _span(series: Sequence[Series], log: bool) -> tuple[tuple[float, float] | None, bool]:
-    """What holds the lines and as much of their bands as leaves the lines to be seen; and whether bands are cut."""
-    if not any(entry.low for entry in series):
-        return None, False
-    to, back = (math.log, math.exp) if log else (float, float)
-    lines = [to(value) for entry in series for value in entry.y]
-    ends = [to(value) for entry in series for value in (*entry.low, *entry.high)]
-    room = _ROOM * (max(lines) - min(lines)) or 0.1 * abs(lines[0]) or 1.0
-    low, high = max(min(lines) - room, min(*lines, *ends)), min(max(lines) + room, max(*lines, *ends))
-    edge = 0.04 * (high - low) or room
-    return (back(low - edge), back(high + edge)), min(ends) < low or max(ends) > high
-
-
 def _lines(
     group: Group, field: str, reading: CurveReading, times: float, log: bool, second: bool = False
 ) -> list[Series]:
@@ -145,7 +134,7 @@ def _lines(
     ]
     if not kept:
         return []
-    bands = any(entry.half is not None for _, entry in kept)
+    bands = any(entry.low is not None for _, entry in kept)
     return [
         Series(
             f"{group.name}, exits as trained" if second else group.name,
@@ -153,11 +142,11 @@ def _lines(
             tuple(times * entry.mean for _, entry in kept),
             group.color,
             "dash" if second else group.dash,
-            # A log axis has no place for zero: the low end stops just above it.
-            low=tuple(times * (max(e.low, e.mean * 1e-3) if log else e.low) for _, e in kept)
+            # A log axis has no place for zero: a low end there stops just above it.
+            low=tuple(times * (max(e.ends[0], e.mean * 1e-3) if log else e.ends[0]) for _, e in kept)
             if bands
             else (),
-            high=tuple(times * entry.high for _, entry in kept) if bands else (),
+            high=tuple(times * entry.ends[1] for _, entry in kept) if bands else (),
             in_legend=not second,
         )
     ]

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from loopscope.report.evaluations.formatting import percent
 from loopscope.report.evaluations.groups import Group, best_loop
-from loopscope.report.plots.figure import SHADES, Figure, Grid, Mark, shorten
+from loopscope.report.plots.figure import SHADES, Figure, Grid, Mark, shorten_apart
 from loopscope.report.study.conditions import Estimate
-from loopscope.report.study.table import number
+from loopscope.report.study.table import figures, number
 from loopscope.results.evaluations import CurveReading
 
 BANDS = (0.01, 0.05, 0.20)
@@ -38,18 +38,19 @@ class _Row:
     @property
     def end(self) -> str:
         judged = self.group.verdict if self.reading == self.group.reading else None
-        return number(self.quality) + (f" · {judged.beyond}" if judged else "")
+        return figures(self.quality) + (f" · {judged.beyond}" if judged else "")
 
 
 def glance(groups: Sequence[Group]) -> Figure:
-    """Draw the grid of all conditions and loops, the best on top. Rows without a finite loss are left out."""
-    rows = sorted((row for group in groups for row in _readings(group)), key=lambda row: row.quality)
+    """Draw the grid of all conditions and loops, in the page's order. Rows without a finite loss are left out."""
+    rows = [row for group in groups for row in _readings(group)]
     loops = sorted({loop for row in rows for loop in row.per_loop("loss")})
     cells = [[_cell(row, loop) for loop in loops] for row in rows]
     depths = {row.group.trained for row in rows}
     seeds = max((len(row.group.curves(row.reading)) for row in rows), default=0)
     verdicts = any(row.group.verdict for row in rows)
     exits = any(row.reading != row.group.reading for row in rows)
+    names = shorten_apart([row.name for row in rows], _NAME)
     return Figure(
         key="evaluation-worth",
         title="Which depth is worth running",
@@ -61,8 +62,7 @@ def glance(groups: Sequence[Group]) -> Figure:
             if exits
             else ""
         )
-        + ("Means over seeds. " if seeds > 1 else "One seed: no intervals. ")
-        + ("The best is on top." if len(rows) > 1 else ""),
+        + ("Means over seeds." if seeds > 1 else "One seed: no intervals."),
         x_label="loop",
         y_label="",
         series=(),
@@ -80,7 +80,7 @@ def glance(groups: Sequence[Group]) -> Figure:
         x_ticks=tuple((float(loop), str(loop)) for loop in loops) if len(loops) <= _TICKS else (),
         x_range=(loops[0] - 0.5, loops[-1] + 0.5) if loops else None,
         y_range=(0.5 - len(rows), 0.5),
-        y_ticks=tuple((-float(row_number), shorten(row.name, _NAME)) for row_number, row in enumerate(rows)),
+        y_ticks=tuple((-float(place), name) for place, name in enumerate(names)),
         marks=tuple(
             Mark(
                 "x",
@@ -115,7 +115,7 @@ def _cell(row: _Row, loop: int) -> tuple[int | None, str, str]:
     shade = next((index for index, most in enumerate(BANDS) if excess <= most), len(BANDS))
     text = "best" if loop == best else "∞" if excess > 1e4 else percent(excess).replace(" ", "")
     value = bits[loop]
-    interval = f" ± {number(value.half)}" if value.half is not None else ""
+    interval = "" if value.low is None else f" ({number(value.ends[0])} to {number(value.ends[1])})"
     explanation = "the best loop" if loop == best else f"perplexity {percent(excess)} of the best loop's"
     if loop != best and excess < 1:
         explanation = f"perplexity {percent(excess)} against loop {best}"

@@ -1,17 +1,21 @@
-"""Conditions compared in pairs at one loop: a forest plot and the table behind it."""
+"""Conditions compared in pairs at one loop: a forest plot and the table behind it.
+
+The sign is that of the record: the second minus the first, so that left of zero the second has fewer bits per byte.
+"""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loopscope.report.evaluations.formatting import cell, finite_ends, signed
-from loopscope.report.plots.figure import QUIET, Figure, Mark, Series, shorten
+from loopscope.report.looks import Looks
+from loopscope.report.plots.figure import OTHER_COLORS, QUIET, Figure, Mark, Series, shorten_apart
 from loopscope.report.study.table import HeadlineTable, TableCell, number
 from loopscope.results import Comparison, Difference
 
 MOST_PAIRS = 18
 """Pairs in the figure; of more, those with the best condition are drawn. The table has all."""
-_BETTER, _WORSE = "#0072b2", "#d55e00"
+_BETTER, _WORSE = OTHER_COLORS[2], OTHER_COLORS[1]
 _NAME, _ROW = 46, 30
 
 
@@ -23,8 +27,8 @@ class _Kind:
 
 
 _KINDS = (
-    _Kind("the first is better", _BETTER, False),
-    _Kind("the first is worse", _WORSE, False),
+    _Kind("the second is better", _BETTER, False),
+    _Kind("the second is worse", _WORSE, False),
     _Kind("not separated", QUIET, True),
 )
 
@@ -37,12 +41,16 @@ def chosen_loop(comparison: Comparison) -> int | None:
     return common[0] if common else max(loops, default=None)
 
 
-def forest(comparison: Comparison) -> Figure:
-    """Draw every difference with its interval, the largest gains on top."""
+def forest(comparison: Comparison, looks: Looks) -> Figure:
+    """Draw every difference with its interval, pairs in the order of the page's conditions."""
     loop = chosen_loop(comparison)
     pairs = [e for e in comparison.differences if e.loop == loop and math.isfinite(e.bits_per_byte.mean)]
     selection = _few(pairs)
-    ordered = sorted(selection, key=lambda entry: entry.bits_per_byte.mean)
+    ordered = in_page_order(selection, looks)
+    every = sorted({name for entry in ordered for name in (entry.one, entry.other)})
+    short = dict(
+        zip(every, shorten_apart([looks.of(name).name for name in every], _NAME // 2 - 1), strict=True)
+    )
     series = [
         made
         for kind in _KINDS
@@ -52,7 +60,7 @@ def forest(comparison: Comparison) -> Figure:
     return Figure(
         key="evaluation-differences",
         title=f"Conditions compared at loop {loop}",
-        caption="Bits per byte of the first minus the second, paired by seed and by window; left of zero the first is "
+        caption="Bits per byte of the second minus the first, paired by seed and by window; left of zero the second is "
         "better. "
         + (
             "Too few seeds for intervals: nothing is separated."
@@ -70,10 +78,17 @@ def forest(comparison: Comparison) -> Figure:
         wide=True,
         marks=(Mark("x", 0.0),),
         y_range=(-len(ordered) + 0.4, 0.6),
-        y_ticks=tuple((-float(row), _named(entry)) for row, entry in enumerate(ordered)),
+        y_ticks=tuple(
+            (-float(row), f"{short[entry.other]} − {short[entry.one]}") for row, entry in enumerate(ordered)
+        ),
         height=150 + _ROW * max(2, len(ordered)),
         least=620,
     )
+
+
+def in_page_order(pairs: Sequence[Difference], looks: Looks) -> list[Difference]:
+    """Return pairs in the order of the page's conditions."""
+    return sorted(pairs, key=lambda entry: (looks.of(entry.one).place, looks.of(entry.other).place))
 
 
 def _few(pairs: Sequence[Difference]) -> Sequence[Difference]:
@@ -86,11 +101,6 @@ def _few(pairs: Sequence[Difference]) -> Sequence[Difference]:
         standing[entry.one] -= entry.bits_per_byte.mean
     best = min(standing, key=lambda name: standing[name])
     return [entry for entry in pairs if best in (entry.one, entry.other)][:MOST_PAIRS]
-
-
-def _named(entry: Difference) -> str:
-    half = _NAME // 2 - 1
-    return f"{shorten(entry.other, half)} − {shorten(entry.one, half)}"
 
 
 def _kind(entry: Difference) -> _Kind:
@@ -128,22 +138,24 @@ def _note(entry: Difference) -> str:
     return f"{entry.other} minus {entry.one}: {signed(entry.bits_per_byte.mean)}{p}, {entry.seeds} seeds"
 
 
-def difference_table(comparison: Comparison) -> HeadlineTable | None:
+def difference_table(comparison: Comparison, looks: Looks) -> HeadlineTable | None:
     """Return all pairs at the chosen loop as a table; None where nothing was compared."""
     loop = chosen_loop(comparison)
-    rows = tuple(_row(entry) for entry in comparison.differences if entry.loop == loop)
+    pairs = in_page_order([entry for entry in comparison.differences if entry.loop == loop], looks)
+    rows = tuple(_row(entry, looks) for entry in pairs)
     headings = (
         ("", ("first", "second")),
-        (f"bits per byte at loop {loop}", ("first minus second", "p", "p corrected", "")),
+        (f"bits per byte at loop {loop}", ("second minus first", "p", "p corrected", "")),
         ("", ("seeds",)),
     )
     return HeadlineTable(headings, rows) if rows else None
 
 
-def _row(entry: Difference) -> tuple[TableCell, ...]:
+def _row(entry: Difference, looks: Looks) -> tuple[TableCell, ...]:
+    one, other = (looks.of(name).name for name in (entry.one, entry.other))
     return (
-        TableCell(entry.other, entry.other),
-        TableCell(entry.one, entry.one),
+        TableCell(one, one),
+        TableCell(other, other),
         cell(entry.bits_per_byte, plus=True),
         _probability(entry.p),
         _probability(entry.p_corrected),

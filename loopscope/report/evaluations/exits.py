@@ -213,8 +213,8 @@ def _averaged(
     whole = [(points, full) for points, full in curves if len(points) == count]
     pairs = []
     for index in range(count):
-        x = estimate([points[index].mean_loops for points, _ in whole]).mean
-        y = estimate([excess(points[index], full) for points, full in whole]).mean
+        x = estimate("mean_loops", [points[index].mean_loops for points, _ in whole]).mean
+        y = estimate("excess", [excess(points[index], full) for points, full in whole]).mean
         if math.isfinite(x) and math.isfinite(y):
             pairs.append((x, y))
     pairs.sort()

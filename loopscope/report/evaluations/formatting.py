@@ -2,15 +2,24 @@
 
 import math
 
-from loopscope.report.study.table import TableCell, number
+from loopscope.report.study.table import TableCell, figures, number
 from loopscope.results import Interval
 
 
 def signed(value: float) -> str:
-    """Write a number with its sign: `+0.12`, `−3.4`, `0`."""
+    """Write a number with its sign for a sentence: `+0.12`, `−3.4`, `0`."""
     if not math.isfinite(value):
         return "not finite"
-    return ("+" if value > 0 else "−" if value < 0 else "") + number(abs(value))
+    return _sign(value) + number(abs(value))
+
+
+def signed_figures(value: float) -> str:
+    """Write a number with its sign for a table: `+0.120`, `−3.40`, `0`."""
+    return _sign(value) + figures(abs(value)) if math.isfinite(value) else "not finite"
+
+
+def _sign(value: float) -> str:
+    return "+" if value > 0 else "−" if value < 0 else ""
 
 
 def percent(share: float) -> str:
@@ -29,17 +38,17 @@ def interval_text(interval: Interval) -> str:
     """Write an interval: `1.2 to 1.4`; nothing where there is none."""
     if interval.low is None or interval.high is None:
         return ""
-    return f"{number(interval.low)} to {number(interval.high)}"
+    return f"{figures(interval.low)} to {figures(interval.high)}"
 
 
 def cell(interval: Interval, plus: bool = False) -> TableCell:
     """Return a table's cell: a mean with its interval below."""
     if not plus:
-        text, below = number(interval.mean), interval_text(interval)
+        text, below = figures(interval.mean), interval_text(interval)
     else:
-        text = signed(interval.mean)
+        text = signed_figures(interval.mean)
         ends = (interval.low, interval.high)
-        below = "" if None in ends else " to ".join(signed(end) for end in ends if end is not None)
+        below = "" if None in ends else " to ".join(signed_figures(end) for end in ends if end is not None)
     return TableCell(text, interval.mean if math.isfinite(interval.mean) else math.inf, interval=below)
 
 

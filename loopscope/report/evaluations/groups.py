@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loopscope.report.plots.figure import Mark, line_style
+from loopscope.report.looks import Look, Looks
+from loopscope.report.plots.figure import Mark
 from loopscope.report.study.conditions import Estimate, StudyCondition, estimate
 from loopscope.results import Comparison, DepthCurve, DepthVerdict, LoopQuality, ModelEvaluation
 from loopscope.results.evaluations import CurveReading
@@ -18,11 +19,24 @@ class Group:
     """One condition at one size over its evaluated seeds; or one model that is no run."""
 
     key: str  # the name that a comparison uses
-    name: str
-    color: str
-    dash: str
+    look: Look
     models: tuple[ModelEvaluation, ...]
     verdict: DepthVerdict | None = None
+
+    @property
+    def name(self) -> str:
+        """The condition's name on the page."""
+        return self.look.name
+
+    @property
+    def color(self) -> str:
+        """The condition's colour on the page."""
+        return self.look.color
+
+    @property
+    def dash(self) -> str:
+        """How the condition's lines are dashed."""
+        return self.look.dash
 
     @property
     def trained(self) -> int:
@@ -45,7 +59,7 @@ class Group:
             for entry in curve.per_loop:
                 if (value := _field(entry, field)) is not None:
                     values_by_loop.setdefault(entry.loop, []).append(value)
-        return {loop: estimate(values) for loop, values in sorted(values_by_loop.items())}
+        return {loop: estimate(field, values) for loop, values in sorted(values_by_loop.items())}
 
 
 def _field(entry: LoopQuality, field: str) -> float | None:
@@ -53,31 +67,45 @@ def _field(entry: LoopQuality, field: str) -> float | None:
     return value
 
 
+def evaluated_conditions(
+    evaluations: Sequence[ModelEvaluation], comparison: Comparison | None
+) -> list[tuple[str, str | None]]:
+    """Return name and size of every condition that was evaluated or compared, in the records' order."""
+    evaluated = [(entry.condition or entry.name or "model", entry.size) for entry in evaluations]
+    compared = (*comparison.conditions, *_named_in(comparison)) if comparison else ()
+    return [*dict.fromkeys(evaluated), *((name, None) for name in dict.fromkeys(compared))]
+
+
+def _named_in(comparison: Comparison) -> list[str]:
+    names = [name for entry in comparison.differences for name in (entry.one, entry.other)]
+    names += [entry.condition for entry in comparison.options]
+    names += [entry.condition for entry in comparison.matched]
+    return names + [entry.condition for entry in comparison.verdicts]
+
+
 def make_groups(
     evaluations: Sequence[ModelEvaluation],
     conditions: Sequence[StudyCondition],
     comparison: Comparison | None,
+    looks: Looks | None = None,
 ) -> list[Group]:
-    """Group evaluations in the order and with the looks of the study's conditions.
+    """Group evaluations by condition, in the order and with the looks of the page.
 
-    What is of none of them comes last.
+    Args:
+        looks: those of the page; by default the study's conditions first, then what is of none of them.
     """
-    members: dict[tuple[str, str | None], list[ModelEvaluation]] = {
-        (condition.name, condition.size): [] for condition in conditions
-    }
+    evaluated = evaluated_conditions(evaluations, comparison)
+    looks = looks or Looks([*((c.name, c.size) for c in conditions), *evaluated])
+    members: dict[tuple[str, str | None], list[ModelEvaluation]] = {}
     for evaluation in evaluations:
         named = evaluation.condition or evaluation.name or "model"
         members.setdefault((named, evaluation.size), []).append(evaluation)
     verdicts = {entry.condition: entry for entry in comparison.verdicts} if comparison else {}
-    keys = [key for key, _ in members]
     groups = []
-    for number, ((key, size), models) in enumerate(members.items()):
-        name = f"{key} ({size})" if keys.count(key) > 1 else key
-        if models:
-            groups.append(
-                Group(key, name, *line_style(number), tuple(models), verdicts.get(name, verdicts.get(key)))
-            )
-    return groups
+    for (key, size), models in members.items():
+        look = looks.of(key, size)
+        groups.append(Group(key, look, tuple(models), verdicts.get(look.name, verdicts.get(key))))
+    return sorted(groups, key=lambda group: group.look.place)
 
 
 def group_depth_marks(groups: Sequence[Group]) -> tuple[Mark, ...]:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from loopscope.report.evaluations.formatting import interval_text
-from loopscope.report.evaluations.groups import Group
-from loopscope.report.plots.figure import Figure, Series, line_style, spans_decades
+from loopscope.report.looks import Look, Looks
+from loopscope.report.plots.figure import Figure, Series, spans_decades
 from loopscope.report.study.table import number
 from loopscope.results import Comparison, Option
 
@@ -14,13 +14,13 @@ _FRONT = "#b8860b"
 _Cost = Callable[[Option], float | None]
 
 
-def against_loops(comparison: Comparison, groups: Sequence[Group]) -> Figure:
+def against_loops(comparison: Comparison, looks: Looks) -> Figure:
     """Draw bits per byte against loops, of what loops: a loop of an unlooped model is no loop of the others."""
     unlooped = {entry.condition for entry in comparison.matched if entry.role != "looped"}
     looped = replace(comparison, options=tuple(o for o in comparison.options if o.condition not in unlooped))
     return _figure(
         looped,
-        groups,
+        looks,
         "loops",
         "Quality against loops",
         "Every condition at every depth. Full dots on the golden line: nothing else is as good with as few loops.",
@@ -30,7 +30,7 @@ def against_loops(comparison: Comparison, groups: Sequence[Group]) -> Figure:
     )
 
 
-def against_time(comparison: Comparison, groups: Sequence[Group]) -> Figure:
+def against_time(comparison: Comparison, looks: Looks) -> Figure:
     """Draw bits per byte against measured seconds, or counted arithmetic where any option was not timed.
 
     The record's front is made the same way: times and counts do not mix.
@@ -39,7 +39,7 @@ def against_time(comparison: Comparison, groups: Sequence[Group]) -> Figure:
     measured = "measured time" if timed else "counted arithmetic"
     return _figure(
         comparison,
-        groups,
+        looks,
         "time" if timed else "flops",
         f"Quality against {measured}",
         f"The same, by what a token costs in {measured}. Unlike loops, this compares models of different sizes.",
@@ -53,7 +53,7 @@ def against_time(comparison: Comparison, groups: Sequence[Group]) -> Figure:
 
 def _figure(
     comparison: Comparison,
-    groups: Sequence[Group],
+    looks: Looks,
     key: str,
     title: str,
     caption: str,
@@ -86,11 +86,11 @@ def _figure(
                 thick=True,
             )
         )
-    for name in dict.fromkeys(option.condition for option, _ in kept):
+    for name in sorted({option.condition for option, _ in kept}, key=lambda name: looks.of(name).place):
         mine = sorted(
             ((option, at) for option, at in kept if option.condition == name), key=lambda pair: pair[1]
         )
-        series += _condition(name, mine, _color(name, groups, comparison), best)
+        series += _condition(looks.of(name), mine, best)
     left_out = len(comparison.options) - len(kept)
     return Figure(
         key=f"evaluation-pareto-{key}",
@@ -105,31 +105,22 @@ def _figure(
     )
 
 
-def _color(name: str, groups: Sequence[Group], comparison: Comparison) -> str:
-    for group in groups:
-        if name in (group.key, group.name):
-            return group.color
-    return line_style(len(groups) + list(dict.fromkeys(o.condition for o in comparison.options)).index(name))[
-        0
-    ]
-
-
 def _condition(
-    name: str, mine: Sequence[tuple[Option, float]], color: str, best: Callable[[Option], bool]
+    look: Look, mine: Sequence[tuple[Option, float]], best: Callable[[Option], bool]
 ) -> list[Series]:
     x = tuple(at for _, at in mine)
     y = tuple(option.bits_per_byte.mean for option, _ in mine)
     cloud = Series(
-        name,
+        look.name,
         x,
         y,
-        color,
+        look.color,
         points_only=True,
         dot=9,
         hollow=tuple(not best(option) for option, _ in mine),
         notes=tuple(_note(option) for option, _ in mine),
     )
-    line = Series(name, x, y, color, guide=True, in_legend=False)
+    line = Series(look.name, x, y, look.color, guide=True, in_legend=False)
     return [line, cloud] if len(x) > 1 else [cloud]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loopscope.report.evaluations.groups import Group
-from loopscope.report.plots.figure import PALETTE, QUIET
+from loopscope.report.plots.figure import OTHER_COLORS, QUIET
 from loopscope.results import ExitCurve, ExitEvaluation, ExitPoint
 
 
@@ -37,7 +37,7 @@ def rule_styles(groups: Sequence[Group]) -> dict[str, RuleStyle]:
     rules = list(dict.fromkeys([*named, *calibrated, *measured]))
     styles = {
         rule: RuleStyle(
-            PALETTE[index % len(PALETTE)], "solid" if "logits" in _needs(named.get(rule)) else "dot"
+            OTHER_COLORS[index % len(OTHER_COLORS)], "solid" if "logits" in _needs(named.get(rule)) else "dot"
         )
         for index, rule in enumerate(rules)
     }

@@ -9,13 +9,13 @@ from loopscope.report.evaluations.depth import accuracy, exact_match, quality, s
 from loopscope.report.evaluations.depth_grid import glance
 from loopscope.report.evaluations.differences import difference_table, forest
 from loopscope.report.evaluations.exits import trade_off
-from loopscope.report.evaluations.glossary import EVALUATION_GLOSSARY
-from loopscope.report.evaluations.groups import Group, make_groups
+from loopscope.report.evaluations.groups import Group, evaluated_conditions, make_groups
 from loopscope.report.evaluations.matched import matched_figure, matched_table
 from loopscope.report.evaluations.pareto import against_loops, against_time
 from loopscope.report.evaluations.speed import speed_table, speed_up
 from loopscope.report.evaluations.verdicts import depth_headline, verdict_sentences, verdict_table
 from loopscope.report.found import EvaluationFiles
+from loopscope.report.looks import Looks
 from loopscope.report.plots.figure import Figure
 from loopscope.report.study.conditions import StudyCondition
 from loopscope.report.study.table import HeadlineTable
@@ -62,7 +62,11 @@ class EvaluationSection:
     notes: tuple[str, ...]
     models: tuple[ModelEvaluation, ...]
     warnings: tuple[str, ...]  # runs that were not evaluated, texts that differ
-    glossary: tuple[tuple[str, str], ...]
+
+    @property
+    def compared(self) -> bool:
+        """Whether conditions were compared in pairs."""
+        return any(part.key == "comparison" for part in self.parts)
 
     @property
     def figures(self) -> list[Figure]:
@@ -71,25 +75,30 @@ class EvaluationSection:
 
 
 def build_evaluation_section(
-    files: EvaluationFiles, conditions: Sequence[StudyCondition]
+    files: EvaluationFiles, conditions: Sequence[StudyCondition], looks: Looks | None = None
 ) -> EvaluationSection | None:
-    """Make the section of a page about evaluations; None where nothing was evaluated."""
+    """Make the section of a page about evaluations; None where nothing was evaluated.
+
+    Args:
+        looks: those of the page; by default the study's conditions first, then what is of none of them.
+    """
     if not files.evaluations and files.comparison is None:
         return None
     comparison = files.comparison
-    groups = make_groups(files.evaluations, conditions, comparison)
+    named = [(condition.name, condition.size) for condition in conditions]
+    looks = looks or Looks([*named, *evaluated_conditions(files.evaluations, comparison)])
+    groups = make_groups(files.evaluations, conditions, comparison, looks)
     worth = glance(groups)
     parts = [_depth(groups), _exits(groups), _speed(groups)]
     if comparison:
-        parts += [_pairs(comparison), _fronts(comparison, groups), _matched(comparison)]
+        parts += [_pairs(comparison, looks), _fronts(comparison, looks), _matched(comparison, looks)]
     return EvaluationSection(
         headline=depth_headline(groups),
         worth=None if worth.empty else worth,
         parts=tuple(part for part in parts if not part.empty),
         notes=comparison.notes if comparison else (),
-        models=files.evaluations,
+        models=tuple(model for group in groups for model in group.models),
         warnings=_warnings(files.evaluations, conditions),
-        glossary=EVALUATION_GLOSSARY,
     )
 
 
@@ -129,36 +138,36 @@ def _speed(groups: Sequence[Group]) -> SectionPart:
     )
 
 
-def _pairs(comparison: Comparison) -> SectionPart:
+def _pairs(comparison: Comparison, looks: Looks) -> SectionPart:
     sentences = tuple(("", sentence) for sentence in comparison.sentences)
     between = sentences[SENTENCES:-SENTENCES]
     return SectionPart(
         "comparison",
         "Which differences are real",
         "The same windows and the same seeds on both sides; p values are corrected for how many pairs were compared.",
-        filled_rows(forest(comparison)),
-        difference_table(comparison),
+        filled_rows(forest(comparison, looks)),
+        difference_table(comparison, looks),
         said=(*sentences[:SENTENCES], *sentences[SENTENCES + len(between) :]),
         rest=between,
     )
 
 
-def _fronts(comparison: Comparison, groups: Sequence[Group]) -> SectionPart:
+def _fronts(comparison: Comparison, looks: Looks) -> SectionPart:
     return SectionPart(
         "pareto",
         "Quality for what it costs",
         "A condition at a depth is worth considering where nothing is both better and cheaper.",
-        filled_rows(against_loops(comparison, groups), against_time(comparison, groups)),
+        filled_rows(against_loops(comparison, looks), against_time(comparison, looks)),
     )
 
 
-def _matched(comparison: Comparison) -> SectionPart:
+def _matched(comparison: Comparison, looks: Looks) -> SectionPart:
     return SectionPart(
         "matched",
         "Is looping worth it",
         "Beside each looped model: an unlooped one with as many parameters, and one with as much arithmetic.",
-        filled_rows(matched_figure(comparison)),
-        matched_table(comparison),
+        filled_rows(matched_figure(comparison, looks)),
+        matched_table(comparison, looks),
     )
 
 

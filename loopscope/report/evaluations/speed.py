@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from loopscope.report.evaluations.groups import Group
 from loopscope.report.evaluations.rules import rule_styles
 from loopscope.report.plots.figure import QUIET, Figure, Series
-from loopscope.report.study.table import HeadlineTable, TableCell, number
+from loopscope.report.study.table import HeadlineTable, TableCell, figures, number
 from loopscope.results import Speed
 
 _LINES = 12
@@ -119,8 +119,8 @@ def _row(group: Group, seed: int | None, speed: Speed) -> tuple[TableCell, ...]:
         TableCell(speed.rule, speed.rule),
         TableCell(speed.unit, speed.unit),
         TableCell(f"{speed.batch} × {speed.sequence}", speed.batch),
-        TableCell(number(speed.mean_loops), speed.mean_loops),
-        TableCell(f"{number(speed.realised)} ×", speed.realised, interval=_pairs(speed)),
+        TableCell(figures(speed.mean_loops), speed.mean_loops),
+        TableCell(f"{figures(speed.realised)} ×", speed.realised, interval=_pairs(speed)),
         _times(speed.allowed),
         _times(speed.ideal),
         TableCell("" if share is None else f"{100 * share:.0f} %", math.inf if share is None else share),
@@ -132,12 +132,12 @@ def _row(group: Group, seed: int | None, speed: Speed) -> tuple[TableCell, ...]:
 def _pairs(speed: Speed) -> str:
     """The span of single pairs: how far the measurement can be trusted."""
     ratios = [f / e for f, e in zip(speed.fixed_seconds, speed.exit_seconds, strict=False) if e > 0]
-    return f"{number(min(ratios))} to {number(max(ratios))}" if len(ratios) > 1 else ""
+    return f"{figures(min(ratios))} to {figures(max(ratios))}" if len(ratios) > 1 else ""
 
 
 def _times(value: float | None) -> TableCell:
     return (
         TableCell("", math.inf)
         if value is None or not math.isfinite(value)
-        else TableCell(f"{number(value)} ×", value)
+        else TableCell(f"{figures(value)} ×", value)
     )

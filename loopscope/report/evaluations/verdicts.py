@@ -5,8 +5,11 @@ from collections.abc import Sequence
 
 from loopscope.report.evaluations.formatting import cell, signed
 from loopscope.report.evaluations.groups import Group, best_loop
-from loopscope.report.study.table import HeadlineTable, TableCell, number
-from loopscope.results import DepthVerdict
+from loopscope.report.study.conditions import estimate
+from loopscope.report.study.table import HeadlineTable, TableCell, estimate_cell, number
+from loopscope.results import DepthVerdict, Interval
+from loopscope.results.evaluations import seeds_disagree
+from loopscope.results.student_t import SEEDS_NEEDED
 
 WITHIN = 0.01
 """Of the best loop's perplexity: loops that are as good."""
@@ -32,22 +35,31 @@ def _row(group: Group, verdict: DepthVerdict) -> tuple[TableCell, ...]:
         TableCell(verdict.beyond, _ORDER.index(verdict.beyond), badge=verdict.beyond),
         TableCell(str(verdict.seeds), verdict.seeds),
         TableCell(str(verdict.trained_loops), verdict.trained_loops),
-        cell(verdict.best),
-        cell(verdict.first),
-        cell(verdict.last),
+        TableCell(verdict.best_loop, _sortable(verdict.best.mean)),
+        _loop(verdict.first.mean),
+        _loop(verdict.last.mean),
         _at_trained(group),
-        cell(verdict.change, plus=True),
+        cell(over_enough_seeds(verdict), plus=True),
     )
+
+
+def over_enough_seeds(verdict: DepthVerdict) -> Interval:
+    """Return the change past the trained depth; records of before have intervals of fewer than three seeds."""
+    return verdict.change if verdict.seeds >= SEEDS_NEEDED else Interval(verdict.change.mean)
+
+
+def _loop(mean: float) -> TableCell:
+    """A loop; records of before hold means of loops over seeds, which are none."""
+    return TableCell(f"{mean:.0f}" if mean % 1 == 0 else "", _sortable(mean))
+
+
+def _sortable(value: float) -> float:
+    return value if math.isfinite(value) else math.inf
 
 
 def _at_trained(group: Group) -> TableCell:
     value = group.per_loop("bits_per_byte").get(group.trained)
-    if value is None:
-        return TableCell("", math.inf)
-    interval = "" if value.half is None else f"± {number(value.half)}"
-    return TableCell(
-        number(value.mean), value.mean if math.isfinite(value.mean) else math.inf, interval=interval
-    )
+    return TableCell("", math.inf) if value is None else estimate_cell(value)
 
 
 def verdict_sentences(groups: Sequence[Group]) -> list[tuple[str, str]]:
@@ -71,16 +83,23 @@ def curve_sentence(group: Group) -> str:
         return "No loss is finite at any depth."
     good = as_good(group)
     reach = f"loop {good[0]}" if len(good) == 1 else f"loops {good[0]} to {good[-1]}"
-    text = f"Best at loop {best} ({number(bits[best].mean)} bits per byte); {reach} within 1 % of its perplexity."
+    disagreement = seeds_disagree(_best_by_seed(group))
+    found = f"Best loop: {disagreement}; by their mean loss loop" if disagreement else "Best at loop"
+    text = f"{found} {best} ({number(bits[best].mean)} bits per byte); {reach} within 1 % of its perplexity."
     deepest = max(losses)
     if deepest > group.trained and group.trained in bits:
         change = bits[deepest].mean - bits[group.trained].mean
         text += (
             f" From loop {group.trained}, the trained one, to loop {deepest}: {signed(change)} bits per byte."
         )
-    if len(group.curves(group.reading)) == 1:
-        text += " One seed: no interval."
+    if (seeds := len(group.curves(group.reading))) < SEEDS_NEEDED:
+        text += f" {'One seed' if seeds == 1 else f'{seeds} seeds'}: no interval."
     return text
+
+
+def _best_by_seed(group: Group) -> list[int]:
+    curves = [{e.loop: estimate("loss", [e.loss]) for e in c.per_loop} for c in group.curves(group.reading)]
+    return [best for losses in curves if (best := best_loop(losses)) is not None]
 
 
 def as_good(group: Group) -> list[int]:

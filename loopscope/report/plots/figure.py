@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-# Okabe and Ito's colour-blind safe palette, the lightest (yellow) left out, then darker shades.
+# Of conditions alone: Okabe and Ito's colour-blind safe palette without the lightest (yellow), then darker shades.
 PALETTE = (
     "#d55e00",
     "#0072b2",
@@ -22,11 +22,25 @@ PALETTE = (
     "#00543d",
     "#7a3560",
 )
+OTHER_COLORS = (
+    "#332288",
+    "#882255",
+    "#117733",
+    "#999933",
+    "#aa4499",
+    "#44aa99",
+    "#cc6677",
+    "#6699cc",
+)
+"""Of what is no condition: exit rules, quantities of one model. From Paul Tol's muted scheme, none of `PALETTE`."""
 DASHES = ("solid", "dash", "dot", "dashdot")
 SHADES = ("#0b7a5b", "#86c9b0", "#d6ece4", "#eceff2")
 """Of a grid, best first, on white; the page has its own for a dark one."""
 QUIET = "#7d8590"
 """What is beside the point: read on white and on black."""
+
+_ROOM = 0.4
+"""Room for bands above and below the lines, as a share of what the lines span."""
 
 Symbol = Literal["circle", "square", "diamond", "triangle-down"]
 Ends = tuple[float | None, float | None]  # of an interval on an axis; None is the axis's own end
@@ -154,8 +168,20 @@ def line_style(number: int) -> tuple[str, str]:
 
 
 def shorten(text: str, length: int) -> str:
-    """Cut text to a length, with a sign that it was cut."""
-    return text if len(text) <= length else text[: length - 1] + "…"
+    """Cut text to a length in its middle, with a sign that it was cut: names differ at their ends."""
+    if len(text) <= length:
+        return text
+    tail = (length - 1) // 2
+    return f"{text[: length - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+def shorten_apart(names: Sequence[str], length: int) -> list[str]:
+    """Cut names to a length, or to as much more as it takes for names that differ to read differently."""
+    while True:
+        short = [shorten(name, length) for name in names]
+        if len(set(short)) == len(set(names)) or length >= max(map(len, names)):
+            return short
+        length += 2
 
 
 def drawable(value: float, log: bool = False) -> bool:
@@ -174,3 +200,21 @@ def ramp(index: int, count: int) -> str:
     share = index / max(1, count - 1)
     first, last = (244, 162, 97), (142, 68, 173)
     return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in zip(first, last, strict=True))
+
+
+def span_of_lines(series: Sequence[Series], log: bool) -> tuple[tuple[float, float] | None, bool]:
+    """Return what holds the lines and as much of their bands as leaves the lines to be seen; and whether bands are cut.
+
+    Three seeds can have bands that would squeeze every line flat. None where nothing has a band.
+    """
+    if not any(entry.low for entry in series):
+        return None, False
+    to, back = (math.log, math.exp) if log else (float, float)
+    lines = [to(value) for entry in series for value in entry.y]
+    ends = [to(value) for entry in series for value in (*entry.low, *entry.high) if drawable(value, log)]
+    room = _ROOM * (max(lines) - min(lines)) or 0.1 * abs(lines[0]) or 1.0
+    low, high = max(min(lines) - room, min(*lines, *ends)), min(max(lines) + room, max(*lines, *ends))
+    edge = 0.04 * (high - low) or room
+    return (back(low - edge), back(high + edge)), min(ends, default=low) < low or max(
+        ends, default=high
+    ) > high

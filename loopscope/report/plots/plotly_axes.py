@@ -3,8 +3,8 @@
 import math
 from typing import Any, Literal
 
-from loopscope.report.plots.figure import QUIET, Area, Figure, Mark, spans_decades
-from loopscope.report.study.table import power_of_ten
+from loopscope.report.plots.figure import QUIET, Area, Figure, Mark
+from loopscope.report.plots.ticks import log_ticks
 
 
 def axis_layout(figure: Figure, axis: Literal["x", "y"]) -> dict[str, Any]:
@@ -18,28 +18,21 @@ def axis_layout(figure: Figure, axis: Literal["x", "y"]) -> dict[str, Any]:
     if ticks:
         made |= {"tickvals": [at for at, _ in ticks], "ticktext": [escape_tags(text) for _, text in ticks]}
     elif log:
-        made |= _log_ticks(figure.values(axis))
+        decades = log_ticks(figure.values(axis))
+        made |= {"tickvals": [at for at, _ in decades], "ticktext": [text for _, text in decades]}
     elif axis == "x" and figure.whole_x:
         made |= _whole_ticks(figure)
+    else:
+        # Numbers are written out to a million, then as powers of ten: plotly's own k, M … Y are units to a reader.
+        made |= {"exponentformat": "power", "minexponent": 6, "separatethousands": True}
     if span:
         made["range"] = [math.log10(end) for end in span] if log else list(span)
     return made
 
 
-def _log_ticks(values: list[float]) -> dict[str, Any]:
-    """Whole decades where there are several (1k, 10k); 1, 2 and 5 of each within one or two."""
-    if not spans_decades(values):
-        first, last = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-        return {
-            "tickvals": [n * 10.0**k for k in range(first, last + 1) for n in (1, 2, 5)],
-            "tickformat": "~r",
-        }
-    if min(values) < 1e-3:
-        first, last = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-        decades = range(first, last + 1, 1 + (last - first) // 9)
-        return {"tickvals": [10.0**k for k in decades], "ticktext": [power_of_ten(k) for k in decades]}
-    # The SI prefixes below one (m, µ) would be read as units: there the number is written out.
-    return {"tickformat": "~s" if min(values) >= 1 else "~g", "dtick": 1}
+def trace(kind: str, **properties: Any) -> dict[str, Any]:
+    """Return a trace as plotly takes it."""
+    return {"type": kind, **properties}
 
 
 def _whole_ticks(figure: Figure) -> dict[str, Any]:

@@ -2,18 +2,17 @@
 
 from typing import Any
 
-import plotly.graph_objects as go
-
 from loopscope.report.plots.figure import SHADES, Figure
-from loopscope.report.plots.plotly_axes import escape_tags
+from loopscope.report.plots.plotly_axes import escape_tags, trace
 
 
-def grid_traces(figure: Figure) -> list[go.Heatmap | go.Scatter]:
+def grid_traces(figure: Figure) -> list[dict[str, Any]]:
     """Return a grid's cells, and one entry of the legend per class that there is; nothing without a grid."""
     grid = figure.grid
     if grid is None:
         return []
-    cells = go.Heatmap(
+    cells = trace(
+        "heatmap",
         x=list(grid.x),
         y=[-row for row in range(len(grid.rows))],
         z=[list(row) for row in grid.shades],
@@ -35,7 +34,8 @@ def grid_traces(figure: Figure) -> list[go.Heatmap | go.Scatter]:
     )
     used = {shade for row in grid.shades for shade in row}
     legend = [
-        go.Scatter(
+        trace(
+            "scatter",
             x=[None],
             y=[None],
             mode="markers",

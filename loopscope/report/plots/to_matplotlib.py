@@ -1,9 +1,9 @@
 """Figure descriptions to PNG and SVG with matplotlib: no browser needed, ready for a paper."""
 
 import io
-import math
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
-from loopscope.report.plots.figure import Figure, shorten
+from loopscope.report.plots.figure import Figure, shorten_apart
 from loopscope.report.plots.matplotlib_grid import draw_grid
 from loopscope.report.plots.matplotlib_series import draw_area, draw_mark, draw_series, label_ends
-from loopscope.report.study.table import power_of_ten
+from loopscope.report.plots.ticks import tick_name
 
 STYLE: Any = {
     "font.family": "sans-serif",
@@ -36,24 +36,72 @@ MOST_ENDS = 8
 """Names beside ends of lines; beyond, a legend."""
 MOST_ROWS = 12
 """Entries of a legend; beyond, colours could not be told apart."""
+_TITLE = "title"
 
 
-def save(figure: Figure, directory: Path) -> list[Path]:
-    """Write a figure as `<key>.png` and `<key>.svg`."""
-    return _save(draw([figure], figure.title), directory, figure.key)
+class Sheet:
+    """Figures drawn once, for PNG, SVG and the page: laying out is what takes time.
+
+    Args:
+        figures: drawn side by side.
+        title: heads them all; None heads each with its own.
+    """
+
+    def __init__(self, figures: Sequence[Figure], title: str | None) -> None:
+        self._canvas = draw(figures, title)
+        with matplotlib.rc_context(STYLE):
+            self._canvas.draw_without_rendering()
+            self._canvas.set_layout_engine("none")  # what fits one format fits the other
+
+    def save(self, directory: Path, key: str) -> list[Path]:
+        """Write `<key>.png` and `<key>.svg`."""
+        directory.mkdir(parents=True, exist_ok=True)
+        paths = [directory / f"{key}.png", directory / f"{key}.svg"]
+        with matplotlib.rc_context(STYLE):
+            self._canvas.savefig(paths[0], dpi=160)
+        paths[1].write_text(self.svg, encoding="utf-8")
+        return paths
+
+    @cached_property
+    def svg(self) -> str:
+        """The drawing as SVG text."""
+        with matplotlib.rc_context(STYLE):
+            buffer = io.StringIO()
+            self._canvas.savefig(buffer, format="svg", metadata={"Date": None})
+        return buffer.getvalue()
+
+    def untitled(self) -> str:
+        """Return the drawing as compact SVG text without its title and the room for it: a page has its own."""
+        text = re.sub(rf'<g id="{_TITLE}">.*?</g>', "", self.svg, count=1, flags=re.DOTALL)
+        top = self._title_points()
+        box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)
+        if top and box:
+            wide, high = float(box[1]), float(box[2]) - top
+            text = text.replace(box[0], f'viewBox="0 {top:.1f} {wide:.1f} {high:.1f}"', 1)
+            text = re.sub(r'(<svg[^>]*?) height="[\d.]+pt"', rf'\1 height="{high:.1f}pt"', text, count=1)
+        return _compact(text)
+
+    def _title_points(self) -> float:
+        title = next((text for text in self._canvas.texts if text.get_gid() == _TITLE), None)
+        if title is None:
+            return 0.0
+        below: float = title.get_window_extent().y0
+        return (self._canvas.bbox.height - below) * 72 / self._canvas.dpi
+
+
+def sheet(figure: Figure) -> Sheet:
+    """Draw a figure under its title."""
+    return Sheet([figure], figure.title)
 
 
 def save_hero(figures: Sequence[Figure], directory: Path) -> list[Path]:
     """Write one wide picture for a README: scale over training beside perplexity by loop."""
-    return _save(draw(figures, None), directory, "hero")
+    return Sheet(figures, None).save(directory, "hero")
 
 
 def svg(figure: Figure) -> str:
     """Return a figure as SVG text, without a title: the page has its own."""
-    with matplotlib.rc_context(STYLE):
-        buffer = io.StringIO()
-        draw([figure], "").savefig(buffer, format="svg", metadata={"Date": None})
-    return _compact(buffer.getvalue())
+    return sheet(figure).untitled()
 
 
 def _compact(text: str) -> str:
@@ -91,7 +139,7 @@ def draw(figures: Sequence[Figure], title: str | None) -> Canvas:
         for figure in figures:
             _legend([ax for ax, (owner, _) in zip(axes, panels, strict=True) if owner is figure], figure)
         if title:
-            canvas.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+            canvas.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold").set_gid(_TITLE)
     return canvas
 
 
@@ -119,8 +167,8 @@ def _draw_panel(ax: Any, figure: Figure, panel: int, first: bool, alone: bool) -
     if first:
         ax.set_ylabel(figure.y_label)
     if figure.panels[panel]:
-        length = 24 if len(figure.panels) > 3 else 40
-        ax.set_title(shorten(figure.panels[panel], length), loc="left", fontsize=10)
+        names = shorten_apart(figure.panels, 24 if len(figure.panels) > 3 else 40)
+        ax.set_title(names[panel], loc="left", fontsize=10)
     elif alone:
         ax.set_title(figure.title, loc="left", fontsize=11, fontweight="bold")
     for area in figure.areas:
@@ -139,7 +187,7 @@ def _scale_axes(ax: Any, figure: Figure) -> None:
         ax.set_yscale("log")
     for axis, log in ((ax.xaxis, figure.log_x), (ax.yaxis, figure.log_y)):
         if log:
-            axis.set_major_formatter(FuncFormatter(_decade))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: tick_name(value)))
             low, high = axis.get_view_interval()
             if high < 20 * low:
                 axis.set_minor_formatter(FuncFormatter(_two_and_five))
@@ -159,14 +207,8 @@ def _scale_axes(ax: Any, figure: Figure) -> None:
             axis.set_major_formatter(FuncFormatter(lambda value, _, names=names: names.get(value, "")))
 
 
-def _decade(value: float, _: int) -> str:
-    if value >= 1:
-        return f"{value:,.0f}"
-    return power_of_ten(round(math.log10(value))) if 0 < value < 1e-3 else f"{value:g}"
-
-
 def _two_and_five(value: float, _: int) -> str:
-    return f"{value:.3g}" if f"{value:e}"[0] in "25" else ""
+    return tick_name(value) if f"{value:e}"[0] in "25" else ""
 
 
 def _ends_named(figure: Figure) -> bool:
@@ -191,13 +233,3 @@ def _legend(axes: Sequence[Any], figure: Figure) -> None:
         canvas.legend(named.values(), named.keys(), fontsize=8.5, ncols=columns, loc="outside lower left")
     else:
         axes[0].legend(named.values(), named.keys(), fontsize=8.5)
-
-
-def _save(canvas: Canvas, directory: Path, key: str) -> list[Path]:
-    directory.mkdir(parents=True, exist_ok=True)
-    paths = [directory / f"{key}.png", directory / f"{key}.svg"]
-    with matplotlib.rc_context(STYLE):
-        canvas.savefig(paths[0], dpi=160)
-        canvas.set_layout_engine("none")  # what fits one format fits the other
-        canvas.savefig(paths[1], metadata={"Date": None})
-    return paths

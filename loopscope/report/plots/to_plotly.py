@@ -1,17 +1,20 @@
-"""Figure descriptions to plotly, for the page."""
+"""Figure descriptions to plotly, for the page.
 
-import json
+They are plain values: plotly's own classes check every property of every trace, which takes a page of a hundred runs
+several seconds. A test hands what is made here to those classes.
+"""
+
+import math
 from typing import Any
 
-import plotly.graph_objects as go
-
-from loopscope.report.plots.figure import Figure, Series
+from loopscope.report.plots.figure import Figure, Series, shorten_apart
 from loopscope.report.plots.plotly_axes import (
     add_mark,
     area_shape,
     axis_layout,
     escape_tags,
     panel_heading,
+    trace,
     transparent,
 )
 from loopscope.report.plots.plotly_grid import add_ends, grid_traces
@@ -20,21 +23,21 @@ _LEGEND = 30
 """Pixels that a figure's height leaves to a legend of one row."""
 _LONG = 30
 """Points from which a line is drawn without markers."""
+_PAGE, _LETTER = 1180, 6.6
+"""Pixels of a wide figure, and of a letter of a panel's name."""
 
 
 def to_plotly(figure: Figure) -> dict[str, Any]:
     """Return a figure as plain data and layout of plotly; colours of text and grid are the page's."""
     listed = figure.first_of_their_name()
-    drawn = go.Figure(
-        data=[
-            *grid_traces(figure),
-            *(
-                trace
-                for series in figure.series
-                for trace in _traces(figure, series, any(series is entry for entry in listed))
-            ),
-        ]
-    )
+    data = [
+        *grid_traces(figure),
+        *(
+            made
+            for series in figure.series
+            for made in _traces(figure, series, any(series is entry for entry in listed))
+        ),
+    ]
     count = len(figure.panels)
     named = any(mark.text and mark.axis == "x" for mark in figure.marks)
     pointed_at = figure.grid is not None or any(series.points_only for series in figure.series)
@@ -50,7 +53,8 @@ def to_plotly(figure: Figure) -> dict[str, Any]:
     }
     gap = 0.025 if count > 1 else 0.0
     width = (1 - gap * (count - 1)) / count
-    for panel, name in enumerate(figure.panels):
+    names = shorten_apart(figure.panels, max(12, int(_PAGE / count / _LETTER)))
+    for panel, name in enumerate(names):
         suffix = "" if panel == 0 else str(panel + 1)
         left = panel * (width + gap)
         layout[f"xaxis{suffix}"] = {
@@ -74,27 +78,30 @@ def to_plotly(figure: Figure) -> dict[str, Any]:
             add_mark(figure, mark, suffix, layout, named=count == 1)
     layout["shapes"] += [area_shape(figure, area) for area in figure.areas]
     add_ends(figure, layout)
-    drawn.update_layout(layout)
-    values: dict[str, Any] = json.loads(drawn.to_json(engine="json"), parse_float=_short)
-    # Plotly's default template is 7 kB a figure and not used.
-    values["layout"].pop("template", None)
-    return values
+    return {"data": _plain(data), "layout": _plain(layout)}
 
 
-def _short(written: str) -> float:
-    """Six digits: more cannot be read off a figure, and a page holds tens of thousands of numbers."""
-    number = float(f"{float(written):.6g}")
-    return int(number) if number.is_integer() and abs(number) < 1e6 else number
+def _plain(value: Any) -> Any:
+    """Lists for tuples, and six digits: a page holds tens of thousands of numbers; nobody reads off more."""
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        short = float(f"{value:.6g}")
+        return int(short) if short.is_integer() and abs(short) < 1e6 else short
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
-def _traces(figure: Figure, series: Series, listed: bool) -> list[go.Scatter]:
+def _traces(figure: Figure, series: Series, listed: bool) -> list[dict[str, Any]]:
     suffix = "" if series.panel == 0 else str(series.panel + 1)
     axes = {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}"}
     name = escape_tags(series.name)
     traces = []
     if series.low and not series.bars:
         traces.append(
-            go.Scatter(
+            trace(
+                "scatter",
                 x=[*series.x, *reversed(series.x)],
                 y=[*series.high, *reversed(series.low)],
                 mode="lines",
@@ -119,7 +126,8 @@ def _traces(figure: Figure, series: Series, listed: bool) -> list[go.Scatter]:
         else {}
     )
     traces.append(
-        go.Scatter(
+        trace(
+            "scatter",
             x=list(series.x),
             y=list(series.y),
             name=name,

@@ -1,52 +1,31 @@
 """Seeds to means and intervals: what a report says about a condition.
 
-The interval is Student's t over seeds, 95 %, two-sided. One seed has none, and the page says so.
+Intervals are those of `loopscope.results.student_t`, which are in records and on terminals too: none from fewer than
+three seeds, and on a log scale where a quantity is compared in factors.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from loopscope.report.looks import Looks
 from loopscope.results import LoopMetrics, RunResult
-
-# 97.5 % quantiles of Student's t by degrees of freedom (any table of the distribution); 1.96 beyond.
-_T = (
-    12.706,
-    4.303,
-    3.182,
-    2.776,
-    2.571,
-    2.447,
-    2.365,
-    2.306,
-    2.262,
-    2.228,
-    2.201,
-    2.179,
-    2.160,
-    2.145,
-    2.131,
-)
-_T_MORE = {20: 2.086, 30: 2.042, 60: 2.000}
+from loopscope.results.student_t import over_seeds_of
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds with its half-width; `half` is None for one seed."""
+    """A mean over seeds, and its interval where there are seeds enough for one."""
 
     mean: float
-    half: float | None
     values: tuple[float, ...]
+    low: float | None = None
+    high: float | None = None
 
     @property
-    def low(self) -> float:
-        """Lower end of the interval (the mean itself for one seed)."""
-        return self.mean - (self.half or 0.0)
-
-    @property
-    def high(self) -> float:
-        """Upper end of the interval."""
-        return self.mean + (self.half or 0.0)
+    def ends(self) -> tuple[float, float]:
+        """Both ends of the interval, where there is one; else the mean twice."""
+        return (self.mean, self.mean) if self.low is None or self.high is None else (self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -71,15 +50,20 @@ class StudyCondition:
         """Return an estimate of one `LoopMetrics` field per loop."""
         return [
             estimate(
-                [getattr(run.per_loop[loop], field) for run in self.completed if loop < len(run.per_loop)]
+                field,
+                [getattr(run.per_loop[loop], field) for run in self.completed if loop < len(run.per_loop)],
             )
             for loop in range(self.loops)
         ]
 
-    def of(self, figure: Callable[[RunResult], float | None]) -> Estimate:
-        """Return an estimate of any figure of a run, over the condition's seeds."""
+    def of(self, quantity: str, figure: Callable[[RunResult], float | None]) -> Estimate:
+        """Return an estimate of any figure of a run, over the condition's seeds.
+
+        Args:
+            quantity: what it is, which decides the scale of its interval.
+        """
         values = [figure(run) for run in self.completed]
-        return estimate([value for value in values if value is not None])
+        return estimate(quantity, [value for value in values if value is not None])
 
 
 def group_runs(runs: Sequence[RunResult]) -> list[StudyCondition]:
@@ -90,36 +74,21 @@ def group_runs(runs: Sequence[RunResult]) -> list[StudyCondition]:
     return [StudyCondition(name, size, tuple(members)) for (name, size), members in grouped.items()]
 
 
-def labels(conditions: Sequence[StudyCondition]) -> list[str]:
-    """Return the names to show: with the size only where one name stands for several."""
-    names = [condition.name for condition in conditions]
-    return [f"{c.name} ({c.size})" if names.count(c.name) > 1 else c.name for c in conditions]
+def looks_of(conditions: Sequence[StudyCondition]) -> Looks:
+    """Return the looks of a page that has these conditions and no others."""
+    return Looks([(condition.name, condition.size) for condition in conditions])
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """Return the mean and its 95 % interval; NaN for no values. A value that is not finite makes the mean so too."""
-    count = len(values)
-    if count == 0:
-        return Estimate(math.nan, None, ())
-    mean = sum(values) / count
-    if count == 1 or not math.isfinite(mean):
-        return Estimate(mean, None, tuple(values))
-    deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (count - 1))
-    return Estimate(mean, student_t(count - 1) * deviation / math.sqrt(count), tuple(values))
+def estimate(quantity: str, values: Sequence[float]) -> Estimate:
+    """Return the mean and interval over seeds of a quantity; NaN for no values.
 
-
-def student_t(degrees: int) -> float:
-    """Return the 97.5 % quantile of Student's t for so many degrees of freedom.
-
-    Rounded up to the next tabulated number of degrees below.
+    Args:
+        quantity: its field's name: what is compared in factors has a geometric mean and an interval of factors.
     """
-    if degrees <= len(_T):
-        return _T[degrees - 1]
-    return (
-        _T_MORE[max((known for known in _T_MORE if known <= degrees), default=20)]
-        if degrees >= 20
-        else _T[-1]
-    )
+    if not values:
+        return Estimate(math.nan, ())
+    interval = over_seeds_of(quantity, values)
+    return Estimate(interval.mean, tuple(values), interval.low, interval.high)
 
 
 def averaged_curves(runs: Sequence[RunResult]) -> Mapping[int, list[tuple[float, ...]]]:
@@ -142,8 +111,11 @@ RUNAWAY_SIZE, RUNAWAY_DRIFT = 10.0, 1.5
 
 def runaways(conditions: Sequence[StudyCondition]) -> list[StudyCondition]:
     """Return the conditions whose scale grows from loop to loop and ends far above the smallest one's."""
-    norms = [
-        (c, c.per_loop("l2_norm")[-1].mean, c.of(lambda run: run.drift).mean) for c in conditions if c.loops
-    ]
+    norms = [(c, c.per_loop("l2_norm")[-1].mean, drift_of(c).mean) for c in conditions if c.loops]
     smallest = min((norm for _, norm, _ in norms if math.isfinite(norm) and norm > 0), default=math.nan)
     return [c for c, norm, drift in norms if norm >= RUNAWAY_SIZE * smallest and drift >= RUNAWAY_DRIFT]
+
+
+def drift_of(condition: StudyCondition) -> Estimate:
+    """Return scale at the last loop over scale at the first."""
+    return condition.of("drift", lambda run: run.drift)

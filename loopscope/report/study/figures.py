@@ -3,15 +3,22 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from loopscope.report.plots.figure import Area, Figure, Series, line_style, ramp
-from loopscope.report.study.conditions import StudyCondition, averaged_curves, labels, mean_exit
+from loopscope.report.looks import Look, Looks
+from loopscope.report.plots.figure import Area, Figure, Series, ramp, span_of_lines
+from loopscope.report.study.conditions import StudyCondition, averaged_curves, looks_of, mean_exit
+from loopscope.report.study.table import number
+
+Shown = Sequence[tuple[StudyCondition, Look]]
 
 
-def build_figures(conditions: Sequence[StudyCondition]) -> list[Figure]:
-    """Make all figures that the runs have data for."""
-    completed = [condition for condition in conditions if condition.completed]
-    colors = {id(condition): line_style(number) for number, condition in enumerate(conditions)}
-    names = {id(c): name for c, name in zip(conditions, labels(conditions), strict=True)}
+def build_figures(conditions: Sequence[StudyCondition], looks: Looks | None = None) -> list[Figure]:
+    """Make all figures that the runs have data for.
+
+    Args:
+        looks: those of the page; by default of a page that has nothing else.
+    """
+    looks = looks or looks_of(conditions)
+    shown = [(c, looks.of(c.name, c.size)) for c in conditions if c.completed]
     makers = (
         _last_scale_over_training,
         _perplexity_by_loop,
@@ -20,23 +27,18 @@ def build_figures(conditions: Sequence[StudyCondition]) -> list[Figure]:
         _learning,
         _corner,
     )
-    figures = [make(completed, names, colors) for make in makers] if completed else []
+    figures = [make(shown) for make in makers] if shown else []
     return [figure for figure in figures if figure.series]
 
 
-Names = dict[int, str]
-Colors = dict[int, tuple[str, str]]
-
-
-def _last_scale_over_training(conditions: Sequence[StudyCondition], names: Names, colors: Colors) -> Figure:
+def _last_scale_over_training(shown: Shown) -> Figure:
     series = []
-    for condition in conditions:
+    for condition, look in shown:
         points = averaged_curves(condition.completed)
-        color, dash = colors[id(condition)]
         steps, values = _curve(points, condition.loops - 1)
-        final = f"{names[id(condition)]}: {_short(values[-1])}" if values else ""
+        final = f"{look.name}: {number(values[-1])}" if values else ""
         if steps:
-            series.append(Series(names[id(condition)], steps, values, color, dash, label_end=final))
+            series.append(Series(look.name, steps, values, look.color, look.dash, label_end=final))
     return Figure(
         key="scale-last-loop",
         title="Scale at the last loop, over training",
@@ -49,10 +51,10 @@ def _last_scale_over_training(conditions: Sequence[StudyCondition], names: Names
     )
 
 
-def _scale_over_training(conditions: Sequence[StudyCondition], names: Names, colors: Colors) -> Figure:
+def _scale_over_training(shown: Shown) -> Figure:
     series = []
-    panels = conditions[:8]
-    for panel, condition in enumerate(panels):
+    panels = shown[:8]
+    for panel, (condition, _) in enumerate(panels):
         points = averaged_curves(condition.completed)
         for loop in range(condition.loops):
             steps, values = _curve(points, loop)
@@ -60,9 +62,7 @@ def _scale_over_training(conditions: Sequence[StudyCondition], names: Names, col
                 series.append(
                     Series(f"loop {loop + 1}", steps, values, ramp(loop, condition.loops), panel=panel)
                 )
-    more = (
-        "" if len(panels) == len(conditions) else f" The first {len(panels)} of {len(conditions)} conditions."
-    )
+    more = "" if len(panels) == len(shown) else f" The first {len(panels)} of {len(shown)} conditions."
     return Figure(
         key="scale-per-loop",
         title="Scale of every loop, over training",
@@ -71,53 +71,57 @@ def _scale_over_training(conditions: Sequence[StudyCondition], names: Names, col
         x_label="training step",
         y_label="L2 norm",
         series=tuple(series),
-        panels=tuple(names[id(condition)] for condition in panels),
+        panels=tuple(look.name for _, look in panels),
         wide=True,
         log_y=True,
     )
 
 
-def _scale_by_loop(conditions: Sequence[StudyCondition], names: Names, colors: Colors) -> Figure:
+def _scale_by_loop(shown: Shown) -> Figure:
+    series = _by_loop(shown, "l2_norm")
     return Figure(
         key="scale-by-loop",
         title="Scale by loop, after training",
-        caption="Mean L2 norm of the state at every exit on the validation set.",
+        caption=f"Mean L2 norm of the state at every exit on the validation set.{_bands(shown)}",
         x_label="loop",
         y_label="L2 norm",
-        series=_by_loop(conditions, names, colors, "l2_norm"),
+        series=series,
         log_y=True,
         whole_x=True,
+        y_range=span_of_lines(series, log=True)[0],
     )
 
 
-def _perplexity_by_loop(conditions: Sequence[StudyCondition], names: Names, colors: Colors) -> Figure:
-    series = _by_loop(conditions, names, colors, "perplexity")
+def _perplexity_by_loop(shown: Shown) -> Figure:
+    series = _by_loop(shown, "perplexity")
     values = [value for entry in series for value in entry.y if math.isfinite(value) and value > 0]
+    log = bool(values) and max(values) > 10 * min(values)
     return Figure(
         key="perplexity-by-loop",
         title="Perplexity by loop",
-        caption="What each exit is worth. Where only the last loop is trained, earlier exits are useless. "
-        "Compare within one tokenizer; the table has bits per byte.",
+        caption="What each exit is worth. An exit that the loss does not train, or that learns slowly, can be of no "
+        f"use. Compare within one tokenizer; the table has bits per byte.{_bands(shown)}",
         x_label="loop",
         y_label="validation perplexity",
         series=series,
-        log_y=bool(values) and max(values) > 10 * min(values),
+        log_y=log,
         whole_x=True,
+        y_range=span_of_lines(series, log)[0],
     )
 
 
-def _corner(conditions: Sequence[StudyCondition], names: Names, colors: Colors) -> Figure:
+def _corner(shown: Shown) -> Figure:
     series, scales, exits = [], [], []
-    for condition in conditions:
-        x = condition.of(lambda run: run.per_loop[-1].l2_norm)
-        y = condition.of(lambda run: mean_exit(run.per_loop))
+    for condition, look in shown:
+        x = condition.of("l2_norm", lambda run: run.per_loop[-1].l2_norm)
+        y = condition.of("bits_per_byte", lambda run: mean_exit(run.per_loop))
         if not (math.isfinite(x.mean) and math.isfinite(y.mean) and x.mean > 0 and y.mean > 0):
             continue
-        color, _ = colors[id(condition)]
-        name = names[id(condition)]
-        series.append(Series(name, (x.mean,), (y.mean,), color, points_only=True, label_end=name))
+        series.append(
+            Series(look.name, (x.mean,), (y.mean,), look.color, points_only=True, label_end=look.name)
+        )
         if len(x.values) > 1:
-            series.append(Series(name, x.values, y.values, color, points_only=True, faint=True))
+            series.append(Series(look.name, x.values, y.values, look.color, points_only=True, faint=True))
         scales.append(x.mean)
         exits.append(y.mean)
     areas: tuple[Area, ...] = ()
@@ -142,19 +146,18 @@ def _corner(conditions: Sequence[StudyCondition], names: Names, colors: Colors) 
     )
 
 
-def _learning(conditions: Sequence[StudyCondition], names: Names, colors: Colors) -> Figure:
+def _learning(shown: Shown) -> Figure:
     series = []
-    for condition in conditions:
+    for condition, look in shown:
         by_step: dict[int, list[float]] = {}
         for run in condition.completed:
             for point in run.evaluations:
                 if point.per_loop:
                     by_step.setdefault(point.step, []).append(point.per_loop[-1].bits_per_byte)
         kept = {step: sum(v) / len(v) for step, v in sorted(by_step.items()) if all(map(math.isfinite, v))}
-        color, dash = colors[id(condition)]
         if len(kept) > 1:
             series.append(
-                Series(names[id(condition)], tuple(map(float, kept)), tuple(kept.values()), color, dash)
+                Series(look.name, tuple(map(float, kept)), tuple(kept.values()), look.color, look.dash)
             )
     return Figure(
         key="learning",
@@ -167,27 +170,30 @@ def _learning(conditions: Sequence[StudyCondition], names: Names, colors: Colors
     )
 
 
-def _by_loop(
-    conditions: Sequence[StudyCondition], names: Names, colors: Colors, field: str
-) -> tuple[Series, ...]:
+def _bands(shown: Shown) -> str:
+    """What the bands of a figure are, in a caption; nothing where no condition has seeds enough for one."""
+    if not any(entry.low is not None for condition, _ in shown for entry in condition.per_loop("l2_norm")):
+        return ""
+    return " Bands: 95 % intervals over seeds, on a log scale."
+
+
+def _by_loop(shown: Shown, field: str) -> tuple[Series, ...]:
     series = []
-    for condition in conditions:
+    for condition, look in shown:
         estimates = condition.per_loop(field)
         kept = [(k, e) for k, e in enumerate(estimates, start=1) if math.isfinite(e.mean) and e.mean > 0]
         if not kept:
             continue
-        color, dash = colors[id(condition)]
-        bands = any(e.half is not None for _, e in kept)
+        bands = any(e.low is not None for _, e in kept)
         series.append(
             Series(
-                names[id(condition)],
+                look.name,
                 tuple(float(k) for k, _ in kept),
                 tuple(e.mean for _, e in kept),
-                color,
-                dash,
-                # A log axis has no place for zero: the low end stops just above it.
-                low=tuple(max(e.low, e.mean * 1e-3) for _, e in kept) if bands else (),
-                high=tuple(e.high for _, e in kept) if bands else (),
+                look.color,
+                look.dash,
+                low=tuple(e.ends[0] for _, e in kept) if bands else (),
+                high=tuple(e.ends[1] for _, e in kept) if bands else (),
             )
         )
     return tuple(series)
@@ -206,7 +212,3 @@ def _curve(
             steps.append(float(step))
             values.append(math.exp(sum(map(math.log, here)) / len(here)))
     return tuple(steps), tuple(values)
-
-
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"

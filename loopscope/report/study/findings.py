@@ -3,15 +3,22 @@
 import math
 from collections.abc import Sequence
 
-from loopscope.report.study.conditions import RUNAWAY_SIZE, StudyCondition, labels, runaways
+from loopscope.report.looks import Looks
+from loopscope.report.study.conditions import RUNAWAY_SIZE, StudyCondition, looks_of, runaways
+from loopscope.results.student_t import SEEDS_NEEDED
 
 USELESS = 3.0
 """A first exit whose perplexity is this many times the last one's is called useless."""
 
 
-def findings(conditions: Sequence[StudyCondition]) -> list[str]:
-    """Return the sentences that head a report, most important first."""
-    names = dict(zip(map(id, conditions), labels(conditions), strict=True))
+def findings(conditions: Sequence[StudyCondition], looks: Looks | None = None) -> list[str]:
+    """Return the sentences about the runs that head a report, most important first.
+
+    Args:
+        looks: those of the page; by default of a page that has nothing else.
+    """
+    looks = looks or looks_of(conditions)
+    names = {id(condition): looks.of(condition.name, condition.size).name for condition in conditions}
     completed = [condition for condition in conditions if condition.completed]
     ended = [run for condition in conditions for run in condition.runs if run.status != "completed"]
     if not completed:
@@ -51,8 +58,8 @@ def findings(conditions: Sequence[StudyCondition]) -> list[str]:
         sentences.append(
             f"{len(ended)} of {sum(len(c.runs) for c in conditions)} runs ended early; see below."
         )
-    if all(len(condition.completed) == 1 for condition in completed):
-        sentences.append("One seed each: directions, not rankings.")
+    if all(len(condition.completed) < SEEDS_NEEDED for condition in completed):
+        sentences.append(f"Fewer than {SEEDS_NEEDED} seeds each: directions, not rankings.")
     return sentences
 
 

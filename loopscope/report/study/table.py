@@ -1,15 +1,20 @@
 """The headline table: one row per condition, numbers as text beside the values that sort them."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
-from loopscope.report.study.conditions import Estimate, StudyCondition, labels, runaways
+from loopscope.report.looks import Looks
+from loopscope.report.plots.ticks import power_of_ten
+from loopscope.report.study.conditions import Estimate, StudyCondition, drift_of, looks_of, runaways
 from loopscope.results import Beyond, Verdict
 
 MOST_LOOPS = 6
 """Loops shown per quantity; deeper studies show the first, the last and some between."""
+_NUMBER = re.compile(r"[+−]?\d[\d,]*(\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -19,7 +24,7 @@ class TableCell:
     text: str
     sort: float | int | str = ""
     mark: str = ""  # "best", "runaway" or nothing
-    interval: str = ""  # "± 0.12", under the number
+    interval: str = ""  # "1.1 to 1.3", under the number
     badge: Verdict | Beyond | Literal[""] = ""  # shown as a verdict, with its shape and colour
 
 
@@ -30,9 +35,30 @@ class HeadlineTable:
     groups: tuple[tuple[str, tuple[str, ...]], ...]
     rows: tuple[tuple[TableCell, ...], ...]
 
+    @cached_property
+    def pads(self) -> tuple[tuple[str, ...], ...]:
+        """Per cell, what would have to follow its number for the decimal points of the column to stand in line.
 
-def headline(conditions: Sequence[StudyCondition]) -> HeadlineTable:
-    """Return the table that heads a report: perplexity, bits per byte and L2 norm per loop, drift, how runs ended."""
+        The page takes the room and shows nothing there: a number has the digits it has.
+        """
+        columns = [_column_pads([cell.text for cell in column]) for column in zip(*self.rows, strict=True)]
+        return tuple(zip(*columns, strict=True))
+
+
+def _column_pads(texts: Sequence[str]) -> list[str]:
+    decimals = [(found[1] or "") if (found := _NUMBER.fullmatch(text)) else None for text in texts]
+    longest = max((entry for entry in decimals if entry is not None), key=len, default="")
+    zeros = longest[:1] + "0" * (len(longest) - 1)
+    return ["" if entry is None else zeros[len(entry) :] for entry in decimals]
+
+
+def headline(conditions: Sequence[StudyCondition], looks: Looks | None = None) -> HeadlineTable:
+    """Return the table that heads a report: perplexity, bits per byte and L2 norm per loop, drift, how runs ended.
+
+    Args:
+        looks: those of the page; by default of a page that has nothing else.
+    """
+    looks = looks or looks_of(conditions)
     deepest = max((condition.loops for condition in conditions), default=0)
     loops = choose_loops(deepest)
     headings = tuple(f"loop {loop}" for loop in loops)
@@ -44,7 +70,8 @@ def headline(conditions: Sequence[StudyCondition]) -> HeadlineTable:
     best = {field: [_lowest(conditions, field, loop) for loop in loops] for _, field in quantities[:2]}
     running_away = [id(condition) for condition in runaways(conditions)]
     rows = []
-    for condition, name in zip(conditions, labels(conditions), strict=True):
+    for condition in conditions:
+        name = looks.of(condition.name, condition.size).name
         cells = [TableCell(name, name), _seeds(condition)]
         for _, field in quantities:
             estimates = condition.per_loop(field)
@@ -57,15 +84,15 @@ def headline(conditions: Sequence[StudyCondition]) -> HeadlineTable:
                     mark = "runaway" if id(condition) in running_away else ""
                 else:
                     mark = "best" if value.mean == best[field][column] and len(conditions) > 1 else ""
-                cells.append(_cell(value, mark))
-        cells.append(_cell(condition.of(lambda run: run.drift)))
+                cells.append(estimate_cell(value, mark))
+        cells.append(estimate_cell(drift_of(condition)))
         rows.append(tuple(cells))
     groups = (("", ("condition", "seeds")), *((title, headings) for title, _ in quantities), ("", ("drift",)))
     return HeadlineTable(groups, tuple(rows))
 
 
 def number(value: float) -> str:
-    """Write a number in three or four figures, or as a power of ten where that would be long."""
+    """Write a number for a sentence: three or four figures, or a power of ten where that would be long."""
     if not math.isfinite(value):
         return "not finite"
     if value and (abs(value) >= 1e7 or abs(value) < 1e-3):
@@ -76,17 +103,23 @@ def number(value: float) -> str:
     return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def power_of_ten(exponent: int) -> str:
-    """Write a power of ten with its exponent raised: `10⁻⁴`."""
-    return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+def figures(value: float) -> str:
+    """Write a number for a table: as `number` does, with the zeros that it leaves out (`2.80`, `17.0`)."""
+    text = number(value)
+    if not math.isfinite(value) or "·" in text or value == 0 or abs(value) >= 100:
+        return text
+    return f"{value:#.3g}".removesuffix(".")
 
 
-def _cell(value: Estimate, mark: str = "") -> TableCell:
+def estimate_cell(value: Estimate, mark: str = "") -> TableCell:
+    """Return the cell of a mean over seeds, with its interval below where it has one."""
     if not value.values:
         return TableCell("", math.inf)
-    interval = "" if value.half is None else f"± {number(value.half)}"
+    interval = (
+        "" if value.low is None or value.high is None else f"{figures(value.low)} to {figures(value.high)}"
+    )
     sort = value.mean if math.isfinite(value.mean) else math.inf
-    return TableCell(number(value.mean), sort, mark, interval)
+    return TableCell(figures(value.mean), sort, mark, interval)
 
 
 def _seeds(condition: StudyCondition) -> TableCell:

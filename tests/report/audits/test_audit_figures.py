@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loopscope.audit.visibility import GROWN
-from loopscope.report.audits import glossary as words
+from loopscope.report.audits import verdict_styles as words
 from loopscope.report.audits.blind_corner import CEILING, FLOOR, blind_corner
 from loopscope.report.audits.cards import card, remedy_table
 from loopscope.report.audits.models import model_views

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from loopscope.report.evaluations.groups import Group, make_groups
+from loopscope.report.evaluations.groups import Group, evaluated_conditions, make_groups
 from loopscope.report.evaluations.section import EvaluationSection, build_evaluation_section
 from loopscope.report.found import EvaluationFiles
+from loopscope.report.looks import Looks
 from loopscope.report.plots.figure import Figure, Series
 from loopscope.results import (
     Calibration,
@@ -242,6 +243,11 @@ def broken_evaluation(condition: str = "made/broken", seed: int = 0) -> ModelEva
         depth=(DepthCurve("at depth", nothing, ()),),
         exits=ExitEvaluation((lost,) * 4, (curve,), (unmet,), (slow,)),
     )
+
+
+def looks_for(comparison: Comparison, *first: str) -> Looks:
+    """The looks of a page that has this comparison, after conditions of its own."""
+    return Looks([*((name, None) for name in first), *evaluated_conditions((), comparison)])
 
 
 def groups_of(*evaluations: ModelEvaluation, comparison: Comparison | None = None) -> list[Group]:

@@ -51,14 +51,14 @@ def test_every_cell_is_of_the_class_of_its_perplexity(losses: list[float]) -> No
         assert shade == 0 or excess > CLASSES[shade - 1]
 
 
-def test_rows_are_ordered_by_quality_and_say_the_verdict() -> None:
+def test_rows_are_in_the_page_s_order_and_say_the_verdict() -> None:
     evaluations = [make_evaluation("worse", level=5.0), make_evaluation("better", level=3.0)]
     comparison = make_comparison(("worse", "better"))
     figure = glance(groups_of(*evaluations, comparison=comparison))
     assert figure.grid is not None
-    assert figure.grid.rows == ("better", "worse")
-    assert [end.split(" · ")[1] for end in figure.grid.ends] == ["holds", "hurts"]
-    assert figure.grid.ends[0].startswith(f"{3.0 / math.log(2) / 3:.3g}")
+    assert figure.grid.rows == ("worse", "better")
+    assert [end.split(" · ")[1] for end in figure.grid.ends] == ["hurts", "holds"]
+    assert figure.grid.ends[1].startswith(f"{3.0 / math.log(2) / 3:.3g}")
     assert [(mark.at, mark.between) for mark in figure.marks] == [(4.5, (-0.5, 0.5)), (4.5, (-1.5, -0.5))]
 
 
@@ -66,8 +66,8 @@ def test_exits_as_trained_have_a_row_of_their_own() -> None:
     other = make_curve(reading="as trained", early=0.1, level=3.9)
     figure = glance(groups_of(make_evaluation("f", depth=(make_curve(), other))))
     assert figure.grid is not None
-    assert figure.grid.rows == ("f (exits)", "f")
-    assert figure.grid.texts[0][0] == f"+{100 * math.expm1(0.1 * 9 / 16):.1f}%"
+    assert figure.grid.rows == ("f", "f (exits)")
+    assert figure.grid.texts[1][0] == f"+{100 * math.expm1(0.1 * 9 / 16):.1f}%"
     assert "Rows with (exits)" in figure.caption
     assert len(figure.marks) == 2
 
@@ -100,7 +100,7 @@ def test_curves_are_means_over_seeds_with_students_band() -> None:
     line = named(quality(groups_of(*models)), "a")
     first = [model.depth[0].per_loop[0].bits_per_byte for model in models]
     mean = sum(first) / 3
-    half = 4.303 * math.sqrt(sum((value - mean) ** 2 for value in first) / 2) / math.sqrt(3)
+    half = 4.302653 * math.sqrt(sum((value - mean) ** 2 for value in first) / 2) / math.sqrt(3)
     assert line.x == tuple(map(float, range(1, 13)))
     assert (line.y[0], line.low[0], line.high[0]) == pytest.approx((mean, mean - half, mean + half))
 
@@ -108,12 +108,12 @@ def test_curves_are_means_over_seeds_with_students_band() -> None:
 def test_one_seed_has_no_band_and_the_page_says_so() -> None:
     figure = quality(groups_of(make_evaluation()))
     assert named(figure, "made/up").low == ()
-    assert "One seed each: no bands." in figure.caption
+    assert "Fewer than three seeds: no bands." in figure.caption
     assert [(mark.axis, mark.at) for mark in figure.marks] == [("x", 4.0)]
 
 
 def test_wide_bands_of_few_seeds_do_not_squeeze_the_lines() -> None:
-    models = [make_evaluation("a", seed, level=4.0 + 0.2 * seed) for seed in range(2)]
+    models = [make_evaluation("a", seed, level=4.0 + 0.2 * seed) for seed in range(3)]
     figure = quality(groups_of(*models))
     line = named(figure, "a")
     assert figure.y_range is not None
@@ -123,7 +123,7 @@ def test_wide_bands_of_few_seeds_do_not_squeeze_the_lines() -> None:
     assert max(line.y) < high < max(line.high)
     assert high - low < 2 * span
     assert "cut" in figure.caption
-    near = [make_evaluation("a", seed, level=4.0 / (1 + 0.01 * seed) + 1e-4 * seed) for seed in range(2)]
+    near = [make_evaluation("a", seed, level=4.0 / (1 + 0.01 * seed) + 1e-4 * seed) for seed in range(3)]
     assert "cut" not in quality(groups_of(*near)).caption
 
 
@@ -152,7 +152,7 @@ def test_verdicts_are_those_of_the_comparison() -> None:
     table = verdict_table(groups)
     assert table is not None
     assert [(row[0].text, row[1].badge) for row in table.rows] == [("a", "hurts"), ("b", "holds")]
-    assert (table.rows[0][-1].text, table.rows[0][-1].interval) == ("+0.1", "+0.08 to +0.12")
+    assert (table.rows[0][-1].text, table.rows[0][-1].interval) == ("+0.100", "+0.0800 to +0.120")
     assert depth_headline(groups) == "More loops than trained neither help nor hurt b; hurt a."
 
 
@@ -240,18 +240,18 @@ def test_settings_are_averaged_over_seeds() -> None:
 
 
 def test_calibrations_in_the_table() -> None:
-    models = [make_evaluation("a", seed) for seed in range(2)]
+    models = [make_evaluation("a", seed) for seed in range(3)]
     table = calibration_table(groups_of(*models))
     assert table is not None
     rows = {(row[1].text, row[2].text): row for row in table.rows}
     assert len(rows) == len(table.rows) == 6
     assert [cell.text for cell in rows["logit-margin", "sequence"][3:]] == [
         "+1.0 % perplexity",
-        "2.4 of 4",
+        "2.40 of 4",
         "+0.8 %",
-        "2 of 2",
+        "3 of 3",
     ]
-    assert rows["hidden-step", "token"][-1].text == "0 of 2"
+    assert rows["hidden-step", "token"][-1].text == "0 of 3"
 
 
 def test_a_target_that_cannot_be_met_is_said() -> None:
@@ -275,8 +275,8 @@ def test_speed_ups_are_where_the_record_says() -> None:
     table = speed_table(groups)
     assert table is not None
     texts = [cell.text for cell in table.rows[0]]
-    assert texts[5:10] == ["2", "1.5 ×", "1.6 ×", "2 ×", "94 %"]
-    assert table.rows[0][6].interval == "1.5 to 1.53"
+    assert texts[5:10] == ["2.00", "1.50 ×", "1.60 ×", "2.00 ×", "94 %"]
+    assert table.rows[0][6].interval == "1.50 to 1.53"
 
 
 def test_speed_that_was_not_counted_has_its_ideal_only() -> None:

@@ -18,6 +18,7 @@ from tests.report.evaluations.fixtures import (
     broken_evaluation,
     curve_of,
     groups_of,
+    looks_for,
     make_comparison,
     make_evaluation,
     make_exits,
@@ -54,7 +55,8 @@ def test_every_figure_is_drawn_by_both_renderers() -> None:
 
 
 def test_both_renderers_draw_the_same_error_bars() -> None:
-    figure = forest(make_comparison(("a", "b", "c")))
+    comparison = make_comparison(("a", "b", "c"))
+    figure = forest(comparison, looks_for(comparison))
     series = named(figure, "not separated")
     (trace,) = [trace for trace in to_plotly(figure)["data"] if trace["name"] == "not separated"]
     assert trace["error_x"]["array"] == pytest.approx([0.02, 0.02])

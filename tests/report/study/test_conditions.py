@@ -5,30 +5,92 @@ from typing import Any
 
 import pytest
 
-from loopscope.report.study.conditions import estimate, group_runs, labels, runaways, student_t
+from loopscope.report.looks import Looks, condition_of
+from loopscope.report.plots.figure import OTHER_COLORS, PALETTE, shorten_apart
+from loopscope.report.plots.ticks import log_ticks, tick_name
+from loopscope.report.study.conditions import Estimate, estimate, group_runs, looks_of, runaways
 from loopscope.report.study.findings import findings
-from loopscope.report.study.table import headline, number
+from loopscope.report.study.table import HeadlineTable, TableCell, figures, headline, number
 
 
-def test_the_interval_is_students() -> None:
-    """Three values 1, 2, 3: mean 2, deviation 1, half-width t(2) / sqrt(3)."""
-    found = estimate([1.0, 2.0, 3.0])
-    assert found.mean == 2
-    assert found.half == pytest.approx(4.303 / math.sqrt(3))
-    assert (found.low, found.high) == (found.mean - found.half, found.mean + found.half)
+def test_the_interval_is_students_from_three_seeds_on() -> None:
+    """Three values 1, 2, 3: mean 2, deviation 1, half-width t(2) / sqrt(3); two values have none."""
+    found = estimate("bits_per_byte", [1.0, 2.0, 3.0])
+    half = 4.3027 / math.sqrt(3)
+    assert (found.mean, found.low, found.high) == pytest.approx((2.0, 0.0, 2 + half), rel=1e-4)  # cut at zero
+    assert estimate("bits_per_byte", [1.0, 2.0]) == Estimate(1.5, (1.0, 2.0))
+    assert estimate("perplexity", [8.8e21, 8.8e23]).low is None
+
+
+def test_perplexity_has_an_interval_of_factors() -> None:
+    found = estimate("perplexity", [1e20, 1e22, 1e24])
+    assert found.mean == pytest.approx(1e22)
+    assert found.low is not None
+    assert found.high is not None
+    assert 0 < found.low < found.mean < found.high
+    assert found.low * found.high == pytest.approx(found.mean**2)
 
 
 def test_one_value_has_no_interval_and_none_has_no_mean() -> None:
-    assert estimate([4.0]).half is None
-    assert math.isnan(estimate([]).mean)
-    assert estimate([1.0, math.nan]).half is None
+    assert estimate("loss", [4.0]) == Estimate(4.0, (4.0,))
+    assert math.isnan(estimate("loss", []).mean)
+    assert estimate("loss", [1.0, math.nan, 2.0]).low is None
+    assert estimate("loss", [4.0]).ends == (4.0, 4.0)
 
 
-def test_students_quantiles_never_promise_too_much() -> None:
-    values = [student_t(degrees) for degrees in range(1, 200)]
-    assert values[0] == 12.706
-    assert values == sorted(values, reverse=True)
-    assert values[-1] >= 1.96
+def test_a_condition_has_one_look_whoever_asks() -> None:
+    looks = Looks(
+        [("dense/rmsnorm", "laptop"), ("dense/raw", "laptop"), ("dense/raw", None), ("other", None)]
+    )
+    assert [looks.of(name).color for name in ("dense/rmsnorm", "dense/raw", "other")] == list(PALETTE[:3])
+    assert looks.of("dense/raw") == looks.of("dense/raw", "laptop") == looks.of("dense/raw", "unknown")
+    two = Looks([("a", "small"), ("a", "big")])
+    assert [two.of("a", size).name for size in ("small", "big")] == ["a (small)", "a (big)"]
+    assert two.of("a (big)") == two.of("a", "big")
+    with pytest.raises(KeyError):
+        looks.of("nobody")
+    assert condition_of("dense/raw, seed 2") == "dense/raw"
+    assert not set(PALETTE) & set(OTHER_COLORS)
+
+
+def test_names_that_differ_read_differently_however_short() -> None:
+    names = [f"condition/{'long-' * 12}{n}" for n in range(12)]
+    assert len(set(shorten_apart(names, 20))) == 12
+    assert max(map(len, shorten_apart(names, 20))) <= 24
+    assert shorten_apart(["same", "same"], 3) == ["s…e", "s…e"]
+
+
+def test_a_column_of_numbers_has_its_points_in_line() -> None:
+    texts = ["2.80", "17.0", "1,234", "not finite", "1.2·10⁹", "−3.456"]
+    table = HeadlineTable((("", ("a",)),), tuple((TableCell(text),) for text in texts))
+    padded = [text + pad for text, (pad,) in zip(texts, table.pads, strict=True)]
+    assert padded == ["2.800", "17.000", "1,234.000", "not finite", "1.2·10⁹", "−3.456"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(2.8, "2.80"), (17.0, "17.0"), (0.0125, "0.0125"), (99.96, "100"), (0.0, "0"), (5731.2, "5,731")],
+)
+def test_numbers_of_a_table_keep_their_zeros(value: float, text: str) -> None:
+    assert figures(value) == text
+
+
+def test_ticks_are_numbers_that_anyone_reads() -> None:
+    assert [name for _, name in log_ticks([3.0, 40.0])] == [
+        "1",
+        "2",
+        "5",
+        "10",
+        "20",
+        "50",
+        "100",
+        "200",
+        "500",
+    ]
+    assert [name for _, name in log_ticks([1.0, 3e24])][-1] == "10²⁴"
+    assert len(log_ticks([1.0, 3e24])) <= 10
+    assert [name for _, name in log_ticks([2e-5, 1.0])] == ["10⁻⁵", "10⁻⁴", "0.001", "0.01", "0.1", "1"]
+    assert tick_name(2e12) == "2·10¹²"
 
 
 def test_grouping_by_condition_and_size(run_maker: Any) -> None:
@@ -39,8 +101,10 @@ def test_grouping_by_condition_and_size(run_maker: Any) -> None:
         ("b", "laptop", 1),
         ("a", "big", 1),
     ]
-    assert labels(conditions) == ["a (laptop)", "b", "a (big)"]
-    assert conditions[0].per_loop("l2_norm")[3].mean == pytest.approx(10 * 4 * 1.025)
+    looks = looks_of(conditions)
+    names = [looks.of(condition.name, condition.size).name for condition in conditions]
+    assert names == ["a (laptop)", "b", "a (big)"]
+    assert conditions[0].per_loop("l2_norm")[3].mean == pytest.approx(10 * 4 * math.sqrt(1.05))
 
 
 def test_a_runaway_is_large_and_grows(run_maker: Any) -> None:
