@@ -108,10 +108,17 @@ WORDS = (
         "state a little makes it differ from zero even in a blind model, which is why the verdict rests on exposure.",
         (AUDIT,),
     ),
+    Word(
+        "unknown tokens",
+        "the share of the text's tokens that stand for text the tokenizer does not know. One costs little "
+        "and its bytes count in full: bits per byte are then too low.",
+        (RUNS,),
+    ),
     Word("perplexity", "e to the loss per token. It depends on the tokenizer: compare within one."),
     Word(
         "bits per byte",
-        "loss per byte of the original text. It compares between tokenizers that lose no text; with unknown tokens it is too low.",
+        "loss per byte of the original text. It compares between tokenizers that lose no text; with unknown "
+        "tokens it is too low.",
     ),
     Word(
         "interval",

@@ -69,6 +69,7 @@ def headline(conditions: Sequence[StudyCondition], looks: Looks | None = None) -
     )
     best = {field: [_lowest(conditions, field, loop) for loop in loops] for _, field in quantities[:2]}
     running_away = [id(condition) for condition in runaways(conditions)]
+    lossy = any(run.unknown_share for condition in conditions for run in condition.runs)
     rows = []
     for condition in conditions:
         name = looks.of(condition.name, condition.size).name
@@ -86,8 +87,11 @@ def headline(conditions: Sequence[StudyCondition], looks: Looks | None = None) -
                     mark = "best" if value.mean == best[field][column] and len(conditions) > 1 else ""
                 cells.append(estimate_cell(value, mark))
         cells.append(estimate_cell(drift_of(condition)))
+        if lossy:
+            cells.append(_unknown(condition))
         rows.append(tuple(cells))
-    groups = (("", ("condition", "seeds")), *((title, headings) for title, _ in quantities), ("", ("drift",)))
+    last = ("drift", "unknown tokens") if lossy else ("drift",)
+    groups = (("", ("condition", "seeds")), *((title, headings) for title, _ in quantities), ("", last))
     return HeadlineTable(groups, tuple(rows))
 
 
@@ -120,6 +124,12 @@ def estimate_cell(value: Estimate, mark: str = "") -> TableCell:
     )
     sort = value.mean if math.isfinite(value.mean) else math.inf
     return TableCell(figures(value.mean), sort, mark, interval)
+
+
+def _unknown(condition: StudyCondition) -> TableCell:
+    """The largest share of unknown tokens in the text of a condition's runs."""
+    share = max((run.unknown_share or 0.0 for run in condition.runs), default=0.0)
+    return TableCell(f"{100 * share:.1f} %", share)
 
 
 def _seeds(condition: StudyCondition) -> TableCell:

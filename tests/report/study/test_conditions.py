@@ -174,3 +174,11 @@ def test_deep_and_mixed_studies_fit_the_table(run_maker: Any) -> None:
 )
 def test_numbers_are_short(value: float, text: str) -> None:
     assert number(value) == text
+
+
+def test_text_that_a_tokenizer_loses_is_a_column_of_the_table(run_maker: Any) -> None:
+    lossless = headline(group_runs([run_maker("a")]))
+    lossy = headline(group_runs([run_maker("a"), run_maker("b", unknown_share=0.0912)]))
+    assert lossless.groups[-1] == ("", ("drift",))
+    assert lossy.groups[-1] == ("", ("drift", "unknown tokens"))
+    assert [row[-1].text for row in lossy.rows] == ["0.0 %", "9.1 %"]
