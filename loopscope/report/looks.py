@@ -11,7 +11,7 @@ from loopscope.report.plots.figure import line_style
 
 
 @dataclass(frozen=True)
-class Look:
+class ConditionStyle:
     """How a condition is shown everywhere on a page."""
 
     name: str
@@ -34,13 +34,13 @@ class Looks:
                 kept.append((name, size))
         names = [name for name, _ in kept]
         self._looks = {
-            (name, size): Look(
+            (name, size): ConditionStyle(
                 f"{name} ({size})" if size and names.count(name) > 1 else name, *line_style(place), place
             )
             for place, (name, size) in enumerate(kept)
         }
 
-    def of(self, condition: str, size: str | None = None) -> Look:
+    def of(self, condition: str, size: str | None = None) -> ConditionStyle:
         """Return the look of a condition, by its name (with its size where several have it) or as the page shows it.
 
         Raises:

@@ -11,7 +11,7 @@ from loopscope.report.study.table import number
 from loopscope.results import WORST_FIRST, Beyond, Comparison, Verdict
 from loopscope.results.student_t import SEEDS_NEEDED
 
-NAMED = 4
+MOST_NAMED = 4
 """Conditions that a sentence names; of more it counts the rest."""
 _REMEDIES = 2
 Badge = Verdict | Beyond | Literal[""]
@@ -91,7 +91,7 @@ def depth_statements(groups: Sequence[Group]) -> list[Statement]:
         concerned = [group for group in groups if group.verdict and group.verdict.beyond == beyond]
         if not concerned:
             continue
-        best = "; ".join(f"{g.name} {g.verdict.best_loop}" for g in concerned[:NAMED] if g.verdict)
+        best = "; ".join(f"{g.name} {g.verdict.best_loop}" for g in concerned[:MOST_NAMED] if g.verdict)
         advice = {
             "hurts": f"Run no more loops than trained. Best loop: {best}.",
             "unclear": f"Evaluate more seeds or more text before going deeper. Best loop: {best}.",
@@ -183,7 +183,9 @@ def ending_statement(conditions: Sequence[StudyCondition]) -> Statement | None:
 
 def listed(names: Sequence[str]) -> str:
     """Return names in a row, the first few of many."""
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+    return ", ".join(names[:MOST_NAMED]) + (
+        f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    )
 
 
 def _count(number_of: int, noun: str) -> str:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loopscope.report.looks import Look, Looks
+from loopscope.report.looks import ConditionStyle, Looks
 from loopscope.report.plots.figure import Mark
 from loopscope.report.study.conditions import Estimate, StudyCondition, estimate
 from loopscope.results import Comparison, DepthCurve, DepthVerdict, LoopQuality, ModelEvaluation
@@ -19,7 +19,7 @@ class Group:
     """One condition at one size over its evaluated seeds; or one model that is no run."""
 
     key: str  # the name that a comparison uses
-    look: Look
+    look: ConditionStyle
     models: tuple[ModelEvaluation, ...]
     verdict: DepthVerdict | None = None
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from loopscope.report.evaluations.formatting import interval_text
-from loopscope.report.looks import Look, Looks
+from loopscope.report.looks import ConditionStyle, Looks
 from loopscope.report.plots.figure import Figure, Series, spans_decades
 from loopscope.report.study.table import number
 from loopscope.results import Comparison, Option
@@ -106,7 +106,7 @@ def _figure(
 
 
 def _condition(
-    look: Look, mine: Sequence[tuple[Option, float]], best: Callable[[Option], bool]
+    look: ConditionStyle, mine: Sequence[tuple[Option, float]], best: Callable[[Option], bool]
 ) -> list[Series]:
     x = tuple(at for _, at in mine)
     y = tuple(option.bits_per_byte.mean for option, _ in mine)

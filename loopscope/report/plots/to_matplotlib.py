@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
@@ -37,10 +38,11 @@ MOST_ENDS = 8
 MOST_ROWS = 12
 """Entries of a legend; beyond, colours could not be told apart."""
 _TITLE = "title"
+_DPI = 160
 
 
 class Sheet:
-    """Figures drawn once, for PNG, SVG and the page: laying out is what takes time.
+    """Figures laid out once, and drawn once for PNG and once for SVG and the page: `savefig` does each several times.
 
     Args:
         figures: drawn side by side.
@@ -50,15 +52,19 @@ class Sheet:
     def __init__(self, figures: Sequence[Figure], title: str | None) -> None:
         self._canvas = draw(figures, title)
         with matplotlib.rc_context(STYLE):
-            self._canvas.draw_without_rendering()
+            engine = self._canvas.get_layout_engine()
+            if engine is not None:
+                engine.execute(self._canvas)
             self._canvas.set_layout_engine("none")  # what fits one format fits the other
+            self._above = self._title_points()
 
     def save(self, directory: Path, key: str) -> list[Path]:
         """Write `<key>.png` and `<key>.svg`."""
         directory.mkdir(parents=True, exist_ok=True)
         paths = [directory / f"{key}.png", directory / f"{key}.svg"]
         with matplotlib.rc_context(STYLE):
-            self._canvas.savefig(paths[0], dpi=160)
+            self._canvas.dpi = _DPI
+            FigureCanvasAgg(self._canvas).print_png(paths[0])  # type: ignore[no-untyped-call]
         paths[1].write_text(self.svg, encoding="utf-8")
         return paths
 
@@ -67,13 +73,13 @@ class Sheet:
         """The drawing as SVG text."""
         with matplotlib.rc_context(STYLE):
             buffer = io.StringIO()
-            self._canvas.savefig(buffer, format="svg", metadata={"Date": None})
+            FigureCanvasSVG(self._canvas).print_svg(buffer, metadata={"Date": None})  # type: ignore[no-untyped-call]
         return buffer.getvalue()
 
     def untitled(self) -> str:
         """Return the drawing as compact SVG text without its title and the room for it: a page has its own."""
         text = re.sub(rf'<g id="{_TITLE}">.*?</g>', "", self.svg, count=1, flags=re.DOTALL)
-        top = self._title_points()
+        top = self._above
         box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)
         if top and box:
             wide, high = float(box[1]), float(box[2]) - top
@@ -82,6 +88,7 @@ class Sheet:
         return _compact(text)
 
     def _title_points(self) -> float:
+        """Points from the top of the drawing to below its title."""
         title = next((text for text in self._canvas.texts if text.get_gid() == _TITLE), None)
         if title is None:
             return 0.0

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from loopscope.report.looks import Look, Looks
+from loopscope.report.looks import ConditionStyle, Looks
 from loopscope.report.plots.figure import Area, Figure, Series, ramp, span_of_lines
 from loopscope.report.study.conditions import StudyCondition, averaged_curves, looks_of, mean_exit
 from loopscope.report.study.table import number
 
-Shown = Sequence[tuple[StudyCondition, Look]]
+Shown = Sequence[tuple[StudyCondition, ConditionStyle]]
 
 
 def build_figures(conditions: Sequence[StudyCondition], looks: Looks | None = None) -> list[Figure]:
