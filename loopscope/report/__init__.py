@@ -9,6 +9,10 @@ In the order in which a page is made:
     audits/       what it says about audits
     evaluations/  what it says about evaluations
     plots/        figures: what they show, and the two ways of drawing them
+    looks         one name, colour and place per condition of a page
+    statements    what a reader concludes, in words, and what to do
+    contents      sections and parts, each a link
+    glossary      the words of a page, each with its one meaning
     html          the page as text, and its figures beside it
 """
 

@@ -24,7 +24,7 @@ class Estimate:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """Both ends of the interval, where there is one; else the mean twice."""
+        """Return the ends of the interval, where there is one; else the mean twice."""
         return (self.mean, self.mean) if self.low is None or self.high is None else (self.low, self.high)
 
 

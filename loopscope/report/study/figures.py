@@ -8,7 +8,7 @@ from loopscope.report.plots.figure import Area, Figure, Series, ramp, span_of_li
 from loopscope.report.study.conditions import StudyCondition, averaged_curves, looks_of, mean_exit
 from loopscope.report.study.table import number
 
-Shown = Sequence[tuple[StudyCondition, ConditionStyle]]
+StyledConditions = Sequence[tuple[StudyCondition, ConditionStyle]]
 
 
 def build_figures(conditions: Sequence[StudyCondition], looks: Looks | None = None) -> list[Figure]:
@@ -31,7 +31,7 @@ def build_figures(conditions: Sequence[StudyCondition], looks: Looks | None = No
     return [figure for figure in figures if figure.series]
 
 
-def _last_scale_over_training(shown: Shown) -> Figure:
+def _last_scale_over_training(shown: StyledConditions) -> Figure:
     series = []
     for condition, look in shown:
         points = averaged_curves(condition.completed)
@@ -51,7 +51,7 @@ def _last_scale_over_training(shown: Shown) -> Figure:
     )
 
 
-def _scale_over_training(shown: Shown) -> Figure:
+def _scale_over_training(shown: StyledConditions) -> Figure:
     series = []
     panels = shown[:8]
     for panel, (condition, _) in enumerate(panels):
@@ -77,7 +77,7 @@ def _scale_over_training(shown: Shown) -> Figure:
     )
 
 
-def _scale_by_loop(shown: Shown) -> Figure:
+def _scale_by_loop(shown: StyledConditions) -> Figure:
     series = _by_loop(shown, "l2_norm")
     return Figure(
         key="scale-by-loop",
@@ -92,7 +92,7 @@ def _scale_by_loop(shown: Shown) -> Figure:
     )
 
 
-def _perplexity_by_loop(shown: Shown) -> Figure:
+def _perplexity_by_loop(shown: StyledConditions) -> Figure:
     series = _by_loop(shown, "perplexity")
     values = [value for entry in series for value in entry.y if math.isfinite(value) and value > 0]
     log = bool(values) and max(values) > 10 * min(values)
@@ -110,7 +110,7 @@ def _perplexity_by_loop(shown: Shown) -> Figure:
     )
 
 
-def _corner(shown: Shown) -> Figure:
+def _corner(shown: StyledConditions) -> Figure:
     series, scales, exits = [], [], []
     for condition, look in shown:
         x = condition.of("l2_norm", lambda run: run.per_loop[-1].l2_norm)
@@ -146,7 +146,7 @@ def _corner(shown: Shown) -> Figure:
     )
 
 
-def _learning(shown: Shown) -> Figure:
+def _learning(shown: StyledConditions) -> Figure:
     series = []
     for condition, look in shown:
         by_step: dict[int, list[float]] = {}
@@ -170,14 +170,14 @@ def _learning(shown: Shown) -> Figure:
     )
 
 
-def _bands(shown: Shown) -> str:
+def _bands(shown: StyledConditions) -> str:
     """What the bands of a figure are, in a caption; nothing where no condition has seeds enough for one."""
     if not any(entry.low is not None for condition, _ in shown for entry in condition.per_loop("l2_norm")):
         return ""
     return " Bands: 95 % intervals over seeds, on a log scale."
 
 
-def _by_loop(shown: Shown, field: str) -> tuple[Series, ...]:
+def _by_loop(shown: StyledConditions, field: str) -> tuple[Series, ...]:
     series = []
     for condition, look in shown:
         estimates = condition.per_loop(field)
