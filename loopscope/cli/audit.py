@@ -9,6 +9,7 @@ from typing import Literal
 import tyro
 
 from loopscope.cli.arguments import check_counts, parse
+from loopscope.results.faults import concerning
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ def _measured_audit(command: Audit) -> list[str]:
     if command.out:
         from loopscope.report.audit_page import write_audit_page
 
-        page = write_audit_page(audits, command.out)
+        with concerning(command.out):  # a full disk names no figure
+            page = write_audit_page(audits, command.out)
         print(page, file=sys.stderr if command.json else sys.stdout)
     return [audited.report.verdict for audited in audits]

@@ -7,6 +7,7 @@ from pathlib import Path
 import tyro
 
 from loopscope.cli.arguments import parse
+from loopscope.results.faults import concerning
 
 
 @dataclass(frozen=True)
@@ -29,4 +30,6 @@ def report(arguments: Sequence[str]) -> None:
     command = parse(Report, "report", arguments)
     from loopscope.report.page import write_report
 
-    print(write_report(command.source, command.out))
+    with concerning(command.out or command.source):  # a full disk names no figure
+        page = write_report(command.source, command.out)
+    print(page)

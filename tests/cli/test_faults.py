@@ -124,7 +124,7 @@ def test_pages_and_comparisons_that_cannot_be_written(
     with file_limit(300):
         assert call(*words, study) == 2
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("loopscope: ")
+    assert said.startswith(f"loopscope: {study}")
     assert "the file would be larger than" in said
     assert {path: content for path, content in files(study).items() if path in before} == before
 
