@@ -104,7 +104,9 @@ def _of_section(name: str, more: Sections, width: int) -> Iterator[str]:
 def _table(options: Sequence[CommandOption], width: int) -> Iterator[str]:
     for option in options:
         name = option.shown if option.positional or option.switch else f"{option.flag} {option.value}"
-        said = textwrap.wrap(f"{option.words}{_default(option)}", max(30, width - LEFT)) or [""]
+        said = textwrap.wrap(
+            f"{option.words}{_default(option)}", max(30, width - LEFT), break_on_hyphens=False
+        ) or [""]
         if len(name) + 4 > LEFT:
             yield f"  {name}"
         else:

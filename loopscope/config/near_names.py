@@ -72,6 +72,9 @@ def near_name(name: str, names: Sequence[str]) -> str | None:
     """
     written = name.strip("-").replace("-", "_").lower()
     section, _, leaf = written.rpartition(".")
+    for meant in () if section else _MEANT.get(leaf, ()):
+        if meant in names and "." not in meant:  # the command's own: `--seed` of a study is `--seeds`
+            return meant
     by_leaf = [each for each in names if each.rpartition(".")[2] == leaf]
     if by_leaf:  # the name is right, the section is missing or another one
         return min(by_leaf, key=lambda each: (each.rpartition(".")[0] != section, each.count(".")))

@@ -112,7 +112,7 @@ def test_what_is_missing_is_named_with_its_words() -> None:
 
 @pytest.mark.parametrize("command", ["train", "study"])
 @pytest.mark.parametrize(
-    "typed", [["--training.steps", "2", "--training.steps", "3"], ["--size=laptop", "--size", "x"]]
+    "typed", [["--training.steps", "2", "--training.steps", "3"], ["--size", "laptop", "--size=x"]]
 )
 def test_a_setting_of_a_run_given_twice_is_refused_before_a_folder_is_made(
     call: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, typed: list[str]

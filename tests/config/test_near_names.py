@@ -38,6 +38,8 @@ def test_the_name_that_is_meant(typed: str, meant: str) -> None:
 def test_keys_of_one_section_and_names_that_are_near_nothing() -> None:
     assert near_name("lr", ["steps", "learning_rate", "clip"]) == "learning_rate"
     assert near_name("seed", ["out", "seeds", "size"]) == "seeds"
+    assert near_name("seed", ["training.seed", "seeds"]) == "seeds"
+    assert near_name("training.sed", ["training.seed", "seeds"]) == "training.seed"
     assert near_name("qqqq", NAMES) is None
 
 
