@@ -3,10 +3,14 @@
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+WIDE = (torch.float32, torch.float64)
+"""Types in which figures are measured; others are narrower."""
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -30,6 +34,40 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def widened(model: nn.Module, buffers: bool = False) -> Iterator[set[torch.dtype]]:
+    """Replace parameters in half precision by fp32 copies for a while, tied ones by one copy.
+
+    They themselves are not touched: widening a parameter's own data would make autograd forget its gradient
+    accumulator, and with it the hooks through which DDP exchanges gradients.
+
+    Args:
+        buffers: widen buffers in half precision too.
+
+    Yields:
+        The types that were replaced.
+    """
+    copies: dict[int, Tensor] = {}  # one per tensor, so that tied weights stay tied
+    replaced: list[tuple[dict[str, Any], str, Tensor]] = []
+    try:
+        for module in model.modules():
+            parameters: dict[str, Any] = module._parameters
+            own_buffers: dict[str, Any] = module._buffers
+            for table in (parameters, own_buffers) if buffers else (parameters,):
+                for name, tensor in list(table.items()):
+                    if tensor is None or not tensor.is_floating_point() or tensor.dtype in WIDE:
+                        continue
+                    if id(tensor) not in copies:
+                        wide = tensor.detach().float()
+                        copies[id(tensor)] = nn.Parameter(wide) if table is parameters else wide
+                    replaced.append((table, name, tensor))
+                    table[name] = copies[id(tensor)]
+        yield {tensor.dtype for _, _, tensor in replaced}
+    finally:
+        for table, name, tensor in replaced:
+            table[name] = tensor
 
 
 @contextmanager

@@ -124,6 +124,12 @@ class AbstractLoopedLM(nn.Module, ABC):
         """
         return self.exit_gate(hidden.detach(), loop, context)
 
+    def rejoin(self, state: "LoopState") -> None:
+        """Forget what ran since this state: a run goes on from it, with what its own unroll had there beside H_k.
+
+        Only for a model that hands more than H_k from loop to loop (`side state`) and keeps it itself.
+        """
+
     def embed_after(
         self, input_ids: Int[Tensor, "batch seq"], kv_cache: AbstractKVCache
     ) -> Float[Tensor, "batch seq dim"]:
@@ -217,8 +223,23 @@ def unroll_from(
 ) -> Generator[LoopState, Float[Tensor, "batch seq dim"] | None, None]:
     """Go on after `state` with `hidden` in place of its H_k: yields the later loops of the same unroll."""
     if not state.is_last:
+        state.model.rejoin(state)
         carried = state.model.carry(hidden, state.loop, state.context)
         yield from _loops(state.model, carried, state.loop + 1, state.context, state.context.loops)
+
+
+def carried(state: LoopState, hidden: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq dim"]:
+    """Return the next loop's input, were `hidden` the H_k of `state`; what is beside it is that of its own unroll."""
+    state.model.rejoin(state)
+    return state.model.carry(hidden, state.loop, state.context)
+
+
+def next_hidden(state: LoopState, hidden: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq dim"]:
+    """Return H_{k+1}, were `hidden` the H_k of `state`: one carry and core, beyond the last loop too.
+
+    What goes from loop to loop beside H_k is that of the state's own unroll, whatever ran in between.
+    """
+    return state.model.core(carried(state, hidden), state.loop + 1, state.context)
 
 
 def narrow(state: LoopState, rows: Int[Tensor, " kept"]) -> LoopState:

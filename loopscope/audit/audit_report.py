@@ -94,7 +94,7 @@ def _prepared(model: Any, input_ids: Any, labels: Any, objective: Any) -> Iterat
         input_ids, labels = input_ids.clone(), labels.clone()
         with (
             evaluating(looped),
-            in_fp32(looped) as notes,
+            in_fp32(looped, input_ids) as notes,
             torch.autocast(input_ids.device.type, enabled=False),
         ):
             yield _Batch(looped, input_ids, labels, objective or Objective(Dense()), notes)

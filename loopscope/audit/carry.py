@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from loopscope.numerics import l2_norm, scale, wide
-from loopscope.recurrence import LoopState
+from loopscope.recurrence import LoopState, carried, next_hidden
 from loopscope.results import Carry
 
 LARGE = 1000.0
@@ -27,21 +27,20 @@ def measure_carries(states: Iterable[LoopState]) -> list[Carry]:
 
 
 def _carry(state: LoopState) -> Carry:
-    model, hidden, loop, context = state.model, state.hidden, state.loop, state.context
+    hidden = state.hidden
 
     def following(factor: float) -> Tensor:
-        carried = model.carry(hidden * factor, loop, context)
-        return wide(model.core(carried, loop + 1, context))
+        return wide(next_hidden(state, hidden * factor))
 
     logs = [scale(following(factor)).log().double() for factor in (1 + SCALE_STEP, 1 - SCALE_STEP)]
     change = (logs[0] - logs[1]) / math.log((1 + SCALE_STEP) / (1 - SCALE_STEP))
     # A state of zeros (a padding token) has no scale to change.
     counted = (scale(hidden) > 0) & torch.isfinite(change)
     change, size = change[counted], l2_norm(hidden)[counted]
-    gain = l2_norm(model.carry(hidden, loop, context))[counted] / size
+    gain = l2_norm(carried(state, hidden))[counted] / size
     slope = l2_norm(following(2 * LARGE) - following(LARGE))[counted] / (LARGE * size)
     return Carry(
-        loop=loop,
+        loop=state.loop,
         mean=float(change.mean()),
         spread=float(change.std(correction=0)),
         gain=float(gain.mean()),

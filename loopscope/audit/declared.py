@@ -13,7 +13,7 @@ import torch
 from loopscope.numerics import l2_norm
 from loopscope.objectives.placement_config import wrong_reads
 from loopscope.objectives.placements import AbstractPlacement
-from loopscope.recurrence import CarryStep, LoopState
+from loopscope.recurrence import CarryStep, LoopState, carried
 
 PROBE_SIZES = (30.0, 3000.0)
 """How many times as large the state is made: far above a norm's eps, and where what is added of fixed size is small."""
@@ -74,7 +74,7 @@ def _steps(state: LoopState) -> Iterator[CarryStep]:
     declared = state.model.declared_effect()
     if not steps and declared is not None:
         yield CarryStep(
-            "The carry", declared, lambda hidden, loop: state.model.carry(hidden, loop, state.context)
+            "The carry", declared, lambda hidden, loop: carried(state, hidden)
         )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from loopscope.numerics import l2_norm
-from loopscope.recurrence import AbstractLoopedLM, LoopState, unroll
+from loopscope.recurrence import AbstractLoopedLM, LoopState, next_hidden, unroll
 from loopscope.results import LoopDynamics
 
 ITERATIONS = 16
@@ -44,8 +44,7 @@ def _of(state: LoopState) -> LoopDynamics:
     hidden = state.hidden.detach()
 
     def loop_map(h: Tensor) -> Tensor:
-        carried = state.model.carry(h, state.loop, state.context)
-        return state.model.core(carried, state.loop + 1, state.context)
+        return next_hidden(state, h)
 
     product = jacobian_product(loop_map, hidden)
     with torch.no_grad():

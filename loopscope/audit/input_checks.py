@@ -1,21 +1,19 @@
 """What an audit refuses before it measures anything, and what it changes and says so."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from jaxtyping import Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from loopscope.guards import evaluating
+from loopscope.guards import WIDE, evaluating, widened
 from loopscope.numerics import scale
 from loopscope.objectives.labels import check_one_label_each, check_range
 from loopscope.objectives.objective import Objective
 from loopscope.objectives.token_loss import IGNORE_INDEX
-from loopscope.recurrence import AbstractLoopedLM, LoopState, check_input_ids, vocabulary_size
-
-WIDE = (torch.float32, torch.float64)
+from loopscope.recurrence import AbstractLoopedLM, LoopState, check_input_ids, unroll, vocabulary_size
 
 
 def check_audit(model: Any, input_ids: Any, labels: Any, objective: Any = None) -> AbstractLoopedLM:
@@ -91,31 +89,30 @@ def notes_on(states: Sequence[LoopState], labels: Tensor) -> tuple[str, ...]:
 
 
 @contextmanager
-def in_fp32(model: nn.Module) -> Iterator[tuple[str, ...]]:
-    """Replace weights and buffers in half precision by fp32 copies for a while; yield a note where there are any.
+def in_fp32(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"]) -> Iterator[tuple[str, ...]]:
+    """Replace weights in half precision by fp32 copies for a while; yield a note where there are any.
 
-    They themselves are not touched: widening a parameter's own data would make autograd forget its gradient
-    accumulator, and with it the hooks through which DDP exchanges gradients.
+    Buffers keep their type, since some forwards ask for it (rotary tables in bf16), unless one loop of the first
+    sequence fails that way: then they are widened too.
     """
-    copies: dict[int, Tensor] = {}  # one per tensor, so that tied weights stay tied
-    replaced: list[tuple[dict[str, Any], str, Tensor]] = []
-    try:
-        for module in model.modules():
-            tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
-            for table in tables:
-                for name, tensor in list(table.items()):
-                    if tensor is None or not tensor.is_floating_point() or tensor.dtype in WIDE:
-                        continue
-                    if id(tensor) not in copies:
-                        wide = tensor.detach().float()
-                        copies[id(tensor)] = nn.Parameter(wide) if table is module._parameters else wide
-                    replaced.append((table, name, tensor))
-                    table[name] = copies[id(tensor)]
-        names = ", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for _, _, tensor in replaced}))
+    with ExitStack() as stack:
+        found = stack.enter_context(widened(model))
+        narrow_buffers = any(
+            buffer.is_floating_point() and buffer.dtype not in WIDE for buffer in model.buffers()
+        )
+        if narrow_buffers and not _runs(model, input_ids[:1]):
+            found |= stack.enter_context(widened(model, buffers=True))
+        names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in found))
         yield (f"The model's weights are {names}; fp32 copies of them were audited.",) if names else ()
-    finally:
-        for table, name, tensor in replaced:
-            table[name] = tensor
+
+
+def _runs(model: AbstractLoopedLM, input_ids: Tensor) -> bool:
+    try:
+        with torch.no_grad():
+            next(iter(unroll(model, input_ids))).logits()
+    except Exception:  # whatever a stranger's forward says of a type that it does not take
+        return False
+    return True
 
 
 def check_weights(model: AbstractLoopedLM) -> None:

@@ -85,6 +85,7 @@ def rescale_each_loop(
     measurements = {}
     for index, state in enumerate(states):
         hidden = state.hidden * factor
+        state.model.rejoin(state)
         here = _measured(replace(state, hidden=hidden), labels)
         later = _changed_after(state, hidden, labels, lambda later, loop: later)
         measurements[state.loop] = _clamped([*untouched[:index], here, *later])

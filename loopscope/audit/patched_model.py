@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from loopscope.recurrence import AbstractLoopedLM, LoopContext
+from loopscope.recurrence import AbstractLoopedLM, LoopContext, LoopState
 
 
 class PatchedModel(AbstractLoopedLM):
@@ -37,6 +37,9 @@ class PatchedModel(AbstractLoopedLM):
 
     def head(self, features: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
         return self.inner.head(features)
+
+    def rejoin(self, state: LoopState) -> None:
+        self.inner.rejoin(state)
 
     def exit_gate(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext

@@ -160,7 +160,11 @@ class ScaleMonitor:
         self.budget.tick()
         before = self.budget.spent
         loops, reason = list[LoopVerdict](), ""
-        with self.budget.spending(), undisturbed(self.model, device), in_fp32(self.model):
+        with (
+            self.budget.spending(),
+            undisturbed(self.model, device),
+            in_fp32(self.model, input_ids[:1].to(device)),
+        ):
             ids, targets = (part.to(device) for part in slice_of(input_ids, labels, self.tokens))
             counts = bool((targets != IGNORE_INDEX).any())
             check_ids(self.model, ids, targets if counts else ids)

@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from loopscope.guards import RandomState
 from loopscope.numerics import wide
 from loopscope.objectives.extras import AbstractCollector, AbstractExtra, TokenLoss
-from loopscope.recurrence import LoopState
+from loopscope.recurrence import LoopState, next_hidden
 
 
 class JacobianPenalty(AbstractExtra):
@@ -69,8 +69,7 @@ def squared_stretch(
         through_state: whether its gradient reaches the state too. STARS holds the state fixed.
         random: draw v from torch's generator; otherwise the same v every time.
     """
-    model, context = state.model, state.context
-    hidden = state.hidden
+    model, hidden = state.model, state.hidden
     if not through_state or not hidden.requires_grad:
         hidden = hidden.detach().requires_grad_()
     generator = None if random else torch.Generator().manual_seed(0)
@@ -78,7 +77,7 @@ def squared_stretch(
     vector = _unit(drawn.to(hidden.device, hidden.dtype))
     # Fused attention kernels have no second derivative; a checkpoint would recompute outside and find them.
     with sdpa_kernel(SDPBackend.MATH), _kept_activations(model):
-        reached = model.core(model.carry(hidden, state.loop, context), state.loop + 1, context)
+        reached = next_hidden(state, hidden)
         for _ in range(iterations):
             (product,) = torch.autograd.grad(reached, hidden, vector, create_graph=True)
             vector = _unit(product)

@@ -8,9 +8,12 @@ from torch import nn
 from loopscope.interop.foreign.families.base import FamilyAdapter
 from loopscope.interop.foreign.families.hrm_text import HrmText
 from loopscope.interop.foreign.families.huginn import Huginn
+from loopscope.interop.foreign.families.named import NAMED
 from loopscope.interop.foreign.families.ouro import Ouro
 from loopscope.interop.foreign.families.parcae import Parcae
 from loopscope.interop.foreign.families.x_transformers import XTransformers
+from loopscope.interop.foreign.suggestion import working_call
+from loopscope.interop.foreign.wrap import wrap
 from loopscope.recurrence import AbstractLoopedLM
 
 ADAPTERS: Sequence[Any] = (HrmText, XTransformers, Ouro, Parcae, Huginn)
@@ -31,8 +34,8 @@ def adapt(module: Any) -> AbstractLoopedLM:
     does between loops. The adapter has compared its logits with the module's own forward when it is returned.
 
     Args:
-        module: HRM-Text, x-transformers with `looped=True`, Ouro, Huginn or Parcae; compiled, distributed
-            and autoregressive shells around one are taken off.
+        module: HRM-Text, x-transformers with `looped=True`, Ouro, Huginn, Parcae, Dory or Nanbeige; compiled,
+            distributed and autoregressive shells around one are taken off.
 
     Raises:
         ValueError: not a module, of no known family, or of one whose logits it could not reproduce.
@@ -51,10 +54,13 @@ def adapt(module: Any) -> AbstractLoopedLM:
             adapted: FamilyAdapter = family(inner)
             adapted.check()
             return adapted
-    known = ", ".join(family.family for family in ADAPTERS)
+    for named in NAMED:
+        if named.recognises(inner):
+            return wrap(inner, named.block(inner.config), set_loops=named.loops)
+    known = ", ".join([*(family.family for family in ADAPTERS), *(named.family for named in NAMED)])
     raise ValueError(
-        f"{type(inner).__name__} has the structure of none of the families known: {known}.{_hint(inner)} Name its "
-        f"parts instead: {_suggestion(inner)}"
+        f"{type(inner).__name__} has the structure of none of the families known: {known}.{_hint(inner)} "
+        f"{_suggestion(inner)}"
     )
 
 
@@ -73,14 +79,10 @@ def _hint(module: nn.Module) -> str:
 
 
 def _suggestion(module: nn.Module) -> str:
-    """A call of `wrap` with this module's own names: its largest list of layers, and its vocabulary's matrix."""
-    lists = {
-        name: sum(parameter.numel() for parameter in part.parameters())
-        for name, part in module.named_modules()
-        if name and isinstance(part, nn.ModuleList | nn.Sequential)
-    }
-    block = max(lists, key=lambda name: lists[name], default="layers")
-    linears = {n: p.out_features for n, p in module.named_modules() if n and isinstance(p, nn.Linear)}
-    head = max(linears, key=lambda name: linears[name], default="lm_head")
-    head = "lm_head" if "lm_head" in linears else head
-    return f'loopscope.wrap(module, block="{block}", head="{head}")'
+    """A call of `wrap` that was tried on this module, or what to look for."""
+    if (found := working_call(module)) is not None:
+        return f"What repeats in it was found by running it: {found[0]} works, with the trained depth {found[1].loops}"
+    return (
+        "No part of it was found that is applied again and again to a state [batch, seq, dim] and can be followed; if "
+        'there is one, name it: loopscope.wrap(module, block="…"), which says what it misses'
+    )

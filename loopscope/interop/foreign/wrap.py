@@ -8,18 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from loopscope.guards import evaluating
-from loopscope.interop.foreign.checks.agreement import (
-    check_gradients,
-    check_logits,
-    choose_shortcuts,
-    depends_on_depth,
-)
+from loopscope.interop.foreign.checks.agreement import check_logits, choose_shortcuts, depends_on_depth
 from loopscope.interop.foreign.checks.gate import check_gate
+from loopscope.interop.foreign.checks.gradients import check_gradients
+from loopscope.interop.foreign.checks.other_weights import checked_in_fp32, enlarging, other_weights
 from loopscope.interop.foreign.checks.side_paths import check_reads_one_loop, warn_of_side_paths
-from loopscope.interop.foreign.tracing.forward_runs import example
+from loopscope.interop.foreign.tracing.calls import Part
+from loopscope.interop.foreign.tracing.forward_runs import NoLogitsError, example, logits_of
 from loopscope.interop.foreign.tracing.interceptor import Arguments, ForwardInterceptor
 from loopscope.interop.foreign.tracing.loop_count import LoopCount, SetLoops
-from loopscope.interop.foreign.tracing.module_paths import find_callable, find_module, ways_to_call
+from loopscope.interop.foreign.tracing.module_paths import find_block, find_callable, ways_to_call
 from loopscope.interop.foreign.tracing.trace import Trace
 from loopscope.interop.foreign.tracing.traced_model import Step, TracedModel
 from loopscope.recurrence import AbstractLoopedLM, check_loops
@@ -28,11 +26,12 @@ FOLLOW = "forward"
 """Readout of a module whose forward is followed from the last loop to the head."""
 
 NamedPart = str | Callable[[Tensor], Tensor]
+Block = str | nn.Module | Callable[..., Any]
 
 
 def wrap(
     module: Any,
-    block: str,
+    block: Block | Sequence[Block],
     *,
     readout: NamedPart | Sequence[NamedPart] | None = FOLLOW,
     head: NamedPart = "lm_head",
@@ -42,6 +41,8 @@ def wrap(
     set_loops: SetLoops | None = None,
     forward_kwargs: Arguments | None = None,
     hidden: str | None = None,
+    sequence: int | None = None,
+    logits: str | int | Callable[[Any], Any] | None = None,
 ) -> AbstractLoopedLM:
     """Return a looped model made of a module's own forward: H_k is the block's output in its k-th call.
 
@@ -52,7 +53,9 @@ def wrap(
 
     Args:
         module: takes token ids [batch, seq] first; returns logits, or something that holds them.
-        block: dotted path of the module that is applied once per loop, or of a list of layers that all are.
+        block: what is applied once per loop: the dotted path of a module, of a list of layers that all are, of a slice
+            of one (`"model.layers[2:4]"`) or of a method (`"model.step"`); a list of such; or a function that the
+            forward looks up by its name.
         readout: what is between H_k and the head: dotted paths or functions applied in order, None for
             nothing. Left out, the forward is followed from the last loop to the head.
         head: dotted path or function, from features to logits, for any leading shape.
@@ -68,6 +71,10 @@ def wrap(
             repeat the last one.
         forward_kwargs: further arguments of the forward, or a function from ids to them.
         hidden: name of the block's argument that is the state; left out, its first float tensor.
+        sequence: tokens of the batch that the checks run, for a module of one length; left out, 8, or where the
+            forward refuses that, a length that its weights have.
+        logits: where in what the forward returns the logits are, [batch, seq, vocab] or a list of one such tensor per
+            loop (then every exit is checked): a key or an attribute, an index, or a function. Left out, `logits`.
 
     Raises:
         ValueError: a path that does not exist, a block that is not looped, logits that are not the module's
@@ -78,7 +85,7 @@ def wrap(
         raise ValueError(
             f"module is {type(module).__name__}; give a torch.nn.Module, loaded and ready to run"
         )
-    ways = ways_to_call(find_module(module, block, "block"))
+    ways = find_block(module, block)
     if not ways or any(len(set(layers)) < len(layers) for layers in ways):
         raise ValueError(f"block is {block!r}, a list that is empty or holds the same layer twice")
     if loops is not None:
@@ -94,17 +101,22 @@ def wrap(
         embedding=None if embed is None else _part(module, embed, "embed"),
         loops=loops,
     )
+    model.interceptor.sequence, model.interceptor.logits_at = sequence, logits
     if readout == FOLLOW and not isinstance(model.head_step, nn.Module):
         raise ValueError(
             "head is a function, so the forward cannot be followed to it; say what it reads: readout='...', or "
             "None for the raw state"
         )
     with evaluating(module):
-        _fit(model, block, ways, loops)
+        with checked_in_fp32(model):
+            _fit(model, block, ways, loops)
+        if model.follows_head:  # as it is with the module's own types and weights
+            assert model.example is not None
+            model.example, _ = model.record(model.example.input_ids, model.loops)
     return model
 
 
-def _fit(model: TracedModel, block: str, ways: Sequence[Sequence[nn.Module]], loops: int | None) -> None:
+def _fit(model: TracedModel, block: object, ways: Sequence[Sequence[Part]], loops: int | None) -> None:
     """Find the depth and the quick ways, and check everything that can be checked."""
     name = type(model.module).__name__
     ids, trace, output = _first_run(model, name, ways)
@@ -126,23 +138,56 @@ def _fit(model: TracedModel, block: str, ways: Sequence[Sequence[nn.Module]], lo
                 f"{what} has shape {tuple(state.shape)} for ids of shape {tuple(ids.shape)}; a hidden state is "
                 "[batch, seq, dim]. Name another block, or the argument that is the state with hidden=..."
             )
-    choose_shortcuts(model, trace, start)
-    check_reads_one_loop(model, trace)
-    check_logits(model, trace, output)
+    try:
+        _check_values(model, trace, start, output)
+    except Exception as error:
+        # A loop that was passed over has left nothing, or something else, where a later one looks: a cache, a list.
+        model.interceptor.reruns = True
+        try:
+            _check_values(model, trace, start, output)
+        except Exception:
+            raise error from None
+    _check_again_with_other_weights(model, ids, trace.depth)
     check_gate(model, trace)
     check_gradients(model, trace, start)
     warn_of_side_paths(model, trace)
     model.depth_conditioned = depends_on_depth(model, trace)
 
 
+def _check_values(model: TracedModel, trace: Trace, start: Tensor, output: Any) -> None:
+    choose_shortcuts(model, trace, start)
+    check_reads_one_loop(model, trace)
+    check_logits(model, trace, output)
+
+
 @torch.no_grad()
-def _first_run(
-    model: TracedModel, name: str, ways: Sequence[Sequence[nn.Module]]
-) -> tuple[Tensor, Trace, Any]:
+def _check_again_with_other_weights(model: TracedModel, ids: Tensor, depth: int) -> None:
+    """Quick ways, readout and head hold for other weights too; a forward that these break proves nothing."""
+    try:
+        with other_weights(model.module, model.head_step):
+            factor = enlarging(model.record(ids, model.loops)[1])
+    except Exception:  # not even its own forward
+        return
+    with other_weights(model.module, model.head_step, factor):
+        try:
+            trace, output = model.record(ids, model.loops, states=True)
+            finite = bool(torch.isfinite(logits_of(output)).all())
+        except Exception:
+            return
+        if trace.depth != depth or not finite:
+            return
+        quick = model.replays, model.passes_on
+        choose_shortcuts(model, trace, _start(model, ids))
+        model.replays, model.passes_on = model.replays and quick[0], model.passes_on and quick[1]
+        check_logits(model, trace, output)
+
+
+@torch.no_grad()
+def _first_run(model: TracedModel, name: str, ways: Sequence[Sequence[Part]]) -> tuple[Tensor, Trace, Any]:
     """A run on an example batch, with the block's calls found in whichever way they are made."""
     try:
-        ids = example(model.module, lambda ids: model.interceptor.run_forward(ids, model.trained_count))
-    except ValueError:
+        ids = _example_ids(model)
+    except NoLogitsError:
         raise
     except Exception as error:
         raise ValueError(
@@ -159,6 +204,26 @@ def _first_run(
         model.trained_count = model.interceptor.count.trained = trace.depth
         trace, output = model.record(ids, trace.depth, states=True)
     return ids, trace, output
+
+
+def _example_ids(model: TracedModel) -> Tensor:
+    """Ids that the forward takes; where it fails without a cache of its own making, it makes one."""
+    interceptor = model.interceptor
+
+    def run(ids: Tensor) -> Any:
+        return interceptor.run_forward(ids, model.trained_count)
+
+    try:
+        return example(model.module, run, interceptor.sequence)
+    except NoLogitsError:
+        raise
+    except Exception:
+        interceptor.makes_cache = True
+        try:
+            return example(model.module, run, interceptor.sequence)
+        except Exception:
+            interceptor.makes_cache = False
+        raise
 
 
 def _start(model: TracedModel, ids: Tensor) -> Tensor:

@@ -2,7 +2,9 @@
 
 Each looks at one thing:
 
-    agreement    logits and gradients against the forward's own
+    agreement    logits against the forward's own
+    gradients    autograd against finite differences
+    other_weights  the same with other weights, so that no coincidence of these passes for agreement
     gate         a named exit gate reads what the forward gives it, and gives a logit
     side_paths   what reaches a later loop, or the head, past the block's last output
 """

@@ -1,12 +1,11 @@
 """What `wrap` finds out and checks before it hands a model over, on a small random batch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from loopscope.interop.foreign.checks.side_paths import SEVERAL, reads_earlier_loops
+from loopscope.interop.foreign.checks.side_paths import reads_earlier_loops, why_no_readout
 from loopscope.interop.foreign.tracing.calls import recording
 from loopscope.interop.foreign.tracing.forward_runs import (
     HALF_TOLERANCE,
@@ -18,19 +17,16 @@ from loopscope.interop.foreign.tracing.forward_runs import (
 )
 from loopscope.interop.foreign.tracing.trace import Trace, probes
 from loopscope.interop.foreign.tracing.traced_model import TracedModel
-from loopscope.recurrence import LoopContext, LoopState, unroll
-
-GRADIENT_STEP = 1e-2
-"""Step of the finite differences, relative to the state."""
-GRADIENT_GAP = 0.05
-"""Largest share by which autograd may miss a finite difference; what fp32 leaves is a hundredth of it."""
+from loopscope.recurrence import LoopState, unroll
 
 
 @torch.no_grad()
 def choose_shortcuts(model: TracedModel, trace: Trace, start: Tensor) -> None:
     """Set `replays` and `passes_on` of a traced model where the quick way gives what following its forward gives."""
     interceptor, earlier = model.interceptor, trace.states
-    interceptor.heads_at_end = _calls_after_the_loops(model, trace) == trace.depth
+    after = _heads_by_loop(model, trace)
+    interceptor.heads_at_end = after[trace.depth - 1] == trace.depth == sum(after)
+    interceptor.head_per_loop = interceptor.heads_at_end or after == [1] * trace.depth
     tolerance = LOGITS_TOLERANCE.get(dtype_of(model.module), HALF_TOLERANCE)
     with model.fixed_draws():
         replays = [
@@ -45,92 +41,20 @@ def choose_shortcuts(model: TracedModel, trace: Trace, start: Tensor) -> None:
     model.replays, model.passes_on = all(replays), all(passes_on)
 
 
-def _calls_after_the_loops(model: TracedModel, trace: Trace) -> int:
-    """How often the forward calls its head after its last loop."""
+def _heads_by_loop(model: TracedModel, trace: Trace) -> list[int]:
+    """How often the forward calls its head after each loop and before the next."""
     head, last = model.head_step, model.interceptor.layers[-1]
-    if not isinstance(head, nn.Module):
-        return 0
+    counts = [0] * trace.depth
+    if not isinstance(head, nn.Module) or head is last:
+        return counts
     with recording([head, last]) as calls:
         model.record(trace.input_ids, model.loops)
-    order = [call.module for call in calls]
-    return 0 if head is last else order[::-1].index(last)
-
-
-def check_gradients(model: TracedModel, trace: Trace, start: Tensor) -> None:
-    """Raise ValueError where the module cuts the gradient into a loop, between two, or before the head.
-
-    The module's own forward is followed for it: a detach changes no value, so the quick ways of a block that is
-    passed on as it is would agree with the forward, and have the gradient that it has not.
-    """
-    if dtype_of(model.module) not in LOGITS_TOLERANCE:
-        return  # finite differences say nothing in half precision
-    quick = model.replays, model.passes_on
-    model.replays = model.passes_on = False
-    try:
-        _check_each_gradient(model, trace, start)
-    finally:
-        model.replays, model.passes_on = quick
-
-
-def _check_each_gradient(model: TracedModel, trace: Trace, start: Tensor) -> None:
-    for loop, probe in probes(trace).items():
-        context = LoopContext(trace.input_ids, start, model.loops)
-
-        def step(hidden: Tensor, loop: int = loop, context: LoopContext = context) -> Tensor:
-            return model.core(model.carry(hidden, loop, context), loop + 1, context)
-
-        def read(hidden: Tensor, loop: int = loop, context: LoopContext = context) -> Tensor:
-            return model.readout(hidden, loop, context)
-
-        _refuse_a_cut(step, probe, f"loop {loop} to the next loop")
-        _refuse_a_cut(read, probe, f"loop {loop} to its head")
-
-    # Into the first loop only whether there is one: a checkpointed block's finite difference is not its derivative
-    # there, nor is that of a norm at a token that is embedded as zero.
-    with torch.enable_grad():
-        leaf = start.detach().clone().requires_grad_()
-        entered = model.core(leaf, 1, LoopContext(trace.input_ids, start, model.loops))
-        if not entered.requires_grad:
-            raise ValueError(_cut("the first loop's input to the block's output", 1.0))
-
-
-def _refuse_a_cut(function: Callable[[Tensor], Tensor], hidden: Tensor, between: str) -> None:
-    gap = gradient_gap(function, hidden)
-    if gap > GRADIENT_GAP:
-        raise ValueError(_cut(between, gap))
-
-
-def _cut(between: str, gap: float) -> str:
-    return (
-        f"the gradient from {between} misses the finite difference by {gap:.0%}: the module's forward cuts it "
-        "(a no_grad prefix, a detach, truncated backpropagation as by bptt_k, reentrant checkpointing), so what a loss "
-        "sees of earlier loops would be wrong. Switch that off in the module or through forward_kwargs, e.g. "
-        "num_steps=(0, K) or detach_between_steps=False"
-    )
-
-
-def gradient_gap(function: Callable[[Tensor], Tensor], hidden: Float[Tensor, "batch seq dim"]) -> float:
-    """Return the share by which autograd's derivative of `function` at `hidden` misses a central difference.
-
-    Taken along one random direction, the same every time; 0 where the function does not change along it.
-    """
-    draws = torch.Generator().manual_seed(2)
-    along = torch.randn(hidden.shape, generator=draws).to(hidden) * hidden.square().mean().sqrt()
-    with torch.no_grad():
-        change = (function(hidden + GRADIENT_STEP * along) - function(hidden - GRADIENT_STEP * along)) / (
-            2 * GRADIENT_STEP
-        )
-    size = float(change.double().square().sum())
-    if size == 0:
-        return 0.0
-    with torch.enable_grad():
-        leaf = hidden.detach().clone().requires_grad_()
-        value = function(leaf)
-        if not value.requires_grad:
-            return 1.0
-        (gradient,) = torch.autograd.grad(value, leaf, change, allow_unused=True)
-    slope = 0.0 if gradient is None else float((gradient.double() * along.double()).sum())
-    return abs(slope / size - 1)
+    loop = 0
+    for call in calls:
+        loop += call.module is last
+        if call.module is head and loop:
+            counts[loop - 1] += 1
+    return counts
 
 
 @torch.no_grad()
@@ -231,7 +155,7 @@ def _readout_reason(
     if _close(own_part, own, LOGITS_TOLERANCE.get(dtype_of(model.module), HALF_TOLERANCE)):
         return None
     if reads_earlier_loops(model, trace):
-        return SEVERAL
+        return why_no_readout(model, trace)
     gap = float((own_part - own).abs().max())
     return (
         f"the readout is not what the module uses: what reaches its head differs by {gap:.3g}. "

@@ -18,22 +18,38 @@ SEVERAL = (
     "readout of one loop's state. Subclass loopscope.AbstractLoopedLM, and say there what an exit at loop k reads"
 )
 
+INSIDE = (
+    "the head reads more than the state after the last loop: something inside that loop too (what is between two of "
+    "its layers, or the block's own input), so an exit at loop k is no function of H_k alone. Name a block whose "
+    "output is all that the head reads, or subclass loopscope.AbstractLoopedLM, and say there what an exit reads"
+)
+
 
 @torch.no_grad()
 def check_reads_one_loop(model: TracedModel, trace: Trace) -> None:
     """Raise ValueError where the forward is followed to a head that reads several loops' states."""
     if model.readout_steps is None and reads_earlier_loops(model, trace) and not _carries_more(model, trace):
-        raise ValueError(SEVERAL)
+        raise ValueError(why_no_readout(model, trace))
+
+
+def why_no_readout(model: TracedModel, trace: Trace) -> str:
+    """Return which sentence holds of a head that reads more than the last loop's state."""
+    before = trace.depth - 1
+    return SEVERAL if before < 2 or reads_earlier_loops(model, trace, before) else INSIDE
 
 
 @torch.no_grad()
-def reads_earlier_loops(model: TracedModel, trace: Trace) -> bool:
-    """Return whether what reaches the head after the last loop depends on more than that loop's state."""
+def reads_earlier_loops(model: TracedModel, trace: Trace, until: int | None = None) -> bool:
+    """Return whether what reaches the head after the last loop depends on states of loops before it.
+
+    Args:
+        until: of the loops before this one; None: the last.
+    """
     head, states, last = model.head_step, trace.states, trace.depth
     if not isinstance(head, nn.Module):
         return False
     draws = torch.Generator().manual_seed(3)
-    others = {loop: perturbed(state, draws) for loop, state in states.items() if loop < last}
+    others = {loop: perturbed(s, draws) if loop < (until or last) else s for loop, s in states.items()}
     try:
         with model.fixed_draws():
             own = model.interceptor.features(trace, states, states[last], last, head)

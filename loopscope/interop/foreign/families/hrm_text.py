@@ -20,7 +20,7 @@ from loopscope.interop.foreign.families.base import FamilyAdapter
 from loopscope.interop.foreign.tracing.calls import first_call, stand_in
 from loopscope.interop.foreign.tracing.forward_runs import logits_of
 from loopscope.interop.foreign.tracing.side_state import SideState
-from loopscope.recurrence import LoopContext
+from loopscope.recurrence import LoopContext, LoopState
 
 
 @dataclass
@@ -84,6 +84,12 @@ class HrmText(FamilyAdapter):
         normed: Tensor = self._inner.H_module.final_norm(hidden)
         recorded.low.after_carry(normed, loop, recorded.low.of_state(hidden, loop))
         return normed
+
+    def rejoin(self, state: LoopState) -> None:
+        recorded: _Recorded = self.recorded(state.context)
+        if not recorded.low.knows(state.loop):
+            self.catch_up(state.context, state.loop + 1)
+        recorded.low.rejoin()
 
     def readout(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext

@@ -16,7 +16,7 @@ from loopscope.interop.foreign.families.base import FamilyAdapter
 from loopscope.interop.foreign.tracing.calls import Call, first_call
 from loopscope.interop.foreign.tracing.forward_runs import logits_of
 from loopscope.interop.foreign.tracing.side_state import SideState
-from loopscope.recurrence import LoopContext
+from loopscope.recurrence import LoopContext, LoopState
 
 _UNKNOWN = {
     "cls_token": "use_cls_token",
@@ -90,6 +90,13 @@ class XTransformers(FamilyAdapter):
                 self.catch_up(context, loop + 1)
             memories.after_carry(hidden, loop, memories.of_state(hidden, loop))
         return hidden
+
+    def rejoin(self, state: LoopState) -> None:
+        if self.memory_tokens:
+            memories = self.recorded(state.context).memories
+            if not memories.knows(state.loop):
+                self.catch_up(state.context, state.loop + 1)
+            memories.rejoin()
 
     def readout(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext

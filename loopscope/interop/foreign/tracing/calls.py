@@ -8,7 +8,7 @@ something new still works.
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
@@ -30,11 +30,35 @@ class ForwardStop(BaseException):
         self.value = value
 
 
+class Method:
+    """A method of a module, or a function that is looked up by its name: a part, as a module with a forward is."""
+
+    def __init__(self, owner: Any, name: str) -> None:
+        self.owner, self.name = owner, name
+
+    @property
+    def forward(self) -> Forward:
+        """What is called under its name at the moment."""
+        found: Forward = getattr(self.owner, self.name)
+        return found
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.forward(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Method":
+        return Method(
+            deepcopy(self.owner, memo) if isinstance(self.owner, nn.Module) else self.owner, self.name
+        )
+
+
+Part = nn.Module | Method
+
+
 @dataclass(frozen=True)
 class Call:
     """One call of one part of a module. `slot` is where its hidden state is: a position, or a keyword."""
 
-    module: nn.Module
+    module: Part
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     slot: int | str | None = None
@@ -69,9 +93,7 @@ class Call:
         return replace(self.with_hidden(None), output=emptied)
 
 
-def call_of(
-    module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], name: str | None = None
-) -> Call:
+def call_of(module: Part, args: Sequence[Any], kwargs: Mapping[str, Any], name: str | None = None) -> Call:
     """Describe a call, and find its hidden state: the argument `name`, or else the first float tensor.
 
     A tensor with three axes is preferred, so that a table or a mask before it is passed over.
@@ -86,7 +108,7 @@ def call_of(
         matches = [slot for slot, _ in values if slot in keys]
         if not matches:
             raise ValueError(
-                f"hidden is {name!r}, but {type(module).__name__} is called with {len(args)} positional arguments "
+                f"hidden is {name!r}, but {title(module)} is called with {len(args)} positional arguments "
                 f"and the keywords {', '.join(kwargs) or 'none'}; its forward takes ({', '.join(names)})"
             )
         return Call(module, tuple(args), dict(kwargs), matches[0])
@@ -94,7 +116,7 @@ def call_of(
     states = [slot for slot, value in values if is_float(value) and value.ndim == 3]
     if not floats:
         raise ValueError(
-            f"{type(module).__name__} is called without a float tensor, so its hidden state is not known; "
+            f"{title(module)} is called without a float tensor, so its hidden state is not known; "
             "name the argument with hidden=..."
         )
     return Call(module, tuple(args), dict(kwargs), (states or floats)[0])
@@ -139,26 +161,32 @@ def _items(output: Any) -> dict[Any, Any]:
     return dict(enumerate(output)) if isinstance(output, tuple | list) else {}
 
 
+def title(part: Part) -> str:
+    """Return what a message calls a part."""
+    return part.name if isinstance(part, Method) else type(part).__name__
+
+
 @contextmanager
-def stand_in(module: nn.Module, answer: Callable[[Forward], Forward]) -> Iterator[None]:
-    """Make `answer(its own forward)` the module's forward for a while; afterwards it is as it was."""
-    before = module.__dict__.get("forward", _ABSENT)
-    module.forward = answer(module.forward)
+def stand_in(part: Part, answer: Callable[[Forward], Forward]) -> Iterator[None]:
+    """Make `answer(its own forward)` the part's forward for a while; afterwards it is as it was."""
+    owner, name = (part.owner, part.name) if isinstance(part, Method) else (part, "forward")
+    before = owner.__dict__.get(name, _ABSENT)
+    setattr(owner, name, answer(part.forward))
     try:
         yield
     finally:
         if before is _ABSENT:
-            del module.forward
+            delattr(owner, name)
         else:
-            module.forward = before
+            setattr(owner, name, before)
 
 
 @contextmanager
-def recording(parts: Sequence[nn.Module]) -> Iterator[list[Call]]:
+def recording(parts: Sequence[Part]) -> Iterator[list[Call]]:
     """Record every call of these parts, in order, while the block runs."""
     calls: list[Call] = []
 
-    def watched(part: nn.Module) -> Callable[[Forward], Forward]:
+    def watched(part: Part) -> Callable[[Forward], Forward]:
         def answer(original: Forward) -> Forward:
             def forward(*args: Any, **kwargs: Any) -> Any:
                 output = original(*args, **kwargs)
@@ -177,7 +205,7 @@ def recording(parts: Sequence[nn.Module]) -> Iterator[list[Call]]:
         yield calls
 
 
-def first_call(run: Callable[[], Any], part: nn.Module) -> Call:
+def first_call(run: Callable[[], Any], part: Part) -> Call:
     """Run until `part` is called, and no further; return that call.
 
     Raises:
@@ -196,4 +224,4 @@ def first_call(run: Callable[[], Any], part: nn.Module) -> Call:
     except ForwardStop as end:
         call: Call = end.value
         return call
-    raise ValueError(f"the module's forward never called its {type(part).__name__}")
+    raise ValueError(f"the module's forward never called its {title(part)}")

@@ -1,8 +1,9 @@
 """Runs of a module's own forward: repeatable, in evaluation mode, and compared with an adapter's logits."""
 
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from loopscope.numerics import wide
 
 BATCH, SEQ = 2, 8
 """Size of the batch that an adapter checks itself on."""
+LONGEST, MOST_LENGTHS = 4096, 24
+"""Bounds of the lengths that are tried on a module that does not take `SEQ`."""
 LOGITS_TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4}
 """Largest difference of logits that counts as agreement, as a share of the largest logit."""
 HALF_TOLERANCE = 5e-2
@@ -53,26 +56,30 @@ def repeatable(module: nn.Module) -> Iterator[None]:
         yield
 
 
+class NoLogitsError(ValueError):
+    """What a forward returned holds no logits."""
+
+
 def logits_of(output: Any) -> Float[Tensor, "batch seq vocab"]:
     """Return the logits in what a forward returned: a tensor, `.logits`, a key, the first [batch seq vocab] of a tuple.
 
     Where there is a list of one per loop, the last.
 
     Raises:
-        ValueError: none there.
+        NoLogitsError: none there.
     """
     if isinstance(output, Mapping) and "logits" in output:
         output = output["logits"]
     output = getattr(output, "logits", output)
     if output is None:
-        raise ValueError(
+        raise NoLogitsError(
             "the module's forward returns no logits (None); make it give them, e.g. with "
             "forward_kwargs={'return_logits': True}"
         )
     if isinstance(output, Tensor):
         if is_float(output) and output.ndim == 3:
             return output
-        raise ValueError(
+        raise NoLogitsError(
             f"the module's forward returns a {output.dtype} tensor of shape {tuple(output.shape)}; "
             "logits are floats [batch, seq, vocab]"
         )
@@ -86,8 +93,10 @@ def logits_of(output: Any) -> Float[Tensor, "batch seq vocab"]:
         last_one = value[-1] if isinstance(value, list | tuple) and value else None
         if is_float(last_one) and last_one.ndim == 3:
             return last_one
-    raise ValueError(
-        f"the module's forward returns {type(output).__name__}, in which no [batch, seq, vocab] logits were found"
+    names = f" ({', '.join(map(str, output))})" if isinstance(output, Mapping) else ""
+    raise NoLogitsError(
+        f"the module's forward returns {type(output).__name__}{names}, in which no [batch, seq, vocab] logits were "
+        "found; say where they are: logits='its name', an index, or a function of what it returns"
     )
 
 
@@ -99,13 +108,81 @@ def every_logits_of(output: Any) -> list[Tensor]:
     return []
 
 
-def example(module: nn.Module, run: Callable[[Tensor], Any]) -> Int[Tensor, "batch seq"]:
+def picked(output: Any, where: "str | int | Callable[[Any], Any] | None") -> Any:
+    """Return what of a forward's result holds the logits: a tensor, or a list of one tensor per loop.
+
+    Args:
+        output: what the forward returned.
+        where: a key or an attribute, an index, a function of the result; None: whatever `logits_of` finds, and in a
+            mapping without `logits` the one entry of another name with that word in it (`all_logits` before others).
+
+    Raises:
+        NoLogitsError: no such entry; names those that there are.
+    """
+    if where is None:
+        if not isinstance(output, Mapping) or "logits" in output:
+            return output
+        named = [value for name, value in output.items() if "logits" in str(name)]
+        lists = [value for value in named if isinstance(value, list | tuple)]
+        found = (lists or named or [output])[0]
+    elif callable(where):
+        found = where(output)
+    else:
+        try:
+            found = (
+                getattr(output, where) if isinstance(where, str) and hasattr(output, where) else output[where]
+            )
+        except (KeyError, IndexError, TypeError) as error:
+            names = ", ".join(map(str, output)) if isinstance(output, Mapping) else type(output).__name__
+            raise NoLogitsError(
+                f"logits is {where!r}, and the forward returns {names}: it has no such entry"
+            ) from error
+    if isinstance(found, Tensor) and found.ndim == 4:
+        raise NoLogitsError(
+            f"logits is a tensor of shape {tuple(found.shape)}; give one per loop, as a list: "
+            "logits=lambda output: list(output.unbind(1)), say"
+        )
+    return list(found) if isinstance(found, tuple) else found
+
+
+def example(
+    module: nn.Module, run: Callable[[Tensor], Any], sequence: int | None = None
+) -> Int[Tensor, "batch seq"]:
     """Return a small random batch of ids that the module knows.
 
     A first run on zeros shows which embeddings the ids go through; the smallest of them, or the logits'
     width, bounds the ids. Id 0 exists in every vocabulary.
+
+    Args:
+        run: the module's forward, from ids to what it returns.
+        sequence: tokens; None tries `SEQ`, and then lengths that the weights have: a module of one length (a mixer over
+            tokens, a Perceiver) has it in their shapes.
+
+    Raises:
+        Exception: what the forward said of the first length, where no length runs.
     """
-    zeros = torch.zeros(BATCH, SEQ, dtype=torch.long, device=device_of(module))
+    try:
+        return _example(module, run, sequence or SEQ)
+    except NoLogitsError:
+        raise
+    except Exception:
+        for length in [] if sequence else _lengths_of(module):
+            with suppress(Exception):
+                return _example(module, run, length)
+        raise
+
+
+def _lengths_of(module: nn.Module) -> list[int]:
+    """Lengths that a module may be made for: sizes of its weights' axes, the rarest first."""
+    counts = Counter(
+        size for tensor in (*module.parameters(), *module.buffers()) for size in tensor.shape if size != SEQ
+    )
+    sizes = sorted((size for size in counts if 2 <= size <= LONGEST), key=lambda size: (counts[size], size))
+    return sizes[:MOST_LENGTHS]
+
+
+def _example(module: nn.Module, run: Callable[[Tensor], Any], sequence: int) -> Int[Tensor, "batch seq"]:
+    zeros = torch.zeros(BATCH, sequence, dtype=torch.long, device=device_of(module))
     sizes: list[int] = []
 
     def seen(part: Any, args: tuple[Any, ...]) -> None:

@@ -19,12 +19,13 @@ from loopscope.interop.foreign.tracing.calls import (
     Call,
     Forward,
     ForwardStop,
+    Part,
     call_of,
     stand_in,
     state_of,
     with_state,
 )
-from loopscope.interop.foreign.tracing.forward_runs import accepts
+from loopscope.interop.foreign.tracing.forward_runs import accepts, picked
 from loopscope.interop.foreign.tracing.loop_count import LoopCount
 from loopscope.interop.foreign.tracing.trace import Trace
 
@@ -47,7 +48,7 @@ class ForwardInterceptor:
     def __init__(
         self,
         module: nn.Module,
-        layers: Sequence[nn.Module],
+        layers: Sequence[Part],
         arguments: Arguments,
         count: LoopCount,
         hidden: str | None,
@@ -56,6 +57,16 @@ class ForwardInterceptor:
         self.arguments = arguments
         # Whether all loops' states reach the head after the last loop, in order, one by one.
         self.heads_at_end = False
+        # Whether every loop's state reaches the head, one by one: exit k is then what the head's k-th call reads.
+        self.head_per_loop = False
+        # Whether loops that are past are run again, their states replaced: later ones read what they leave in a cache.
+        self.reruns = False
+        # Whether the forward is left to make the cache that it cannot do without.
+        self.makes_cache = False
+        self.logits_at: str | int | Callable[[Any], Any] | None = None  # where in its result the logits are
+        self.sequence: int | None = (
+            None  # tokens of a batch that the forward takes, where only some length will do
+        )
 
     @property
     def last(self) -> int:
@@ -65,9 +76,9 @@ class ForwardInterceptor:
     def run_forward(self, input_ids: Int[Tensor, "batch seq"], loops: int | None) -> Any:
         """Run the module's forward undisturbed, set to `loops` where that is a number; return what it returns."""
         given = self.arguments(input_ids) if callable(self.arguments) else self.arguments
-        cache = {"use_cache": False} if accepts(self.module, "use_cache") else {}
+        cache = {"use_cache": False} if not self.makes_cache and accepts(self.module, "use_cache") else {}
         with self.count.at(loops) as counted:
-            return self.module(input_ids, **{**cache, **given, **counted})
+            return picked(self.module(input_ids, **{**cache, **given, **counted}), self.logits_at)
 
     def start(self, input_ids: Int[Tensor, "batch seq"], loops: int | None) -> Tensor:
         """Return the input of the first loop."""
@@ -127,7 +138,7 @@ class ForwardInterceptor:
 
         def plan(position: _Position, call: Call, original: Forward) -> Any:
             if position.loop < here:
-                return self._skip(trace, position, call, earlier.get(position.loop, hidden))
+                return self._skip(trace, position, call, earlier.get(position.loop, hidden), original)
             if position.layer == 0:
                 call = call.with_hidden(hidden)
             output = original(*call.args, **call.kwargs)
@@ -158,7 +169,7 @@ class ForwardInterceptor:
             if position.loop > here:
                 raise ForwardStop(call.hidden)
             state = earlier.get(position.loop, hidden) if position.loop < here else hidden
-            return self._skip(trace, position, call, state)
+            return self._skip(trace, position, call, state, original)
 
         return self._reach(trace, plan)
 
@@ -178,9 +189,10 @@ class ForwardInterceptor:
 
         def plan(position: _Position, call: Call, original: Forward) -> Any:
             state = earlier.get(position.loop, hidden) if position.loop < here else hidden
-            return self._skip(trace, position, call, state)
+            return self._skip(trace, position, call, state, original)
 
-        before = trace.depth - 1 if self.heads_at_end else 0  # calls for earlier loops
+        # Calls for earlier loops: those before this one's, or all before the last.
+        before = here - 1 if self.head_per_loop else trace.depth - 1 if self.heads_at_end else 0
 
         def at_head(args: Any, kwargs: Any, original: Forward) -> Any:
             nonlocal before
@@ -195,7 +207,7 @@ class ForwardInterceptor:
         """Return what the forward returns when these features reach the head, as one sequence."""
 
         def plan(position: _Position, call: Call, original: Forward) -> Any:
-            return self._skip(trace, position, call, call.hidden)
+            return self._skip(trace, position, call, call.hidden, original)
 
         def at_head(args: Any, kwargs: Any, original: Forward) -> Any:
             call = call_of(head, args, kwargs).with_hidden(features[None])
@@ -203,8 +215,11 @@ class ForwardInterceptor:
 
         return self._run(trace, plan, head, at_head)
 
-    def _skip(self, trace: Trace, position: _Position, call: Call, state: Tensor) -> Any:
+    def _skip(self, trace: Trace, position: _Position, call: Call, state: Tensor, original: Forward) -> Any:
         """Answer a layer's call of a loop that is past: earlier layers pass on, the last gives the state."""
+        if self.reruns:
+            output = original(*call.args, **call.kwargs)
+            return with_state(output, state) if position.layer == self.last else output
         answer = state if position.layer == self.last else call.hidden
         return with_state(trace.calls[min(position.loop, trace.depth) - 1][position.layer].output, answer)
 
@@ -239,7 +254,7 @@ class ForwardInterceptor:
     ) -> Any:
         position = _Position()
 
-        def watch(layer: int, part: nn.Module) -> Callable[[Forward], Forward]:
+        def watch(layer: int, part: Part) -> Callable[[Forward], Forward]:
             def answer(original: Forward) -> Forward:
                 def forward(*args: Any, **kwargs: Any) -> Any:
                     if layer != (position.layer + 1) % len(self.layers):
@@ -257,7 +272,8 @@ class ForwardInterceptor:
 
         def watch_head(original: Forward) -> Forward:
             def forward(*args: Any, **kwargs: Any) -> Any:
-                if position.loop >= trace.depth and position.layer == self.last and at_head is not None:
+                at_end = position.loop >= trace.depth and position.layer == self.last
+                if at_head is not None and (at_end or self.head_per_loop):
                     return at_head(args, kwargs, original)
                 return original(*args, **kwargs)
 

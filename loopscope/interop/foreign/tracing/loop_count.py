@@ -16,6 +16,8 @@ SetLoops = str | Sequence[str] | Callable[[int], Mapping[str, Any] | None]
 class LoopCount:
     """The way to set a forward's number of loops: a keyword of it, attributes, or a function of the number.
 
+    A name without a dot that is neither is looked for in the module's parts, their configs and sub-configs.
+
     A function returns forward arguments, or None where it has set something itself.
     """
 
@@ -27,6 +29,9 @@ class LoopCount:
         for name in [how] if isinstance(how, str) else [] if how is None or callable(how) else how:
             if accepts(module, name):
                 self.keywords.append(name)
+                continue
+            if "." not in name and not hasattr(module, name) and (holders := _holders(module, name)):
+                self.owners += [(holder, name) for holder in holders]
                 continue
             find(module, name, "set_loops")
             owner, _, last = name.rpartition(".")
@@ -62,3 +67,22 @@ class LoopCount:
             if given is None and self.trained is not None:  # the function set something itself
                 assert callable(self.how)
                 self.how(self.trained)
+
+
+def _holders(module: nn.Module, name: str) -> list[Any]:
+    """Return the parts of a module, their configs and sub-configs that hold a whole number of this name."""
+    found: dict[int, Any] = {}
+    for part in module.modules():
+        left: list[Any] = [part, getattr(part, "config", None)]
+        while left:
+            holder = left.pop()
+            if holder is None or id(holder) in found:
+                continue
+            values = getattr(holder, "__dict__", {})
+            if type(values.get(name)) is int:
+                found[id(holder)] = holder
+            if holder is not part:
+                left += [
+                    value for key, value in values.items() if key.endswith("config") and value is not holder
+                ]
+    return list(found.values())

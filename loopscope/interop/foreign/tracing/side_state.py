@@ -3,8 +3,8 @@
 Some modules carry more than one state (HRM-Text's low stack, memory tokens, the history of a forward that is
 followed). An audit calls core and carry in its own order, with states of its own: the unroll's, scaled ones, and
 runs that go on from them. The rule: a state that core or carry just returned keeps what belongs to it; one of the
-unroll's own states has what it had there; a changed one has what the loop that just ran had, and else what the
-unroll had at that loop.
+unroll's own states has what it had there; a changed one has what the loop that just ran had, and, where a run goes
+on from a state of the unroll (`rejoin`), what the unroll had at that loop.
 """
 
 from typing import Generic, TypeVar
@@ -34,6 +34,10 @@ class SideState(Generic[Extra]):
     def after_carry(self, carried: Tensor, loop: int, extra: Extra) -> None:
         """Keep what goes with an input that carry returned after `loop`."""
         self._carried = (carried, loop, extra)
+
+    def rejoin(self) -> None:
+        """Forget what ran last: another run goes on from one of the unroll's own states."""
+        self._ran = self._carried = None
 
     def knows(self, loop: int) -> bool:
         """Return whether a loop of this unroll ran here."""

@@ -16,7 +16,7 @@ from loopscope.interop.foreign.tracing.forward_runs import logits_of, repeatable
 from loopscope.interop.foreign.tracing.interceptor import ForwardInterceptor
 from loopscope.interop.foreign.tracing.side_state import SideState
 from loopscope.interop.foreign.tracing.trace import Trace
-from loopscope.recurrence import AbstractLoopedLM, LoopContext
+from loopscope.recurrence import AbstractLoopedLM, LoopContext, LoopState
 
 Step = nn.Module | Callable[[Tensor], Tensor]
 
@@ -131,6 +131,10 @@ class TracedModel(AbstractLoopedLM):
                 carried = self.interceptor.carry(recorded.trace, states_of(here.before), hidden, loop)
         recorded.history.after_carry(carried, loop, here)
         return carried
+
+    def rejoin(self, state: LoopState) -> None:
+        if not (self.replays and self.passes_on):
+            self._history(self.recorded(state.context), state.loop, state.context).rejoin()
 
     def readout(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext

@@ -1,0 +1,274 @@
+"""What is checked when a module is wrapped: no coincidence of its weights, length or type passes for agreement."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import loopscope
+from loopscope.audit.audit_report import judge
+from loopscope.recurrence import unroll
+from tests.interop.fixtures import DIM, IDS, LABELS, VOCABULARY, Block, Plain, build
+
+
+class Capped(Plain):
+    """A fresh model: its logits are so small that the softcap does nothing to them yet."""
+
+    def __init__(self, start: float = 0.01) -> None:
+        super().__init__()
+        nn.init.normal_(self.lm_head.weight, std=start)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return 15 * torch.tanh(super().forward(ids) / 15)
+
+
+def test_a_softcap_is_found_while_it_does_nothing() -> None:
+    module = build(Capped)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    model: Any = loopscope.wrap(module, "layers")
+    assert model.follows_head
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    with torch.no_grad():
+        module.lm_head.weight.mul_(300)  # as after training
+        assert module(IDS).abs().max() > 10
+        assert torch.allclose(model(IDS), module(IDS), atol=1e-5)
+
+
+class TwoNorms(Plain):
+    """Every loop has a norm of its own, and all start at one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.RMSNorm(DIM) for _ in range(self.config.loops))
+
+    def forward(self, ids: Tensor) -> Any:
+        x, found = self.tokens(ids), []
+        for norm in self.norms:
+            x = self.stack(x)
+            found.append(self.lm_head(norm(x)))
+        return {"every": found, "final": found[-1]}
+
+
+@pytest.mark.parametrize("where", ["every", lambda output: output["every"]])
+def test_readouts_of_their_own_by_loop_are_kept(where: Any) -> None:
+    module = build(TwoNorms)
+    model = loopscope.wrap(module, "layers", logits=where)
+    with torch.no_grad():
+        for loop, norm in enumerate(module.norms):
+            norm.weight.fill_(1.0 + loop)
+        for state, own in zip(unroll(model, IDS), module(IDS)["every"], strict=True):
+            assert torch.allclose(state.logits(), own, atol=1e-5)
+    assert {loop.status for loop in judge(model, IDS, LABELS)} == {"blind"}
+
+
+def test_a_name_that_the_result_has_not_is_refused() -> None:
+    with pytest.raises(ValueError, match="logits is 'all', and the forward returns every, final"):
+        loopscope.wrap(build(TwoNorms), "layers", logits="all")
+    with pytest.raises(
+        ValueError, match=r"returns dict \(every, final\).*say where they are: logits='its name'"
+    ):
+        loopscope.wrap(build(TwoNorms), "layers")
+
+
+class OfOneLength(Plain):
+    """Mixes twelve tokens by a matrix, as Perceivers and mixers do: no other length will do."""
+
+    def __init__(self, length: int = 12) -> None:
+        super().__init__()
+        self.mix = nn.Linear(length, length)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        if ids.shape[1] != self.mix.in_features:
+            raise ValueError("one length only")
+        x = self.tokens(ids)
+        for _ in range(self.config.loops):
+            x = self.stack(x + self.mix(x.mT).mT)
+        return self.lm_head(self.norm(x))
+
+
+@pytest.mark.parametrize("sequence", [None, 12])
+def test_a_model_of_one_length_is_checked_at_it(sequence: int | None) -> None:
+    module = build(OfOneLength)
+    model = loopscope.wrap(module, "layers", sequence=sequence)
+    ids = torch.randint(VOCABULARY, (2, 12), generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(model(ids), module(ids), atol=1e-5)
+    with pytest.raises(ValueError, match="failed on a batch of ids"):
+        loopscope.wrap(module, "layers", sequence=11)
+
+
+class Routed(nn.Module):
+    """A mixture of experts, of which two are chosen: at a border a finite difference is no derivative."""
+
+    def __init__(self, experts: int = 8) -> None:
+        super().__init__()
+        self.norm, self.router = nn.RMSNorm(DIM), nn.Linear(DIM, experts, bias=False)
+        self.experts = nn.ModuleList(
+            nn.Sequential(nn.Linear(DIM, 64), nn.SiLU(), nn.Linear(64, DIM)) for _ in range(experts)
+        )
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        x = self.norm(hidden)
+        weights, chosen = self.router(x).softmax(-1).topk(2)
+        gates = torch.zeros_like(self.router(x)).scatter(-1, chosen, weights / weights.sum(-1, keepdim=True))
+        return hidden + sum(gates[..., i : i + 1] * expert(x) for i, expert in enumerate(self.experts))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_routing_cuts_no_gradient(seed: int) -> None:
+    """At a step of 1e-2 alone, five of these six are refused."""
+    torch.manual_seed(seed)
+    module = Plain().eval()
+    module.layers = nn.ModuleList([Routed()])
+    assert loopscope.wrap(module, "layers").loops == module.config.loops
+
+
+class Cut(Plain):
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.tokens(ids)
+        for _ in range(self.config.loops):
+            x = self.stack(x).detach()
+        return self.lm_head(self.norm(x))
+
+
+def test_half_precision_is_checked_as_strictly() -> None:
+    with pytest.raises(ValueError, match="misses the finite difference by 100%"):
+        loopscope.wrap(build(Cut).bfloat16(), "layers")
+    module = build(Capped).bfloat16()
+    model: Any = loopscope.wrap(module, "layers")
+    assert model.follows_head
+    assert {parameter.dtype for parameter in module.parameters()} == {torch.bfloat16}
+
+
+class Loop1InCache(Plain):
+    """As IQuest's LoopCoder: the second loop reads what the first has left in a cache that the forward makes."""
+
+    def forward(self, ids: Tensor, use_cache: bool = True) -> Tensor:
+        x, cache = self.tokens(ids), {} if use_cache else None
+        for loop in range(self.config.loops):
+            if loop == 0:
+                x = self.layers[0](x)
+                cache["first"] = x  # needs the cache
+            else:
+                x = self.layers[0](x) + 0.1 * cache["first"]
+            x = self.layers[1](x)
+        return self.lm_head(self.norm(x))
+
+
+def test_what_travels_in_a_cache_is_followed() -> None:
+    module = build(Loop1InCache)
+    model = loopscope.wrap(module, "layers")
+    assert torch.allclose(model(IDS), module(IDS), atol=1e-5)
+    assert {loop.status for loop in judge(model, IDS, LABELS)} == {"blind"}
+
+
+class ReadsInside(Plain):
+    """The head reads what is between two layers of the last loop, too."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.tokens(ids)
+        for _ in range(self.config.loops):
+            middle = self.layers[0](x)
+            x = self.layers[1](middle)
+        return self.lm_head(self.norm(x + middle))
+
+
+@pytest.mark.parametrize("block", ["layers", "layers.1"])
+def test_a_head_that_reads_inside_the_last_loop_is_called_that(block: str) -> None:
+    with pytest.raises(ValueError, match="something inside that loop too"):
+        loopscope.wrap(build(ReadsInside), block)
+
+
+class Stepped(Plain):
+    """The loop is a method, with a second thing that goes along."""
+
+    def step(self, x: Tensor, momentum: Tensor) -> tuple[Tensor, Tensor]:
+        return self.stack(x) + 0.1 * momentum, 0.5 * momentum
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.tokens(ids)
+        momentum = torch.ones_like(x)
+        for _ in range(self.config.loops):
+            x, momentum = self.step(x, momentum)
+        return self.lm_head(self.norm(x))
+
+
+def apply(layers: nn.ModuleList, x: Tensor) -> Tensor:
+    """A free function, as a library's `step` is."""
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+class ByFunction(Plain):
+    def stack(self, x: Tensor) -> Tensor:
+        return apply(self.layers, x)
+
+
+class Three(Plain):
+    """A first and a last layer around the looped ones, in one list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Block() for _ in range(4))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.layers[0](self.tokens(ids))
+        for _ in range(self.config.loops):
+            x = self.layers[2](self.layers[1](x))
+        return self.lm_head(self.norm(self.layers[3](x)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "block", "verdict"),
+    [
+        (Stepped, "step", "blind"),
+        (ByFunction, apply, "blind"),
+        (Three, "layers[1:3]", "visible"),  # by the residual of the layer behind the loop
+        (Three, "layers[-3:-1]", "visible"),
+        (Three, ["layers[1]", "layers.2"], "visible"),
+    ],
+)
+def test_a_block_may_be_a_method_a_function_a_slice_or_a_list(
+    kind: type[Plain], block: Any, verdict: str
+) -> None:
+    module = build(kind)
+    model = loopscope.wrap(module, block)
+    assert model.loops == module.config.loops
+    assert torch.allclose(model(IDS), module(IDS), atol=1e-5)
+    assert {loop.status for loop in judge(model, IDS, LABELS)} == {verdict}
+    assert "step" not in vars(module)
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ("layers[1:9]x", "has no such part"),
+        ("layers[7]", "layers has 4 entries"),
+        ([], "a list names one or more modules"),
+        (["layers"], "each of them one step of a loop"),
+        (lambda x: x, "is the function '<lambda>', which its module does not have under that name"),
+    ],
+)
+def test_blocks_that_are_none(block: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        loopscope.wrap(build(Three), block)
+
+
+def test_the_number_of_loops_is_found_inside_a_config() -> None:
+    class Configured(Plain):
+        def __init__(self) -> None:
+            super().__init__()
+            self.config = type(self.config)(loops=3, text_config=type(self.config)(recurrences=3))
+
+        def forward(self, ids: Tensor) -> Tensor:
+            x = self.tokens(ids)
+            for _ in range(self.config.text_config.recurrences):
+                x = self.stack(x)
+            return self.lm_head(self.norm(x))
+
+    module = build(Configured)
+    model = loopscope.wrap(module, "layers", set_loops="recurrences")
+    assert model.loops == 3
+    with pytest.raises(ValueError, match="has no such part"):
+        loopscope.wrap(module, "layers", set_loops="recurrence")
