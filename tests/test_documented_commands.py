@@ -23,7 +23,7 @@ from tests.cli.fixtures import CLASSES, class_of
 from tests.fixtures import run_command
 from tests.test_readme import PAPERS, ROOT, blocks
 
-ELSEWHERE = {"evaluation.md", "extending.md"}
+ELSEWHERE = {"evaluation.md", "extending.md", "foreign.md"}
 PAGES = ("guide.md", "audit.md", "tasks.md", "generation.md")
 
 

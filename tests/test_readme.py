@@ -116,10 +116,28 @@ def test_the_audit_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_example_models_run(capsys: pytest.CaptureFixture[str]) -> None:
-    own, theirs, *_ = blocks(ROOT / "docs" / "extending.md", "python")  # the rest: tests/extension
+    own, *_ = blocks(ROOT / "docs" / "extending.md", "python")  # the rest: tests/extension
     exec(compile(own, "extending.md", "exec"), {})
     assert len(capsys.readouterr().out.splitlines()) == 6
-    exec(compile(theirs, "extending.md", "exec"), {})
+
+
+def test_the_page_of_foreign_models_runs(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cache: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A folder of transformers, by path; its commands on that folder; and a module of no known family."""
+    monkeypatch.chdir(tmp_path)
+    saved, theirs = blocks(ROOT / "docs" / "foreign.md", "python")
+    exec(compile(saved, "foreign.md", "exec"), {})
+    assert capsys.readouterr().out.splitlines()[-1] == "removed"
+    for words in commands(ROOT / "docs" / "foreign.md"):
+        if words[0] != "generate":  # which needs a tokenizer: tests/interop/huggingface
+            on_it = ["dory" if word == "path/to/folder" else word for word in words]
+            assert run_command(monkeypatch, *on_it) == 0, words
+    capsys.readouterr()
+    exec(compile(theirs, "foreign.md", "exec"), {})
     assert capsys.readouterr().out.startswith("blind\n")
 
 

@@ -38,6 +38,9 @@ COMMANDS: Mapping[str, Command] = {
     "import-published": Command("import_published", "import_published", "read the paper's last.pt"),
 }
 
+TRUST = "--trust-remote-code"
+"""Wherever it stands: for every command that opens a model."""
+
 USAGE = """usage: loopscope COMMAND [options]
 
 Train looped language models and see which part of their hidden state the loss cannot.
@@ -50,7 +53,8 @@ loopscope COMMAND --help explains one, with examples; --help-all lists every set
   loopscope report runs/first
 
 loopscope --import MODULE COMMAND … imports a module of your own first, for runs that name its classes
-(so does LOOPSCOPE_IMPORT=MODULE in the environment)."""
+(so does LOOPSCOPE_IMPORT=MODULE in the environment).
+loopscope COMMAND … --trust-remote-code runs the code that a model folder of transformers brings."""
 
 
 def main() -> None:
@@ -59,6 +63,8 @@ def main() -> None:
     """
     warnings.showwarning = _show_warning
     modules, words = _modules(sys.argv[1:])
+    trusted = TRUST in words
+    words = [word for word in words if word != TRUST]
     name, arguments = (words[0], words[1:]) if words else ("--help", [])
     if name in ("-h", "--help"):
         commands = "\n".join(f"  {key:17} {command.text}" for key, command in COMMANDS.items())
@@ -73,6 +79,10 @@ def main() -> None:
         command = COMMANDS[known("command", name, COMMANDS)]
         for module in modules:
             vouch_for(module)
+        if trusted:
+            from loopscope.jobs import allow_remote_code
+
+            allow_remote_code()
         run = getattr(import_module(f"loopscope.cli.{command.module}"), command.function)
         with hearing_sigterm():
             run(arguments)

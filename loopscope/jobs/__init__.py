@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from loopscope.jobs.machine import use_cpu_ops as use_cpu_ops
     from loopscope.jobs.machine import use_threads as use_threads
     from loopscope.jobs.opened import OpenedModel as OpenedModel
+    from loopscope.jobs.opened import allow_remote_code as allow_remote_code
     from loopscope.jobs.opened import open_model as open_model
     from loopscope.jobs.study import run_study as run_study
     from loopscope.jobs.text import TextWindows as TextWindows
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "OpenedModel": "opened",
+    "allow_remote_code": "opened",
     "ExitSettings": "evaluate_exits",
     "TextStream": "text_stream",
     "TextWindows": "text",
@@ -69,6 +71,7 @@ __all__ = [
     "OpenedModel",
     "TextStream",
     "TextWindows",
+    "allow_remote_code",
     "audit_model",
     "audit_paths",
     "compare_study",

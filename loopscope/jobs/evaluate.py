@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from loopscope.config.nested import read_yaml, validated
 from loopscope.config.run_config import RunConfig
 from loopscope.data.config import DataConfig
+from loopscope.interop.huggingface.pretrained import is_transformers_folder
 from loopscope.jobs.folder import read_result
 from loopscope.jobs.opened import OpenedModel, parameter_count
 from loopscope.jobs.text import TextWindows
@@ -128,7 +129,9 @@ def _as_run(sections: Mapping[str, Any], model: LoopedTransformer) -> RunConfig:
 
 
 def _sections(path: Path) -> dict[str, Any]:
-    return read_yaml(model_folder(path) / CONFIG) if path.is_dir() else {}
+    if not path.is_dir() or is_transformers_folder(path):
+        return {}
+    return read_yaml(model_folder(path) / CONFIG)
 
 
 def _tokens_trained(path: Path) -> int | None:

@@ -1,7 +1,7 @@
 """From a path to a model with what it knows of itself: its objective, its tokenizer, its data.
 
-A path is a run folder, a model folder or a published `last.pt`. Runs and published checkpoints know their objective; a
-run knows its validation text too.
+A path is a run folder, a model folder, a published `last.pt`, or a folder of transformers. Runs and published
+checkpoints know their objective; a run knows its validation text too.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,9 @@ from loopscope.config.nested import read_yaml, validated
 from loopscope.config.objective_text import read_objective
 from loopscope.data.config import DataConfig
 from loopscope.data.tokenizers import AbstractTokenizer, WordTokenizer, load_tokenizer
+from loopscope.data.tokenizers.file import FileTokenizer
+from loopscope.interop.huggingface.pretrained import is_transformers_folder
+from loopscope.interop.huggingface.remote_code import allow_remote_code as allow_remote_code
 from loopscope.interop.load import load
 from loopscope.interop.published import read_published
 from loopscope.jobs.folder import check_checkpoint
@@ -51,6 +54,10 @@ def open_model(path: str | Path) -> OpenedModel:
             raise ValueError(f"{path}: its tokenizer cannot be used: {error}") from None
         objective = read_objective(dict(published.objective), path)
         return OpenedModel(path.parent.name or path.name, path, published.model, objective, tokenizer, None)
+    if is_transformers_folder(path):
+        file = path / TOKENIZER
+        known_words = FileTokenizer(file.read_text(encoding="utf-8")) if file.is_file() else None
+        return OpenedModel(path.resolve().name, path, load(path), None, known_words, None)
     check_checkpoint(path)
     model = load(path)
     folder = model_folder(path)

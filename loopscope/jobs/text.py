@@ -115,7 +115,16 @@ def text_hash(data: DataConfig) -> str | None:
 
 
 def _trained_length(opened: OpenedModel) -> int:
-    return int(getattr(getattr(opened.model, "config", None), "sequence", 256))
+    return int(_setting(opened, "sequence", "max_position_embeddings") or 256)
+
+
+def _setting(opened: OpenedModel, own: str, foreign: str) -> int | None:
+    """A setting of the model's config, by its name here and in transformers."""
+    if (config := getattr(opened.model, "config", None)) is not None:
+        value = getattr(config, own, None)
+    else:
+        value = getattr(getattr(getattr(opened.model, "module", None), "config", None), foreign, None)
+    return value if isinstance(value, int) else None
 
 
 def _bytes_per_token(opened: OpenedModel, labels: Tensor) -> float:
@@ -129,8 +138,7 @@ def _bytes_per_token(opened: OpenedModel, labels: Tensor) -> float:
 def _text(opened: OpenedModel, data: str, sequences: int, length: int, note: str) -> TextWindows:
     tokenizer = opened.tokenizer
     if tokenizer is None:
-        config = getattr(opened.model, "config", None)
-        if getattr(config, "vocabulary", 0) < 256:
+        if (_setting(opened, "vocabulary", "vocab_size") or 0) < 256:
             raise ValueError(
                 f"{opened.path} has no {TOKENIZER}; give tokens instead: --data tokens.safetensors with "
                 "input_ids [batch, seq] and, optionally, labels"

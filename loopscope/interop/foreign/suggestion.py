@@ -22,6 +22,11 @@ COUNTS = re.compile(r"loop|recur|ut_steps|cycle|num_steps|^steps$|passes|iterati
 """Names that a number of loops goes by in the models that people publish."""
 
 
+def repeats(module: nn.Module) -> bool:
+    """Return whether any part of a module is applied to a state more than once in a run of it."""
+    return any(times > 1 for times in _calls(module).values())
+
+
 def working_call(module: nn.Module) -> tuple[str, AbstractLoopedLM] | None:
     """Return a call of `wrap` that works on a module, as code, and what it gives; None where none was found."""
     for block, calls in _repeating(module):

@@ -1,0 +1,166 @@
+"""A folder of transformers (config.json and safetensors, sharded or not) as a looped model.
+
+Families native in the installed transformers load without code of the folder's own; others need the user's word. The
+module is adapted (`loopscope.adapt`): its exits have been compared with its own forward when it is returned.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from loopscope.interop.foreign.adapt import adapt
+from loopscope.interop.huggingface.remote_code import listing, may_run
+from loopscope.recurrence import AbstractLoopedLM
+
+SETTINGS = "config.json"
+INDEX = "model.safetensors.index.json"
+WRITTEN_FOR = {"ouro": "4.56", "huginn_raven": "4.56"}
+"""Families whose own code was written for an older transformers, by `model_type`: newer ones cannot load it."""
+ROOM = 1.15
+"""How much memory loading takes, for the size of the weights."""
+
+
+def is_transformers_folder(path: str | Path) -> bool:
+    """Return whether a folder is one that transformers wrote, and none of Loopscope's own."""
+    path = Path(path)
+    return (path / SETTINGS).is_file() and not (path / "config.yaml").is_file()
+
+
+def load_folder(path: str | Path, trust_remote_code: bool = False) -> AbstractLoopedLM:
+    """Return the looped model of a folder that transformers wrote: in evaluation mode, on the CPU, in its stored type.
+
+    Args:
+        trust_remote_code: run the folder's own code, where the family is not in transformers.
+
+    Raises:
+        ValueError: a file is missing or damaged, weights that do not fit the memory, a family that needs code of its
+            own or another transformers, a model that is no loop.
+    """
+    import transformers
+
+    folder = Path(path)
+    settings = _settings(folder)
+    kind = str(settings.get("model_type", ""))
+    native = kind in transformers.CONFIG_MAPPING
+    remote = bool(settings.get("auto_map")) and not native
+    if remote and not may_run(folder, trust_remote_code):
+        raise ValueError(
+            f"{folder} is of model_type {kind!r}, which transformers {transformers.__version__} does not have: it "
+            f"needs the folder's own code ({listing(folder) or 'which is not in the folder'}). Read it, and add "
+            "--trust-remote-code (trust_remote_code=True)"
+        )
+    if not native and not remote:
+        raise ValueError(
+            f"{folder / SETTINGS} says model_type {kind!r}, which transformers {transformers.__version__} does not "
+            f"have, and names no code of its own{_older(kind)}; install a version that has it, or load the module "
+            "yourself and pass loopscope.adapt(module) or loopscope.wrap(module, block=…) to the functions"
+        )
+    _check_weights(folder)
+    load: Any = transformers.AutoModelForCausalLM.from_pretrained
+    try:
+        with _without_bars():
+            module, found = load(
+                str(folder),
+                dtype="auto",
+                trust_remote_code=remote,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused by name
+            )
+    except Exception as error:  # the libraries', and whatever a stranger's code raises
+        cause = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
+        raise ValueError(
+            f"{folder} could not be loaded by transformers {transformers.__version__} "
+            f"({type(error).__name__}: {cause}){_older(kind)}"
+        ) from error
+    _check_complete(folder, module, found)
+    try:
+        return adapt(module.eval())
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """No progress bars of transformers meanwhile."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    path = folder / SETTINGS
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no JSON ({error}); restore it") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} holds {type(settings).__name__}, not a mapping of settings; restore it")
+    return settings
+
+
+def _older(kind: str) -> str:
+    version = WRITTEN_FOR.get(kind)
+    return (
+        f". This family's code was written for transformers {version}: use an environment with that one"
+        if version
+        else ""
+    )
+
+
+def _check_weights(folder: Path) -> None:
+    """Refuse a folder without its weights, and one that does not fit the memory, before anything is loaded."""
+    files = [folder / "model.safetensors"]
+    if (folder / INDEX).is_file():
+        try:
+            shards = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise ValueError(f"{folder / INDEX} is no index of weights ({error}); restore it") from error
+        files = [folder / str(name) for name in sorted(set(shards))]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise ValueError(
+            f"{folder} has {SETTINGS} and not its weights: {', '.join(missing[:5])} missing. Download the whole model; "
+            "weights in pickles (.bin) are not read, convert them to safetensors"
+        )
+    needed, there = ROOM * sum(file.stat().st_size for file in files), _free_memory()
+    if there is not None and needed > there:
+        raise ValueError(
+            f"{folder} needs about {needed / 2**30:.1f} GiB of memory, and {there / 2**30:.1f} GiB are free; use a "
+            "larger machine, or end what else runs"
+        )
+
+
+def _check_complete(folder: Path, module: Any, found: dict[str, Any]) -> None:
+    """Refuse weights that were left at random, such as a head that the file should have tied."""
+    tied = {name for name, _ in module.named_parameters(remove_duplicate=False)} - {
+        name for name, _ in module.named_parameters()
+    }
+    missing = sorted(set(found.get("missing_keys") or ()) - tied)
+    mismatched = sorted(str(entry[0]) for entry in found.get("mismatched_keys") or ())
+    if missing or mismatched:
+        names = ", ".join([*missing, *mismatched][:5])
+        raise ValueError(
+            f"{folder}: {len(missing) + len(mismatched)} weights of {type(module).__name__} are not in the file or "
+            f"have another shape, and would be random ({names}): the config is another model's, or the weights were "
+            "written by another version of transformers (an untied head, say: tie_word_embeddings)"
+        )
+
+
+def _free_memory() -> int | None:
+    """Bytes that can be had now, where the system says."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    values = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
+    available = values.get("MemAvailable")
+    return int(available[0]) * 1024 if available else None
