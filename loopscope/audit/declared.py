@@ -73,9 +73,7 @@ def _steps(state: LoopState) -> Iterator[CarryStep]:
     yield from (replace(step, name=f"Carry {step.name}") for step in steps)
     declared = state.model.declared_effect()
     if not steps and declared is not None:
-        yield CarryStep(
-            "The carry", declared, lambda hidden, loop: carried(state, hidden)
-        )
+        yield CarryStep("The carry", declared, lambda hidden, loop: carried(state, hidden))
 
 
 def _placement(placement: AbstractPlacement, loops: int) -> Iterator[str]:

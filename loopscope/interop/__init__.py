@@ -2,9 +2,10 @@
 
 What a path or a module passes:
 
-    load           a path to a looped model: run folder, model folder, published last.pt
+    load           a path to a looped model: run folder, model folder, published last.pt, folder of transformers
     model_folder   Loopscope's own folder of weights, config and tokenizer: `save_model`, `load_model`
     published      the published code's checkpoints, as our models: `read_published`
+    huggingface/   folders that transformers wrote
     foreign/       modules of others: `adapt` (families that are known), `wrap` (any other)
 """
 

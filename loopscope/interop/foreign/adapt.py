@@ -8,7 +8,7 @@ from torch import nn
 from loopscope.interop.foreign.families.base import FamilyAdapter
 from loopscope.interop.foreign.families.hrm_text import HrmText
 from loopscope.interop.foreign.families.huginn import Huginn
-from loopscope.interop.foreign.families.named import NAMED
+from loopscope.interop.foreign.families.named import FOLLOWED
 from loopscope.interop.foreign.families.ouro import Ouro
 from loopscope.interop.foreign.families.parcae import Parcae
 from loopscope.interop.foreign.families.x_transformers import XTransformers
@@ -54,10 +54,10 @@ def adapt(module: Any) -> AbstractLoopedLM:
             adapted: FamilyAdapter = family(inner)
             adapted.check()
             return adapted
-    for named in NAMED:
+    for named in FOLLOWED:
         if named.recognises(inner):
             return wrap(inner, named.block(inner.config), set_loops=named.loops)
-    known = ", ".join([*(family.family for family in ADAPTERS), *(named.family for named in NAMED)])
+    known = ", ".join([*(family.family for family in ADAPTERS), *(named.family for named in FOLLOWED)])
     raise ValueError(
         f"{type(inner).__name__} has the structure of none of the families known: {known}.{_hint(inner)} "
         f"{_suggestion(inner)}"

@@ -13,7 +13,7 @@ from loopscope.interop.foreign.checks.gate import check_gate
 from loopscope.interop.foreign.checks.gradients import check_gradients
 from loopscope.interop.foreign.checks.other_weights import checked_in_fp32, enlarging, other_weights
 from loopscope.interop.foreign.checks.side_paths import check_reads_one_loop, warn_of_side_paths
-from loopscope.interop.foreign.tracing.calls import Part
+from loopscope.interop.foreign.tracing.calls import CalledPart
 from loopscope.interop.foreign.tracing.forward_runs import NoLogitsError, example, logits_of
 from loopscope.interop.foreign.tracing.interceptor import Arguments, ForwardInterceptor
 from loopscope.interop.foreign.tracing.loop_count import LoopCount, SetLoops
@@ -26,12 +26,12 @@ FOLLOW = "forward"
 """Readout of a module whose forward is followed from the last loop to the head."""
 
 NamedPart = str | Callable[[Tensor], Tensor]
-Block = str | nn.Module | Callable[..., Any]
+LoopedBlock = str | nn.Module | Callable[..., Any]
 
 
 def wrap(
     module: Any,
-    block: Block | Sequence[Block],
+    block: LoopedBlock | Sequence[LoopedBlock],
     *,
     readout: NamedPart | Sequence[NamedPart] | None = FOLLOW,
     head: NamedPart = "lm_head",
@@ -116,7 +116,7 @@ def wrap(
     return model
 
 
-def _fit(model: TracedModel, block: object, ways: Sequence[Sequence[Part]], loops: int | None) -> None:
+def _fit(model: TracedModel, block: object, ways: Sequence[Sequence[CalledPart]], loops: int | None) -> None:
     """Find the depth and the quick ways, and check everything that can be checked."""
     name = type(model.module).__name__
     ids, trace, output = _first_run(model, name, ways)
@@ -183,7 +183,9 @@ def _check_again_with_other_weights(model: TracedModel, ids: Tensor, depth: int)
 
 
 @torch.no_grad()
-def _first_run(model: TracedModel, name: str, ways: Sequence[Sequence[Part]]) -> tuple[Tensor, Trace, Any]:
+def _first_run(
+    model: TracedModel, name: str, ways: Sequence[Sequence[CalledPart]]
+) -> tuple[Tensor, Trace, Any]:
     """A run on an example batch, with the block's calls found in whichever way they are made."""
     try:
         ids = _example_ids(model)

@@ -14,7 +14,7 @@ from loopscope.interop.foreign.adapt import adapt
 from loopscope.interop.huggingface.remote_code import listing, may_run
 from loopscope.recurrence import AbstractLoopedLM
 
-SETTINGS = "config.json"
+CONFIG_FILE = "config.json"
 INDEX = "model.safetensors.index.json"
 WRITTEN_FOR = {"ouro": "4.56", "huginn_raven": "4.56"}
 """Families whose own code was written for an older transformers, by `model_type`: newer ones cannot load it."""
@@ -25,7 +25,7 @@ ROOM = 1.15
 def is_transformers_folder(path: str | Path) -> bool:
     """Return whether a folder is one that transformers wrote, and none of Loopscope's own."""
     path = Path(path)
-    return (path / SETTINGS).is_file() and not (path / "config.yaml").is_file()
+    return (path / CONFIG_FILE).is_file() and not (path / "config.yaml").is_file()
 
 
 def load_folder(path: str | Path, trust_remote_code: bool = False) -> AbstractLoopedLM:
@@ -53,7 +53,7 @@ def load_folder(path: str | Path, trust_remote_code: bool = False) -> AbstractLo
         )
     if not native and not remote:
         raise ValueError(
-            f"{folder / SETTINGS} says model_type {kind!r}, which transformers {transformers.__version__} does not "
+            f"{folder / CONFIG_FILE} says model_type {kind!r}, which transformers {transformers.__version__} does not "
             f"have, and names no code of its own{_older(kind)}; install a version that has it, or load the module "
             "yourself and pass loopscope.adapt(module) or loopscope.wrap(module, block=…) to the functions"
         )
@@ -97,7 +97,7 @@ def _without_bars() -> Iterator[None]:
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    path = folder / SETTINGS
+    path = folder / CONFIG_FILE
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -128,7 +128,7 @@ def _check_weights(folder: Path) -> None:
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise ValueError(
-            f"{folder} has {SETTINGS} and not its weights: {', '.join(missing[:5])} missing. Download the whole model; "
+            f"{folder} has {CONFIG_FILE} and not its weights: {', '.join(missing[:5])} missing. Download the whole model; "
             "weights in pickles (.bin) are not read, convert them to safetensors"
         )
     needed, there = ROOM * sum(file.stat().st_size for file in files), _free_memory()

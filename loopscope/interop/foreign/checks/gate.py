@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from loopscope.interop.foreign.tracing.calls import Call, Part, recording, state_of, title
+from loopscope.interop.foreign.tracing.calls import Call, CalledPart, recording, state_of, title
 from loopscope.interop.foreign.tracing.forward_runs import HALF_TOLERANCE, LOGITS_TOLERANCE, dtype_of
 from loopscope.interop.foreign.tracing.trace import Trace
 from loopscope.interop.foreign.tracing.traced_model import Step, TracedModel, run_steps
@@ -205,7 +205,7 @@ def _logit_part(model: TracedModel, steps: Sequence[Step]) -> str:
     return f"Name the part that gives the logit ({part}), "
 
 
-def _path(model: TracedModel, part: Part) -> str:
+def _path(model: TracedModel, part: CalledPart) -> str:
     return next((name for name, candidate in model.module.named_modules() if candidate is part), title(part))
 
 

@@ -15,7 +15,7 @@ GRADIENT_STEPS = (1e-2, 1e-3, 3e-4, 1e-4)
 """Steps of the finite differences, relative to the state, in the order in which they are tried."""
 GRADIENT_GAP = 0.05
 """Largest share by which autograd may miss a finite difference; what fp32 leaves is a hundredth of it."""
-SETTLED = 0.1
+STEADY = 0.1
 """Largest relative change of a difference from one step to the next that counts as settled."""
 
 
@@ -88,7 +88,7 @@ def gradient_gap(function: Callable[[Tensor], Tensor], hidden: Float[Tensor, "ba
         gap = _gap(function, hidden, along, change)
         if gap <= GRADIENT_GAP:
             return gap
-        settled |= before is not None and float((change - before).norm()) < SETTLED * float(change.norm())
+        settled |= before is not None and float((change - before).norm()) < STEADY * float(change.norm())
         before = change
     return gap if settled else 0.0
 

@@ -15,7 +15,7 @@ from loopscope.guards import WIDE, widened
 from loopscope.interop.foreign.tracing.forward_runs import dtype_of, example, logits_of
 from loopscope.interop.foreign.tracing.traced_model import TracedModel
 
-SPREAD = 0.2
+CHANGE = 0.2
 """By how much each number is changed, as a share of its matrix's RMS, beside a draw of its own size."""
 LARGE_LOGITS = 20.0
 """What the largest logit is brought to: a softcap, usually of 15 to 50, then shows."""
@@ -78,7 +78,7 @@ def other_weights(module: nn.Module, head: object, factor: float = 1.0) -> Itera
             for parameter in changed:
                 data = parameter.data
                 before.append((data, data.clone()))
-                data.add_(SPREAD * _drawn_like(data, draws))
+                data.add_(CHANGE * _drawn_like(data, draws))
                 if id(parameter) in heads and data.ndim >= 2:
                     data.mul_(factor)
         yield

@@ -47,7 +47,7 @@ def _dory_section(config: Any) -> str:
     return f"model.layers[{config.n_input_layers}:{config.n_input_layers + config.n_recurrent_layers}]"
 
 
-NAMED = (
+FOLLOWED = (
     NamedFamily("Dory", _dory_section, "n_recurrent_loops", ("n_input_layers", "n_recurrent_layers")),
     NamedFamily("Nanbeige", lambda config: "model.layers", "num_loops"),
 )

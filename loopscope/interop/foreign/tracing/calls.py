@@ -51,14 +51,14 @@ class Method:
         )
 
 
-Part = nn.Module | Method
+CalledPart = nn.Module | Method
 
 
 @dataclass(frozen=True)
 class Call:
     """One call of one part of a module. `slot` is where its hidden state is: a position, or a keyword."""
 
-    module: Part
+    module: CalledPart
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     slot: int | str | None = None
@@ -93,7 +93,9 @@ class Call:
         return replace(self.with_hidden(None), output=emptied)
 
 
-def call_of(module: Part, args: Sequence[Any], kwargs: Mapping[str, Any], name: str | None = None) -> Call:
+def call_of(
+    module: CalledPart, args: Sequence[Any], kwargs: Mapping[str, Any], name: str | None = None
+) -> Call:
     """Describe a call, and find its hidden state: the argument `name`, or else the first float tensor.
 
     A tensor with three axes is preferred, so that a table or a mask before it is passed over.
@@ -161,13 +163,13 @@ def _items(output: Any) -> dict[Any, Any]:
     return dict(enumerate(output)) if isinstance(output, tuple | list) else {}
 
 
-def title(part: Part) -> str:
+def title(part: CalledPart) -> str:
     """Return what a message calls a part."""
     return part.name if isinstance(part, Method) else type(part).__name__
 
 
 @contextmanager
-def stand_in(part: Part, answer: Callable[[Forward], Forward]) -> Iterator[None]:
+def stand_in(part: CalledPart, answer: Callable[[Forward], Forward]) -> Iterator[None]:
     """Make `answer(its own forward)` the part's forward for a while; afterwards it is as it was."""
     owner, name = (part.owner, part.name) if isinstance(part, Method) else (part, "forward")
     before = owner.__dict__.get(name, _ABSENT)
@@ -182,11 +184,11 @@ def stand_in(part: Part, answer: Callable[[Forward], Forward]) -> Iterator[None]
 
 
 @contextmanager
-def recording(parts: Sequence[Part]) -> Iterator[list[Call]]:
+def recording(parts: Sequence[CalledPart]) -> Iterator[list[Call]]:
     """Record every call of these parts, in order, while the block runs."""
     calls: list[Call] = []
 
-    def watched(part: Part) -> Callable[[Forward], Forward]:
+    def watched(part: CalledPart) -> Callable[[Forward], Forward]:
         def answer(original: Forward) -> Forward:
             def forward(*args: Any, **kwargs: Any) -> Any:
                 output = original(*args, **kwargs)
@@ -205,7 +207,7 @@ def recording(parts: Sequence[Part]) -> Iterator[list[Call]]:
         yield calls
 
 
-def first_call(run: Callable[[], Any], part: Part) -> Call:
+def first_call(run: Callable[[], Any], part: CalledPart) -> Call:
     """Run until `part` is called, and no further; return that call.
 
     Raises:

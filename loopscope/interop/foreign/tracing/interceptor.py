@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from loopscope.interop.foreign.tracing.calls import (
     Call,
+    CalledPart,
     Forward,
     ForwardStop,
-    Part,
     call_of,
     stand_in,
     state_of,
@@ -48,7 +48,7 @@ class ForwardInterceptor:
     def __init__(
         self,
         module: nn.Module,
-        layers: Sequence[Part],
+        layers: Sequence[CalledPart],
         arguments: Arguments,
         count: LoopCount,
         hidden: str | None,
@@ -254,7 +254,7 @@ class ForwardInterceptor:
     ) -> Any:
         position = _Position()
 
-        def watch(layer: int, part: Part) -> Callable[[Forward], Forward]:
+        def watch(layer: int, part: CalledPart) -> Callable[[Forward], Forward]:
             def answer(original: Forward) -> Forward:
                 def forward(*args: Any, **kwargs: Any) -> Any:
                     if layer != (position.layer + 1) % len(self.layers):

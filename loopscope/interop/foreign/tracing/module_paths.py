@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from loopscope.interop.foreign.tracing.calls import Method, Part
+from loopscope.interop.foreign.tracing.calls import CalledPart, Method
 
 
 def find(module: nn.Module, path: str, argument: str) -> Any:
@@ -49,7 +49,7 @@ def _parsed(step: str) -> tuple[str, list[int | slice]]:
     return match[1], places
 
 
-def find_block(module: nn.Module, block: Any, argument: str = "block") -> list[list[Part]]:
+def find_block(module: nn.Module, block: Any, argument: str = "block") -> list[list[CalledPart]]:
     """Return the ways a block may be called, each a list of parts that are called in order.
 
     Args:
@@ -107,13 +107,13 @@ def find_callable(module: nn.Module, path: str, argument: str) -> Callable[..., 
     return found
 
 
-def ways_to_call(block: nn.Module | list[Any]) -> list[list[Part]]:
+def ways_to_call(block: nn.Module | list[Any]) -> list[list[CalledPart]]:
     """Return the ways a block may be called: as it is, or, where it is a container, its layers one by one."""
     if isinstance(block, list):
         return [block] if block and all(isinstance(part, nn.Module) for part in block) else []
-    layers: list[Part] = list(block) if isinstance(block, nn.ModuleList | nn.Sequential) else []
+    layers: list[CalledPart] = list(block) if isinstance(block, nn.ModuleList | nn.Sequential) else []
     plain = type(block).forward is nn.ModuleList.forward  # a list alone cannot be called
-    ways: list[list[Part]] = [[] if plain else [block], layers]
+    ways: list[list[CalledPart]] = [[] if plain else [block], layers]
     return [way for way in ways if way]
 
 
