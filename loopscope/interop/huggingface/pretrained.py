@@ -128,8 +128,8 @@ def _check_weights(folder: Path) -> None:
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise ValueError(
-            f"{folder} has {CONFIG_FILE} and not its weights: {', '.join(missing[:5])} missing. Download the whole model; "
-            "weights in pickles (.bin) are not read, convert them to safetensors"
+            f"{folder} has {CONFIG_FILE} and not its weights: {', '.join(missing[:5])} missing. Download the whole "
+            "model; weights in pickles (.bin) are not read, convert them to safetensors"
         )
     needed, there = ROOM * sum(file.stat().st_size for file in files), _free_memory()
     if there is not None and needed > there:

@@ -39,7 +39,7 @@ def test_an_adapter_that_disagrees_is_refused(case: Case) -> None:
 def test_unknown_modules_are_told_of_wrap() -> None:
     names = "|".join(family.family for family in ADAPTERS).replace("(", r"\(").replace(")", r"\)")
     with pytest.raises(
-        ValueError, match=rf'({names}).*loopscope.wrap\(module, 'layers', set_loops='num_steps'\)'
+        ValueError, match=rf"({names}).*loopscope.wrap\(module, 'layers', set_loops='num_steps'\)"
     ):
         loopscope.adapt(lookalikes.LoopLM())
     with pytest.raises(ValueError, match="module is str"):
