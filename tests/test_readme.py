@@ -103,8 +103,9 @@ def test_the_evaluation_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     names: dict[str, Any] = {}
     for code in blocks(ROOT / "docs" / "evaluation.md", "python"):
         exec(compile(code, "evaluation.md", "exec"), names)
-    left = names["early_exit"](names["model"], names["input_ids"], names["ScaleGrowth"](), threshold=0.0)
-    assert left.loops.tolist() == [names["model"].loops] * 4  # no scale is below 0
+    rule = names["build_rule"]("direction-step")
+    left = names["early_exit"](names["model"], names["input_ids"], rule, threshold=0.0)
+    assert left.loops.tolist() == [names["model"].loops] * 4  # no direction stands still
 
 
 def test_the_audit_page_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -131,15 +131,14 @@ def test_a_path_is_needed(call: Any, capsys: pytest.CaptureFixture[str]) -> None
 def test_the_page_runs(
     call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The Python of docs/evaluation.md: a batch that leaves early, and a rule of one's own."""
+    """The Python of docs/evaluation.md: a batch that leaves early."""
     monkeypatch.chdir(tmp_path)
     assert call("train", "--out", "runs/mine/dense_raw/seed-0", *TINY, "--quiet") == 0
     page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
-    leave, own = re.findall(r"^```python\n(.*?)^```", page[page.index("## Exits") :], re.S | re.M)
+    (leave,) = re.findall(r"^```python\n(.*?)^```", page[page.index("## Exits") :], re.S | re.M)
     names: dict[str, Any] = {}
     exec(compile(leave, "evaluation.md", "exec"), names)
     assert capsys.readouterr().out.endswith("torch.Size([4, 8, 64])\n")
-    exec(compile(own, "evaluation.md", "exec"), names)
-    growth = names["ScaleGrowth"]()
-    left = names["early_exit"](names["model"], names["input_ids"], growth, growth.high)
+    rule = names["build_rule"]("direction-step")
+    left = names["early_exit"](names["model"], names["input_ids"], rule, rule.high)
     assert left.loops.tolist() == [1] * 4
