@@ -1,12 +1,13 @@
 """Exits on a terminal: fixed depths, what a threshold gives on text it was not chosen on, seconds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from loopscope.results import Calibration, ExitEvaluation, ExitPoint, ModelEvaluation, Speed
+from loopscope.results.short_names import short_names
 
 
 def print_exits(evaluation: ModelEvaluation, kept: Path | None, console: Console | None = None) -> None:
@@ -32,7 +33,10 @@ def print_exits(evaluation: ModelEvaluation, kept: Path | None, console: Console
                     if not each.met:
                         _say(console, f"{each.why}.")
     if exits.speeds:
-        console.print(_speeds(exits.speeds))
+        console.print(_speeds(exits.speeds, _names(exits)))
+    for whole, short in _names(exits).items():
+        if whole != short:
+            _say(console, f"{short} is {whole}.")
     if kept is not None:
         _say(console, f"Kept in {kept}.")
 
@@ -53,15 +57,16 @@ def _calibrated(chosen: Sequence[Calibration], exits: ExitEvaluation) -> Table:
     chosen_on, others = first.windows
     title = f"\nper {first.unit}, {target}:\nchosen on {chosen_on} windows, figures on the {others} others"
     table = _table(title, "rule", "reads", "threshold", "loops", "perplexity", "change", "held")
+    names = _names(exits)
     for each in chosen:
         tested = each.tested_on
         if tested is None:
-            table.add_row(each.rule, reads[each.rule], "", "", "", "", "not met")
+            table.add_row(names[each.rule], reads[each.rule], "", "", "", "", "not met")
             continue
         held = "yes" if each.held else "no"
         more = 100 * (tested.perplexity / each.full_depth.perplexity - 1)
         table.add_row(
-            each.rule,
+            names[each.rule],
             reads[each.rule],
             f"{each.threshold:.4g}",
             f"{tested.mean_loops:.2f}",
@@ -72,7 +77,13 @@ def _calibrated(chosen: Sequence[Calibration], exits: ExitEvaluation) -> Table:
     return table
 
 
-def _speeds(speeds: Sequence[Speed]) -> Table:
+def _names(exits: ExitEvaluation) -> dict[str, str]:
+    """What tables call each rule: a class of others by its own name, which the line below the tables spells out."""
+    rules = [curve.rule for curve in exits.curves] + [made.rule for made in exits.calibrations]
+    return short_names([*rules, *(speed.rule for speed in exits.speeds)])
+
+
+def _speeds(speeds: Sequence[Speed], names: Mapping[str, str]) -> Table:
     one = speeds[0]
     title = f"\ntimes faster than fixed depth: {one.batch} × {one.sequence} tokens, {one.device}, {one.threads} thread"
     table = _table(
@@ -81,7 +92,11 @@ def _speeds(speeds: Sequence[Speed]) -> Table:
     for speed in speeds:
         allowed = "" if speed.allowed is None else f"{speed.allowed:.2f}"
         table.add_row(
-            speed.rule, f"{speed.mean_loops:.2f}", f"{speed.realised:.2f}", allowed, f"{speed.ideal:.2f}"
+            names[speed.rule],
+            f"{speed.mean_loops:.2f}",
+            f"{speed.realised:.2f}",
+            allowed,
+            f"{speed.ideal:.2f}",
         )
     return table
 
