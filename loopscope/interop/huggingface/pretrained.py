@@ -13,9 +13,10 @@ from typing import Any
 from loopscope.interop.foreign.adapt import adapt
 from loopscope.interop.huggingface.remote_code import listing, may_run
 from loopscope.recurrence import AbstractLoopedLM
+from loopscope.results.layout import CONFIG, WEIGHTS
 
 CONFIG_FILE = "config.json"
-INDEX = "model.safetensors.index.json"
+INDEX = f"{WEIGHTS}.index.json"
 WRITTEN_FOR = {"ouro": "4.56", "huginn_raven": "4.56"}
 """Families whose own code was written for an older transformers, by `model_type`: newer ones cannot load it."""
 ROOM = 1.15
@@ -25,7 +26,7 @@ ROOM = 1.15
 def is_transformers_folder(path: str | Path) -> bool:
     """Return whether a folder is one that transformers wrote, and none of Loopscope's own."""
     path = Path(path)
-    return (path / CONFIG_FILE).is_file() and not (path / "config.yaml").is_file()
+    return (path / CONFIG_FILE).is_file() and not (path / CONFIG).is_file()
 
 
 def load_folder(path: str | Path, trust_remote_code: bool = False) -> AbstractLoopedLM:
@@ -118,7 +119,7 @@ def _older(kind: str) -> str:
 
 def _check_weights(folder: Path) -> None:
     """Refuse a folder without its weights, and one that does not fit the memory, before anything is loaded."""
-    files = [folder / "model.safetensors"]
+    files = [folder / WEIGHTS]
     if (folder / INDEX).is_file():
         try:
             shards = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
