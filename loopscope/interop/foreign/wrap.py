@@ -8,7 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from loopscope.guards import evaluating
-from loopscope.interop.foreign.checks.agreement import check_logits, choose_shortcuts, depends_on_depth
+from loopscope.interop.foreign.checks.agreement import (
+    check_each_depth,
+    check_logits,
+    choose_shortcuts,
+    depends_on_depth,
+)
 from loopscope.interop.foreign.checks.gate import check_gate
 from loopscope.interop.foreign.checks.gradients import check_gradients
 from loopscope.interop.foreign.checks.other_weights import checked_in_fp32, enlarging, other_weights
@@ -152,6 +157,7 @@ def _fit(model: TracedModel, block: object, ways: Sequence[Sequence[CalledPart]]
     check_gradients(model, trace, start)
     warn_of_side_paths(model, trace)
     model.depth_conditioned = depends_on_depth(model, trace)
+    check_each_depth(model, trace)
 
 
 def _check_values(model: TracedModel, trace: Trace, start: Tensor, output: Any) -> None:

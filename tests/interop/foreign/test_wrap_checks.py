@@ -71,6 +71,42 @@ def test_a_name_that_the_result_has_not_is_refused() -> None:
         loopscope.wrap(build(TwoNorms), "layers")
 
 
+class FinalOnly(Plain):
+    """Raw at every loop but the last: what the last one is depends on how many are run."""
+
+    def forward(self, ids: Tensor, loops: int = 4) -> Any:
+        x, found = self.tokens(ids), []
+        for loop in range(loops):
+            x = self.stack(x)
+            found.append(self.lm_head(self.norm(x) if loop == loops - 1 else x))
+        return {"all_logits": found, "final_logits": found[-1]}
+
+
+def test_every_depth_is_the_forwards_own() -> None:
+    module = build(FinalOnly)
+    model = loopscope.wrap(module, "layers", set_loops="loops")
+    with torch.no_grad():
+        for loops in (1, 2, 3, 4, 5, 8):
+            for state, own in zip(unroll(model, IDS, loops), module(IDS, loops)["all_logits"], strict=True):
+                assert torch.allclose(state.logits(), own, atol=1e-5)
+
+
+class AnotherWayBelow(Plain):
+    """Runs fewer loops with another head's input: no exit of the trained depth is what it gives there."""
+
+    def forward(self, ids: Tensor, loops: int = 3) -> Tensor:
+        x = self.tokens(ids)
+        for _ in range(loops):
+            x = self.stack(x)
+        return self.lm_head(self.norm(x)) * (1 if loops >= 3 else 2)
+
+
+def test_a_depth_that_is_read_otherwise_is_refused() -> None:
+    with pytest.raises(ValueError, match="run to 1 loops, where it was made for 3, the logits differ"):
+        loopscope.wrap(build(AnotherWayBelow), "layers", set_loops="loops")
+    assert loopscope.wrap(build(AnotherWayBelow), "layers").loops == 3
+
+
 class OfOneLength(Plain):
     """Mixes twelve tokens by a matrix, as Perceivers and mixers do: no other length will do."""
 

@@ -68,9 +68,10 @@ def test_loopformer_is_blind() -> None:
     assert (model.loops, model.replays, model.passes_on, model.depth_conditioned) == (4, True, True, True)
     with torch.no_grad():
         assert torch.allclose(model(IDS)[:, -1:], module(IDS)[0], atol=1e-5)
-        *_, deep = unroll(model, IDS, 8)
-        own = module(IDS, targets=IDS, **equal_steps(8))[0]
-        assert torch.allclose(deep.logits(), own, atol=1e-5)
+        for loops in range(1, 9):  # below the trained depth too, where every step is longer
+            *_, last = unroll(model, IDS, loops)
+            own = module(IDS, targets=IDS, **equal_steps(loops))[0]
+            assert torch.allclose(last.logits(), own, atol=1e-5)
     followed = loopscope.wrap(
         module, "transformer.h", forward_kwargs=lambda ids: {"targets": ids, **equal_steps(4)}
     )

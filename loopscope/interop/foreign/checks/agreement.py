@@ -19,6 +19,9 @@ from loopscope.interop.foreign.tracing.trace import Trace, probes
 from loopscope.interop.foreign.tracing.traced_model import TracedModel
 from loopscope.recurrence import LoopState, unroll
 
+MOST_DEPTHS = 16
+"""Depths up to which every exit is compared with a forward of that many loops."""
+
 
 @torch.no_grad()
 def choose_shortcuts(model: TracedModel, trace: Trace, start: Tensor) -> None:
@@ -138,6 +141,30 @@ def depends_on_depth(model: TracedModel, trace: Trace) -> bool:
     deeper, _ = model.record(trace.input_ids, 2 * trace.depth, states=True)
     tolerance = LOGITS_TOLERANCE.get(dtype_of(model.module), HALF_TOLERANCE)
     return not all(_close(deeper.states[loop], state, tolerance) for loop, state in trace.states.items())
+
+
+@torch.no_grad()
+def check_each_depth(model: TracedModel, trace: Trace) -> None:
+    """Raise ValueError where a shorter or a longer unroll's last exit is not the forward's at that many loops.
+
+    Depths that the forward does not run are passed over: 1 to `MOST_DEPTHS`, and one beyond the trained one.
+    """
+    if not model.interceptor.count:
+        return
+    for loops in (*range(1, min(model.loops, MOST_DEPTHS)), model.loops + 1):
+        try:
+            _, output = model.record(trace.input_ids, loops)
+            own = logits_of(output)
+        except Exception:  # it takes no such depth
+            continue
+        *_, last = unroll(model, trace.input_ids, loops)
+        difference = disagreement(last.logits(), own, dtype_of(model.module))
+        if difference is not None:
+            raise ValueError(
+                f"run to {loops} loops, where it was made for {model.loops}, {difference}: this depth is read in "
+                "another way. Leave set_loops out to have the trained depth alone, or subclass "
+                "loopscope.AbstractLoopedLM"
+            )
 
 
 def _readout_reason(

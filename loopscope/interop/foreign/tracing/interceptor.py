@@ -164,6 +164,8 @@ class ForwardInterceptor:
     ) -> Float[Tensor, "batch seq dim"]:
         """Return the block's input at `loop` + 1 when `hidden` was its output at `loop`."""
         here = min(loop, trace.depth - 1)
+        if here < 1:
+            raise ValueError("an unroll of one loop has no step between loops")
 
         def plan(position: _Position, call: Call, original: Forward) -> Any:
             if position.loop > here:

@@ -174,10 +174,19 @@ class TracedModel(AbstractLoopedLM):
         if isinstance(entry, _Recorded):
             return entry
         with torch.set_grad_enabled(torch.is_grad_enabled() if entry is None else entry):
-            trace, _ = self.record(context.input_ids, max(self.loops, context.loops))
+            trace = self._trace(context)
         recorded = _Recorded(trace, SideState(None))
         self.records.keep(context, recorded)
         return recorded
+
+    def _trace(self, context: LoopContext) -> Trace:
+        """The forward's calls at this unroll's own depth, where that can be set: its last loop is the forward's."""
+        try:
+            return self.record(context.input_ids, context.loops)[0]
+        except Exception:  # a forward that takes no fewer loops than it was made for
+            if context.loops >= self.loops:
+                raise
+            return self.record(context.input_ids, self.loops)[0]
 
     def record(
         self, input_ids: Int[Tensor, "batch seq"], loops: int, states: bool = False
@@ -190,7 +199,8 @@ class TracedModel(AbstractLoopedLM):
         Raises:
             ValueError: the forward ran another number of loops than it was set to.
         """
-        count = loops if self.interceptor.count and loops > self.loops else self.trained_count
+        known = self.interceptor.count and self.trained_count is not None
+        count = loops if known else self.trained_count
         steps = (*(self.readout_steps or ()), *(self.gate_steps or ()))
         parts = [step for step in steps if isinstance(step, nn.Module)]
         with self.fixed_draws():
