@@ -1,26 +1,30 @@
 """Fast operations for a CPU, each beside its plain formula (`reference`); one predicate decides which runs.
 
 That is `dispatch.cpu_ops_apply`, by an operation's name; `training.cpu_ops: off` turns all of them off. An operation is
-to stay while it saves at least 2 % of a step's time or peak memory in fp32 or bf16, by `python -m benchmarks.ops` (44M,
-8 × 256, fused as in a long run). Gone since: matmuls cut by rows, which suited one build of oneDNN on one machine (on
-an AMD EPYC with AVX512-BF16 they were no faster, 2026-11-28), and silu's product, which no step on a CPU reached. What
-the others save is not in this table yet: the figures need a quiet machine.
+to stay while it saves at least 2 % of a step's time or peak memory in fp32 or bf16, by `python -m benchmarks.ops`. The
+table has what a step's peak memory grows by without one: 44M, 8 × 256, fused as in a long run, one thread, an AMD EPYC
+with AVX512-BF16, 2026-11-28. One that does nothing at this size read -0.5 and -4.8 %, so smaller figures are noise. All
+off: 220 % (bf16) and 163 % (fp32) more memory, 41 and 22 % more time.
 
-    operation             in place of                                               delete when
-    rms_norm              F.rms_norm, which keeps the normalised state in fp32      PyTorch's keeps x and 1/rms
-    rms_norm_linear       the normalised state, saved as a matmul's input
-    linear                F.linear, whose weight's gradient is summed by autograd
-    swiglu                F.silu(gate(x)) * up(x), which keeps four wide tensors
-    attention             PyTorch's with dropout, which keeps squares               its fused CPU kernel drops out
-    narrow_attention *    the fused kernel in bf16, for heads of up to 32 channels  its bf16 backward is as fast
-    dropout *             PyTorch's mask, drawn one double at a time, and kept
-    dropout_add *         a dropout and a sum
-    add                   hidden + added, in memory of its own
-    linear_cross_entropy  the chunked loss, which does the head's product again     F.linear_cross_entropy is exact
-    shared_weight *       a sum over loops by autograd
-    scratch_buffer        torch.empty
-    cast_weight           a cast for each use
-    accumulate            add_ of a narrower tensor
+    operation             in place of                                  memory bf16, fp32   delete when
+    rms_norm              F.rms_norm, which keeps the state in fp32    36, 27 %            PyTorch's keeps x and 1/rms
+    rms_norm_linear       the normed state, saved as a matmul's input  12, 11 %
+    linear                F.linear, its gradient summed by autograd    4, 7 %
+    swiglu                F.silu(gate(x)) * up(x): four wide tensors   39, 50 %
+    attention             PyTorch's with dropout, which keeps squares  134, 82 %           its CPU kernel drops out
+    narrow_attention *    the fused bf16 kernel, heads to 32 channels  none at this size   its bf16 backward is as fast
+    dropout *             PyTorch's mask, drawn one at a time          1, 2-4 % (noise)    golden losses are made anew
+    dropout_add *         a dropout and a sum                          10, 4 %
+    add                   hidden + added, in memory of its own         0, 6-9 %
+    linear_cross_entropy  the chunked loss: the head's product again   9, 14 %             PyTorch's bf16 loss is exact
+    shared_weight *       a sum over loops by autograd                 3, 17 %
+    scratch_buffer        torch.empty                                  1, 6-10 %
+    cast_weight           a cast for each use                          0, 3-6 %
+    accumulate *          add_ of a narrower tensor                    none                golden losses are made anew
 
-    * draws or sums in an order of its own: golden losses are expected to change without it (not tried)
+    * draws or sums in an order of its own: golden losses change without it (accumulate: tried; the others: expected)
+
+In bf16 no step was slower without dropout (-2.6 %), cast_weight (-1.4), scratch_buffer (-1.7) or accumulate (-0.6). So
+dropout and accumulate save nothing that was measured, and stay only because golden losses would change;
+narrow_attention is for laptop sizes, where it was not measured. All figures: docs/results/2026-11-28-cpu-ops.md.
 """
