@@ -17,7 +17,7 @@ from loopscope.audit.interventions import final_scale_sweep, radial_clamp, resca
 from loopscope.audit.remedies import try_remedies
 from loopscope.audit.tokens import token_norms
 from loopscope.audit.verdict import check_saturation, loop_verdicts, model_verdict, why
-from loopscope.audit.visibility import measure_visibility, readout_visibility
+from loopscope.audit.visibility import loop_visibilities, measure_visibility, readout_visibility
 from loopscope.guards import evaluating
 from loopscope.objectives.objective import Objective
 from loopscope.objectives.placements import Dense
@@ -61,7 +61,10 @@ def judge(model: Any, input_ids: Any, labels: Any, objective: Any = None) -> tup
         The verdicts of loops 1..K, as `audit` gives them.
     """
     with _prepared(model, input_ids, labels, objective) as batch:
-        return tuple(_judged(batch).loops)
+        with torch.no_grad():
+            states = list(unroll(batch.model, batch.input_ids))
+        seen = loop_visibilities(states, batch.objective, batch.labels)
+        return tuple(_verdicts(batch, states, seen, measure_carries(states)))
 
 
 @dataclass(frozen=True)
@@ -73,16 +76,6 @@ class _Batch:
     labels: Tensor
     objective: Objective
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Judged:
-    """What the verdict rests on, and the states that it was measured on."""
-
-    seen: Sequence[LoopVisibility]
-    states: Sequence[LoopState]
-    carried: Sequence[Carry]
-    loops: Sequence[LoopVerdict]
 
 
 @contextmanager
@@ -100,22 +93,23 @@ def _prepared(model: Any, input_ids: Any, labels: Any, objective: Any) -> Iterat
             yield _Batch(looped, input_ids, labels, objective or Objective(Dense()), notes)
 
 
-def _judged(batch: _Batch) -> _Judged:
-    seen = measure_visibility(batch.model, batch.objective, batch.input_ids, batch.labels)
-    with torch.no_grad():
-        states = list(unroll(batch.model, batch.input_ids))
-    carried = measure_carries(states)
+def _verdicts(
+    batch: _Batch, states: Sequence[LoopState], seen: Sequence[LoopVisibility], carried: Sequence[Carry]
+) -> list[LoopVerdict]:
     loops = loop_verdicts(seen, carried)
     if model_verdict(loops) in ("blind", "damped"):
         with torch.no_grad():
             check_saturation(seen, batch.objective.split(states, batch.labels))
-    return _Judged(seen, states, carried, loops)
+    return loops
 
 
 def _measure(batch: _Batch) -> AuditReport:
     model, input_ids, labels, objective = batch.model, batch.input_ids, batch.labels, batch.objective
-    judged = _judged(batch)
-    seen, states, carried, loops = judged.seen, judged.states, judged.carried, judged.loops
+    seen = measure_visibility(model, objective, input_ids, labels)
+    with torch.no_grad():
+        states = list(unroll(model, input_ids))
+    carried = measure_carries(states)
+    loops = _verdicts(batch, states, seen, carried)
     verdict = model_verdict(loops)
     terms = tuple(dict.fromkeys(path.split("/")[0] for loop in seen for path in loop.direct))
     clamped = radial_clamp(states, labels)

@@ -1,14 +1,14 @@
 """What an audit refuses before it measures anything, and what it changes and says so."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from loopscope.guards import WIDE, evaluating, widened
+from loopscope.guards import evaluating, widened_to_run
 from loopscope.numerics import scale
 from loopscope.objectives.labels import check_one_label_each, check_range
 from loopscope.objectives.objective import Objective
@@ -92,16 +92,9 @@ def notes_on(states: Sequence[LoopState], labels: Tensor) -> tuple[str, ...]:
 def in_fp32(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"]) -> Iterator[tuple[str, ...]]:
     """Replace weights in half precision by fp32 copies for a while; yield a note where there are any.
 
-    Buffers keep their type, since some forwards ask for it (rotary tables in bf16), unless one loop of the first
-    sequence fails that way: then they are widened too.
+    Buffers keep their type unless one loop of the first sequence fails that way: then they are widened too.
     """
-    with ExitStack() as stack:
-        found = stack.enter_context(widened(model))
-        narrow_buffers = any(
-            buffer.is_floating_point() and buffer.dtype not in WIDE for buffer in model.buffers()
-        )
-        if narrow_buffers and not _runs(model, input_ids[:1]):
-            found |= stack.enter_context(widened(model, buffers=True))
+    with widened_to_run(model, lambda: _runs(model, input_ids[:1])) as found:
         names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in found))
         yield (f"The model's weights are {names}; fp32 copies of them were audited.",) if names else ()
 

@@ -16,7 +16,7 @@ from loopscope.audit.carry import measure_carries
 from loopscope.audit.interventions import exit_losses
 from loopscope.audit.patched_model import NormBetweenLoops, PatchedModel, RawBeforeLast, RawEveryLoop
 from loopscope.audit.verdict import loop_verdicts, model_verdict
-from loopscope.audit.visibility import direct_visibility, grown_visibility, loop_visibility
+from loopscope.audit.visibility import loop_visibilities
 from loopscope.objectives.objective import Objective
 from loopscope.objectives.penalties import NormPenalty
 from loopscope.recurrence import AbstractLoopedLM, LoopState, unroll
@@ -79,10 +79,4 @@ def quick_verdict(
     labels: Int[Tensor, "batch seq"],
 ) -> Verdict:
     """Return the verdict alone: from direct visibility and carry, without the gradient through the unroll."""
-    direct = direct_visibility(states, objective, labels)
-    grown = grown_visibility(states, objective, labels)
-    seen = [
-        loop_visibility(state, entries, {}, more)
-        for state, entries, more in zip(states, direct, grown, strict=True)
-    ]
-    return model_verdict(loop_verdicts(seen, carried))
+    return model_verdict(loop_verdicts(loop_visibilities(states, objective, labels), carried))

@@ -68,20 +68,35 @@ def measure_visibility(
         states = _from_first(model, input_ids)
         totals = _totals(states, objective, labels)
     states = [replace(state, hidden=state.hidden.detach()) for state in states]
+    return loop_visibilities(states, objective, labels, totals)
+
+
+def loop_visibilities(
+    states: Sequence[LoopState],
+    objective: Objective,
+    labels: Int[Tensor, "batch seq"],
+    totals: Sequence[Mapping[str, Radial]] | None = None,
+) -> list[LoopVisibility]:
+    """Return one record per state: all that a verdict asks for, without the gradient through the unroll.
+
+    Args:
+        states: of one unroll, loops 1..K; the rest of the unroll is cut off.
+        labels: the token that follows each input token; -100 is not counted.
+        totals: what each term sees of each state through the rest of the unroll too, where that is known.
+    """
     directs = direct_visibility(states, objective, labels)
     grown = grown_visibility(states, objective, labels)
+    known = [{}] * len(states) if totals is None else totals
     return [
-        loop_visibility(state, direct, total, more)
-        for state, direct, total, more in zip(states, directs, totals, grown, strict=True)
+        LoopVisibility(
+            state.loop, direct, total, more, readout_response(state), readout_response(_larger(state))
+        )
+        for state, direct, total, more in zip(states, directs, known, grown, strict=True)
     ]
 
 
-def loop_visibility(
-    state: LoopState, direct: Mapping[str, Radial], total: Mapping[str, Radial], grown: float
-) -> LoopVisibility:
-    """Return one loop's record, with its readout's response to scale as it is and `GROWN` times as large."""
-    larger = replace(state, hidden=state.hidden * GROWN)
-    return LoopVisibility(state.loop, direct, total, grown, readout_response(state), readout_response(larger))
+def _larger(state: LoopState) -> LoopState:
+    return replace(state, hidden=state.hidden * GROWN)
 
 
 def direct_visibility(
@@ -110,7 +125,7 @@ def grown_visibility(
     states: Sequence[LoopState], objective: Objective, labels: Int[Tensor, "batch seq"]
 ) -> list[float]:
     """Return what the whole loss would see of states `GROWN` times as large: nats per e-fold of scale, per loop."""
-    larger = [replace(state, hidden=state.hidden * GROWN) for state in states]
+    larger = [_larger(state) for state in states]
     with torch.enable_grad():
         leaves, terms = _probe(larger, objective, labels)
         inputs = [leaf[path] for leaf in leaves for path in PATHS]

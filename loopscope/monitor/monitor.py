@@ -23,7 +23,7 @@ from torch import Tensor
 from loopscope.audit.carry import measure_carries
 from loopscope.audit.input_checks import check_ids, in_fp32, repeats_inputs
 from loopscope.audit.verdict import loop_verdicts, model_verdict, why
-from loopscope.audit.visibility import direct_visibility, grown_visibility, loop_visibility
+from loopscope.audit.visibility import loop_visibilities
 from loopscope.guards import undisturbed, wait
 from loopscope.monitor.alarm import ScaleAlarm
 from loopscope.monitor.batch_slice import UNSHIFTED, check_arguments, check_batch, slice_of
@@ -198,12 +198,7 @@ class ScaleMonitor:
         self, states: Sequence[LoopState], labels: Int[Tensor, "batch seq"]
     ) -> tuple[list[LoopVerdict], str]:
         """The loops' verdicts and the sentence that says why, as an audit of these tokens would have them."""
-        direct = direct_visibility(states, self.objective, labels)
-        grown = grown_visibility(states, self.objective, labels)
-        seen = [
-            loop_visibility(state, own, {}, larger)
-            for state, own, larger in zip(states, direct, grown, strict=True)
-        ]
+        seen = loop_visibilities(states, self.objective, labels)
         loops = loop_verdicts(seen, measure_carries(states))
         terms = list(dict.fromkeys(path.split("/")[0] for loop in seen for path in loop.direct))
         return loops, why(loops, seen, terms, states[0].model.readout_name)
