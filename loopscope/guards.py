@@ -1,8 +1,8 @@
 """Context managers that leave a model and the random numbers as they were, and waits for a device."""
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,26 @@ def widened(model: nn.Module, buffers: bool = False) -> Iterator[set[torch.dtype
     finally:
         for table, name, tensor in replaced:
             table[name] = tensor
+
+
+@contextmanager
+def widened_to_run(model: nn.Module, runs: Callable[[], bool]) -> Iterator[set[torch.dtype]]:
+    """Replace parameters in half precision by fp32 copies for a while; buffers only where the model runs no other way.
+
+    Some forwards ask for the type that a buffer has (rotary tables in bf16), so buffers keep theirs if they can.
+
+    Args:
+        runs: tries the model as it is inside, and says whether it ran; asked only where a buffer is in half precision.
+
+    Yields:
+        The types that were replaced.
+    """
+    with ExitStack() as stack:
+        found = stack.enter_context(widened(model))
+        narrow = any(buffer.is_floating_point() and buffer.dtype not in WIDE for buffer in model.buffers())
+        if narrow and not runs():
+            found |= stack.enter_context(widened(model, buffers=True))
+        yield found
 
 
 @contextmanager

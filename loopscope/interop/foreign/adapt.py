@@ -12,7 +12,7 @@ from loopscope.interop.foreign.families.named import FOLLOWED
 from loopscope.interop.foreign.families.ouro import Ouro
 from loopscope.interop.foreign.families.parcae import Parcae
 from loopscope.interop.foreign.families.x_transformers import XTransformers
-from loopscope.interop.foreign.suggestion import repeats, working_call
+from loopscope.interop.foreign.suggestion import suggestion
 from loopscope.interop.foreign.wrap import wrap
 from loopscope.recurrence import AbstractLoopedLM
 
@@ -60,7 +60,7 @@ def adapt(module: Any) -> AbstractLoopedLM:
     known = ", ".join([*(family.family for family in ADAPTERS), *(named.family for named in FOLLOWED)])
     raise ValueError(
         f"{type(inner).__name__} has the structure of none of the families known: {known}.{_hint(inner)} "
-        f"{_suggestion(inner)}"
+        f"{suggestion(inner)}"
     )
 
 
@@ -76,18 +76,3 @@ def _hint(module: nn.Module) -> str:
     if hasattr(module, "attn_layers") and not getattr(module, "looped", True):
         return " It is an x-transformers model without looped=True: it is not a loop."
     return ""
-
-
-def _suggestion(module: nn.Module) -> str:
-    """A call of `wrap` that was tried on this module, or what to look for."""
-    if (found := working_call(module)) is not None:
-        return f"What repeats in it was found by running it: {found[0]} works, with the trained depth {found[1].loops}"
-    if not repeats(module):
-        return (
-            "No part of it is applied more than once when it runs on a batch of ids, so it is no looped model as it "
-            "stands: an audit of loops needs one that applies the same layers again and again"
-        )
-    return (
-        "No part of it was found that is applied again and again to a state [batch, seq, dim] and can be followed; if "
-        'there is one, name it: loopscope.wrap(module, block="…"), which says what it misses'
-    )

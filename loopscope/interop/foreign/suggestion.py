@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from loopscope.guards import evaluating
-from loopscope.interop.foreign.tracing.forward_runs import accepts, example, picked, repeatable
+from loopscope.interop.foreign.tracing.forward_runs import example, repeatable
+from loopscope.interop.foreign.tracing.interceptor import ForwardInterceptor
+from loopscope.interop.foreign.tracing.loop_count import LoopCount, whole_numbers
 from loopscope.interop.foreign.wrap import wrap
-from loopscope.recurrence import AbstractLoopedLM
 
 TRIES = 8
 """Blocks that are tried, the largest first."""
@@ -22,15 +23,11 @@ COUNTS = re.compile(r"loop|recur|ut_steps|cycle|num_steps|^steps$|passes|iterati
 """Names that a number of loops goes by in the models that people publish."""
 
 
-def repeats(module: nn.Module) -> bool:
-    """Return whether any part of a module is applied to a state more than once in a run of it."""
-    return any(times > 1 for times in _calls(module).values())
-
-
-def working_call(module: nn.Module) -> tuple[str, AbstractLoopedLM] | None:
-    """Return a call of `wrap` that works on a module, as code, and what it gives; None where none was found."""
-    for block, calls in _repeating(module):
-        for set_loops in (*_counts(module, calls), None):
+def suggestion(module: nn.Module) -> str:
+    """Return a call of `wrap` that was tried on a module, or what to look for in it, as a sentence."""
+    counts = _calls(module)
+    for block, times in _repeating(module, counts):
+        for set_loops in (*_counts(module, times), None):
             named: dict[str, Any] = {} if set_loops is None else {"set_loops": set_loops}
             try:
                 with warnings.catch_warnings():
@@ -39,13 +36,23 @@ def working_call(module: nn.Module) -> tuple[str, AbstractLoopedLM] | None:
             except Exception:  # a suggestion is what works; of what does not, `wrap` itself says why
                 continue
             words = "".join(f", {name}={value!r}" for name, value in named.items())
-            return f"loopscope.wrap(module, {block!r}{words})", model
-    return None
+            return (
+                f"What repeats in it was found by running it: loopscope.wrap(module, {block!r}{words}) works, with the "
+                f"trained depth {model.loops}"
+            )
+    if not any(times > 1 for times in counts.values()):
+        return (
+            "No part of it is applied more than once when it runs on a batch of ids, so it is no looped model as it "
+            "stands: an audit of loops needs one that applies the same layers again and again"
+        )
+    return (
+        "No part of it was found that is applied again and again to a state [batch, seq, dim] and can be followed; if "
+        'there is one, name it: loopscope.wrap(module, block="…"), which says what it misses'
+    )
 
 
-def _repeating(module: nn.Module) -> Iterator[tuple[str, int]]:
+def _repeating(module: nn.Module, counts: Counter[nn.Module]) -> Iterator[tuple[str, int]]:
     """Blocks of which every layer is called the same number of times, twice or more, with a state: largest first."""
-    counts = _calls(module)
     found: dict[str, tuple[int, int]] = {}
     for path, part in module.named_modules():
         if not path:
@@ -80,14 +87,18 @@ def _calls(module: nn.Module) -> Counter[nn.Module]:
         values = output if isinstance(output, tuple | list) else [output]
         counts[part] += any(isinstance(value, Tensor) and value.ndim == 3 for value in values[:1])
 
-    cache = {"use_cache": False} if accepts(module, "use_cache") else {}
+    forward = ForwardInterceptor(module, (), {}, LoopCount(module, None), None)
+
+    def run(ids: Tensor) -> Any:
+        return forward.run_forward(ids, None)
+
     try:
         with torch.no_grad(), evaluating(module), repeatable(module):
-            ids = example(module, lambda ids: picked(module(ids, **cache), None))
+            ids = example(module, run)
             with ExitStack() as stack:
                 for part in module.modules():
                     stack.callback(part.register_forward_hook(count).remove)
-                module(ids, **cache)
+                run(ids)
     except Exception:  # its forward needs more than ids
         return Counter()
     return counts
@@ -96,11 +107,10 @@ def _calls(module: nn.Module) -> Counter[nn.Module]:
 def _counts(module: nn.Module, loops: int) -> list[str]:
     """Names of what may hold the number of loops: keywords of the forward, attributes and settings of that value."""
     keywords = [name for name in inspect.signature(module.forward).parameters if COUNTS.search(name)]
-    holders = [holder for part in module.modules() for holder in (part, getattr(part, "config", None))]
     values = [
         name
-        for holder in holders
-        for name, value in getattr(holder, "__dict__", {}).items()
-        if type(value) is int and value == loops and COUNTS.search(name)
+        for _, numbers in whole_numbers(module)
+        for name, value in numbers.items()
+        if value == loops and COUNTS.search(name)
     ]
     return list(dict.fromkeys([*keywords, *values]))

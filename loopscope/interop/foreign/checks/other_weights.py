@@ -11,17 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from loopscope.guards import WIDE, widened
+from loopscope.guards import WIDE, widened_to_run
 from loopscope.interop.foreign.tracing.forward_runs import dtype_of, example, logits_of
 from loopscope.interop.foreign.tracing.traced_model import TracedModel
 
 CHANGE = 0.2
-"""By how much each number is changed, as a share of its matrix's RMS, beside a draw of its own size."""
+"""Standard deviation of what is added to each number, as a share of its tensor's RMS."""
 LARGE_LOGITS = 20.0
 """What the largest logit is brought to: a softcap, usually of 15 to 50, then shows."""
 MOST = 2**30
 """Numbers up to which all weights are drawn anew; in a larger model vectors and the head alone, to save memory."""
-
 KNOWN = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -34,11 +33,9 @@ def checked_in_fp32(model: TracedModel) -> Iterator[None]:
     module = model.module
     with ExitStack() as stack:
         if dtype_of(module) not in WIDE and sum(p.numel() for p in module.parameters()) <= MOST:
-            stack.enter_context(widened(module))
+            stack.enter_context(widened_to_run(module, lambda: _runs(model)))
             if not _runs(model):
-                stack.enter_context(widened(module, buffers=True))
-                if not _runs(model):
-                    stack.close()
+                stack.close()
         yield
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from loopscope.guards import evaluating
 from loopscope.interop.foreign.tracing.forward_runs import disagreement, dtype_of, example, repeatable
+from loopscope.interop.foreign.tracing.side_state import Extra, SideState
 from loopscope.recurrence import AbstractLoopedLM, LoopContext, check_loops, unroll
 
 
@@ -106,6 +107,12 @@ class FamilyAdapter(AbstractLoopedLM):
         hidden = self.start(self.recorded(context))
         for earlier in range(1, loop):
             hidden = self.carry(self.core(hidden, earlier, context), earlier, context)
+
+    def caught_up(self, side: SideState[Extra], context: LoopContext, loop: int) -> SideState[Extra]:
+        """Return what goes from loop to loop beside H_k, with every loop up to `loop` run."""
+        if not side.knows(loop):
+            self.catch_up(context, loop + 1)
+        return side
 
     def _record_repeatably(self, input_ids: Tensor) -> Any:
         # A start state that the module draws at random is not used; drawing it must not disturb the caller's

@@ -64,9 +64,7 @@ class HrmText(FamilyAdapter):
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
     ) -> Float[Tensor, "batch seq dim"]:
         recorded: _Recorded = self.recorded(context)
-        if not recorded.low.knows(loop - 1):
-            self.catch_up(context, loop)
-        low = recorded.low.of_input(hidden, loop)
+        low = self.caught_up(recorded.low, context, loop - 1).of_input(hidden, loop)
         for _ in range(self.low_cycles):
             low = self._inner.L_module(low + hidden, **recorded.arguments)
         high = self._inner.H_module
@@ -78,18 +76,13 @@ class HrmText(FamilyAdapter):
     def carry(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
     ) -> Float[Tensor, "batch seq dim"]:
-        recorded: _Recorded = self.recorded(context)
-        if not recorded.low.knows(loop):
-            self.catch_up(context, loop + 1)
+        low = self.caught_up(self.recorded(context).low, context, loop)
         normed: Tensor = self._inner.H_module.final_norm(hidden)
-        recorded.low.after_carry(normed, loop, recorded.low.of_state(hidden, loop))
+        low.after_carry(normed, loop, low.of_state(hidden, loop))
         return normed
 
     def rejoin(self, state: LoopState) -> None:
-        recorded: _Recorded = self.recorded(state.context)
-        if not recorded.low.knows(state.loop):
-            self.catch_up(state.context, state.loop + 1)
-        recorded.low.rejoin()
+        self.caught_up(self.recorded(state.context).low, state.context, state.loop).rejoin()
 
     def readout(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext

@@ -74,9 +74,8 @@ class XTransformers(FamilyAdapter):
         recorded: _Recorded = self.recorded(context)
         if not self.memory_tokens:
             return recorded.call.repeat(hidden)
-        if not recorded.memories.knows(loop - 1):
-            self.catch_up(context, loop)
-        packed = torch.cat([recorded.memories.of_input(hidden, loop), hidden], dim=1)
+        earlier = self.caught_up(recorded.memories, context, loop - 1)
+        packed = torch.cat([earlier.of_input(hidden, loop), hidden], dim=1)
         memories, state = self._split(recorded.call.repeat(packed))
         recorded.memories.after_core(state, loop, memories)
         return state
@@ -85,18 +84,13 @@ class XTransformers(FamilyAdapter):
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
     ) -> Float[Tensor, "batch seq dim"]:
         if self.memory_tokens:
-            memories = self.recorded(context).memories
-            if not memories.knows(loop):
-                self.catch_up(context, loop + 1)
+            memories = self.caught_up(self.recorded(context).memories, context, loop)
             memories.after_carry(hidden, loop, memories.of_state(hidden, loop))
         return hidden
 
     def rejoin(self, state: LoopState) -> None:
         if self.memory_tokens:
-            memories = self.recorded(state.context).memories
-            if not memories.knows(state.loop):
-                self.catch_up(state.context, state.loop + 1)
-            memories.rejoin()
+            self.caught_up(self.recorded(state.context).memories, state.context, state.loop).rejoin()
 
     def readout(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext

@@ -71,18 +71,20 @@ class LoopCount:
 
 def _holders(module: nn.Module, name: str) -> list[Any]:
     """Return the parts of a module, their configs and sub-configs that hold a whole number of this name."""
-    found: dict[int, Any] = {}
+    return [holder for holder, numbers in whole_numbers(module) if name in numbers]
+
+
+def whole_numbers(module: nn.Module) -> Iterator[tuple[Any, dict[str, int]]]:
+    """Yield every part of a module, every config and sub-config of one, once each, with the whole numbers in it."""
+    seen: set[int] = set()
     for part in module.modules():
         left: list[Any] = [part, getattr(part, "config", None)]
         while left:
-            holder = left.pop()
-            if holder is None or id(holder) in found:
+            holder = left.pop(0)
+            if holder is None or id(holder) in seen:
                 continue
+            seen.add(id(holder))
             values = getattr(holder, "__dict__", {})
-            if type(values.get(name)) is int:
-                found[id(holder)] = holder
+            yield holder, {name: value for name, value in values.items() if type(value) is int}
             if holder is not part:
-                left += [
-                    value for key, value in values.items() if key.endswith("config") and value is not holder
-                ]
-    return list(found.values())
+                left += [value for name, value in values.items() if name.endswith("config")]
