@@ -1,6 +1,7 @@
 """What several tests share: values, and the command line in this process."""
 
 import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -65,6 +66,15 @@ VERDICTS = {
     "dense/rmsnorm+interloop": "removed",
 }
 """What every shipped condition is, trained or not."""
+
+
+def refusal(of: Callable[[], object]) -> str | None:
+    """What was said; None where nothing was refused. Everything but a ValueError goes on up, and fails."""
+    try:
+        of()
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def open_verdicts(config: RunConfig, said: StaticLoop) -> set[Verdict]:

@@ -4,7 +4,6 @@
 """
 
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from loopscope.config.run_config import RunConfig, parse_config
 from loopscope.model.config.yaml_reader import plain_yaml
 from loopscope.plan.memory import least_training_bytes
 from loopscope.plan.static_audit import audit_config
+from tests.fixtures import refusal
 
 CASES = max(150, settings.default.max_examples if settings.default else 0)  # twice: values, and damaged files
 NAMES = [option.name for option in settings_of_a_run().options]
@@ -69,15 +69,6 @@ def test_a_config_of_any_values(size: Any, condition: Any, given: list[tuple[str
         warnings.simplefilter("ignore")
         said = refusal(lambda: works(recipe(size, condition, over)))
     assert said is None or 0 < len(said) < 5000
-
-
-def refusal(of: Callable[[], object]) -> str | None:
-    """What was said; None where nothing was refused. Everything but a ValueError goes on up, and fails."""
-    try:
-        of()
-    except ValueError as error:
-        return str(error)
-    return None
 
 
 def works(config: RunConfig) -> None:

@@ -5,7 +5,6 @@
 
 import shutil
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from loopscope.interop.published import rename_state
 from loopscope.jobs.opened import open_model
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
+from tests.fixtures import refusal
 
 CASES = settings(max_examples=max(100, settings.default.max_examples if settings.default else 0))
 CUTS = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 60), st.binary(max_size=8)), min_size=1, max_size=3)
@@ -86,15 +86,6 @@ PLACES = [
     ("tokenizer", "itos"),
     ("tokenizer", "pattern"),
 ]
-
-
-def refusal(of: Callable[[], object]) -> str | None:
-    """What was said; None where nothing was refused. Everything but a ValueError goes on up, and fails."""
-    try:
-        of()
-    except ValueError as error:
-        return str(error)
-    return None
 
 
 def opens_or_says(path: Path, name: str) -> None:

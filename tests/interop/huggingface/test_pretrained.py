@@ -11,8 +11,6 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
-    HrmTextConfig,
-    HrmTextForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -21,7 +19,9 @@ from transformers import (
 import loopscope
 from loopscope.recurrence import unroll
 from tests.fixtures import run_command
+from tests.interop.foreign.families import fixtures as families
 
+SIZES: dict[str, Any] = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 64}
 IDS = torch.arange(20).view(2, 10) * 7 % 300
 
 
@@ -30,9 +30,7 @@ def dory() -> PreTrainedModel:
         pytest.skip(f"transformers {transformers.__version__} has no Dory")
     return transformers.DoryForCausalLM(
         transformers.DoryConfig(
-            vocab_size=300,
-            hidden_size=32,
-            intermediate_size=64,
+            **SIZES,
             num_hidden_layers=4,
             num_attention_heads=2,
             num_key_value_heads=1,
@@ -47,27 +45,14 @@ def dory() -> PreTrainedModel:
 
 
 def hrm() -> PreTrainedModel:
-    return HrmTextForCausalLM(
-        HrmTextConfig(
-            vocab_size=300,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            head_dim=16,
-            initializer_range=0.3,
-            H_cycles=3,
-            L_cycles=2,
-        )
-    )
+    module: PreTrainedModel = families.hrm(vocab_size=SIZES["vocab_size"])
+    return module
 
 
 def llama() -> PreTrainedModel:
     return LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=300,
-            hidden_size=32,
-            intermediate_size=64,
+            **SIZES,
             num_hidden_layers=2,
             num_attention_heads=2,
             num_key_value_heads=2,

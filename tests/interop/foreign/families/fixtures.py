@@ -25,12 +25,12 @@ LABELS = (IDS * 3 + 1) % VOCABULARY
 
 
 def hrm(**settings: Any) -> nn.Module:
-    values = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "head_dim": 16}
+    sizes = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
     config = HrmTextConfig(
-        vocab_size=VOCABULARY,
         num_attention_heads=2,
         initializer_range=0.3,
-        **{**values, "H_cycles": 3, "L_cycles": 2, **settings},
+        head_dim=16,
+        **{**sizes, "H_cycles": 3, "L_cycles": 2, **settings},
     )
     return HrmTextForCausalLM(config)
 
