@@ -17,6 +17,8 @@ from loopscope.recurrence import CarryStep, LoopState, carried
 
 PROBE_SIZES = (30.0, 3000.0)
 """How many times as large the state is made: far above a norm's eps, and where what is added of fixed size is small."""
+ROUNDED = 1e-5
+"""Relative difference of two mean norms that fp32 leaves where a step changes nothing."""
 APART = 0.1
 """Difference of exponents that is no rounding."""
 
@@ -59,7 +61,8 @@ def _carry(state: LoopState) -> Iterator[str]:
         if measured < APART:
             effect = "removes"
         else:
-            effect = "damps" if bool(sizes[1] < PROBE_SIZES[1] * l2_norm(state.hidden).mean()) else "keeps"
+            kept = PROBE_SIZES[1] * l2_norm(state.hidden).mean()
+            effect = "damps" if bool(sizes[1] < (1 - ROUNDED) * kept) else "keeps"
         if effect != step.effect:
             yield (
                 f"{step.name} declares that it {step.effect} scale, and measured it {effect} it: correct the "

@@ -275,7 +275,10 @@ def test_a_constructor_that_takes_something_else(importable: Path) -> None:
         LoopedTransformer(config)
 
 
-def test_the_note_names_the_step_that_is_wrong(importable: Path) -> None:
+@pytest.mark.parametrize("seed", range(8))
+def test_the_note_names_the_step_that_is_wrong(importable: Path, seed: int) -> None:
+    """A step that changes nothing keeps scale, whatever the sums of its norms round to."""
+    torch.manual_seed(seed)
     write(importable, carry("effect='damps'"))
     model = LoopedTransformer(mine(readout="raw", carry=[CARRY, "theirs:Mine"]))
     ids = torch.randint(300, (2, 17))
