@@ -77,17 +77,29 @@ def loop_verdicts(seen: Sequence[LoopVisibility], carried: Sequence[Carry]) -> l
     return verdicts
 
 
-def check_saturation(seen: Sequence[LoopVisibility], terms: Mapping[str, Tensor]) -> None:
-    """Raise ValueError where the loss is exactly 0 at every exit that it reads: it has no gradient left to see with.
+def saturated_loops(seen: Sequence[LoopVisibility], terms: Mapping[str, Tensor]) -> list[int]:
+    """Return the loops whose exits the loss reads where it is exactly 0 at all of them, else none.
 
-    Such a model would be called blind, whatever its readouts show of the scale.
+    Such a loss has no gradient left to see with: the model would be called blind, whatever its readouts show.
 
     Args:
         terms: values of the loss's terms, as `Objective.split` gives them.
     """
-    read = [loop.loop for loop in seen if any(name.endswith("/readout") for name in loop.direct)]
     values = [float(term) for name, term in terms.items() if name.startswith("cross_entropy")]
-    if read and not any(values):
+    return (
+        []
+        if any(values)
+        else [loop.loop for loop in seen if any(n.endswith("/readout") for n in loop.direct)]
+    )
+
+
+def check_saturation(seen: Sequence[LoopVisibility], terms: Mapping[str, Tensor]) -> None:
+    """Raise ValueError where the loss is exactly 0 at every exit that it reads.
+
+    Args:
+        terms: values of the loss's terms, as `Objective.split` gives them.
+    """
+    if read := saturated_loops(seen, terms):
         raise ValueError(
             f"the cross-entropy is exactly 0 at {_names(read)}, all that the loss reads: every prediction is right and "
             "certain to the last bit, so no gradient is left, and what the loss sees of the scale cannot be measured. "

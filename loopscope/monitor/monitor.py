@@ -22,7 +22,7 @@ from torch import Tensor
 
 from loopscope.audit.carry import measure_carries
 from loopscope.audit.input_checks import check_ids, in_fp32, repeats_inputs
-from loopscope.audit.verdict import loop_verdicts, model_verdict, why
+from loopscope.audit.verdict import loop_verdicts, model_verdict, saturated_loops, why
 from loopscope.audit.visibility import loop_visibilities
 from loopscope.guards import undisturbed, wait
 from loopscope.monitor.alarm import ScaleAlarm
@@ -197,9 +197,16 @@ class ScaleMonitor:
     def _judge(
         self, states: Sequence[LoopState], labels: Int[Tensor, "batch seq"]
     ) -> tuple[list[LoopVerdict], str]:
-        """The loops' verdicts and the sentence that says why, as an audit of these tokens would have them."""
+        """The loops' verdicts and the sentence that says why, as an audit of these tokens would have them.
+
+        None where the loss is exactly 0 and could not see anything.
+        """
         seen = loop_visibilities(states, self.objective, labels)
         loops = loop_verdicts(seen, measure_carries(states))
+        if model_verdict(loops) in ("blind", "damped"):
+            with torch.no_grad():
+                if saturated_loops(seen, self.objective.split(states, labels)):
+                    return [], ""
         terms = list(dict.fromkeys(path.split("/")[0] for loop in seen for path in loop.direct))
         return loops, why(loops, seen, terms, states[0].model.readout_name)
 

@@ -108,6 +108,21 @@ def test_a_state_that_is_not_finite_gets_no_verdict() -> None:
     assert said == []
 
 
+def test_a_loss_of_exactly_0_gets_no_verdict() -> None:
+    """A raw readout shows the scale; a model that is certain to the last bit has no gradient to show that with."""
+    model, said = make(readout={"kind": "raw"}), list[str]()
+    with torch.no_grad():
+        model.token_embedding.weight.mul_(100)
+        ids, _ = batch(1)
+        *_, last = unroll(model, ids)
+        certain = last.logits().argmax(dim=-1)
+    monitor = ScaleMonitor(model, "terminal", every=1, budget=None, tell=said.append)
+    check = monitor.step(1, ids, certain)
+    assert check is not None
+    assert check.verdict is None
+    assert not any("holds" in line for line in said)
+
+
 def test_a_failing_check_ends_the_monitoring_and_not_the_training() -> None:
     class Failing(LoopedTransformer):
         fails = False
