@@ -21,8 +21,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from loopscope.report.glossary import heading_keys, linker, words_of
+from loopscope.report.plots.drawing import Drawing
 from loopscope.report.plots.figure import Figure
-from loopscope.report.plots.to_matplotlib import Sheet, sheet
+from loopscope.report.plots.sheet import Sheet
 from loopscope.report.plots.to_plotly import to_plotly
 from loopscope.report.study.table import number
 from loopscope.results import Provenance
@@ -72,7 +73,9 @@ def render(template: str, drawn: Sequence[Figure], parts: Collection[str], **val
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    sheets = {figure.key: sheet(figure) for figure in drawn}
+    drawing = Drawing(drawn)
+    data = Markup(_json({figure.key: to_plotly(figure) for figure in drawn}))
+    sheets = drawing.sheets()
     words = words_of(parts)
     environment.filters |= {
         "number": number,
@@ -85,7 +88,7 @@ def render(template: str, drawn: Sequence[Figure], parts: Collection[str], **val
     text = environment.get_template(template).render(
         css=Markup("".join(map(_asset, ("page.css", "audit.css", "evaluation.css")))),
         script=Markup(_asset("page.js")),
-        data=Markup(_json({figure.key: to_plotly(figure) for figure in drawn})),
+        data=data,
         plotly=Markup(_plotly() if drawn else ""),
         words=words,
         **values,

@@ -14,7 +14,7 @@ from loopscope.report.found import AuditFiles, EvaluationFiles, find_audits, fin
 from loopscope.report.glossary import AUDIT, DEPTH, RUNS
 from loopscope.report.html import origins, page_path, render
 from loopscope.report.looks import Looks, condition_of
-from loopscope.report.plots.to_matplotlib import save_hero
+from loopscope.report.plots.sheet import sheet
 from loopscope.report.statements import (
     Statement,
     audit_statements,
@@ -77,7 +77,7 @@ def write_report(source: str | Path, out: str | Path | None = None) -> Path:
         **_study(results, conditions, looks),
     )
     if hero := [figure for key in HERO for figure in figures if figure.key == key]:
-        save_hero(hero, page.parent / FIGURES)
+        sheet(hero, None).save(page.parent / FIGURES, "hero")
     rendered.write(page)
     return page
 

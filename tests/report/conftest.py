@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from loopscope.results import StudyResults
-from tests.report.fixtures import installed_chromium
+from tests.report.fixtures import installed_chromium, without_files
 from tests.report.study.fixtures import Maker, make_failed, make_run, make_study
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ def study_maker() -> Callable[..., StudyResults]:
 
 @pytest.fixture
 def page_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the files in `figures/`: every figure is drawn once, for the page."""
-    monkeypatch.setattr("loopscope.report.plots.to_matplotlib.Sheet.save", lambda sheet, directory, key: [])
+    """Without the files in `figures/`: every figure is drawn once, for the page, in this process."""
+    without_files(monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,8 @@ import shutil
 from html.parser import HTMLParser
 from typing import Any
 
+import pytest
+
 EVIL = '</script><img src=x onerror="boom()">{{ 7*7 }}'
 
 
@@ -58,3 +60,10 @@ def installed_chromium() -> str | None:
     """Return the system's Chromium; None leaves the choice to the driver, which knows its own."""
     names = ("chromium", "chromium-browser", "google-chrome")
     return next((found for name in names if (found := shutil.which(name))), None)
+
+
+def without_files(patch: pytest.MonkeyPatch) -> None:
+    """Draw every figure once, for the page, in this process, and write no files beside it."""
+    patch.setattr("loopscope.report.plots.sheet._png", lambda canvas: b"")
+    patch.setattr("loopscope.report.plots.sheet.Sheet.save", lambda sheet, directory, key: [])
+    patch.setattr("loopscope.report.plots.drawing.SHARED_FROM", 1000)

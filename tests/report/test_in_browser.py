@@ -12,6 +12,7 @@ from loopscope.report.page import write_report
 from loopscope.results import audit_values, to_json
 from tests.report.audits.fixtures import make_audit
 from tests.report.evaluations.fixtures import make_comparison, make_evaluation
+from tests.report.fixtures import without_files
 from tests.report.study.fixtures import make_failed, make_run, make_study
 
 DESK, PHONE = 1400, 390
@@ -38,7 +39,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
                 (run / "audit.json").write_text(to_json(audit_values(make_audit(name, verdict))))
     (study / "comparison.json").write_text(to_json(make_comparison(NAMES)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("loopscope.report.plots.to_matplotlib.Sheet.save", lambda sheet, directory, key: [])
+        without_files(patch)
         audit = write_audit_page([make_audit("alone")], study / "audit.html")
         return {"study": write_report(study), "audit": audit}
 

@@ -1,15 +1,10 @@
 """Figure descriptions to PNG and SVG with matplotlib: no browser needed, ready for a paper."""
 
-import io
-import re
 from collections.abc import Sequence
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
@@ -37,99 +32,8 @@ MOST_ENDS = 8
 """Names beside ends of lines; beyond, a legend."""
 MOST_ROWS = 12
 """Entries of a legend; beyond, colours could not be told apart."""
-_TITLE = "title"
-_DPI = 160
-
-
-class Sheet:
-    """Figures laid out once, and drawn once for PNG and once for SVG and the page: `savefig` does each several times.
-
-    Args:
-        figures: drawn side by side.
-        title: heads them all; None heads each with its own.
-    """
-
-    def __init__(self, figures: Sequence[Figure], title: str | None) -> None:
-        self._canvas = draw(figures, title)
-        with matplotlib.rc_context(STYLE):
-            engine = self._canvas.get_layout_engine()
-            if engine is not None:
-                engine.execute(self._canvas)
-            self._canvas.set_layout_engine("none")  # what fits one format fits the other
-            self._above = self._title_points()
-
-    def save(self, directory: Path, key: str) -> list[Path]:
-        """Write `<key>.png` and `<key>.svg`."""
-        directory.mkdir(parents=True, exist_ok=True)
-        paths = [directory / f"{key}.png", directory / f"{key}.svg"]
-        with matplotlib.rc_context(STYLE):
-            self._canvas.dpi = _DPI
-            FigureCanvasAgg(self._canvas).print_png(paths[0])  # type: ignore[no-untyped-call]
-        paths[1].write_text(self.svg, encoding="utf-8")
-        return paths
-
-    @cached_property
-    def svg(self) -> str:
-        """The drawing as SVG text."""
-        with matplotlib.rc_context(STYLE):
-            buffer = io.StringIO()
-            FigureCanvasSVG(self._canvas).print_svg(buffer, metadata={"Date": None})  # type: ignore[no-untyped-call]
-        return buffer.getvalue()
-
-    def untitled(self) -> str:
-        """Return the drawing as compact SVG text without its title and the room for it: a page has its own."""
-        text = re.sub(rf'<g id="{_TITLE}">.*?</g>', "", self.svg, count=1, flags=re.DOTALL)
-        top = self._above
-        box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)
-        if top and box:
-            wide, high = float(box[1]), float(box[2]) - top
-            text = text.replace(box[0], f'viewBox="0 {top:.1f} {wide:.1f} {high:.1f}"', 1)
-            text = re.sub(r'(<svg[^>]*?) height="[\d.]+pt"', rf'\1 height="{high:.1f}pt"', text, count=1)
-        return _compact(text)
-
-    def _title_points(self) -> float:
-        """Points from the top of the drawing to below its title."""
-        title = next((text for text in self._canvas.texts if text.get_gid() == _TITLE), None)
-        if title is None:
-            return 0.0
-        below: float = title.get_window_extent().y0
-        return (self._canvas.bbox.height - below) * 72 / self._canvas.dpi
-
-
-def sheet(figure: Figure) -> Sheet:
-    """Draw a figure under its title."""
-    return Sheet([figure], figure.title)
-
-
-def save_hero(figures: Sequence[Figure], directory: Path) -> list[Path]:
-    """Write one wide picture for a README: scale over training beside perplexity by loop."""
-    return Sheet(figures, None).save(directory, "hero")
-
-
-def svg(figure: Figure) -> str:
-    """Return a figure as SVG text, without a title: the page has its own."""
-    return sheet(figure).untitled()
-
-
-def _compact(text: str) -> str:
-    """Half the size: places to a tenth of a point, no comments, no names of parts. What is written stays as it is."""
-    text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"\s*\n\s*", " ", text)
-    text = re.sub(
-        r' transform="rotate\(-0 [^"]*"| id="[a-zA-Z0-9.]+_\d+"', "", text
-    )  # neither is referred to
-    family = "font-family: 'DejaVu Sans', sans-serif"
-    text = text.replace(f"; {family}", "").replace("</style>", f" text{{{family}}}</style>", 1)
-    # Points that look the same say so once: what a group has, its members inherit.
-    alike = r'<g([^>]*)>((?: <use [^>]*style="([^"]*)"/>)(?: <use [^>]*style="\3"/>)*) </g>'
-    text = re.sub(
-        alike, lambda g: f'<g{g[1]} style="{g[3]}">' + g[2].replace(f' style="{g[3]}"', "") + "</g>", text
-    )
-    return re.sub(r"<[^>]+>", lambda tag: re.sub(r"-?\d+\.\d{2,}", _tenths, tag[0]), text)
-
-
-def _tenths(number: re.Match[str]) -> str:
-    return f"{float(number[0]):.1f}".removesuffix(".0")
+TITLE = "title"
+"""Id of what heads a drawing."""
 
 
 def draw(figures: Sequence[Figure], title: str | None) -> Canvas:
@@ -146,7 +50,7 @@ def draw(figures: Sequence[Figure], title: str | None) -> Canvas:
         for figure in figures:
             _legend([ax for ax, (owner, _) in zip(axes, panels, strict=True) if owner is figure], figure)
         if title:
-            canvas.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold").set_gid(_TITLE)
+            canvas.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold").set_gid(TITLE)
     return canvas
 
 

@@ -10,7 +10,8 @@ from loopscope.report.evaluations.differences import forest
 from loopscope.report.evaluations.exits import trade_off
 from loopscope.report.evaluations.section import build_evaluation_section
 from loopscope.report.found import EvaluationFiles
-from loopscope.report.plots.to_matplotlib import draw, svg
+from loopscope.report.plots.sheet import sheet
+from loopscope.report.plots.to_matplotlib import draw
 from loopscope.report.plots.to_plotly import to_plotly
 from loopscope.results import Comparison, Difference
 from tests.report.evaluations.fixtures import (
@@ -51,7 +52,7 @@ def test_every_figure_is_drawn_by_both_renderers() -> None:
         lines = [trace for trace in drawn["data"] if trace["type"] == "scatter" and trace["x"] != [None]]
         bands = sum(bool(series.low) and not series.bars for series in figure.series)
         assert len(lines) == len(figure.series) + bands, figure.key
-        assert "<svg" in svg(figure)[:1000]
+        assert "<svg" in sheet([figure], figure.title).svg[:1000]
 
 
 def test_both_renderers_draw_the_same_error_bars() -> None:
@@ -126,7 +127,7 @@ def test_what_is_not_finite_is_not_drawn() -> None:
     for figure in section.figures:
         assert all(map(math.isfinite, (*figure.values("x"), *figure.values("y")))), figure.key
         to_plotly(figure)
-        svg(figure)
+        assert sheet([figure], figure.title).svg
     assert section.worth is not None
     assert section.worth.grid is not None
     assert section.worth.grid.rows == ("fine",)
@@ -164,5 +165,5 @@ def test_a_single_loop_and_a_single_pair() -> None:
     )
     for figure in section.figures:
         to_plotly(figure)
-        svg(figure)
+        assert sheet([figure], figure.title).svg
     assert point(4.0, 1.0).left_at == (1.0, 0.0, 0.0, 0.0)
