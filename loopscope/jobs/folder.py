@@ -4,6 +4,7 @@ What lies in the folder must be that config's too: a checkpoint or a result that
 by name.
 """
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,9 @@ def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _completed(values: Mapping[str, Any], source: str) -> dict[str, Any]:
     try:
-        return parse_config(dict(values), source).model_dump(mode="json")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what a choice has no effect on was said when it was made
+            return parse_config(dict(values), source).model_dump(mode="json")
     except ValueError:  # another version's, or changed by hand: compared as it is, key by key
         return dict(values)
 

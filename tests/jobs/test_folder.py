@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import loopscope
+from loopscope.config import parse_config
 from loopscope.config.recipes import recipe
 from loopscope.jobs import (
     ExitSettings,
@@ -19,10 +21,11 @@ from loopscope.jobs import (
     run_study,
 )
 from loopscope.jobs import study as study_module
+from loopscope.jobs.folder import written_config
 from loopscope.jobs.study_results import collect
 from loopscope.jobs.train import failed, finished
 from loopscope.results import load_results
-from loopscope.results.layout import condition_folder, run_folder
+from loopscope.results.layout import CONFIG, condition_folder, run_folder
 from loopscope.results.manifest import table_of
 from loopscope.results.tensor_file import read_tensors, write_tensors
 from tests.jobs.fixtures import OVER
@@ -146,6 +149,21 @@ def test_conditions_with_like_names_have_a_folder_each(runs: Path, tmp_path: Pat
     (old / "a_b" / "seed-0" / "result.json").unlink()
     assert by_run(run_study("laptop", ["a_b"], [0], old, over, quiet=True)) == by_run(first)
     assert sorted(path.name for path in old.iterdir() if path.is_dir()) == ["a_b"]
+
+
+def test_what_a_choice_has_no_effect_on_is_said_when_it_is_made_alone(
+    study: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Reading a run again, once for each of a hundred, says nothing more."""
+    path = study / "dense_raw" / "seed-0" / CONFIG
+    values = yaml.safe_load(path.read_text())
+    values["model"] |= {"loops": 1, "carry": ["rmsnorm"]}
+    path.write_text(yaml.safe_dump(values))
+    with pytest.warns(UserWarning, match="has no effect with 1 loop"):
+        parse_config(values, "here")
+    recwarn.clear()
+    assert written_config(path)["model"]["loops"] == 1
+    assert [str(warning.message) for warning in recwarn] == []
 
 
 def test_an_evaluation_of_another_seed_is_not_gone_on_with(study: Path) -> None:
