@@ -8,16 +8,32 @@ from tests.interop.lookalikes.others import LoopedNanochat, LoopFormer, LoopLM, 
 from tests.interop.lookalikes.ouro import OuroForCausalLM
 from tests.interop.lookalikes.parcae import Parcae
 from tests.interop.lookalikes.parts import DIM, VOCABULARY, angles
+from tests.interop.lookalikes.shared_stacks import (
+    ElasticLooped,
+    FixedPoint,
+    LoopedGPT,
+    NanbeigeForCausalLM,
+    ReadoutBlindSpot,
+)
+from tests.interop.lookalikes.side_states import LoopCoderForCausalLM, MixtureOfRecursions, TinyRecursive
 
 __all__ = [
     "DIM",
     "VOCABULARY",
+    "ElasticLooped",
+    "FixedPoint",
+    "LoopCoderForCausalLM",
     "LoopFormer",
     "LoopLM",
     "LoopLMOutput",
+    "LoopedGPT",
     "LoopedNanochat",
+    "MixtureOfRecursions",
+    "NanbeigeForCausalLM",
     "OuroForCausalLM",
     "Parcae",
     "RavenForCausalLM",
+    "ReadoutBlindSpot",
+    "TinyRecursive",
     "angles",
 ]

@@ -35,6 +35,7 @@ def angles(length: int) -> Tensor:
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate pairs of channels of [batch seq heads head_dim]; the table is [.. seq 1 head_dim/2]."""
+    cos, sin = cos.to(x), sin.to(x)
     left, right = x.chunk(2, dim=-1)
     return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)
 

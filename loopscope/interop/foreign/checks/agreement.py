@@ -1,6 +1,6 @@
 """What `wrap` finds out and checks before it hands a model over, on a small random batch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -147,16 +147,21 @@ def depends_on_depth(model: TracedModel, trace: Trace) -> bool:
 def check_each_depth(model: TracedModel, trace: Trace) -> None:
     """Raise ValueError where a shorter or a longer unroll's last exit is not the forward's at that many loops.
 
-    Depths that the forward does not run are passed over: 1 to `MOST_DEPTHS`, and one beyond the trained one.
+    Depths that the forward does not run are passed over: 1 to `MOST_DEPTHS`, and one beyond the trained one. Where the
+    exits on the way are not the forward's, they are read by depth, or every depth is run by itself; a forward that gives
+    every loop's logits says itself what they are.
     """
     if not model.interceptor.count:
         return
+    by_depth: dict[int, Tensor] = {}
+    all_given = True
     for loops in (*range(1, min(model.loops, MOST_DEPTHS)), model.loops + 1):
         try:
             _, output = model.record(trace.input_ids, loops)
             own = logits_of(output)
         except Exception:  # it takes no such depth
             continue
+        by_depth[loops], all_given = own, all_given and len(every_logits_of(output)) == loops
         *_, last = unroll(model, trace.input_ids, loops)
         difference = disagreement(last.logits(), own, dtype_of(model.module))
         if difference is not None:
@@ -165,6 +170,21 @@ def check_each_depth(model: TracedModel, trace: Trace) -> None:
                 "another way. Leave set_loops out to have the trained depth alone, or subclass "
                 "loopscope.AbstractLoopedLM"
             )
+    if model.depth_conditioned or all_given or _are_exits_on_the_way(model, trace, by_depth):
+        return
+    model.reads_by_depth = model.readout_steps is None and set(by_depth) >= set(range(1, model.loops))
+    if not (model.reads_by_depth and _are_exits_on_the_way(model, trace, by_depth)):
+        model.reads_by_depth, model.depth_conditioned = False, True
+
+
+def _are_exits_on_the_way(model: TracedModel, trace: Trace, by_depth: Mapping[int, Tensor]) -> bool:
+    """Whether the exits of one long unroll are what the forward gives when set to as many loops."""
+    dtype = dtype_of(model.module)
+    return all(
+        disagreement(state.logits(), by_depth[state.loop], dtype) is None
+        for state in unroll(model, trace.input_ids, max(by_depth, default=1))
+        if state.loop in by_depth
+    )
 
 
 def _readout_reason(

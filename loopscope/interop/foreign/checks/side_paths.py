@@ -15,21 +15,29 @@ from loopscope.interop.foreign.tracing.traced_model import TracedModel
 
 SEVERAL = (
     "the head reads the states of earlier loops too (a mean or a sum over loops, a concatenation), so there is no "
-    "readout of one loop's state. Subclass loopscope.AbstractLoopedLM, and say there what an exit at loop k reads"
+    "readout of one loop's state. Name what sets the number of loops with set_loops: an exit at loop k is then what "
+    "the forward gives at k loops; or subclass loopscope.AbstractLoopedLM, and say there what an exit at loop k reads"
 )
 
 INSIDE = (
     "the head reads more than the state after the last loop: something inside that loop too (what is between two of "
     "its layers, or the block's own input), so an exit at loop k is no function of H_k alone. Name a block whose "
-    "output is all that the head reads, or subclass loopscope.AbstractLoopedLM, and say there what an exit reads"
+    "output is all that the head reads, or what sets the number of loops with set_loops: an exit at loop k is then "
+    "what the forward gives at k loops"
 )
 
 
 @torch.no_grad()
 def check_reads_one_loop(model: TracedModel, trace: Trace) -> None:
-    """Raise ValueError where the forward is followed to a head that reads several loops' states."""
+    """Raise ValueError where the forward is followed to a head that reads several loops' states.
+
+    Where the forward runs any number of loops, an exit is what it gives when set to that many, whatever the head reads.
+    """
+    model.reads_by_depth = False
     if model.readout_steps is None and reads_earlier_loops(model, trace) and not _carries_more(model, trace):
-        raise ValueError(why_no_readout(model, trace))
+        if not model.interceptor.count:
+            raise ValueError(why_no_readout(model, trace))
+        model.reads_by_depth = True
 
 
 def why_no_readout(model: TracedModel, trace: Trace) -> str:
@@ -82,6 +90,9 @@ def _carries_more(model: TracedModel, trace: Trace) -> bool:
         return not model.passes_on
     with model.fixed_draws():
         changed = {**own, 1: probes(trace)[1]}
-        return not torch.equal(
-            interceptor.carry(trace, own, own[2], 2), interceptor.carry(trace, changed, own[2], 2)
-        )
+        entries = [interceptor.carry(trace, earlier, own[2], 2) for earlier in (own, changed)]
+        if model.replays or not torch.equal(*entries):
+            return not torch.equal(*entries)
+        # A loop that starts anew reads the one before through the block's other arguments.
+        after = [interceptor.core(trace, earlier, entries[0], 3) for earlier in (own, changed)]
+        return not torch.equal(*after)

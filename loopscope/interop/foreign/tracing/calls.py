@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import copy, deepcopy
 from dataclasses import dataclass, field, replace
+from functools import wraps
 from typing import Any, TypeGuard
 
 from jaxtyping import Float
@@ -172,8 +173,8 @@ def title(part: CalledPart) -> str:
 def stand_in(part: CalledPart, answer: Callable[[Forward], Forward]) -> Iterator[None]:
     """Make `answer(its own forward)` the part's forward for a while; afterwards it is as it was."""
     owner, name = (part.owner, part.name) if isinstance(part, Method) else (part, "forward")
-    before = owner.__dict__.get(name, _ABSENT)
-    setattr(owner, name, answer(part.forward))
+    before, own = owner.__dict__.get(name, _ABSENT), part.forward
+    setattr(owner, name, wraps(own)(answer(own)))  # arguments are found by their names in its signature
     try:
         yield
     finally:

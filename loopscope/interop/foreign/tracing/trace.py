@@ -1,6 +1,6 @@
 """What a run of a foreign forward leaves behind: the calls of its parts, without the states they were called with."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -23,6 +23,10 @@ class Trace:
     def depth(self) -> int:
         """Loops that the forward ran."""
         return len(self.calls)
+
+    def up_to(self, loops: int) -> "Trace":
+        """Return the trace of a forward that is set to fewer loops, whose states do not depend on their number."""
+        return replace(self, loop_count=loops, calls=self.calls[:loops])
 
 
 def probes(trace: Trace) -> dict[int, Tensor]:

@@ -55,9 +55,11 @@ class TracedModel(AbstractLoopedLM):
         passes_on: the next loop's input is the block's output, so the carry is the identity. Otherwise
             each carry runs the module's forward up to the next loop.
         follows_head: what the forward does to the head's output (a crop, a softcap) is run too.
+        reads_by_depth: what reaches the head after loop k is that of a forward set to k loops: in one of more, it
+            reads what later loops leave beside their states, or a sum over all.
 
-    Memory: where `replays` and `passes_on` are both true, one state at a time, as for any looped model;
-    otherwise the states of all loops of an unroll, which the forward is answered with.
+    Memory: where a model is `stateless`, one state at a time, as for any looped model; otherwise the states of all
+    loops of an unroll, which the forward is answered with.
     """
 
     narrows = False
@@ -80,7 +82,7 @@ class TracedModel(AbstractLoopedLM):
         self.trained_count = loops if interceptor.count else None
         self.interceptor = interceptor
         self.records = UnrollRecords()
-        self.replays = self.passes_on = self.follows_head = False
+        self.replays = self.passes_on = self.follows_head = self.reads_by_depth = False
         self.example: Trace | None = None  # the trace of the check's batch, for `follows_head`
         # Plain attributes: the parts are in `module` already, and would be registered twice.
         self.__dict__.update(readout_steps=readout, head_step=head, gate_steps=gate, embedding=embedding)
@@ -88,6 +90,11 @@ class TracedModel(AbstractLoopedLM):
         self.head_step: Step
         self.gate_steps: Sequence[Step] | None
         self.embedding: Step | None
+
+    @property
+    def stateless(self) -> bool:
+        """Whether nothing but H_k goes from loop to loop, or to the head."""
+        return self.replays and self.passes_on and not self.reads_by_depth
 
     def embed(self, input_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq dim"]:
         if self.embedding is None:
@@ -104,7 +111,7 @@ class TracedModel(AbstractLoopedLM):
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
     ) -> Float[Tensor, "batch seq dim"]:
         recorded = self.recorded(context)
-        if self.replays and self.passes_on:
+        if self.stateless:
             return self.interceptor.replay(recorded.trace, hidden, loop)
         before = self._history(recorded, loop - 1, context).of_input(hidden, loop)
         if self.replays:
@@ -118,7 +125,7 @@ class TracedModel(AbstractLoopedLM):
     def carry(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
     ) -> Float[Tensor, "batch seq dim"]:
-        if self.replays and self.passes_on:
+        if self.stateless:
             return hidden
         recorded = self.recorded(context)
         here = self._history(recorded, loop, context).of_state(hidden, loop)
@@ -133,7 +140,7 @@ class TracedModel(AbstractLoopedLM):
         return carried
 
     def rejoin(self, state: LoopState) -> None:
-        if not (self.replays and self.passes_on):
+        if not self.stateless:
             self._history(self.recorded(state.context), state.loop, state.context).rejoin()
 
     def readout(
@@ -143,12 +150,14 @@ class TracedModel(AbstractLoopedLM):
         if self.readout_steps is not None:
             return run_steps(self.readout_steps, hidden, recorded.trace)
         assert isinstance(self.head_step, nn.Module)
-        here = None
-        if not (self.replays and self.passes_on):
+        here, trace = None, recorded.trace
+        if not self.stateless:
             here = self._history(recorded, loop, context).of_state(hidden, loop)
         before = states_of(None if here is None else here.before)
+        if self.reads_by_depth and loop < trace.depth:
+            trace = trace.up_to(loop)
         with self.fixed_draws():
-            return self.interceptor.features(recorded.trace, before, hidden, loop, self.head_step)
+            return self.interceptor.features(trace, before, hidden, loop, self.head_step)
 
     def head(self, features: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch vocab"]:
         if not self.follows_head:

@@ -88,7 +88,7 @@ def test_a_tokens_states_do_not_depend_on_what_follows(case: Case) -> None:
     """Also where the module starts from a random state: here it is the same for every length."""
     _, model = build(case)
     with torch.no_grad():
-        assert torch.allclose(model(IDS)[:, :6], model(IDS[:, :6]), rtol=1e-4, atol=1e-5)
+        assert torch.allclose(model(IDS)[:, :6], model(IDS[:, :6]), rtol=1e-4, atol=1e-4)
 
 
 @each_case

@@ -1,0 +1,118 @@
+"""Exits that a long unroll cannot read off its own forward: what the head reads is that of as many loops."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import loopscope
+from loopscope.audit.audit_report import judge
+from loopscope.audit.verdict import model_verdict
+from loopscope.recurrence import unroll
+from tests.interop.fixtures import IDS, LABELS, Plain, build
+from tests.interop.lookalikes import MixtureOfRecursions
+
+
+class Counted(Plain):
+    """A depth that the forward takes as an argument."""
+
+    def forward(self, ids: Tensor, loops: int | None = None) -> Any:
+        return self.lm_head(self.norm(self.read(self.tokens(ids), loops or self.config.loops)))
+
+    def read(self, x: Tensor, loops: int) -> Tensor:
+        raise NotImplementedError
+
+
+class Summed(Counted):
+    """The head reads a weighted sum of all loops' states, as adaptive computation time does."""
+
+    def read(self, x: Tensor, loops: int) -> Tensor:
+        total = torch.zeros_like(x)
+        for loop in range(loops):
+            x = self.stack(x)
+            total = total + 0.5**loop * x
+        return total
+
+
+class Branched(Counted):
+    """The block is one branch of a stream."""
+
+    def read(self, x: Tensor, loops: int) -> Tensor:
+        for _ in range(loops):
+            x = x + self.stack(x)
+        return x
+
+
+class Restarting(Counted):
+    """Every loop starts from the same state; the loop before reaches it, and the head, by what is inside the loop."""
+
+    def read(self, x: Tensor, loops: int) -> Tensor:
+        state = middle = torch.zeros_like(x)
+        for _ in range(loops):
+            message = self.between(state) + self.between(middle)
+            middle = self.layers[0](x + message)
+            state = self.layers[1](middle + message)
+        return self.between(state) + middle
+
+
+@pytest.mark.parametrize(
+    ("kind", "verdict"), [(Summed, "visible"), (Branched, "visible"), (Restarting, "removed")]
+)
+@pytest.mark.filterwarnings("ignore:what follows loop 2")
+def test_exits_of_one_unroll_are_those_of_as_many_loops(kind: type[Counted], verdict: str) -> None:
+    module = build(kind)
+    model: Any = loopscope.wrap(module, "layers", set_loops="loops")
+    assert model.reads_by_depth
+    with torch.no_grad():
+        for state in unroll(model, IDS, 6):
+            assert torch.allclose(state.logits(), module(IDS, state.loop), atol=1e-5)
+    assert {loop.status for loop in judge(model, IDS, LABELS)} == {verdict}
+
+
+@pytest.mark.filterwarnings("ignore:what follows loop 2")
+def test_tokens_that_leave_keep_their_state() -> None:
+    module = build(MixtureOfRecursions)
+    model = loopscope.wrap(module, "shared_blocks", set_loops="num_recursions")
+    with torch.no_grad():
+        own = {}
+        for depth in range(1, 7):
+            module.num_recursions = depth
+            own[depth] = module(IDS).logits
+        module.num_recursions = 3
+        for state in unroll(model, IDS, 6):
+            assert torch.allclose(state.logits(), own[state.loop], atol=1e-5)
+    # Of a token that left, nothing is carried on: the mean over tokens is below 1.
+    assert model_verdict(judge(model, IDS, LABELS)) == "blind"
+
+
+def test_a_sum_over_loops_needs_a_way_to_set_them() -> None:
+    with pytest.raises(ValueError, match="Name what sets the number of loops with set_loops"):
+        loopscope.wrap(build(Summed), "layers")
+
+
+def test_a_positional_argument_is_found_by_its_name() -> None:
+    """Also while its calls are being recorded."""
+
+    class Second(Plain):
+        class Step(nn.Module):
+            def __init__(self, stack: Any) -> None:
+                super().__init__()
+                self.stack = [stack]
+
+            def forward(self, table: Tensor, state: Tensor) -> Tensor:
+                return self.stack[0](state + table)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.step = self.Step(self.stack)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            x = self.tokens(ids)
+            table = 0.1 * torch.ones_like(x)
+            for _ in range(self.config.loops):
+                x = self.step(table, x)
+            return self.lm_head(self.norm(x))
+
+    module = build(Second)
+    assert torch.allclose(loopscope.wrap(module, "step", hidden="state")(IDS), module(IDS), atol=1e-5)

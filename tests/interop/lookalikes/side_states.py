@@ -1,0 +1,159 @@
+"""Models that hand more than H_k from loop to loop: keys and values, tokens that left, a second latent."""
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tests.interop.lookalikes.parts import DIM, HEADS, MLP, VOCABULARY, Norm, rotate
+from tests.interop.lookalikes.shared_stacks import PreNormLayer, rotary
+
+
+class LoopCoderLayer(nn.Module):
+    """Later loops mix attention to the first loop's keys and values in by a gate per head."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__()
+        self.index = index
+        self.input_layernorm, self.post_attention_layernorm, self.mlp = Norm(), Norm(), MLP()
+        self.q_proj, self.kv_proj, self.o_proj = (
+            nn.Linear(DIM, DIM, bias=False),
+            nn.Linear(DIM, 2 * DIM, bias=False),
+            nn.Linear(DIM, DIM, bias=False),
+        )
+        self.gate = nn.Linear(DIM, HEADS)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        position_embeddings: tuple[Tensor, Tensor],
+        loop: int = 0,
+        past_key_values: dict[int, tuple[Tensor, Tensor]] | None = None,
+    ) -> Tensor:
+        x = self.input_layernorm(hidden_states)
+        key, value = (part.unflatten(-1, (HEADS, -1)) for part in self.kv_proj(x).chunk(2, dim=-1))
+        query = rotate(self.q_proj(x).unflatten(-1, (HEADS, -1)), *position_embeddings)
+        own = rotate(key, *position_embeddings), value
+        mixed = self.attend(query, *own)
+        if loop == 0 and past_key_values is not None:
+            past_key_values[self.index] = own
+        elif loop > 0:
+            assert past_key_values is not None
+            gate = torch.sigmoid(self.gate(x))[..., None]
+            mixed = gate * self.attend(query, *past_key_values[self.index]) + (1 - gate) * mixed
+        hidden_states = hidden_states + self.o_proj(mixed.flatten(2))
+        return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
+
+    @staticmethod
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        parts = (part.transpose(1, 2) for part in (query, key, value))
+        return F.scaled_dot_product_attention(*parts, is_causal=True).transpose(1, 2)
+
+
+class LoopCoderForCausalLM(nn.Module):
+    """IQuest-Coder Loop's and LoopCoder-V2's data flow: the model makes the cache that loop 2 reads."""
+
+    def __init__(self, loops: int = 2) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(loop_num=loops)
+        self.model = nn.Module()
+        self.model.embed_tokens = nn.Embedding(VOCABULARY, DIM)
+        self.model.layers = nn.ModuleList(LoopCoderLayer(index) for index in range(2))
+        self.model.norm = Norm()
+        self.lm_head = nn.Linear(DIM, VOCABULARY, bias=False)
+
+    def forward(self, input_ids: Tensor, use_cache: bool | None = None) -> Any:
+        cache: dict[int, tuple[Tensor, Tensor]] | None = None if use_cache is False else {}
+        x: Tensor = self.model.embed_tokens(input_ids)
+        for loop in range(self.config.loop_num):
+            for layer in self.model.layers:
+                x = layer(x, rotary(input_ids), loop=loop, past_key_values=cache)
+        return SimpleNamespace(logits=self.lm_head(self.model.norm(x)), past_key_values=cache)
+
+
+class MixtureOfRecursions(nn.Module):
+    """mixture_of_recursions' token choice: a router gives every token its depth; one that left keeps its state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_recursions = 3
+        self.embed_tokens = nn.Embedding(VOCABULARY, DIM)
+        self.shared_blocks = nn.ModuleList(PreNormLayer() for _ in range(2))
+        self.router = nn.Linear(DIM, 3, bias=False)
+        self.norm = Norm()
+        self.lm_head = nn.Linear(DIM, VOCABULARY, bias=False)
+
+    def forward(self, input_ids: Tensor) -> Any:
+        x = self.embed_tokens(input_ids)
+        depth = self.router(x).argmax(dim=-1, keepdim=True)
+        for recursion in range(self.num_recursions):
+            h = x
+            for block in self.shared_blocks:
+                h = block(h, *rotary(input_ids))
+            x = torch.where(depth >= recursion, h, x)
+        return SimpleNamespace(logits=self.lm_head(self.norm(x)))
+
+
+@dataclass
+class Latents:
+    z_H: Tensor
+    z_L: Tensor
+
+
+class MixerLayer(nn.Module):
+    """Post-norm, and over positions: the sequence has one length."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.tokens, self.mlp = nn.Linear(length, length, bias=False), MLP()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.rms_norm(x + self.tokens(x.transpose(1, 2)).transpose(1, 2), (DIM,))
+        return F.rms_norm(x + self.mlp(x), (DIM,))
+
+
+class Level(nn.Module):
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(MixerLayer(length) for _ in range(2))
+
+    def forward(self, hidden_states: Tensor, input_injection: Tensor) -> Tensor:
+        x = hidden_states + input_injection
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class TinyRecursive(nn.Module):
+    """TinyRecursiveModels' data flow: (carry, batch) in and out, one length, a no_grad prefix of cycles."""
+
+    def __init__(self, length: int = 12) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(H_cycles=3, L_cycles=2, seq_len=length)
+        self.embed_tokens = nn.Embedding(VOCABULARY, DIM)
+        self.L_level = Level(length)
+        self.lm_head = nn.Linear(DIM, VOCABULARY, bias=False)
+        self.q_head = nn.Linear(DIM, 2)
+        self.register_buffer("H_init", torch.randn(DIM))
+        self.register_buffer("L_init", torch.randn(DIM))
+
+    def initial_carry(self, batch: dict[str, Tensor]) -> Latents:
+        shape = (*batch["inputs"].shape, DIM)
+        return Latents(self.H_init.expand(shape), self.L_init.expand(shape))
+
+    def forward(self, carry: Latents, batch: dict[str, Tensor]) -> tuple[Latents, dict[str, Tensor]]:
+        entry = DIM**0.5 * self.embed_tokens(batch["inputs"])
+        high, low = carry.z_H, carry.z_L
+        for cycle in range(self.config.H_cycles):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and cycle == self.config.H_cycles - 1):
+                for _ in range(self.config.L_cycles):
+                    low = self.L_level(low, high + entry)
+                high = self.L_level(high, low)
+        q = self.q_head(high[:, 0])
+        return Latents(high.detach(), low.detach()), {
+            "logits": self.lm_head(high),
+            "q_halt_logits": q[..., 0],
+        }
