@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -136,9 +137,11 @@ def test_the_page_of_foreign_models_runs(
     saved, theirs = blocks(ROOT / "docs" / "foreign.md", "python")
     exec(compile(saved, "foreign.md", "exec"), {})
     assert capsys.readouterr().out.splitlines()[-1] == "removed"
+    shutil.copytree("dory", "other")
     for words in commands(ROOT / "docs" / "foreign.md"):
         if words[0] != "generate":  # which needs a tokenizer: tests/interop/huggingface
-            on_it = ["dory" if word == "path/to/folder" else word for word in words]
+            paths = {"path/to/folder": "dory", "path/to/other": "other"}
+            on_it = [paths.get(word, word) for word in words]
             assert run_command(monkeypatch, *on_it) == 0, words
     capsys.readouterr()
     exec(compile(theirs, "foreign.md", "exec"), {})

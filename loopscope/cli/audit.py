@@ -47,7 +47,9 @@ class Audit:
     out: Path | None = None
     """Write a page with the verdicts and figures."""
     keep: bool = True
-    """Keep audit.json in each run's folder, where `loopscope report` finds it."""
+    """Keep audit.json in each run's folder, and in a model's of transformers, where `loopscope report` finds it."""
+    keep_in: Path | None = None
+    """Keep it in this folder instead, where the model's is not to be written into. Then `loopscope report` it."""
     strict: bool = False
     """Exit with status 1 where a verdict is blind: for CI."""
 
@@ -93,7 +95,13 @@ def _measured_audit(command: Audit) -> list[str]:
     use_cpu_ops(command.cpu_ops)
     audits = []
     for audited in audit_paths(
-        command.paths, command.objective, command.data, command.sequences, command.length, command.keep
+        command.paths,
+        command.objective,
+        command.data,
+        command.sequences,
+        command.length,
+        command.keep,
+        command.keep_in,
     ):
         audits.append(audited)
         if not command.json:

@@ -16,7 +16,8 @@ class Compare(OnText):
 
     Runs without a depth evaluation on this text are evaluated first. Baselines named unlooped and unlooped-deep
     become a compute-matched table. Of one study, comparison.json is kept in its folder. Several runs and studies
-    compare where their validation text is the same, also with different tokenizers: in bits per byte.
+    compare where their validation text is the same, also with different tokenizers: in bits per byte. With a model
+    folder among them (transformers' too) all read one text: --data, else the first run's validation text, else stdlib.
 
     Example:
         loopscope evaluate compare runs/mine
@@ -26,7 +27,7 @@ class Compare(OnText):
     """
 
     paths: tyro.conf.Positional[tuple[Path, ...]] = (Path("."),)
-    """A study's folder, or several of studies and runs."""
+    """A study's folder, or several of studies, runs and models."""
     conditions: str | None = None
     """Names, separated by commas; all by default."""
     loops: int | None = None

@@ -78,7 +78,9 @@ def _pareto(options: Sequence[Option], unit: str, console: Console) -> None:
         table.add_row(option.condition, str(option.loops), with_interval(option.bits_per_byte), cell, *marks)
     console.print(table)
     if not measured:
-        say(console, "Time by counted FLOPs; --time measures it.")
+        counted = any(option.flops_per_token is not None for option in options)
+        what = "Time by counted FLOPs" if counted else "Nothing counts the FLOPs of these models"
+        say(console, f"{what}; --time measures it.")
     console.print()
 
 

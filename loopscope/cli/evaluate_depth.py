@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
 from loopscope.cli.arguments import DEEPEST, check_counts, parse
 from loopscope.cli.evaluate_options import OnText, job_arguments, measured, print_json, refuse_errors
 from loopscope.results.layout import trained_runs
+
+if TYPE_CHECKING:
+    from loopscope.results import ModelEvaluation
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class Depth(OnText):
     """Run folders, study folders (all of their runs), model folders, published last.pt files."""
     loops: int | None = None
     """The deepest loop; twice the trained depth by default."""
+    keep_in: Path | None = None
+    """Keep evaluation.json in this folder instead of the model's. Then `loopscope report` it."""
 
 
 def evaluate_depth(arguments: Sequence[str]) -> None:
@@ -38,12 +44,17 @@ def evaluate_depth(arguments: Sequence[str]) -> None:
     check_counts(command, "loops", most=DEEPEST)
     text = job_arguments(command)
     from loopscope.cli.evaluate_depth_print import print_curves, print_verdicts
-    from loopscope.jobs import depth_verdicts, measure_depth
+    from loopscope.jobs import check_one, depth_verdicts, measure_depth
 
     runs = [run for given in command.paths for run in trained_runs(given)]
+    check_one(runs, command.keep_in)
     evaluations = []
     errors: list[ValueError] = []
-    for _, evaluation in measured(runs, lambda run: measure_depth(run, command.loops, **text), errors):
+
+    def measure(run: Path) -> "ModelEvaluation":
+        return measure_depth(run, command.loops, keep_in=command.keep_in, **text)
+
+    for _, evaluation in measured(runs, measure, errors):
         evaluations.append(evaluation)
         if not command.json:
             print_curves(evaluation)

@@ -46,6 +46,8 @@ class EvaluateExits(OnText):
     """Pairs of fixed depth and early exit that are timed; 0 measures no speed."""
     keep: bool = True
     """Keep them in evaluation.json in each run's folder, where `loopscope report` finds them."""
+    keep_in: Path | None = None
+    """Keep it in this folder instead of the model's."""
 
 
 def evaluate_exits(arguments: Sequence[str]) -> None:
@@ -58,7 +60,7 @@ def evaluate_exits(arguments: Sequence[str]) -> None:
         raise ValueError(f"pairs is {command.pairs}; {MOST_TIMED_PAIRS:,} at most are timed")
     text = job_arguments(command)
     from loopscope.cli.evaluate_exits_print import print_exits
-    from loopscope.jobs import ExitSettings, measure_exits
+    from loopscope.jobs import ExitSettings, check_one, measure_exits
 
     settings = ExitSettings(
         rules=None if command.rules == "all" else _names(command.rules),
@@ -69,16 +71,18 @@ def evaluate_exits(arguments: Sequence[str]) -> None:
         pairs=command.pairs,
     )
     runs = [run for given in command.paths for run in trained_runs(given)]
+    check_one(runs, command.keep_in)
     evaluations = []
     errors: list[ValueError] = []
 
     def measure(run: Path) -> "ModelEvaluation":
-        return measure_exits(run, settings, keep=command.keep, **text)
+        return measure_exits(run, settings, keep=command.keep, keep_in=command.keep_in, **text)
 
     for path, evaluation in measured(runs, measure, errors):
         evaluations.append(evaluation)
         if not command.json:
-            print_exits(evaluation, path / EVALUATION if _is_kept(path, evaluation) else None)
+            folder = command.keep_in or path
+            print_exits(evaluation, folder / EVALUATION if _is_kept(folder, evaluation) else None)
     if command.json:
         print_json(evaluations)
     refuse_errors(errors, len(runs))

@@ -14,13 +14,15 @@ from loopscope.results.faults import concerning
 class Report:
     """Write one self-contained HTML page, and every figure as PNG and SVG, from a study or run folder.
 
+    Of a model of others the page shows what `audit` and `evaluate` have kept, in its folder or where --keep-in said.
+
     Example:
         loopscope report runs/x
         loopscope report runs/x --out page.html
     """
 
     source: tyro.conf.Positional[Path]
-    """Study folder, run folder, or a results file."""
+    """Study folder, run folder, folder with what was measured of a model, or a results file."""
     out: Path | None = None
     """The page; report.html in the folder by default."""
 

@@ -6,7 +6,8 @@
     opened, text        from a path to a model with what it knows of itself, and to windows of text
     audit               from a path to an audited model
     evaluate            the record that a model's evaluation is kept in; evaluate_depth, evaluate_exits: its parts;
-                        evaluate_compare: conditions side by side, from the runs that `sources` finds
+                        evaluate_compare: conditions side by side, from the runs and models that `sources` finds;
+                        shared_text is what models of different tokenizers are compared on
     generate            settings from plain arguments; text_stream: text as it comes
     import_published    a published checkpoint to a model folder
     machine             device and threads as a user names them
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from loopscope.jobs.machine import use_threads as use_threads
     from loopscope.jobs.opened import OpenedModel as OpenedModel
     from loopscope.jobs.opened import allow_remote_code as allow_remote_code
+    from loopscope.jobs.opened import check_one as check_one
     from loopscope.jobs.opened import open_model as open_model
     from loopscope.jobs.study import run_study as run_study
     from loopscope.jobs.text import TextWindows as TextWindows
@@ -49,6 +51,7 @@ _HOMES = {
     "TextWindows": "text",
     "audit_model": "audit",
     "audit_paths": "audit",
+    "check_one": "opened",
     "compare_study": "evaluate_compare",
     "convert_published": "import_published",
     "depth_verdicts": "evaluate_depth",
@@ -74,6 +77,7 @@ __all__ = [
     "allow_remote_code",
     "audit_model",
     "audit_paths",
+    "check_one",
     "compare_study",
     "convert_published",
     "depth_verdicts",

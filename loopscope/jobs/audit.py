@@ -10,7 +10,8 @@ import torch
 from loopscope.audit.audit_report import audit
 from loopscope.config.nested import read_yaml
 from loopscope.config.objective_text import read_objective
-from loopscope.jobs.opened import OpenedModel, open_model, parameter_count, token_texts
+from loopscope.interop.huggingface.pretrained import is_transformers_folder
+from loopscope.jobs.opened import OpenedModel, check_one, open_model, parameter_count, token_texts
 from loopscope.jobs.text import TextWindows, some_windows
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.objective import build_objective
@@ -28,6 +29,7 @@ def audit_paths(
     sequences: int = 8,
     length: int | None = None,
     keep: bool = True,
+    keep_in: str | Path | None = None,
 ) -> Iterator[AuditedModel]:
     """Audit runs, studies (their first seeds), model folders and published files, one after the other.
 
@@ -36,7 +38,8 @@ def audit_paths(
         data: as `some_windows` takes it.
         sequences: windows to measure on.
         length: tokens of a window.
-        keep: write the audit into each run's folder.
+        keep: write the audit into each run's folder, and into that of a model of transformers.
+        keep_in: the folder in which the audit of one model is kept instead.
 
     Raises:
         ValueError: before anything is measured: a path that holds no model, or an objective that is not known. After
@@ -44,7 +47,9 @@ def audit_paths(
     """
     if objective is not None:
         parse_objective(objective)
-    opened = [open_model(path) for given in paths for path in first_runs(given)]
+    found = [path for given in paths for path in first_runs(given)]
+    check_one(found, keep_in)
+    opened = [open_model(path, keep_in) for path in found]
 
     def audits() -> Iterator[AuditedModel]:
         errors: list[ValueError] = []
@@ -55,7 +60,7 @@ def audit_paths(
                 errors.append(error)
                 continue
             if keep:
-                keep_audit(model.path, audited)
+                keep_audit(model, audited)
             yield audited
         if len(errors) == 1:
             raise errors[0]
@@ -128,13 +133,14 @@ def parse_objective(text: str) -> ObjectiveConfig:
     )
 
 
-def keep_audit(path: str | Path, audited: AuditedModel) -> Path | None:
-    """Keep an audit beside the run it is of, for reports; None where the path is no run.
+def keep_audit(opened: OpenedModel, audited: AuditedModel) -> Path | None:
+    """Keep an audit beside its run, or its model of transformers, for reports; None where the path is neither.
 
     None too, with a warning, where it cannot be written: what was measured is not lost for that.
     """
-    path = Path(path)
-    if not (path.is_dir() and (path / CONFIG).is_file() and newest_checkpoint(path)):
+    path = opened.kept_at
+    is_run = (path / CONFIG).is_file() and newest_checkpoint(path) is not None
+    if not (opened.records or is_run or is_transformers_folder(path)):
         return None
     try:
         write_text(path / AUDIT, to_json(audit_values(audited)))
@@ -143,4 +149,4 @@ def keep_audit(path: str | Path, audited: AuditedModel) -> Path | None:
             f"the audit of {audited.name} was measured but not kept: {in_words(error)}", stacklevel=2
         )
         return None
-    return path / AUDIT
+    return opened.written(path / AUDIT)

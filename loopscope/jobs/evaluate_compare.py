@@ -1,4 +1,8 @@
-"""Runs side by side: one study, whose comparison is kept in its folder, or several runs and studies."""
+"""Models side by side: one study, whose comparison is kept in its folder, or several runs, studies and model folders.
+
+Runs read their own validation text. Where a model is among them that is no run, one text is read by all, each in its
+own tokens (`shared_text`), and nothing is written into the folder of such a model.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from loopscope.config.nested import read_yaml, validated
 from loopscope.data.config import DataConfig
 from loopscope.evaluation.compare.comparison import compare
 from loopscope.evaluation.compare.condition import same_windows
@@ -15,11 +20,12 @@ from loopscope.jobs.evaluate import evaluation_of
 from loopscope.jobs.evaluate_depth import depth_of
 from loopscope.jobs.machine import device_named
 from loopscope.jobs.opened import OpenedModel, open_model
-from loopscope.jobs.sources import completed_runs
-from loopscope.jobs.text import TextWindows, held_out, text_hash
+from loopscope.jobs.shared_text import SharedText, shared_text
+from loopscope.jobs.sources import SourceRun, completed_runs
+from loopscope.jobs.text import TextWindows, hash_of, held_out, text_hash
 from loopscope.recurrence import check_loops
 from loopscope.results import Comparison, ModelEvaluation, to_json
-from loopscope.results.layout import COMPARISON, is_study, write_text
+from loopscope.results.layout import COMPARISON, CONFIG, is_study, write_text
 
 
 def compare_study(
@@ -41,7 +47,9 @@ def compare_study(
     Models of different tokenizers compare in bits per byte, on the whole validation text, which must be one.
 
     Args:
-        study: a study, or several runs and studies. A condition that two of them hold is named with its path.
+        study: a study, or several runs, studies and folders of models. A condition that two of them hold is named with
+            its path. With a model that is no run, all read one text: `data`, else the first run's validation text,
+            else `stdlib`.
         conditions: names of those to compare; None: all.
         loops: the deepest; twice each condition's trained depth by default.
         time: measure seconds per token at every depth, in this process, alternately.
@@ -58,15 +66,26 @@ def compare_study(
     sources = [study] if isinstance(study, str | Path) else list(study)
     where = device_named(device)
     runs = completed_runs(sources, conditions)
+    asked = data, windows, length
+    of_runs = [_data_of(run.run) for run in runs.kept if run.trained_here]
+    alone = [run for run in runs.kept if not run.trained_here]
+    one_text = _one_text(alone[0].run, of_runs, *asked) if alone else None
     texts: dict[str, TextWindows] = {}  # runs of one study share their text
     evaluations = []
     datas = []
     for run in runs.kept:
         opened = open_model(run.run)  # one model in memory at a time
-        key = f"{opened.data} {getattr(getattr(opened.model, 'config', None), 'sequence', None)}"
-        if key not in texts:
-            texts[key] = held_out(opened, data, windows, length)
-        measured = _evaluation(opened, texts[key], loops, batch, where)
+        on_its_own = one_text is None or (
+            run.trained_here and asked == (None,) * 3 and opened.data == of_runs[0]
+        )
+        if one_text is not None and not on_its_own:
+            text = one_text.windows(opened, length)
+            key = hash_of([str(text.input_ids.tolist())])
+        else:
+            key = f"{opened.data} {getattr(getattr(opened.model, 'config', None), 'sequence', None)}"
+            text = texts[key] if key in texts else held_out(opened, *asked)
+        texts[key] = text
+        measured = _evaluation(opened, text, loops, batch, where, keep=on_its_own)
         evaluations.append(replace(measured, condition=run.name))
         datas.append(opened.data)
     seconds: dict[str, tuple[float, ...]] = {}
@@ -77,12 +96,40 @@ def compare_study(
             )
         ids = next(iter(texts.values())).input_ids[:batch].to(where)
         seconds = _seconds([run.run for run in runs.kept], evaluations, ids)
-    if data is None and windows is None and length is None:  # each has read the whole of its text
+    if one_text is not None:
+        evaluations = _seeded([replace(each, text_hash=one_text.hash) for each in evaluations], runs.kept)
+    elif asked == (None,) * 3:  # each has read the whole of its text
         evaluations = _hashed(evaluations, datas)
     compared = compare(evaluations, seconds, runs.notes)
     if len(sources) == 1 and is_study(sources[0]):
         write_text(Path(sources[0]) / COMPARISON, to_json(compared))
     return compared
+
+
+def _data_of(run: Path) -> DataConfig:
+    return validated(DataConfig, read_yaml(run / CONFIG).get("data") or {}, f"data of {run / CONFIG}")
+
+
+def _one_text(
+    alone: Path, of_runs: Sequence[DataConfig], data: str | None, windows: int | None, length: int | None
+) -> SharedText:
+    """What all read where a model is among them that is no run: `windows` are counted in that model's tokens."""
+    text = shared_text(data, of_runs)
+    return text if windows is None else text.start(open_model(alone), windows, length)
+
+
+def _seeded(evaluations: Sequence[ModelEvaluation], runs: Sequence[SourceRun]) -> list[ModelEvaluation]:
+    """Evaluations where a model that is no run, which has no seed, stands beside the first seed that all runs have."""
+    seeds: dict[str, set[int]] = {}
+    for run, evaluation in zip(runs, evaluations, strict=True):
+        if run.trained_here:
+            seeds.setdefault(run.name, set()).add(evaluation.seed or 0)
+    shared = set.intersection(*seeds.values()) if seeds else set()
+    seed = min(shared or {0})
+    return [
+        evaluation if run.trained_here else replace(evaluation, seed=seed)
+        for run, evaluation in zip(runs, evaluations, strict=True)
+    ]
 
 
 def _hashed(
@@ -99,7 +146,12 @@ def _hashed(
 
 
 def _evaluation(
-    opened: OpenedModel, text: TextWindows, loops: int | None, batch: int, device: torch.device
+    opened: OpenedModel,
+    text: TextWindows,
+    loops: int | None,
+    batch: int,
+    device: torch.device,
+    keep: bool,
 ) -> ModelEvaluation:
     """What was measured of a run before, where it is of this text and deep enough; else measured now.
 
@@ -109,7 +161,7 @@ def _evaluation(
     known = evaluation_of(opened, text, deepest)
     if known.depth and len(known.depth[0].per_loop) >= deepest:
         return _cut(known, deepest)
-    return _cut(depth_of(opened, text, deepest, batch, device), deepest)
+    return _cut(depth_of(opened, text, deepest, batch, device, keep), deepest)
 
 
 def _cut(evaluation: ModelEvaluation, deepest: int) -> ModelEvaluation:

@@ -28,6 +28,7 @@ def measure_depth(
     length: int | None = None,
     batch: int = 16,
     device: str = "cpu",
+    keep_in: str | Path | None = None,
 ) -> ModelEvaluation:
     """Loss, accuracy and scale at every depth of one model, kept beside it.
 
@@ -36,6 +37,7 @@ def measure_depth(
         data: as `held_out` takes it, with `windows` and `length`.
         batch: windows at a time: memory grows with it, results do not change.
         device: auto, cpu, cuda, mps.
+        keep_in: the folder in which it is kept instead.
 
     Raises:
         ValueError: no model there, text that cannot be read, or a device that is not there.
@@ -43,14 +45,19 @@ def measure_depth(
     if loops is not None:
         check_loops(loops)
     where = device_named(device)
-    opened = open_model(path)
+    opened = open_model(path, keep_in)
     return depth_of(opened, held_out(opened, data, windows, length), loops, batch, where)
 
 
 def depth_of(
-    opened: OpenedModel, windows: TextWindows, loops: int | None, batch: int, device: torch.device
+    opened: OpenedModel,
+    windows: TextWindows,
+    loops: int | None,
+    batch: int,
+    device: torch.device,
+    keep: bool = True,
 ) -> ModelEvaluation:
-    """Measure an opened model's depth curves and keep them beside it, whatever else was evaluated there."""
+    """Measure an opened model's depth curves; keep them beside it, whatever else was evaluated there, where asked."""
     deepest = loops or 2 * opened.model.loops
     begun = evaluation_of(opened, windows, deepest)
     if note := lost_text_note(windows.unknown_share, windows.unread_share, f"the tokenizer of {opened.name}"):
@@ -58,7 +65,8 @@ def depth_of(
     model = opened.model.to(device)
     curves = depth_curves(model, windows.batches(batch), windows.bytes_per_token, deepest, device)
     evaluation = replace(begun, depth=curves)
-    keep_evaluation(opened, evaluation)
+    if keep:
+        keep_evaluation(opened, evaluation)
     return evaluation
 
 

@@ -67,6 +67,7 @@ def measure_exits(
     batch: int = 16,
     device: str = "cpu",
     keep: bool = True,
+    keep_in: str | Path | None = None,
 ) -> ModelEvaluation:
     """Measure exit rules on one model: `.exits` of its evaluation.
 
@@ -75,13 +76,14 @@ def measure_exits(
         batch: windows at a time: memory grows with it, results do not change.
         device: auto, cpu, cuda, mps.
         keep: write the evaluation beside the model.
+        keep_in: the folder in which it is kept instead.
 
     Raises:
         ValueError: no model there, text that cannot be read, or settings that do not fit the model.
     """
     settings = settings or ExitSettings()
     where = device_named(device)
-    opened = open_model(path)
+    opened = open_model(path, keep_in)
     if settings.budget is not None:
         check_budget(settings.budget, opened.model.loops)
     opened.model.to(where)

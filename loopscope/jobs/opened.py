@@ -4,8 +4,9 @@ A path is a run folder, a model folder, a published `last.pt`, or a folder of tr
 checkpoints know their objective; a run knows its validation text too.
 """
 
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -37,15 +38,40 @@ class OpenedModel:
     objective: ObjectiveConfig | None  # its own; None where nothing says
     tokenizer: AbstractTokenizer | None
     data: DataConfig | None  # of a run
+    records: Path | None = None  # where what is measured of it is kept; None: beside it
+
+    @property
+    def kept_at(self) -> Path:
+        """The folder in which what is measured of it is kept."""
+        return self.records or self.path
+
+    def written(self, file: Path) -> Path:
+        """Say where a record went, where that is nowhere that Loopscope wrote before; return it."""
+        if self.records is None and is_transformers_folder(self.path):
+            warnings.warn(f"kept in {file}; loopscope report {self.path} shows it", stacklevel=3)
+        return file
 
 
-def open_model(path: str | Path) -> OpenedModel:
+def open_model(path: str | Path, keep_in: str | Path | None = None) -> OpenedModel:
     """Load a model with what it knows of itself.
+
+    Args:
+        keep_in: the folder in which what is measured of it is kept, made where it is not there; None: beside it.
 
     Raises:
         ValueError: nothing to load there, or damaged; says which file and what to do.
     """
-    path = Path(path)
+    if keep_in is None:
+        return _opened(Path(path))
+    folder = Path(keep_in)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"keep-in is {folder}, a file; name a folder")
+    opened = _opened(Path(path))
+    folder.mkdir(parents=True, exist_ok=True)
+    return replace(opened, records=folder)
+
+
+def _opened(path: Path) -> OpenedModel:
     if path.is_file():
         published = read_published(path)
         try:
@@ -75,6 +101,15 @@ def open_model(path: str | Path) -> OpenedModel:
         if sections.get("data")
         else None,
     )
+
+
+def check_one(paths: Sequence[Path], keep_in: str | Path | None) -> None:
+    """Raise ValueError where one folder is to keep what is measured of several models."""
+    if keep_in is not None and len(paths) > 1:
+        raise ValueError(
+            f"keep-in is {keep_in}, one folder for {len(paths)} models, and each would write over the one before; "
+            "measure one at a time"
+        )
 
 
 def _name(path: Path, sections: dict[str, Any]) -> str:

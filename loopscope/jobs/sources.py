@@ -1,15 +1,23 @@
-"""Whose runs are compared: from paths of runs and studies to completed runs, each with its name beside others."""
+"""What is compared: from paths to completed runs and to models that are no run, each with its name beside others."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from loopscope.config.nested import differences, read_yaml
 from loopscope.config.recipes import known
+from loopscope.interop.huggingface.pretrained import is_transformers_folder
 from loopscope.jobs.train import finished
 from loopscope.results import RunResult
-from loopscope.results.layout import CONFIG, STUDY, is_study, newest_checkpoint, trained_runs
+from loopscope.results.layout import (
+    CONFIG,
+    STUDY,
+    is_model_folder,
+    is_study,
+    newest_checkpoint,
+    trained_runs,
+)
 
 _ELSEWHERE = ("seed", "threads", "device")
 """Training settings in which runs of one condition differ."""
@@ -17,12 +25,13 @@ _ELSEWHERE = ("seed", "threads", "device")
 
 @dataclass(frozen=True)
 class SourceRun:
-    """A run, where it was found, and what it is called in a comparison."""
+    """A run or a model, where it was found, and what it is called in a comparison."""
 
     run: Path
     source: Path
     condition: str
     name: str
+    trained_here: bool = True  # False: a model folder, of which nothing says how it was trained
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,7 @@ class Runs:
 
 
 def completed_runs(paths: Sequence[str | Path], conditions: Sequence[str] | None = None) -> Runs:
-    """Return the completed runs of studies and of single runs.
+    """Return the completed runs of studies and of single runs, and models in folders that are no run.
 
     A condition that several paths hold is one condition where only the seed differs; else each is named with its path.
 
@@ -55,8 +64,8 @@ def completed_runs(paths: Sequence[str | Path], conditions: Sequence[str] | None
         order = [name for ask in asked for name in order if ask in (name, _plain(found, name))]
     kept, notes = [], []
     for entry in (entry for name in order for entry in found if entry.name == name):
-        result = finished(entry.run)
-        if result is not None and result.status == "completed":
+        result = finished(entry.run) if entry.trained_here else None
+        if not entry.trained_here or (result is not None and result.status == "completed"):
             kept.append(entry)
         else:
             shown = entry.run.relative_to(entry.source) if len(sources) == 1 else entry.run
@@ -65,8 +74,9 @@ def completed_runs(paths: Sequence[str | Path], conditions: Sequence[str] | None
         there = ", ".join(sorted({entry.name for entry in kept})) or "none"
         left = f" ({' '.join(notes)})" if notes else ""
         raise ValueError(
-            f"a comparison needs two conditions with completed runs, and {', '.join(map(str, sources))} has {there}"
-            f"{left}; add one: loopscope study --conditions …, or name another run or study too"
+            "a comparison needs two conditions with completed runs, or models, and "
+            f"{', '.join(map(str, sources))} has {there}{left}; add one: loopscope study --conditions …, "
+            "or name another run or study too"
         )
     return Runs(kept, notes)
 
@@ -77,10 +87,14 @@ def _runs(source: Path) -> list[SourceRun]:
         runs = trained_runs(source)
     elif (source / CONFIG).is_file() and newest_checkpoint(source):
         runs = [source]
+    elif is_transformers_folder(source) or is_model_folder(source):
+        name = source.resolve().name
+        return [SourceRun(source, source, name, name, trained_here=False)]
     else:
         raise ValueError(
-            f"{source} holds neither a study ({STUDY}) nor a run with a checkpoint; compare takes the folders that "
-            "loopscope study and loopscope train wrote"
+            f"{source} holds neither a study ({STUDY}), nor a run with a checkpoint, nor a model (config.json or "
+            f"{CONFIG} beside its weights); compare takes the folders that loopscope study and loopscope train wrote, "
+            "and models of others"
         )
     named = {run: str(read_yaml(run / CONFIG).get("condition")) for run in runs}
     began = {run: _began(finished(run)) for run in runs}
@@ -106,13 +120,15 @@ def _named(runs: Sequence[SourceRun]) -> list[SourceRun]:
     for run in runs:
         alike = [other for other in runs if other.condition == run.condition]
         apart = len({other.source for other in alike}) > 1 and not _one_condition(alike)
-        name = f"{run.condition} ({short[run.source]})" if apart else run.condition
-        result.append(SourceRun(run.run, run.source, run.condition, name))
+        where = short[run.source] if short[run.source] != run.condition else str(run.source)
+        result.append(replace(run, name=f"{run.condition} ({where})" if apart else run.condition))
     return result
 
 
 def _one_condition(runs: Sequence[SourceRun]) -> bool:
     """Whether runs of one name are one condition at different seeds."""
+    if not all(run.trained_here for run in runs):
+        return False
     configs = [read_yaml(run.run / CONFIG) for run in runs]
     seeds = [(config.get("training") or {}).get("seed", 0) for config in configs]
     first = _settings(configs[0])

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor
 from loopscope.data.config import DataConfig
 from loopscope.data.corpora import build_corpus, cap_bytes
 from loopscope.data.source import open_data
-from loopscope.data.tokenizers import ByteTokenizer
+from loopscope.data.tokenizers import AbstractTokenizer, ByteTokenizer
 from loopscope.jobs.opened import OpenedModel
 from loopscope.results.layout import TOKENIZER
 from loopscope.results.tensor_file import read_tensors
@@ -62,16 +62,20 @@ def held_out(
     """
     if data is None and opened.data is not None:
         data_of = open_data(opened.data, progress=True)
-        there = data_of.validation_windows(length or _trained_length(opened))
+        there = data_of.validation_windows(length or trained_length(opened))
         count = len(there) if windows is None else min(windows, len(there))
         parts = list(there.sequential(64, count))
         ids, labels = (torch.cat([part[side] for part in parts]) for side in (0, 1))
         lost = data_of.lost
         return TextWindows(ids, labels, data_of.bytes_per_token, opened.data.title, lost.unknown, lost.unread)
-    found = some_windows(opened, data, windows or 256, length)
+    return counted(opened, some_windows(opened, data, windows or 256, length))
+
+
+def counted(opened: OpenedModel, found: TextWindows) -> TextWindows:
+    """Return windows with the bytes of their tokens, and the share of these that stand for unknown text."""
     unknown = None if opened.tokenizer is None else opened.tokenizer.unknown_id
     share = 0.0 if unknown is None else float((found.labels == unknown).double().mean())
-    return replace(found, bytes_per_token=_bytes_per_token(opened, found.labels), unknown_share=share)
+    return replace(found, bytes_per_token=bytes_per_token_of(opened, found.labels), unknown_share=share)
 
 
 def some_windows(opened: OpenedModel, data: str | None, count: int, length: int | None = None) -> TextWindows:
@@ -86,7 +90,7 @@ def some_windows(opened: OpenedModel, data: str | None, count: int, length: int 
         ValueError: the text cannot be read, or is shorter than one window.
     """
     if length is None:
-        length = min(_trained_length(opened), 256)
+        length = min(trained_length(opened), 256)
     if data is not None and data.endswith(".safetensors"):
         return _token_file(Path(data), count)
     if data is None and opened.data is not None:
@@ -108,13 +112,19 @@ def text_hash(data: DataConfig) -> str | None:
     """
     if data.corpus == "task":
         return None
+    return hash_of(cap_bytes(build_corpus(data).validation(), data.max_validation_bytes))
+
+
+def hash_of(pieces: Iterable[str]) -> str:
+    """SHA-256 of a text."""
     digest = hashlib.sha256()
-    for piece in cap_bytes(build_corpus(data).validation(), data.max_validation_bytes):
+    for piece in pieces:
         digest.update(piece.encode("utf-8", errors="replace"))
     return digest.hexdigest()
 
 
-def _trained_length(opened: OpenedModel) -> int:
+def trained_length(opened: OpenedModel) -> int:
+    """Return the tokens of a text that a model was trained on, or has positions for; 256 where nothing says."""
     return int(_setting(opened, "sequence", "max_position_embeddings") or 256)
 
 
@@ -127,8 +137,8 @@ def _setting(opened: OpenedModel, own: str, foreign: str) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def _bytes_per_token(opened: OpenedModel, labels: Tensor) -> float:
-    """Of the labels themselves, decoded; 1 where the model has no tokenizer (bytes are its tokens)."""
+def bytes_per_token_of(opened: OpenedModel, labels: Tensor) -> float:
+    """Return the UTF-8 bytes of the labels, decoded, over their number; 1 without a tokenizer: bytes are the tokens."""
     if opened.tokenizer is None:
         return 1.0
     ids = labels[labels >= 0].tolist()
@@ -136,25 +146,9 @@ def _bytes_per_token(opened: OpenedModel, labels: Tensor) -> float:
 
 
 def _text(opened: OpenedModel, data: str, sequences: int, length: int, note: str) -> TextWindows:
-    tokenizer = opened.tokenizer
-    if tokenizer is None:
-        if (_setting(opened, "vocabulary", "vocab_size") or 0) < 256:
-            raise ValueError(
-                f"{opened.path} has no {TOKENIZER}; give tokens instead: --data tokens.safetensors with "
-                "input_ids [batch, seq] and, optionally, labels"
-            )
-        tokenizer, note = ByteTokenizer(), f"{note}; as bytes, because the model has no tokenizer"
-    is_name = data == "stdlib" or not (Path(data).exists() or looks_like_files(data))
-    try:
-        corpus = build_corpus(
-            DataConfig(corpus=data) if is_name else DataConfig(corpus="files", files=(data,))
-        )
-    except ValueError as error:
-        raise ValueError(
-            f"data is {data!r}: {error}. Give text files (a path or a glob), stdlib, a .safetensors with input_ids, or "
-            "the name of a Hugging Face dataset (owner/name)"
-        ) from error
-    pieces: Iterator[str] = corpus.validation() if is_name else _whole(corpus)
+    tokenizer, as_bytes = reading_tokenizer(opened)
+    note += as_bytes
+    pieces = text_pieces(data)
     ids = np.concatenate([*tokenizer.encode_stream(cap_bytes(pieces, TEXT_BYTES)), np.zeros(0, np.uint32)])
     if len(ids) < length + 1:
         raise ValueError(
@@ -172,6 +166,41 @@ def _text(opened: OpenedModel, data: str, sequences: int, length: int, note: str
     ids_in, labels = tokens[:, :-1], tokens[:, 1:]
     text = f"text of {data}{note}{unknown}"
     return TextWindows(ids_in, labels, math.nan, text)
+
+
+def reading_tokenizer(opened: OpenedModel) -> tuple[AbstractTokenizer, str]:
+    """Return what a model reads text with, and a note where that is bytes because it has no tokenizer.
+
+    Raises:
+        ValueError: no tokenizer, and too few ids for bytes.
+    """
+    if opened.tokenizer is not None:
+        return opened.tokenizer, ""
+    if (_setting(opened, "vocabulary", "vocab_size") or 0) < 256:
+        raise ValueError(
+            f"{opened.path} has no {TOKENIZER}; give tokens instead: --data tokens.safetensors with "
+            "input_ids [batch, seq] and, optionally, labels"
+        )
+    return ByteTokenizer(), "; as bytes, because the model has no tokenizer"
+
+
+def text_pieces(data: str) -> Iterator[str]:
+    """Return a text by the name a user gives it: held-out text of a corpus, or the whole of files.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    is_name = data == "stdlib" or not (Path(data).exists() or looks_like_files(data))
+    try:
+        corpus = build_corpus(
+            DataConfig(corpus=data) if is_name else DataConfig(corpus="files", files=(data,))
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"data is {data!r}: {error}. Give text files (a path or a glob), stdlib, a .safetensors with input_ids, or "
+            "the name of a Hugging Face dataset (owner/name)"
+        ) from error
+    return iter(corpus.validation()) if is_name else _whole(corpus)
 
 
 def looks_like_files(data: str) -> bool:

@@ -32,6 +32,7 @@ def evaluation_entries(evaluation: EvaluationSection) -> tuple[Entry, ...]:
 
 
 def page_entries(
+    runs: bool,
     figures: bool,
     evaluation: EvaluationSection | None,
     audit: AuditSection | None,
@@ -41,12 +42,13 @@ def page_entries(
     """Return the contents of a study's page.
 
     Args:
+        runs: whether it has runs, and is not a page of one model that is none.
         figures: whether it has any of its runs.
         unread: files of evaluations and of audits that could not be read; their sections say so.
         endings: whether a run ended early.
     """
     return (
-        Entry("results", "Results"),
+        *((Entry("results", "Results"),) if runs else ()),
         *((Entry("figures", "Figures"),) if figures else ()),
         *(
             (Entry("depth", "Depth and exits", evaluation_entries(evaluation) if evaluation else ()),)

@@ -27,8 +27,8 @@ from loopscope.report.study.conditions import RUNAWAY_DRIFT, RUNAWAY_SIZE, Study
 from loopscope.report.study.figures import build_figures
 from loopscope.report.study.findings import findings
 from loopscope.report.study.table import headline
-from loopscope.results import StudyResults, load_results
-from loopscope.results.layout import FIGURES, REPORT
+from loopscope.results import StudyResults, load_results, provenance
+from loopscope.results.layout import CONFIG, FIGURES, REPORT, RESULT, RESULTS, STUDY
 from loopscope.results.student_t import SEEDS_NEEDED
 
 HERO = ("scale-last-loop", "perplexity-by-loop")
@@ -38,7 +38,7 @@ _Dumper: Any = getattr(
 
 
 def write_report(source: str | Path, out: str | Path | None = None) -> Path:
-    """Write the page of a study folder, a run folder or a results file; return its path.
+    """Write the page of a study folder, a run folder, a measured model's folder or a results file; return its path.
 
     Audits and evaluations (`audit.json`, `evaluation.json` in the folder or in its runs' folders, `comparison.json`
     in the folder) become sections of the page.
@@ -50,11 +50,13 @@ def write_report(source: str | Path, out: str | Path | None = None) -> Path:
         ValueError: no results there, or `out` is a folder.
     """
     source = Path(source)
-    results = load_results(source)
     folder = source if source.is_dir() else source.parent
     page = page_path(folder / REPORT if out is None else Path(out), REPORT)
-    conditions = group_runs(results.runs)
     audit_files, evaluated = find_audits(folder), find_evaluations(folder)
+    measured = [entry.provenance for entry in (*audit_files.audits, *evaluated.evaluations)]
+    alone = bool(measured) and not is_run(source)
+    results = StudyResults((), measured[0] or provenance()) if alone else load_results(source)
+    conditions = group_runs(results.runs)
     looks = page_looks(conditions, audit_files, evaluated)
     figures = build_figures(conditions, looks)
     audit = build_audit_section(audit_files.audits, looks) if audit_files.audits else None
@@ -62,13 +64,16 @@ def write_report(source: str | Path, out: str | Path | None = None) -> Path:
     drawn = [*figures, *(evaluation.figures if evaluation else ()), *(audit.figures if audit else ())]
     unread = [part for part, files in (("depth", evaluated), ("audit", audit_files)) if files.unread]
     ended = any(run.status != "completed" for run in results.runs)
+    statements = _statements(conditions, looks, evaluated, audit, source)
     rendered = render(
         "page.html.j2",
         drawn,
-        parts=[RUNS, *([DEPTH] if evaluation else ()), *([AUDIT] if audit else ())],
+        parts=[*(() if alone else [RUNS]), *([DEPTH] if evaluation else ()), *([AUDIT] if audit else ())],
         title=folder.resolve().name,
-        statements=_statements(conditions, looks, evaluated, audit, source),
-        contents=page_entries(bool(figures), evaluation, audit, unread, ended),
+        statements=statements,
+        heading=statements[0].says if alone else findings(conditions, looks)[0],
+        alone=alone,
+        contents=page_entries(not alone, bool(figures), evaluation, audit, unread, ended),
         figures=figures,
         evaluation=evaluation,
         unread_evaluations=evaluated.unread,
@@ -80,6 +85,11 @@ def write_report(source: str | Path, out: str | Path | None = None) -> Path:
         sheet(hero, None).save(page.parent / FIGURES, "hero")
     rendered.write(page)
     return page
+
+
+def is_run(source: Path) -> bool:
+    """Whether a path is what training writes: a run, a study, or a file of results. A model alone may be measured."""
+    return not source.is_dir() or any((source / name).exists() for name in (CONFIG, STUDY, RESULT, RESULTS))
 
 
 def page_looks(conditions: Sequence[StudyCondition], audits: AuditFiles, evaluated: EvaluationFiles) -> Looks:

@@ -146,7 +146,7 @@ def missing_statements(
     audited: bool, evaluated: bool, conditions: Sequence[StudyCondition], path: str
 ) -> list[Statement]:
     """Return what the page cannot say yet, and the commands that find it out."""
-    if not any(condition.completed for condition in conditions):
+    if conditions and not any(condition.completed for condition in conditions):
         return []
     statements = []
     if not audited:

@@ -218,6 +218,11 @@ def remove_other_checkpoints(kept: str | Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
+def is_model_folder(path: str | Path) -> bool:
+    """Whether a folder holds a model of Loopscope's own, whether or not it is a run's."""
+    return (Path(path) / CONFIG).is_file() and (Path(path) / WEIGHTS).is_file()
+
+
 def model_folder(path: str | Path) -> Path:
     """The folder that holds a path's weights: itself, or the newest checkpoint of a run.
 

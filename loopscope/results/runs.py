@@ -198,5 +198,6 @@ def load_results(path: str | Path) -> StudyResults:
         return StudyResults(runs=(run,), provenance=run.provenance or provenance())
     looked = " or ".join(str(candidate) for candidate in candidates)
     raise ValueError(
-        f"no results at {path}: looked for {looked}. Train first: loopscope train or loopscope study."
+        f"no results at {path}: looked for {looked}. Train first: loopscope train or loopscope study; "
+        "or measure a model that is there: loopscope audit, loopscope evaluate depth."
     )

@@ -76,6 +76,7 @@ def test_what_is_not_known_yet_comes_with_its_command() -> None:
     audit, depth = missing_statements(False, False, conditions, "runs/x")
     assert (audit.do, depth.do) == ("`loopscope audit runs/x`", "`loopscope evaluate depth runs/x`")
     assert missing_statements(True, True, conditions, "runs/x") == []
+    assert len(missing_statements(True, False, [], "model")) == 1  # a model that is no run
     assert missing_statements(False, False, group_runs([make_failed("a")]), "runs/x") == []
     ended = ending_statement(conditions)
     assert ended is not None

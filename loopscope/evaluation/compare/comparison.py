@@ -169,6 +169,9 @@ def _rows(
 def _about_training(conditions: Sequence[Condition]) -> list[str]:
     """Conditions that trained on different amounts of text."""
     tokens = {c.name: sorted({e.tokens_trained or 0 for e in c.evaluations}) for c in conditions}
+    unknown = [c.name for c in conditions if all(e.tokens_trained is None for e in c.evaluations)]
+    if unknown and len(unknown) < len(conditions):
+        return [f"Nothing says how much text these were trained on: {', '.join(unknown)}."]
     if len({tuple(counts) for counts in tokens.values()}) <= 1 and all(len(t) == 1 for t in tokens.values()):
         return []
     listed = "; ".join(f"{name}: {', '.join(f'{n:,}' for n in counts)}" for name, counts in tokens.items())
