@@ -71,7 +71,9 @@ def write_report(source: str | Path, out: str | Path | None = None) -> Path:
         parts=[*(() if alone else [RUNS]), *([DEPTH] if evaluation else ()), *([AUDIT] if audit else ())],
         title=folder.resolve().name,
         statements=statements,
-        heading=statements[0].says if alone else findings(conditions, looks)[0],
+        heading=f"What was measured of {evaluated.evaluations[0].name}"
+        if alone and evaluated.evaluations
+        else findings(conditions, looks)[0],
         alone=alone,
         contents=page_entries(not alone, bool(figures), evaluation, audit, unread, ended),
         figures=figures,
