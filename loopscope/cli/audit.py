@@ -8,7 +8,7 @@ from typing import Literal
 
 import tyro
 
-from loopscope.cli.arguments import check_counts, parse
+from loopscope.cli.arguments import DEEPEST, check_counts, parse
 from loopscope.results.faults import concerning
 
 
@@ -36,6 +36,8 @@ class Audit:
     """Text files (a path or a glob), stdlib, a Hugging Face dataset, or tokens.safetensors with input_ids."""
     sequences: int = 8
     """Windows to measure on."""
+    loops: int | None = None
+    """Depth to audit at; the trained depth by default. At another, nothing is kept but with --keep-in."""
     length: int | None = None
     """Tokens of a window; the trained length by default, at most 256."""
     threads: int | None = None
@@ -62,6 +64,8 @@ def audit(arguments: Sequence[str]) -> None:
             "give a path to measure (a run, a study, a model folder, a last.pt) or --config run.yaml to read, "
             "and not both"
         )
+    if command.config and command.loops is not None:
+        raise ValueError("loops is for a model that is measured; a config says its own depth in model.loops")
     verdicts = _static_audit(command) if command.config else _measured_audit(command)
     if command.strict and "blind" in verdicts:
         raise SystemExit(1)
@@ -87,6 +91,7 @@ def _static_audit(command: Audit) -> list[str]:
 
 def _measured_audit(command: Audit) -> list[str]:
     check_counts(command, "sequences", "length", "threads")
+    check_counts(command, "loops", most=DEEPEST)
     from loopscope.cli.audit_print import print_audits
     from loopscope.jobs import audit_paths, use_cpu_ops, use_threads
     from loopscope.results import audit_values, to_json
@@ -102,6 +107,7 @@ def _measured_audit(command: Audit) -> list[str]:
         command.length,
         command.keep,
         command.keep_in,
+        command.loops,
     ):
         audits.append(audited)
         if not command.json:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from loopscope.cli.arguments import check_counts, parse, split_names
+from loopscope.cli.arguments import DEEPEST, check_counts, parse, split_names
 from loopscope.cli.evaluate_options import OnText, job_arguments, measured, print_json, refuse_errors
 from loopscope.results.layout import EVALUATION, trained_runs
 
@@ -32,6 +32,8 @@ class EvaluateExits(OnText):
 
     paths: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Run folders, study folders, model folders, published last.pt files."""
+    loops: int | None = None
+    """Depth that exits go up to; the trained one by default. At another, nothing is kept but with --keep-in."""
     rules: str = "all"
     """Names, separated by commas; `all` for every rule that the model can run, and the oracle."""
     unit: Literal["sequence", "token", "both"] = "both"
@@ -56,6 +58,7 @@ def evaluate_exits(arguments: Sequence[str]) -> None:
     if not command.paths:
         raise ValueError("give a path to evaluate: a run, a study, a model folder, a last.pt")
     check_counts(command, "speed_batch", most=100_000)
+    check_counts(command, "loops", most=DEEPEST)
     if command.pairs > MOST_TIMED_PAIRS:
         raise ValueError(f"pairs is {command.pairs}; {MOST_TIMED_PAIRS:,} at most are timed")
     text = job_arguments(command)
@@ -76,7 +79,9 @@ def evaluate_exits(arguments: Sequence[str]) -> None:
     errors: list[ValueError] = []
 
     def measure(run: Path) -> "ModelEvaluation":
-        return measure_exits(run, settings, keep=command.keep, keep_in=command.keep_in, **text)
+        return measure_exits(
+            run, settings, keep=command.keep, keep_in=command.keep_in, loops=command.loops, **text
+        )
 
     for path, evaluation in measured(runs, measure, errors):
         evaluations.append(evaluation)

@@ -30,6 +30,7 @@ def audit_paths(
     length: int | None = None,
     keep: bool = True,
     keep_in: str | Path | None = None,
+    loops: int | None = None,
 ) -> Iterator[AuditedModel]:
     """Audit runs, studies (their first seeds), model folders and published files, one after the other.
 
@@ -40,6 +41,7 @@ def audit_paths(
         length: tokens of a window.
         keep: write the audit into each run's folder, and into that of a model of transformers.
         keep_in: the folder in which the audit of one model is kept instead.
+        loops: the depth to audit at; the trained one by default. Of another, nothing is kept but in `keep_in`.
 
     Raises:
         ValueError: before anything is measured: a path that holds no model, or an objective that is not known. After
@@ -49,7 +51,7 @@ def audit_paths(
         parse_objective(objective)
     found = [path for given in paths for path in first_runs(given)]
     check_one(found, keep_in)
-    opened = [open_model(path, keep_in) for path in found]
+    opened = [open_model(path, keep_in, loops) for path in found]
 
     def audits() -> Iterator[AuditedModel]:
         errors: list[ValueError] = []
@@ -139,6 +141,8 @@ def keep_audit(opened: OpenedModel, audited: AuditedModel) -> Path | None:
     None too, with a warning, where it cannot be written: what was measured is not lost for that.
     """
     path = opened.kept_at
+    if not opened.keeps:
+        return None
     is_run = (path / CONFIG).is_file() and newest_checkpoint(path) is not None
     if not (opened.records or is_run or is_transformers_folder(path)):
         return None

@@ -64,7 +64,7 @@ def evaluation_of(opened: OpenedModel, windows: TextWindows, deepest: int) -> Mo
         unread_share=windows.unread_share,
         provenance=provenance("cpu", torch.get_num_threads()),
     )
-    kept = load_evaluation(opened.kept_at) if opened.kept_at.is_dir() else None
+    kept = load_evaluation(opened.kept_at) if opened.keeps and opened.kept_at.is_dir() else None
     if kept is None or _changed(kept, begun):
         return begun
     longer = max(kept.flops_per_token, begun.flops_per_token, key=len)
@@ -81,7 +81,7 @@ def keep_evaluation(opened: OpenedModel, evaluation: ModelEvaluation) -> Path | 
     One of another text or another model makes room, under the name `PREVIOUS_EVALUATION`, with a warning. What was
     there stays until the new one is whole. Where nothing can be kept a warning says so: what was measured is not lost.
     """
-    if not opened.kept_at.is_dir():
+    if not (opened.keeps and opened.kept_at.is_dir()):
         return None
     path = opened.kept_at / EVALUATION
     try:

@@ -68,6 +68,7 @@ def measure_exits(
     device: str = "cpu",
     keep: bool = True,
     keep_in: str | Path | None = None,
+    loops: int | None = None,
 ) -> ModelEvaluation:
     """Measure exit rules on one model: `.exits` of its evaluation.
 
@@ -77,13 +78,15 @@ def measure_exits(
         device: auto, cpu, cuda, mps.
         keep: write the evaluation beside the model.
         keep_in: the folder in which it is kept instead.
+        loops: the depth that exits are measured up to; the trained one by default. Of another, nothing is kept but in
+            `keep_in`.
 
     Raises:
         ValueError: no model there, text that cannot be read, or settings that do not fit the model.
     """
     settings = settings or ExitSettings()
     where = device_named(device)
-    opened = open_model(path, keep_in)
+    opened = open_model(path, keep_in, loops)
     if settings.budget is not None:
         check_budget(settings.budget, opened.model.loops)
     opened.model.to(where)

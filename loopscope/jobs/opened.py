@@ -17,6 +17,7 @@ from loopscope.config.objective_text import read_objective
 from loopscope.data.config import DataConfig
 from loopscope.data.tokenizers import AbstractTokenizer, WordTokenizer, load_tokenizer
 from loopscope.data.tokenizers.file import FileTokenizer
+from loopscope.interop.depth import set_depth
 from loopscope.interop.huggingface.pretrained import is_transformers_folder
 from loopscope.interop.huggingface.remote_code import allow_remote_code as allow_remote_code
 from loopscope.interop.load import load
@@ -24,7 +25,7 @@ from loopscope.interop.published import read_published
 from loopscope.jobs.folder import check_checkpoint
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.config import ObjectiveConfig
-from loopscope.recurrence import AbstractLoopedLM
+from loopscope.recurrence import AbstractLoopedLM, check_loops
 from loopscope.results.layout import CONFIG, TOKENIZER, model_folder
 
 
@@ -39,11 +40,17 @@ class OpenedModel:
     tokenizer: AbstractTokenizer | None
     data: DataConfig | None  # of a run
     records: Path | None = None  # where what is measured of it is kept; None: beside it
+    at_trained_depth: bool = True
 
     @property
     def kept_at(self) -> Path:
         """The folder in which what is measured of it is kept."""
         return self.records or self.path
+
+    @property
+    def keeps(self) -> bool:
+        """Whether records may go there: those of another depth than the trained one are no record of the model."""
+        return self.at_trained_depth or self.records is not None
 
     def written(self, file: Path) -> Path:
         """Say where a record went, where that is nowhere that Loopscope wrote before; return it."""
@@ -52,22 +59,30 @@ class OpenedModel:
         return file
 
 
-def open_model(path: str | Path, keep_in: str | Path | None = None) -> OpenedModel:
+def open_model(path: str | Path, keep_in: str | Path | None = None, loops: int | None = None) -> OpenedModel:
     """Load a model with what it knows of itself.
 
     Args:
         keep_in: the folder in which what is measured of it is kept, made where it is not there; None: beside it.
+        loops: the depth that it runs at instead of its trained one. What is measured there is kept in `keep_in` alone.
 
     Raises:
-        ValueError: nothing to load there, or damaged; says which file and what to do.
+        ValueError: nothing to load there, or damaged; says which file and what to do. A depth that it cannot run at.
     """
-    if keep_in is None:
-        return _opened(Path(path))
-    folder = Path(keep_in)
-    if folder.exists() and not folder.is_dir():
+    folder = None if keep_in is None else Path(keep_in)
+    if folder is not None and folder.exists() and not folder.is_dir():
         raise ValueError(f"keep-in is {folder}, a file; name a folder")
+    if loops is not None:
+        check_loops(loops)
     opened = _opened(Path(path))
-    folder.mkdir(parents=True, exist_ok=True)
+    if loops not in (None, opened.model.loops):
+        try:
+            set_depth(opened.model, loops)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        opened = replace(opened, name=f"{opened.name} at {loops} loops", at_trained_depth=False)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
     return replace(opened, records=folder)
 
 

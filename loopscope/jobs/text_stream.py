@@ -10,6 +10,7 @@ import torch
 
 from loopscope.generation.decoder import NewToken, stream
 from loopscope.generation.settings import new_tokens_that_fit
+from loopscope.interop.depth import check_depth
 from loopscope.jobs.generate import build_settings, encode, tokenizer_of
 from loopscope.jobs.opened import OpenedModel, open_model
 from loopscope.results import load_evaluation
@@ -63,6 +64,9 @@ def stream_text(path: str | Path, prompt: str, new_tokens: int | None = None, **
         ValueError: no model there, an empty prompt, or options that do not fit; before anything runs.
     """
     opened = open_model(path)
+    depth = options.get("loops") or opened.model.loops
+    if depth != opened.model.loops:
+        check_depth(opened.model, depth)
     tokenizer = tokenizer_of(opened)
     calibrated = None
     if options.get("threshold") is None and options.get("exit_rule") is not None:
@@ -71,7 +75,6 @@ def stream_text(path: str | Path, prompt: str, new_tokens: int | None = None, **
     if new_tokens is None:
         new_tokens = new_tokens_that_fit(opened.model, ids.shape[1])
     settings = build_settings(opened.model, new_tokens, tokenizer, **options)
-    depth = options.get("loops") or opened.model.loops
     steps = stream(opened.model, ids, settings)
     return TextStream(opened.name, depth, options.get("threshold"), calibrated, steps)
 
