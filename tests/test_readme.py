@@ -135,7 +135,7 @@ def test_the_page_of_foreign_models_runs(
         pytest.skip(f"transformers {transformers.__version__} has no Dory, which the page saves and opens")
     monkeypatch.chdir(tmp_path)
     # Every figure is drawn once, for the page; tests of the report look at the files beside it.
-    monkeypatch.setattr("loopscope.report.plots.to_matplotlib.Sheet.save", lambda sheet, directory, key: [])
+    monkeypatch.setattr("loopscope.report.plots.sheet.Sheet.save", lambda sheet, directory, key: [])
     saved, theirs = blocks(ROOT / "docs" / "foreign.md", "python")
     exec(compile(saved, "foreign.md", "exec"), {})
     assert capsys.readouterr().out.splitlines()[-1] == "removed"

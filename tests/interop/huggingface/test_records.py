@@ -55,7 +55,7 @@ def test_records_stay_with_the_model_and_make_its_page(
     text: Path,
 ) -> None:
     folder = models["dory"]
-    monkeypatch.setattr("loopscope.report.plots.to_matplotlib.Sheet.save", lambda sheet, directory, key: [])
+    monkeypatch.setattr("loopscope.report.plots.sheet.Sheet.save", lambda sheet, directory, key: [])
     words = ("--windows", 2, "--length", 8, "--loops", 4, "--data", text)
     assert call("evaluate", "depth", folder, *words) == 0
     assert f"kept in {folder / EVALUATION}; loopscope report {folder} shows it" in capsys.readouterr().err
