@@ -13,6 +13,7 @@ from loopscope import cli
 from loopscope.monitor.monitor import ScaleWarning
 from loopscope.results import load_results
 from tests.fixtures import run_command
+from tests.report.fixtures import without_files
 
 ROOT = Path(__file__).parent.parent
 PAPERS = ROOT.parent / "shared" / "fixtures" / "published" / "dense_rmsnorm" / "last.pt"
@@ -134,8 +135,7 @@ def test_the_page_of_foreign_models_runs(
     if not hasattr(transformers, "DoryConfig"):
         pytest.skip(f"transformers {transformers.__version__} has no Dory, which the page saves and opens")
     monkeypatch.chdir(tmp_path)
-    # Every figure is drawn once, for the page; tests of the report look at the files beside it.
-    monkeypatch.setattr("loopscope.report.plots.sheet.Sheet.save", lambda sheet, directory, key: [])
+    without_files(monkeypatch)
     saved, theirs = blocks(ROOT / "docs" / "foreign.md", "python")
     exec(compile(saved, "foreign.md", "exec"), {})
     assert capsys.readouterr().out.splitlines()[-1] == "removed"

@@ -7,6 +7,7 @@ What a path or a module passes:
     published      the published code's checkpoints, as our models: `read_published`
     huggingface/   folders that transformers wrote
     foreign/       modules of others: `adapt` (families that are known), `wrap` (any other)
+    working_depth  a model at another depth than its trained one, where its forward runs at that
 """
 
 from loopscope.interop.foreign import FamilyAdapter, adapt, wrap

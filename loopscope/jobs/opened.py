@@ -17,11 +17,11 @@ from loopscope.config.objective_text import read_objective
 from loopscope.data.config import DataConfig
 from loopscope.data.tokenizers import AbstractTokenizer, WordTokenizer, load_tokenizer
 from loopscope.data.tokenizers.file import FileTokenizer
-from loopscope.interop.depth import set_depth
 from loopscope.interop.huggingface.pretrained import is_transformers_folder
 from loopscope.interop.huggingface.remote_code import allow_remote_code as allow_remote_code
 from loopscope.interop.load import load
 from loopscope.interop.published import read_published
+from loopscope.interop.working_depth import set_depth
 from loopscope.jobs.folder import check_checkpoint
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.config import ObjectiveConfig

@@ -10,7 +10,7 @@ import torch
 
 from loopscope.generation.decoder import NewToken, stream
 from loopscope.generation.settings import new_tokens_that_fit
-from loopscope.interop.depth import check_depth
+from loopscope.interop.working_depth import check_depth
 from loopscope.jobs.generate import build_settings, encode, tokenizer_of
 from loopscope.jobs.opened import OpenedModel, open_model
 from loopscope.results import load_evaluation

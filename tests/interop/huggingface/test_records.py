@@ -15,6 +15,7 @@ from loopscope.results import Comparison, ModelEvaluation
 from loopscope.results.layout import AUDIT, EVALUATION, REPORT, visible
 from tests.fixtures import TINY
 from tests.interop.huggingface.test_pretrained import byte_tokenizer, dory, hrm
+from tests.report.fixtures import without_files
 
 TEXT = "def main(loops):\n    return loops + 1\n" * 60
 
@@ -55,7 +56,7 @@ def test_records_stay_with_the_model_and_make_its_page(
     text: Path,
 ) -> None:
     folder = models["dory"]
-    monkeypatch.setattr("loopscope.report.plots.sheet.Sheet.save", lambda sheet, directory, key: [])
+    without_files(monkeypatch)
     words = ("--windows", 2, "--length", 8, "--loops", 4, "--data", text)
     assert call("evaluate", "depth", folder, *words) == 0
     assert f"kept in {folder / EVALUATION}; loopscope report {folder} shows it" in capsys.readouterr().err

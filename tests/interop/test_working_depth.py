@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import loopscope
-from loopscope.interop.depth import set_depth
+from loopscope.interop.working_depth import set_depth
 from loopscope.recurrence import unroll
 from loopscope.results import audits_from_json
 from loopscope.results.layout import AUDIT, visible
