@@ -98,8 +98,8 @@ def test_what_a_page_names_exists(page: Path) -> None:
 
 def test_a_path_that_is_gone_is_found_out() -> None:
     text = """
-    `loopscope.recurrence.unroll`, `loopscope.load`, loopscope.recurrence.AbstractLoopedLM.core and
-    loopscope.recurrence.unrolled, `loopscope/recurrence.py`, `loopscope/kernels.py`,
+    `loopscope.recurrence.unroll`, `loopscope.load`, loopscope.recurrence.looped_model.AbstractLoopedLM.core and
+    loopscope.recurrence.unrolled, `loopscope/kv_cache.py`, `loopscope/kernels.py`,
     `model/norms.py`, `ops/rms_norm.py`, `loopscope/nowhere/`, `metrics.jsonl`, `--config run.yaml`,
     loopscope.run.execute
     """

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from loopscope.recurrence import check_attention_mask
+
 
 def pad(
     rows: Sequence[Sequence[int]], side: Literal["left", "right"] = "left"
@@ -41,33 +43,17 @@ def to_the_right(
     """Move every row's tokens to the end of the batch, so that all go on in one column; also return padding per row.
 
     Args:
-        attention_mask: [batch, seq], not 0 at tokens; None where there is no padding. Left, right, or both.
+        attention_mask: [batch, seq], 1 at tokens, 0 at padding, left, right, or both; None where there is none.
 
     Raises:
         ValueError: another shape, a row without a token, or padding inside a text.
     """
     batch, seq = input_ids.shape
-    if attention_mask is None:
+    tokens = check_attention_mask(input_ids, attention_mask)
+    if tokens is None:
         return input_ids, torch.zeros(batch, dtype=torch.int64, device=input_ids.device)
-    if not isinstance(attention_mask, Tensor) or attention_mask.shape != input_ids.shape:
-        shape = tuple(getattr(attention_mask, "shape", ()))
-        raise ValueError(
-            f"attention_mask is a {type(attention_mask).__name__} of shape {shape}; it must be a tensor of the "
-            f"shape of input_ids, {tuple(input_ids.shape)}, with 1 at tokens and 0 at padding"
-        )
-    tokens = attention_mask.to(input_ids.device) != 0
     lengths = tokens.sum(dim=1)
-    if bool((lengths == 0).any()):
-        row = int((lengths == 0).nonzero()[0])
-        raise ValueError(f"row {row} of attention_mask has no token; give every prompt at least one")
-    first = tokens.int().argmax(dim=1)
     last = seq - tokens.flip(1).int().argmax(dim=1)
-    holes = last - first != lengths
-    if bool(holes.any()):
-        row = int(holes.nonzero()[0])
-        raise ValueError(
-            f"row {row} of attention_mask has padding between tokens; padding is before or after a text, not in it"
-        )
     pads = seq - lengths
     source = torch.arange(seq, device=input_ids.device)[None] - (seq - last)[:, None]
     moved = input_ids.gather(1, source.clamp(min=0))

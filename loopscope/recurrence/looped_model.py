@@ -1,23 +1,21 @@
-"""The waist of Loopscope: what a looped language model is, and the one generator that unrolls it.
+"""A looped language model: its five parts, what they may read, and the loop that runs them.
 
-A looped model is five things: embed, core, carry, readout, head. Fill them (`AbstractLoopedLM`) and every
-audit, curve, exit rule and report works on your model. Training, evaluation and foreign models all go
-through `unroll`, which keeps one hidden state alive at a time: without gradients, memory does not grow
-with the number of loops. Stopping early is a `break`.
+`run_loops` is the ONE generator. It keeps one hidden state alive at a time: without gradients, memory does not grow
+with the number of loops.
 """
 
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from loopscope.kv_cache import AbstractKVCache, Part
+from loopscope.recurrence.token_checks import check_input_ids, check_loops
 
 
 @dataclass(frozen=True)
@@ -142,7 +140,10 @@ class AbstractLoopedLM(nn.Module, ABC):
 
     def forward(self, input_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq vocab"]:
         """Return the logits of the last trained loop, [batch seq vocab]: what a plain language model returns."""
-        last = deque(unroll(self, input_ids), maxlen=1)  # one state alive at a time
+        check_input_ids(input_ids)
+        hidden = self.embed(input_ids)
+        context = LoopContext(input_ids, hidden, check_loops(self.loops))
+        last = deque(run_loops(self, hidden, 1, context), maxlen=1)  # one state alive at a time
         return last[0].logits()
 
 
@@ -178,84 +179,20 @@ class LoopState:
         return self.model.exit_gate(self.hidden, self.loop, self.context)
 
 
-def unroll(
+def run_loops(
     model: AbstractLoopedLM,
-    input_ids: Int[Tensor, "batch seq"],
-    loops: int | None = None,
+    hidden: Float[Tensor, "batch seq dim"],
+    first: int,
+    context: LoopContext,
     gradient_loops: int | None = None,
-    kv_cache: AbstractKVCache | None = None,
 ) -> Generator[LoopState, Float[Tensor, "batch seq dim"] | None, None]:
-    """Run the recurrence and yield one `LoopState` per loop.
-
-    Sending a tensor into the generator replaces the hidden state that is carried on, which is how
-    interventions (clamping a scale, say) are written without a second driver.
+    """Yield the states of loops `first` to the context's last, from the input of the first of them.
 
     Args:
-        model: any looped model.
-        input_ids: token ids.
-        loops: how many loops to run, from 1 up, also beyond `model.loops`; None runs the trained depth.
-        gradient_loops: record a gradient through the last so many loops only (None: all). The loops before
-            keep no activations; what `embed` returns keeps its gradient, for models that inject it.
-        kv_cache: what the tokens before `input_ids` left behind, for a model that `remembers`.
-
-    Raises:
-        ValueError: `loops` is not a whole number from 1 up, or `input_ids` is not a non-empty
-            [batch, seq] tensor of integers. Raised on the call, before anything runs.
+        gradient_loops: see `unroll`.
     """
-    depth = check_loops(model.loops if loops is None else loops)
-    check_input_ids(input_ids)
-    return _unroll(model, input_ids, depth, depth if gradient_loops is None else gradient_loops, kv_cache)
-
-
-def _unroll(
-    model: AbstractLoopedLM,
-    input_ids: Tensor,
-    depth: int,
-    gradient_loops: int,
-    kv_cache: AbstractKVCache | None,
-) -> Generator[LoopState, Tensor | None, None]:
-    hidden = model.embed(input_ids) if kv_cache is None else model.embed_after(input_ids, kv_cache)
-    yield from _loops(model, hidden, 1, LoopContext(input_ids, hidden, depth, kv_cache), gradient_loops)
-
-
-def unroll_from(
-    state: LoopState, hidden: Float[Tensor, "batch seq dim"]
-) -> Generator[LoopState, Float[Tensor, "batch seq dim"] | None, None]:
-    """Go on after `state` with `hidden` in place of its H_k: yields the later loops of the same unroll."""
-    if not state.is_last:
-        state.model.rejoin(state)
-        carried = state.model.carry(hidden, state.loop, state.context)
-        yield from _loops(state.model, carried, state.loop + 1, state.context, state.context.loops)
-
-
-def carried(state: LoopState, hidden: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq dim"]:
-    """Return the next loop's input, were `hidden` the H_k of `state`; what is beside it is that of its own unroll."""
-    state.model.rejoin(state)
-    return state.model.carry(hidden, state.loop, state.context)
-
-
-def next_hidden(state: LoopState, hidden: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq dim"]:
-    """Return H_{k+1}, were `hidden` the H_k of `state`: one carry and core, beyond the last loop too.
-
-    What goes from loop to loop beside H_k is that of the state's own unroll, whatever ran in between.
-    """
-    return state.model.core(carried(state, hidden), state.loop + 1, state.context)
-
-
-def narrow(state: LoopState, rows: Int[Tensor, " kept"]) -> LoopState:
-    """Return a state of some of its sequences, for `unroll_from` to go on with when others have left the batch."""
-    context = state.context
-    kv_cache = None if context.kv_cache is None else context.kv_cache.narrow(rows)
-    kept = replace(
-        context, input_ids=context.input_ids[rows], embedded=context.embedded[rows], kv_cache=kv_cache
-    )
-    return replace(state, hidden=state.hidden[rows], context=kept)
-
-
-def _loops(
-    model: AbstractLoopedLM, hidden: Tensor, first: int, context: LoopContext, gradient_loops: int
-) -> Generator[LoopState, Tensor | None, None]:
     depth = context.loops
+    gradient_loops = depth if gradient_loops is None else gradient_loops
     for loop in range(first, depth + 1):
         with _recording(loop > depth - gradient_loops):
             hidden = model.core(hidden, loop, context)
@@ -270,35 +207,3 @@ def _loops(
 def _recording(on: bool) -> AbstractContextManager[object]:
     """Record a gradient if the caller does, or not at all. Never open across a yield."""
     return nullcontext() if on else torch.no_grad()
-
-
-@torch.no_grad()
-def vocabulary_size(model: AbstractLoopedLM, like: Int[Tensor, "batch seq"]) -> int:
-    """Return how many ids the model has, asked with one token of the id 0, which every model has, through one loop.
-
-    Args:
-        like: token ids where the model is, whose type is asked with.
-    """
-    (state,) = unroll(model, torch.zeros_like(like[:1, :1]), 1)
-    return state.logits().shape[-1]
-
-
-def check_loops(loops: Any) -> int:
-    """Return `loops` if it is a whole number from 1 up, else raise ValueError."""
-    if isinstance(loops, bool) or not isinstance(loops, int) or loops < 1:
-        raise ValueError(
-            f"loops is {loops!r}; it must be a whole number from 1 up (any depth works, "
-            "also beyond the trained one)"
-        )
-    return loops
-
-
-def check_input_ids(input_ids: Tensor) -> None:
-    """Raise ValueError unless `input_ids` is a non-empty [batch seq] tensor of integers."""
-    if input_ids.ndim != 2 or input_ids.numel() == 0:
-        raise ValueError(
-            f"input_ids has shape {tuple(input_ids.shape)}; it must be [batch, seq] with at least one token "
-            "(add a batch axis with input_ids[None])"
-        )
-    if input_ids.dtype not in (torch.int64, torch.int32):
-        raise ValueError(f"input_ids has dtype {input_ids.dtype}; token ids must be int64 or int32")
