@@ -112,11 +112,17 @@ def test_the_evaluation_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_audit_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = blocks(ROOT / "docs" / "audit.md", "python")
-    exec(compile(code, "audit.md", "exec"), {})
+    names: dict[str, object] = {}
+    code, padded = blocks(ROOT / "docs" / "audit.md", "python")
+    exec(compile(code, "audit.md", "exec"), names)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("blind - Loops 1-3 carry")
     assert len(lines) == 4
+    exec(compile(padded, "audit.md", "exec"), names)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["blind", "Padding was left out: 20 of 22 places hold tokens of texts."]
+    assert lines[2].startswith("1 of the labels behind a text's last token are the padding that follows it")
+    assert len(lines) == 6
 
 
 def test_the_example_models_run(capsys: pytest.CaptureFixture[str]) -> None:

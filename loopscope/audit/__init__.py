@@ -4,6 +4,7 @@ The package is its own main function: `loopscope.audit(model, input_ids, labels,
 audit, which `audit_report` puts together:
 
     input_checks    what is refused before anything is measured; fp32 copies of weights in half precision
+    padded_texts    padded batches without their padding: each text as it is alone
     visibility      how much of the loss's gradient at H_k is radial, per loop and loss term
     carry           how much of a change of scale survives to the next loop
     verdict         blind, damped, visible or removed, per loop and for the model, and why

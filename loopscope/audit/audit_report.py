@@ -12,8 +12,9 @@ from loopscope.audit.carry import measure_carries
 from loopscope.audit.declared import wrong_declarations
 from loopscope.audit.dynamics import measure_dynamics
 from loopscope.audit.expansion import measure_expansion
-from loopscope.audit.input_checks import check_audit, in_fp32, notes_on
+from loopscope.audit.input_checks import check_audit, check_subject, in_fp32, notes_on
 from loopscope.audit.interventions import final_scale_sweep, radial_clamp, rescale_each_loop
+from loopscope.audit.padded_texts import PaddedTexts, padded_texts
 from loopscope.audit.remedies import try_remedies
 from loopscope.audit.tokens import token_norms
 from loopscope.audit.verdict import check_saturation, loop_verdicts, model_verdict, why
@@ -31,7 +32,9 @@ RESCALED = 2.0
 """Factor by which each loop's state is multiplied to follow the effect on later exits."""
 
 
-def audit(model: Any, input_ids: Any, labels: Any, objective: Any = None) -> AuditReport:
+def audit(
+    model: Any, input_ids: Any, labels: Any, objective: Any = None, attention_mask: Any = None
+) -> AuditReport:
     """Measure which loops carry a scale that no loss sees. Works in fp32, in evaluation mode.
 
     Costs about as much as a handful of training steps on the same batch, in time and in memory; memory does not
@@ -44,23 +47,28 @@ def audit(model: Any, input_ids: Any, labels: Any, objective: Any = None) -> Aud
         labels: the token that follows each input token [batch seq]; -100 is not counted.
         objective: what the model was trained on: an `Objective`, an `ObjectiveConfig`, or a word (`"terminal"`,
             `"dense+norm_penalty=0.01"`). None judges dense cross-entropy without penalties.
+        attention_mask: 1 at tokens, 0 at padding [batch seq], which may be left, right or both, not between tokens.
+            Each row is measured as its text alone is; every mean is over tokens of texts, and no label of padding
+            counts. None: no padding.
 
     Raises:
-        ValueError: not a looped model, an objective that is none, weights that are not finite, ids or labels that do
-            not fit, a sequence that is too long, or tokens whose loss is exactly 0, so that no gradient shows what it
-            sees.
+        ValueError: not a looped model, an objective that is none, weights that are not finite, ids, labels or a mask
+            that do not fit, a sequence that is too long, or tokens whose loss is exactly 0, so that no gradient shows
+            what it sees.
     """
-    with _prepared(model, input_ids, labels, objective) as batch:
+    with _prepared(model, input_ids, labels, objective, attention_mask) as batch:
         return _measure(batch)
 
 
-def judge(model: Any, input_ids: Any, labels: Any, objective: Any = None) -> tuple[LoopVerdict, ...]:
+def judge(
+    model: Any, input_ids: Any, labels: Any, objective: Any = None, attention_mask: Any = None
+) -> tuple[LoopVerdict, ...]:
     """Measure what the verdict rests on and nothing else: visibility and carry. Arguments and errors are `audit`'s.
 
     Returns:
         The verdicts of loops 1..K, as `audit` gives them.
     """
-    with _prepared(model, input_ids, labels, objective) as batch:
+    with _prepared(model, input_ids, labels, objective, attention_mask) as batch:
         with torch.no_grad():
             states = list(unroll(batch.model, batch.input_ids))
         seen = loop_visibilities(states, batch.objective, batch.labels)
@@ -69,28 +77,45 @@ def judge(model: Any, input_ids: Any, labels: Any, objective: Any = None) -> tup
 
 @dataclass(frozen=True)
 class _Batch:
-    """What is audited: the model in fp32 and evaluation mode, and tensors that gradients may reach."""
+    """What is audited: the model in fp32 and evaluation mode, and tensors that gradients may reach.
+
+    Of padded texts the tokens, packed into one row, by a model that runs each text alone.
+    """
 
     model: AbstractLoopedLM
     input_ids: Tensor
     labels: Tensor
     objective: Objective
     notes: tuple[str, ...]
+    padded: PaddedTexts | None
+
+    @property
+    def first(self) -> tuple[AbstractLoopedLM, Tensor]:
+        """The model of one text, and the first text."""
+        return (self.model, self.input_ids[:1]) if self.padded is None else self.padded.first
 
 
 @contextmanager
-def _prepared(model: Any, input_ids: Any, labels: Any, objective: Any) -> Iterator[_Batch]:
+def _prepared(
+    model: Any, input_ids: Any, labels: Any, objective: Any, attention_mask: Any
+) -> Iterator[_Batch]:
     objective = as_objective(objective)
     with torch.inference_mode(False):
-        looped = check_audit(model, input_ids, labels, objective)
+        looped = check_subject(model, objective)
+        padded = padded_texts(looped, input_ids, labels, attention_mask)
+        if padded is not None:
+            input_ids, labels = padded.input_ids, padded.labels
+        check_audit(model, input_ids, labels, objective)
         # Slices of a batch are not contiguous, and some forwards view them; tensors of inference mode have no gradient.
         input_ids, labels = input_ids.clone(), labels.clone()
         with (
             evaluating(looped),
-            in_fp32(looped, input_ids) as notes,
+            in_fp32(looped, input_ids if padded is None else padded.first[1]) as notes,
             torch.autocast(input_ids.device.type, enabled=False),
         ):
-            yield _Batch(looped, input_ids, labels, objective or Objective(Dense()), notes)
+            measured = looped if padded is None else padded.model
+            notes += () if padded is None else padded.notes
+            yield _Batch(measured, input_ids, labels, objective or Objective(Dense()), notes, padded)
 
 
 def _verdicts(
@@ -125,8 +150,8 @@ def _measure(batch: _Batch) -> AuditReport:
         readout=tuple(readout_visibility(states, labels)),
         carry=tuple(carried),
         expansion=measure_expansion(model, input_ids, BEYOND * model.loops),
-        dynamics=tuple(measure_dynamics(model, input_ids)),
-        tokens=tuple(token_norms(states)),
+        dynamics=tuple(measure_dynamics(*batch.first)),
+        tokens=tuple(token_norms(states, places=None if batch.padded is None else batch.padded.places)),
         final_scale_sweep={f"{k:g}": v for k, v in final_scale_sweep(states[-1], labels).items()},
         radial_clamp=clamped,
         rescaled={str(loop): run for loop, run in rescale_each_loop(states, labels, own, RESCALED).items()},

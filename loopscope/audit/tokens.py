@@ -1,6 +1,6 @@
 """Tokens: how the state's size is spread over tokens and channels (massive activations)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from jaxtyping import Float
 from torch import Tensor
@@ -13,17 +13,26 @@ TOP = 0.01
 """Share of tokens, and of channels, whose part of the squared norm is reported."""
 
 
-def token_norms(states: Iterable[LoopState], largest: int = 5) -> list[TokenNorms]:
+def token_norms(
+    states: Iterable[LoopState], largest: int = 5, places: Sequence[tuple[int, int]] | None = None
+) -> list[TokenNorms]:
     """Return how token norms are distributed at every given state, with the `largest` tokens by place and id.
 
     Args:
         states: each looked at by itself.
         largest: how many of the largest tokens are named.
+        places: (sequence, position) of every token, where the states do not have them.
     """
-    return [_of(state.loop, wide(state.hidden), state.context.input_ids, largest) for state in states]
+    return [_of(state.loop, wide(state.hidden), state.context.input_ids, largest, places) for state in states]
 
 
-def _of(loop: int, hidden: Float[Tensor, "batch seq dim"], input_ids: Tensor, largest: int) -> TokenNorms:
+def _of(
+    loop: int,
+    hidden: Float[Tensor, "batch seq dim"],
+    input_ids: Tensor,
+    largest: int,
+    places: Sequence[tuple[int, int]] | None,
+) -> TokenNorms:
     norms = l2_norm(hidden)
     flat = norms.flatten().double()
     indices = flat.topk(min(largest, flat.numel())).indices.tolist()
@@ -40,7 +49,11 @@ def _of(loop: int, hidden: Float[Tensor, "batch seq dim"], input_ids: Tensor, la
         top_token_share=_top_share(flat.square()),
         top_channel_share=_top_share(hidden.double().square().sum(dim=(0, 1))),
         largest=tuple(
-            (index // seq, index % seq, int(input_ids.flatten()[index]), float(flat[index]))
+            (
+                *(divmod(index, seq) if places is None else places[index]),
+                int(input_ids.flatten()[index]),
+                float(flat[index]),
+            )
             for index in indices
         ),
     )

@@ -24,7 +24,7 @@ from loopscope.recurrence.looped_model import (
     LoopContext,
     LoopState,
 )
-from loopscope.recurrence.padded_rows import PaddedRows
+from loopscope.recurrence.padded_rows import PaddedRows, texts_by_length
 from loopscope.recurrence.token_checks import check_attention_mask, check_input_ids, check_loops
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "check_loops",
     "narrow",
     "next_hidden",
+    "texts_by_length",
     "unroll",
     "unroll_from",
     "vocabulary_size",

@@ -7,7 +7,7 @@ is not there. It costs a call of the model for each length that occurs, and no a
 Memory: what the model keeps, and each state twice where no gradient is recorded.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from weakref import WeakKeyDictionary
 
@@ -151,6 +151,22 @@ class PaddedRows(AbstractLoopedLM):
         return joined
 
 
+def texts_by_length(
+    tokens: Bool[Tensor, "batch seq"], *batches: Tensor
+) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
+    """Yield the texts of each length without their padding: their rows, and what each of the batches has of them.
+
+    Args:
+        tokens: True at tokens, False at padding.
+        batches: tensors [batch seq …].
+    """
+    lengths = tokens.sum(dim=1)
+    for length in lengths.unique().tolist():
+        rows = (lengths == length).nonzero().squeeze(1)
+        texts = tokens[rows]
+        yield rows, tuple(batch[rows][texts].unflatten(0, (len(rows), length)) for batch in batches)
+
+
 def _layout(tokens: Bool[Tensor, "batch seq"], packed: bool) -> tuple[list[Tensor], Tensor]:
     """Return the places of the texts of each length in a flat batch, and where each place of it is in their joint rows.
 
@@ -160,13 +176,7 @@ def _layout(tokens: Bool[Tensor, "batch seq"], packed: bool) -> tuple[list[Tenso
     number = torch.full(tokens.shape, count, device=tokens.device)  # of each token, text after text
     number[tokens] = torch.arange(count, device=tokens.device)
     flat = torch.arange(tokens.numel(), device=tokens.device).view_as(tokens)
-    lengths = tokens.sum(dim=1)
-    places, order = [], []
-    for length in lengths.unique().tolist():
-        rows = lengths == length
-        places.append((number if packed else flat)[rows][tokens[rows]].view(-1, length))
-        order.append(number[rows][tokens[rows]])
-    in_joint = torch.cat(
-        [*order, torch.tensor([count], device=tokens.device)]
-    ).argsort()  # by a token's number
+    texts = [found for _, found in texts_by_length(tokens, number, number if packed else flat)]
+    places, order = [place for _, place in texts], [of_text.flatten() for of_text, _ in texts]
+    in_joint = torch.cat([*order, number.new_tensor([count])]).argsort()  # by a token's number
     return places, in_joint[:-1] if packed else in_joint[number.flatten()]

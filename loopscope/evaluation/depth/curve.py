@@ -22,21 +22,21 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from loopscope.evaluation.depth.token_scores import token_scores
+from loopscope.evaluation.texts import UncheckedBatch, texts_in
 from loopscope.guards import evaluating
 from loopscope.numerics import l2_norm, scale
-from loopscope.objectives.labels import check_one_label_each, check_range
+from loopscope.objectives.labels import check_range
 from loopscope.objectives.token_loss import IGNORE_INDEX
 from loopscope.recurrence import (
     AbstractLoopedLM,
     LoopState,
-    check_input_ids,
     check_loops,
     unroll,
     vocabulary_size,
 )
 from loopscope.results import CurveReading, DepthCurve, LoopQuality, bits_per_byte, perplexity
 
-UncheckedBatches = Iterable[tuple[Tensor, Tensor]]  # each [batch seq] of integers; checked here
+UncheckedBatches = Iterable[UncheckedBatch]
 READINGS: tuple[CurveReading, ...] = ("at depth", "as trained")
 
 
@@ -53,7 +53,9 @@ def depth_curves(
     Runs in evaluation mode and in the caller's precision context; sums are float64.
 
     Args:
-        batches: input ids and labels, [batch seq]; a label of -100 is not counted.
+        batches: input ids and labels, [batch seq]; a label of -100 is not counted. A third tensor of that shape is an
+            attention mask, 1 at tokens and 0 at padding (left, right or both): each window then gives what its text
+            gives alone, and no label of padding counts.
         bytes_per_token: UTF-8 bytes of the text over its tokens.
         loops: the deepest loop; None: twice the trained depth.
         device: where the model is; None: the CPU.
@@ -63,19 +65,19 @@ def depth_curves(
         without a label that counts.
 
     Raises:
-        ValueError: loops below 1, no batch, no label that counts, ids that the model does not have, or labels that
-            do not fit the ids.
+        ValueError: loops below 1, no batch, no label that counts, ids that the model does not have, or labels or a
+            mask that do not fit the ids.
     """
     depth = check_loops(2 * model.loops if loops is None else loops)
     sums: dict[CurveReading, list[Tensor]] = {"at depth": [], "as trained": []}
     counted: list[Tensor] = []
+    order: list[Tensor] = []
     tokens = 0
     vocabulary: int | None = None
     readings = READINGS
     with evaluating(model):
-        for input_ids, labels in batches:
-            check_input_ids(input_ids)
-            check_one_label_each(input_ids, labels)
+        for windows, texts in texts_in(batches):
+            input_ids, labels = texts.input_ids, texts.labels
             if vocabulary is None:
                 vocabulary = vocabulary_size(model, input_ids[:1, :1].to(device))
                 check_range(input_ids, labels, vocabulary)
@@ -90,11 +92,13 @@ def depth_curves(
                 sums[reading].append(torch.stack(rows[reading]).cpu())
             counted.append((labels != IGNORE_INDEX).sum(dim=1).cpu())
             tokens += labels.numel()
+            order.append(windows)
     if not tokens or not int(torch.cat(counted).sum()):
         raise ValueError("nothing to evaluate on: no window, or every label is ignored")
-    labelled = torch.cat(counted)
+    in_order = torch.cat(order).argsort()
+    labelled = torch.cat(counted)[in_order]
     return tuple(
-        _curve(reading, torch.cat(sums[reading], dim=-1), labelled, tokens, bytes_per_token)
+        _curve(reading, torch.cat(sums[reading], dim=-1)[..., in_order], labelled, tokens, bytes_per_token)
         for reading in readings
     )
 

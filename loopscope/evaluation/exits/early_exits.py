@@ -16,6 +16,7 @@ Memory: the output, and one loop's logits of the sequences still there where the
 it compares).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,15 @@ from torch import Tensor
 
 from loopscope.evaluation.exits.rules.base import AbstractExitRule
 from loopscope.evaluation.exits.watch import Watch
-from loopscope.recurrence import AbstractLoopedLM, LoopState, narrow, unroll, unroll_from
+from loopscope.recurrence import (
+    AbstractLoopedLM,
+    LoopState,
+    check_attention_mask,
+    narrow,
+    texts_by_length,
+    unroll,
+    unroll_from,
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,7 @@ def early_exit(
     rule: Any,
     threshold: Any,
     loops: int | None = None,
+    attention_mask: Any = None,
 ) -> EarlyExit:
     """Run until every sequence has left by a rule, in the model's own mode (`model.eval()` for one with dropout).
 
@@ -55,10 +65,12 @@ def early_exit(
         rule: an exit rule (`loopscope.evaluation.exit_rules.build_rule`).
         threshold: in the rule's range; `rule.never` runs to full depth, bit for bit.
         loops: depth; None: the trained one.
+        attention_mask: [batch, seq], 1 at tokens, 0 at padding (left, right or both): each sequence then leaves as its
+            text does alone, texts of one length together, and has logits of 0 at padding. None: no padding.
 
     Raises:
         ValueError: a bound in place of a rule, a threshold out of range, a rule that this model cannot run (at its
-            first loop), a score that is not a number.
+            first loop), a score that is not a number, a mask that does not fit.
     """
     if not isinstance(rule, AbstractExitRule):
         name = getattr(rule, "name", rule)
@@ -70,6 +82,9 @@ def early_exit(
                 else ""
             )
         )
+    tokens = check_attention_mask(input_ids, attention_mask)
+    if tokens is not None:
+        return _without_padding(tokens, lambda ids: early_exit(model, ids, rule, threshold, loops), input_ids)
     watch = Watch(rule, threshold)
     states = unroll(model, input_ids, loops)
     batch = len(input_ids)
@@ -98,6 +113,19 @@ def early_exit(
             here, waiting = here[stay], waiting[stay]
             states = unroll_from(state, state.hidden)
         watch.forget()
+
+
+def _without_padding(tokens: Tensor, leave: Callable[[Tensor], EarlyExit], input_ids: Tensor) -> EarlyExit:
+    """What every text of a padded batch left with, texts of one length together."""
+    logits, taken = None, torch.zeros(len(tokens), dtype=torch.long, device=input_ids.device)
+    for rows, (ids,) in texts_by_length(tokens, input_ids):
+        left = leave(ids)
+        logits = left.logits.new_zeros(*tokens.shape, left.logits.shape[-1]) if logits is None else logits
+        places = torch.zeros_like(tokens)
+        places[rows] = tokens[rows]
+        logits[places], taken[rows] = left.logits.flatten(0, 1), left.loops
+    assert logits is not None
+    return EarlyExit(logits, taken)
 
 
 class _Output:

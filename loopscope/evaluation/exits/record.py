@@ -17,13 +17,14 @@ from loopscope.evaluation.exits.rules.base import AbstractBound, AbstractExitRul
 from loopscope.evaluation.exits.rules.logit_rule import AbstractLogitRule
 from loopscope.evaluation.exits.rules.look import Look
 from loopscope.evaluation.exits.scores import check_numbers, score_tokens
+from loopscope.evaluation.texts import Texts, UncheckedBatch, texts_of
 from loopscope.guards import evaluating
 from loopscope.numerics import wide
 from loopscope.objectives.token_loss import CHUNK_ELEMENTS, IGNORE_INDEX
 from loopscope.recurrence import AbstractLoopedLM, check_loops, unroll
 from loopscope.results.evaluations import Unit
 
-TokenBatches = Iterable[tuple[Int[Tensor, "batch seq"], Int[Tensor, "batch seq"]]]
+TokenBatches = Iterable[UncheckedBatch]
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,14 @@ class ExitRecord:
         losses: nats of every token, 0 where its label is ignored.
         scores: by rule; loops before the last, where alone a rule has a say.
         counted: whether a token's label counts.
+        tokens: whether there is a token, and no padding; None: everywhere.
     """
 
     losses: Float[Tensor, "loops windows seq"]
     scores: Mapping[str, Float[Tensor, "earlier windows seq"]]
     counted: Bool[Tensor, "windows seq"]
     bytes_per_token: float
+    tokens: Bool[Tensor, "windows seq"] | None = None
 
     def __len__(self) -> int:
         return self.losses.shape[1]
@@ -47,7 +50,10 @@ class ExitRecord:
     def part(self, windows: Int[Tensor, " kept"]) -> "ExitRecord":
         """Return the record of some of its windows, by index."""
         scores = {name: values[:, windows] for name, values in self.scores.items()}
-        return replace(self, losses=self.losses[:, windows], scores=scores, counted=self.counted[windows])
+        tokens = None if self.tokens is None else self.tokens[windows]
+        return replace(
+            self, losses=self.losses[:, windows], scores=scores, counted=self.counted[windows], tokens=tokens
+        )
 
     def units(self, rule: AbstractRule, unit: Unit) -> "Units":
         """Return what a rule decides on: sequences, by their mean score, or tokens, each by its own.
@@ -59,15 +65,25 @@ class ExitRecord:
         if unit == "sequence":
             summed, number = losses.double().sum(dim=2), counts.sum(dim=1)
         else:
-            summed, number = losses.flatten(1).double(), counts.flatten().long()
+            summed, number = self._each(losses).double(), self._each(counts[None])[0].long()
         if isinstance(rule, AbstractBound):
             per_token = summed / number.clamp(min=1)
             return Units(summed, number, rule.scores(per_token)[:-1], self.bytes_per_token)
         if rule.name not in self.scores:
             raise ValueError(f"rule {rule.name!r} was not recorded; recorded: {', '.join(self.scores)}")
         scores = self.scores[rule.name]
-        own = scores.double().mean(dim=2) if unit == "sequence" else scores.flatten(1).double()
+        own = self._means(scores.double()) if unit == "sequence" else self._each(scores).double()
         return Units(summed, number, own, self.bytes_per_token)
+
+    def _each(self, values: Tensor) -> Tensor:
+        """Values [loops tokens] of every token, padding left out."""
+        return values.flatten(1) if self.tokens is None else values[:, self.tokens]
+
+    def _means(self, values: Tensor) -> Tensor:
+        """Means [loops windows] over every window's tokens, padding left out."""
+        if self.tokens is None:
+            return values.mean(dim=2)
+        return values.where(self.tokens, 0.0).sum(dim=2) / self.tokens.sum(dim=1)
 
 
 @dataclass(frozen=True)
@@ -96,6 +112,8 @@ def record_exits(
     """Unroll every batch once, in evaluation mode, and record all exits as the trained reading has them.
 
     Args:
+        batches: input ids, labels and, where texts are padded, an attention mask (1 at tokens), each [batch seq]: each
+            window then has what its text has alone.
         rules: bounds among them need no recording, and are passed over.
         bytes_per_token: UTF-8 bytes of the text over its tokens.
         loops: depth; None: the trained one.
@@ -108,12 +126,16 @@ def record_exits(
     running = [rule for rule in rules if isinstance(rule, AbstractExitRule)]
     parts: list[ExitRecord] = []
     with evaluating(model):
-        for input_ids, labels in batches:
-            if not parts:
-                for rule in running:
-                    rule.check_declared()
-                    rule.check_model(model, input_ids)
-            parts.append(_record(model, input_ids, labels, running, bytes_per_token, depth))
+        for batch in batches:
+            found = []
+            for texts in texts_of(batch):
+                if not parts and not found:
+                    for rule in running:
+                        rule.check_declared()
+                        rule.check_model(model, texts.input_ids)
+                own = _record(model, texts.input_ids, texts.labels, running, bytes_per_token, depth)
+                found.append((texts, own))
+            parts.append(found[0][1] if len(batch) == 2 else _put_together(found))
     if not parts or not any(bool(part.counted.any()) for part in parts):
         raise ValueError("nothing to evaluate exits on: no window, or every label is ignored")
     return ExitRecord(
@@ -121,6 +143,28 @@ def record_exits(
         scores={rule.name: torch.cat([part.scores[rule.name] for part in parts], dim=1) for rule in running},
         counted=torch.cat([part.counted for part in parts]),
         bytes_per_token=bytes_per_token,
+        tokens=None
+        if all(part.tokens is None for part in parts)
+        else torch.cat([torch.ones_like(p.counted) if p.tokens is None else p.tokens for p in parts]),
+    )
+
+
+def _put_together(found: Sequence[tuple[Texts, ExitRecord]]) -> ExitRecord:
+    """One padded batch's record out of those of its texts of each length."""
+
+    def whole(parts: Sequence[Tensor]) -> Tensor:
+        joint = parts[0].new_zeros(len(parts[0]), *found[0][0].places.shape)
+        for (texts, _), part in zip(found, parts, strict=True):
+            joint[:, texts.places.cpu()] = part.flatten(1)
+        return joint
+
+    first = found[0][1]
+    return replace(
+        first,
+        losses=whole([part.losses for _, part in found]),
+        scores={name: whole([part.scores[name] for _, part in found]) for name in first.scores},
+        counted=whole([part.counted[None] for _, part in found])[0],
+        tokens=torch.stack([texts.places for texts, _ in found]).any(dim=0).cpu(),
     )
 
 
