@@ -43,7 +43,7 @@ def unroll(
     """
     depth = check_loops(model.loops if loops is None else loops)
     check_input_ids(input_ids)
-    input_ids = input_ids.contiguous()  # slices of a batch are not, and some forwards view ids, labels and masks
+    input_ids = input_ids.contiguous()  # slices of a batch are not, and some forwards view them
     tokens = check_attention_mask(input_ids, attention_mask)
     if tokens is not None:
         if kv_cache is not None:
