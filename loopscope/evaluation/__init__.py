@@ -2,6 +2,7 @@
 
 The rooms, from one model to many:
 
+    texts         batches as they come: checked, padding cut off
     depth/        loss, perplexity and scale at every loop, and how far the depth reaches
     exits/        early exits: rules, what they trade, calibrated thresholds, realised speed
     statistics/   intervals and tests over seeds and windows of text
