@@ -75,6 +75,15 @@ def quick_power_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of a still picture's cost is room for what stands around its axes; here what does not fit is cut off. And no
+    other process is started to draw a share."""
+    monkeypatch.setattr(
+        "matplotlib.layout_engine.ConstrainedLayoutEngine.execute", lambda engine, figure: None
+    )
+
+
+@pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty token cache of this test's own."""
     path = tmp_path / "cache"

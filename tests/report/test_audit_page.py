@@ -50,7 +50,7 @@ def test_one_self_contained_file_with_figures_beside_it(tmp_path: Path) -> None:
         assert "<svg" in (tmp_path / "new folder" / "figures" / f"{key}.svg").read_text()[:2000]
 
 
-@pytest.mark.usefixtures("page_only")
+@pytest.mark.usefixtures("undrawn")
 def test_a_card_says_the_verdict_its_reason_and_what_was_tried(tmp_path: Path) -> None:
     other = make_report("visible", objective="terminal", why="seen at the end")
     text = write(tmp_path, make_audit("mine", "blind", objective_from="assumed", others=(other,)))
@@ -66,7 +66,7 @@ def test_a_card_says_the_verdict_its_reason_and_what_was_tried(tmp_path: Path) -
     assert "made-up tokens" in words
 
 
-@pytest.mark.usefixtures("page_only")
+@pytest.mark.usefixtures("undrawn")
 def test_every_model_is_shown_and_compared(tmp_path: Path) -> None:
     names = {"one": "blind", "two": "visible", "three": "damped", "four": "removed"}
     text = write(tmp_path, *(make_audit(name, verdict) for name, verdict in names.items()))  # type: ignore[arg-type]
@@ -83,7 +83,7 @@ def test_every_model_is_shown_and_compared(tmp_path: Path) -> None:
     assert matrix.index("one<br>") < matrix.index("three<br>")
 
 
-@pytest.mark.usefixtures("page_only")
+@pytest.mark.usefixtures("undrawn")
 def test_none_blind_is_said_so(tmp_path: Path) -> None:
     text = write(tmp_path, make_audit("a", "visible"), make_audit("b", "removed"))
     assert "None of 2 models carries a scale that no loss sees." in text
@@ -104,7 +104,7 @@ def test_untrusted_text_cannot_break_out(tmp_path: Path) -> None:
     assert_nothing_breaks_out(write(tmp_path / "two", evil, evil))
 
 
-@pytest.mark.usefixtures("page_only")
+@pytest.mark.usefixtures("undrawn")
 def test_tokens_are_shown_with_their_text_and_place(tmp_path: Path) -> None:
     words = " ".join(" ".join(Tags(write(tmp_path, make_audit())).words).split())
     assert "4 ↵ 0 3 160.0 4 × ␣the 1 5 120.0 3 ×" in words
@@ -155,7 +155,7 @@ def test_eight_deep_models_fit_in_three_megabytes(tmp_path: Path) -> None:
     assert "model 9" not in {trace["name"] for trace in figure_data(text)["audit-drift"]["data"]}
 
 
-@pytest.mark.usefixtures("page_only")
+@pytest.mark.usefixtures("undrawn")
 def test_what_was_written_as_json_gives_the_same_page(tmp_path: Path) -> None:
     audits = [make_audit("a", "damped"), make_audit("b", report=broken_report())]
     file = tmp_path / "audit.json"

@@ -45,7 +45,7 @@ def evaluation_keys(text: str) -> set[str]:
     return {key for key in figure_data(text) if key.startswith("evaluation-")}
 
 
-@pytest.mark.usefixtures("page_only")
+@pytest.mark.usefixtures("undrawn")
 def test_without_evaluations_there_is_no_section(tmp_path: Path) -> None:
     text = write(tmp_path)
     assert "Depth and exits" not in text
@@ -69,7 +69,7 @@ def test_evaluations_beside_the_runs_become_a_section(tmp_path: Path) -> None:
         assert (tmp_path / "figures" / f"{key}.svg").exists()
 
 
-@pytest.mark.usefixtures("page_only")
+@pytest.mark.usefixtures("undrawn")
 def test_another_record_makes_another_page(tmp_path: Path) -> None:
     made = make_evaluation("a/b")
     before = write(tmp_path, evaluations=[made])
@@ -85,7 +85,7 @@ def test_another_record_makes_another_page(tmp_path: Path) -> None:
     assert "another text" not in before
 
 
-@pytest.mark.usefixtures("page_only")
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_folder_and_a_study_evaluated_in_part(tmp_path: Path) -> None:
     alone = tmp_path / "alone"
     alone.mkdir()
@@ -98,7 +98,7 @@ def test_a_run_folder_and_a_study_evaluated_in_part(tmp_path: Path) -> None:
     assert "Evaluated: 1 of 4 completed runs." in text
 
 
-@pytest.mark.usefixtures("page_only")
+@pytest.mark.usefixtures("undrawn")
 def test_a_condition_has_one_look_and_one_place_on_the_whole_page(tmp_path: Path) -> None:
     """Whatever order the records have: audits come by folder, comparisons by name, evaluations by number."""
     names = ["z/first", "a/second", "m/third"]
@@ -122,7 +122,7 @@ def test_a_condition_has_one_look_and_one_place_on_the_whole_page(tmp_path: Path
         assert rows == [name for name in (*names, "unlooped", "unlooped, deep") if name in rows]
 
 
-@pytest.mark.usefixtures("page_only")
+@pytest.mark.usefixtures("undrawn")
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     write(tmp_path)
     place = tmp_path / "x" / "seed-0"

@@ -59,6 +59,7 @@ def test_one_self_contained_file_with_figures_beside_it(
         assert "<svg" in (tmp_path / "figures" / f"{key}.svg").read_text()[:2000]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_plotly_is_inside_whole(tmp_path: Path, run_maker: Any, study_maker: Any) -> None:
     text = write(tmp_path, study_maker(run_maker()))
     packed = re.search(r'id="plotly-gz">([^<]+)</script>', text)
@@ -67,6 +68,7 @@ def test_plotly_is_inside_whole(tmp_path: Path, run_maker: Any, study_maker: Any
     assert "scale-by-loop" in figure_data(text)
 
 
+@pytest.mark.usefixtures("page_only")
 def test_untrusted_text_cannot_break_out(
     tmp_path: Path, run_maker: Any, failed_maker: Any, study_maker: Any
 ) -> None:
@@ -80,6 +82,7 @@ def test_untrusted_text_cannot_break_out(
     assert_nothing_breaks_out(text)
 
 
+@pytest.mark.usefixtures("page_only")
 @pytest.mark.parametrize("kind", ["none", "only failed", "one loop", "mixed depths", "many", "not finite"])
 def test_any_study_gives_a_page(
     tmp_path: Path, run_maker: Any, failed_maker: Any, study_maker: Any, kind: str
@@ -147,7 +150,7 @@ def test_audits_beside_the_runs_become_a_section(tmp_path: Path, run_maker: Any,
     assert_offline(text)
 
 
-@pytest.mark.usefixtures("page_only")
+@pytest.mark.usefixtures("undrawn")
 def test_an_audit_of_a_run_folder_and_one_that_cannot_be_read(tmp_path: Path, run_maker: Any) -> None:
     (tmp_path / "result.json").write_text(to_json(run_maker("alone")))
     (tmp_path / "audit.json").write_text(to_json(audit_values(make_audit("alone", "visible"))))
