@@ -1,25 +1,69 @@
-"""The benchmarks' own arithmetic, and that they run: the last line is JSON with the promised keys."""
+"""The benchmarks' own arithmetic, and that they run: the last line is JSON with the promised keys.
+
+They run in this process, since a process takes longer to import torch than to take steps of these sizes. Processes of
+their own are held by `test_workers`, by the depth curve, and by the benchmark of operations.
+"""
 
 import json
-import subprocess
 import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks import steps, train_step
 from benchmarks.scaling import exponent
+from benchmarks.steps import Step
 from benchmarks.train_step import figures
 
 ROOT = Path(__file__).parent.parent.parent
 
 
-def run(*arguments: str) -> Any:
-    """Run a benchmark on one thread; its JSON line."""
-    command = [sys.executable, "-m", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
+class Here:
+    """Runs benchmarks, and what they would run in processes of their own, in this one."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._patch, self._capsys = monkeypatch, capsys
+        self.elsewhere: list[str] = []  # what would have run in another process
+
+    def run(self, benchmark: str, *arguments: str) -> Any:
+        """Run a benchmark; its last line, as JSON."""
+        with self._patch.context() as patch:
+            patch.setattr(sys, "argv", [benchmark, *arguments])
+            self._capsys.readouterr()
+            import_module(f"benchmarks.{benchmark}").main()
+        return json.loads(self._capsys.readouterr().out.splitlines()[-1])
+
+    def all_here(self, benchmark: str) -> None:
+        """Have measurements of memory, and workers, in this process too."""
+        module = import_module(f"benchmarks.{benchmark}")
+        self._patch.setattr(module, "elsewhere", self._again)
+        self._patch.setattr(module, "workers", self._workers, raising=False)
+
+    def _again(self, benchmark: str, *arguments: str) -> Any:
+        self.elsewhere.append(arguments[-1])
+        return self.run(benchmark, *sys.argv[1:], *arguments)
+
+    @contextmanager
+    def _workers(self, commands: Mapping[str, Sequence[str]]) -> Iterator[dict[str, Step]]:
+        made: dict[str, Step] = {}
+        for name, (_, _, module, *arguments) in commands.items():
+            with self._patch.context() as patch:
+                patch.setattr(sys, "argv", [module, *arguments])
+                benchmark = import_module(module)
+                patch.setattr(benchmark, "serve", lambda build, name=name: made.update({name: build()}))
+                benchmark.main()
+        yield made
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    monkeypatch.chdir(ROOT)  # where a process finds the benchmarks
+    monkeypatch.setattr(train_step.torch, "set_num_threads", lambda count: None)  # one, as all tests have
+    return Here(monkeypatch, capsys)
 
 
 @pytest.mark.parametrize("power", [0.0, 1.0, 2.5])
@@ -53,10 +97,13 @@ def test_figures_are_medians_of_ratios_within_rounds_and_the_worse_precision_cou
 
 
 @pytest.mark.slow
-def test_the_training_step_benchmark_runs() -> None:
+def test_the_training_step_benchmark_runs(here: Here) -> None:
     """Nine processes. That a worker compiles its step, as in a long run, is held by `test_workers`."""
-    shape = ["--size=laptop", "--batch=1", "--sequence=32", "--pairs=1", "--threads=1", "--dtype=fp32"]
-    found = run("benchmarks.train_step", "--compile=off", *shape)
+    here.all_here("train_step")
+    shape = ["--size=laptop", "--batch=1", "--sequence=32", "--pairs=1", "--threads=1", "--dtype=bf16"]
+    found = here.run("train_step", "--compile=off", *shape)
+    assert here.elsewhere == [name for name in steps.KINDS if "bf16" in name]  # each kind's memory
+    assert set(found["tokens_per_second"]) == set(here.elsewhere)
     assert found["pairs"] == 1
     assert found["processes"] == "one a kind"
     assert found["dense_over_terminal_flops"] == pytest.approx(1.6, abs=0.1)
@@ -65,8 +112,8 @@ def test_the_training_step_benchmark_runs() -> None:
 
 
 @pytest.mark.slow
-def test_the_gpu_table_runs_small_on_a_cpu() -> None:
-    found = run("benchmarks.gpu", "--device=cpu", "--small", "--pairs=1", "--skip-compiled", "--dtype=fp32")
+def test_the_gpu_table_runs_small_on_a_cpu(here: Here) -> None:
+    found = here.run("gpu", "--device=cpu", "--small", "--pairs=1", "--skip-compiled", "--dtype=fp32")
     assert [block["sequence"] for block in found["blocks"]] == [64, 128]
     for block in found["blocks"]:
         assert block["failed"] == {}
@@ -75,17 +122,20 @@ def test_the_gpu_table_runs_small_on_a_cpu() -> None:
 
 
 @pytest.mark.slow
-def test_the_scaling_benchmark_runs() -> None:
-    found = run("benchmarks.scaling", "--axes=loops", "--points=2", "--repeats=1")
+def test_the_scaling_benchmark_runs(here: Here) -> None:
+    here.all_here("scaling")
+    found = here.run("scaling", "--axes=loops", "--points=2", "--repeats=1")
     loops = found["axes"]["loops"]
+    assert len(here.elsewhere) == 2
     assert loops["values"] == [1, 2]
     assert loops["time_exponent"] > 0
 
 
 @pytest.mark.slow
-def test_the_depth_curve_benchmark_runs_and_both_ways_give_the_same_losses() -> None:
+def test_the_depth_curve_benchmark_runs_and_both_ways_give_the_same_losses(here: Here) -> None:
+    """Both ways' memory is measured in processes of their own."""
     shape = ["--size=laptop", "--windows=2", "--batch=1", "--loops=3", "--pairs=1", "--threads=1"]
-    found = run("benchmarks.depth_curve", *shape)
+    found = here.run("depth_curve", *shape)
     assert found["loops"] == 3
     assert found["largest_loss_difference"] < 1e-4
     assert found["memory_ratio_vs_baseline"] > 0
@@ -93,7 +143,7 @@ def test_the_depth_curve_benchmark_runs_and_both_ways_give_the_same_losses() -> 
 
 
 @pytest.mark.slow
-def test_the_data_benchmark_runs() -> None:
-    found = run("benchmarks.data", "--megabytes=1", "--vocabulary=2000", "--pairs=1")
+def test_the_data_benchmark_runs(here: Here) -> None:
+    found = here.run("data", "--megabytes=1", "--vocabulary=2000", "--pairs=1")
     assert found["speedup_vs_baseline"] > 0
     assert found["dtype"] == "uint16"
