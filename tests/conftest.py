@@ -63,6 +63,11 @@ def fixtures() -> Path:
 
 
 @pytest.fixture(autouse=True)
+def _shapes_are_checked_anew() -> None:
+    shape_checks.begin_test()
+
+
+@pytest.fixture(autouse=True)
 def quick_matmul_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every training measures the machine's matrix products first, for 0.7 s; here with small ones."""
     monkeypatch.setitem(throughput.SIDE, "cpu", 128)

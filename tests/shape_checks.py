@@ -5,6 +5,9 @@ the signature and checks the parameters twice: alone before the call, and with t
 model took three times as long for it. Here beartype wraps the function itself: it checks the parameters before the call
 and the result after it, all within one scope of axis sizes, so what is refused is the same: a type, a dtype, a number
 of axes, and an axis that has two sizes between parameters and result.
+
+What a function's first calls in a test have not shown, its hundredth does not: from `CALLS` on it runs unchecked until
+the next test begins. Tests that train or draw examples call the same few functions thousands of times.
 """
 
 import functools
@@ -19,11 +22,22 @@ from beartype import beartype
 jaxtyped = jaxtyping.jaxtyped
 _SCOPE = jaxtyped("context")  # of the sizes of axes; entering it anew makes a new one
 
+CALLS = 100
+"""Calls of a function with axes that are checked within one test."""
+
+_tests_begun = 0
+
 
 def install(modules: Sequence[str]) -> None:
     """Check everything that is imported from these packages and modules from now on."""
     jaxtyping.jaxtyped = checked  # the name that the import hook's decorators look up
     jaxtyping.install_import_hook(modules, "beartype.beartype")
+
+
+def begin_test() -> None:
+    """Check the next calls of every function again."""
+    global _tests_begun
+    _tests_begun += 1
 
 
 def checked(function: Any = None, *, typechecker: Any = None) -> Any:
@@ -40,7 +54,7 @@ def checked(function: Any = None, *, typechecker: Any = None) -> Any:
     if hints is None:
         return jaxtyped(function, typechecker=beartype)
     bearing = beartype(function)
-    return _in_a_scope(bearing) if any(map(_has_axes, hints.values())) else bearing
+    return _in_a_scope(bearing, function) if any(map(_has_axes, hints.values())) else bearing
 
 
 def _hints(function: Any) -> dict[str, Any] | None:
@@ -59,10 +73,18 @@ def _has_axes(hint: Any) -> bool:
     return any(map(_has_axes, parts[0] if parts and isinstance(parts[0], list) else parts))
 
 
-def _in_a_scope(function: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(function)
+def _in_a_scope(bearing: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
+    begun, calls = 0, 0
+
+    @functools.wraps(bearing)
     def scoped(*arguments: Any, **named: Any) -> Any:
+        nonlocal begun, calls
+        if begun != _tests_begun:
+            begun, calls = _tests_begun, 0
+        calls += 1
+        if calls > CALLS:
+            return plain(*arguments, **named)
         with _SCOPE:
-            return function(*arguments, **named)
+            return bearing(*arguments, **named)
 
     return scoped

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from beartype import beartype
+from beartype.roar import BeartypeCallHintParamViolation
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -95,3 +96,21 @@ def test_calls_do_not_see_each_others_sizes() -> None:
 def test_the_package_is_checked() -> None:
     with pytest.raises(Exception, match="dtype"):
         scale(torch.zeros(2, 3, 4, dtype=torch.int64))
+
+
+def test_a_function_is_checked_anew_in_every_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not all calls of one test are, which is what it saves."""
+    monkeypatch.setattr(shape_checks, "CALLS", 2)
+
+    @shape_checks.checked
+    def same(x: Float[Tensor, " dim"]) -> Float[Tensor, " dim"]:
+        return x
+
+    wrong = torch.zeros(2, 2)
+    for _ in range(2):
+        with pytest.raises(BeartypeCallHintParamViolation):
+            same(wrong)
+    assert same(wrong) is wrong
+    shape_checks.begin_test()
+    with pytest.raises(BeartypeCallHintParamViolation):
+        same(wrong)
