@@ -99,10 +99,10 @@ def narrow(state: LoopState, rows: Int[Tensor, " kept"]) -> LoopState:
 
 @torch.no_grad()
 def vocabulary_size(model: AbstractLoopedLM, like: Int[Tensor, "batch seq"]) -> int:
-    """Return how many ids the model has, asked with one token of the id 0, which every model has, through one loop.
+    """Return how many ids the model has, asked with a row of the id 0, which every model has, through one loop.
 
     Args:
-        like: token ids where the model is, whose type is asked with.
+        like: token ids where the model is, of whose type and length the row is: some models take one length only.
     """
-    (state,) = unroll(model, torch.zeros_like(like[:1, :1]), 1)
+    (state,) = unroll(model, torch.zeros_like(like[:1]), 1)
     return state.logits().shape[-1]

@@ -1,10 +1,12 @@
 """`loopscope.adapt`: which adapter a module gets, by its structure."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
+from loopscope.interop.foreign.checks.side_paths import BESIDE
 from loopscope.interop.foreign.families.base import FamilyAdapter
 from loopscope.interop.foreign.families.hrm_text import HrmText
 from loopscope.interop.foreign.families.huginn import Huginn
@@ -34,7 +36,8 @@ def adapt(module: Any) -> AbstractLoopedLM:
     does between loops. The adapter has compared its logits with the module's own forward when it is returned.
 
     Args:
-        module: HRM-Text, x-transformers with `looped=True`, Ouro, Huginn, Parcae, Dory or Nanbeige; compiled,
+        module: HRM-Text, x-transformers with `looped=True`, Ouro, Huginn, Parcae, Dory, Inkling-2 loop, Nanbeige,
+            LoopCoder, OpenMythos, LoopLM, LoopFormer, looped_nanochat, ALBERT or the published class; compiled,
             distributed and autoregressive shells around one are taken off.
 
     Raises:
@@ -56,11 +59,14 @@ def adapt(module: Any) -> AbstractLoopedLM:
             return adapted
     for named in FOLLOWED:
         if named.recognises(inner):
-            return wrap(inner, named.block(inner.config), set_loops=named.loops)
-    known = ", ".join([*(family.family for family in ADAPTERS), *(named.family for named in FOLLOWED)])
+            with warnings.catch_warnings():
+                if named.side_state:
+                    warnings.filterwarnings("ignore", message=BESIDE)
+                return wrap(inner, named.block(inner), **named.options)
+    names = [*(family.family for family in ADAPTERS), *(named.family for named in FOLLOWED)]
     raise ValueError(
-        f"{type(inner).__name__} has the structure of none of the families known: {known}.{_hint(inner)} "
-        f"{suggestion(inner)}"
+        f"{type(inner).__name__} has the structure of none of the families known: {', '.join(dict.fromkeys(names))}."
+        f"{_hint(inner)} {suggestion(inner)}"
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from loopscope.guards import evaluating
-from loopscope.interop.foreign.tracing.forward_runs import example, repeatable
+from loopscope.interop.foreign.tracing.forward_runs import NoLogitsError, example, repeatable
 from loopscope.interop.foreign.tracing.interceptor import ForwardInterceptor
 from loopscope.interop.foreign.tracing.loop_count import LoopCount, whole_numbers
 from loopscope.interop.foreign.wrap import wrap
@@ -25,8 +25,17 @@ COUNTS = re.compile(r"loop|recur|ut_steps|cycle|num_steps|^steps$|passes|iterati
 
 def suggestion(module: nn.Module) -> str:
     """Return a call of `wrap` that was tried on a module, or what to look for in it, as a sentence."""
-    counts = _calls(module)
+    try:
+        counts = _calls(module)
+    except Exception as error:
+        return (
+            f"Its forward failed on a batch of ids ({type(error).__name__}: {error}), so what repeats in it could not "
+            'be counted: name it, and what the forward needs: loopscope.wrap(module, block="…", forward_kwargs={…})'
+        )
+    shared = _shared_parts(module)
     for block, times in _repeating(module, counts):
+        if shared and block.startswith(shared):
+            continue
         for set_loops in (*_counts(module, times), None):
             named: dict[str, Any] = {} if set_loops is None else {"set_loops": set_loops}
             try:
@@ -40,6 +49,12 @@ def suggestion(module: nn.Module) -> str:
                 f"What repeats in it was found by running it: loopscope.wrap(module, {block!r}{words}) works, with the "
                 f"trained depth {model.loops}"
             )
+    if shared:
+        return (
+            f"{shared[0]} has the weights of {shared[1]} too, between layers with weights of their own: a stack of "
+            "different layers that shares a part, not one map that is iterated. No state of it is mapped to the next "
+            "by the same function, so there are no loops to audit, to exit at or to add"
+        )
     if not any(times > 1 for times in counts.values()):
         return (
             "No part of it is applied more than once when it runs on a batch of ids, so it is no looped model as it "
@@ -92,16 +107,37 @@ def _calls(module: nn.Module) -> Counter[nn.Module]:
     def run(ids: Tensor) -> Any:
         return forward.run_forward(ids, None)
 
-    try:
-        with torch.no_grad(), evaluating(module), repeatable(module):
+    with torch.no_grad(), evaluating(module), repeatable(module):
+        try:
             ids = example(module, run)
-            with ExitStack() as stack:
-                for part in module.modules():
-                    stack.callback(part.register_forward_hook(count).remove)
-                run(ids)
-    except Exception:  # its forward needs more than ids
-        return Counter()
+        except NoLogitsError:
+            raise
+        except Exception:  # perhaps without the cache that it cannot do without
+            forward.makes_cache = True
+            ids = example(module, run)
+        with ExitStack() as stack:
+            for part in module.modules():
+                stack.callback(part.register_forward_hook(count).remove)
+            run(ids)
     return counts
+
+
+def _shared_parts(module: nn.Module) -> tuple[str, str] | None:
+    """Two places in one list of layers that have a part in common, where both layers have weights of their own too."""
+    for path, layers in module.named_modules():
+        if not isinstance(layers, nn.ModuleList):
+            continue
+        held = [{id(weight) for weight in layer.parameters()} for layer in layers]
+        seen: dict[tuple[int, ...], tuple[int, str]] = {}
+        for index, layer in enumerate(layers):
+            if held[index] <= set().union(*held[:index], *held[index + 1 :]):
+                continue  # all of it is elsewhere too: a loop that is written out, perhaps
+            for name, part in layer.named_modules():
+                weights = tuple(id(weight) for weight in part.parameters())
+                first, place = seen.setdefault(weights, (index, f"{path}.{index}.{name}"))
+                if len(weights) > 1 and first != index:
+                    return place, f"{path}.{index}.{name}"
+    return None
 
 
 def _counts(module: nn.Module, loops: int) -> list[str]:

@@ -22,15 +22,36 @@ class LoopLMOutput(NamedTuple):
     exit_lambdas: list[Tensor]
 
 
-class LoopLMBlock(nn.Module):
+class Experts(nn.Module):
+    """A router's best two of four, weighted."""
+
     def __init__(self) -> None:
+        super().__init__()
+        self.router, self.experts = nn.Linear(DIM, 4, bias=False), nn.ModuleList(MLP() for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights, chosen = self.router(x).softmax(dim=-1).topk(2)
+        shares = torch.zeros_like(self.router(x)).scatter(-1, chosen, weights / weights.sum(-1, keepdim=True))
+        return (torch.stack([expert(x) for expert in self.experts], dim=-1) * shares[..., None, :]).sum(
+            dim=-1
+        )
+
+
+class LoopLMBlock(nn.Module):
+    """Sandwiched branches; or norms after the stream (`post`), which end the block; or a mixture of experts."""
+
+    def __init__(self, variant: str = "standard") -> None:
         super().__init__()
         self.pre_attn_norm, self.post_attn_norm, self.pre_ffn_norm, self.post_ffn_norm = (
             Norm() for _ in range(4)
         )
-        self.attn, self.ffn = Attention(), MLP()
+        self.attn, self.ffn = Attention(), Experts() if variant == "experts" else MLP()
+        self.post = variant == "post-norm"
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        if self.post:
+            x = self.post_attn_norm(x + self.attn(x, cos, sin))
+            return self.post_ffn_norm(x + self.ffn(x))
         x = x + self.post_attn_norm(self.attn(self.pre_attn_norm(x), cos, sin))
         return x + self.post_ffn_norm(self.ffn(self.pre_ffn_norm(x)))
 
@@ -38,11 +59,11 @@ class LoopLMBlock(nn.Module):
 class LoopLM(nn.Module):
     """rkstgr/LoopLM's data flow: logits and an exit gate after every step, the gate on the raw state."""
 
-    def __init__(self) -> None:
+    def __init__(self, variant: str = "standard") -> None:
         super().__init__()
         self.config = SimpleNamespace(max_recurrent_steps=3)
         self.embed = nn.Embedding(VOCABULARY, DIM)
-        self.layers = nn.ModuleList(LoopLMBlock() for _ in range(2))
+        self.layers = nn.ModuleList(LoopLMBlock(variant) for _ in range(2))
         self.final_norm = Norm()
         self.lm_head = nn.Linear(DIM, VOCABULARY, bias=False)
         self.exit_gate = nn.Linear(DIM, 1)
@@ -168,6 +189,10 @@ class LoopedNanochat(nn.Module):
             self.inject = nn.Linear(2 * DIM, DIM, bias=False)
         self.norm_emb, self.norm_recur, self.norm_final = Norm(), Norm(), Norm()
         self.lm_head = nn.Linear(DIM, 64, bias=False)
+        # The forward refuses tables in another type than it was made with, as theirs does.
+        table = angles(16)[None, :, None]
+        self.register_buffer("cos", table.cos().bfloat16(), persistent=False)
+        self.register_buffer("sin", table.sin().bfloat16(), persistent=False)
 
     def transfer(self, e: Tensor, s: Tensor | None) -> Tensor:
         s = e if s is None else s
@@ -177,8 +202,8 @@ class LoopedNanochat(nn.Module):
         self, idx: Tensor, targets: Tensor | None = None, kv_cache: Any = None, num_recur: int | None = None
     ) -> Any:
         count = int(self.config.train_recur_mean) if num_recur is None else num_recur
-        table = angles(idx.shape[1])[None, :, None]
-        cos_sin = (table.cos(), table.sin())
+        assert self.cos.dtype == self.sin.dtype == torch.bfloat16, "rotary tables must be in bfloat16"
+        cos_sin = (self.cos[:, : idx.shape[1]], self.sin[:, : idx.shape[1]])
         x = self.norm_emb(self.transformer.wte(idx))
         for block in self.transformer.prelude:
             x = block(x, cos_sin, (16, 0), kv_cache, None)

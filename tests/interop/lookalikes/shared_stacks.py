@@ -52,22 +52,25 @@ class NanbeigeForCausalLM(nn.Module):
 class ReadoutBlindSpot(nn.Module):
     """The published class as it is: every loop's logits under a name of their own, no `logits`."""
 
-    def __init__(self, readout: str = "rmsnorm", loops: int = 4) -> None:
+    def __init__(self, readout: str = "rmsnorm", inter_loop_norm: bool = False) -> None:
         super().__init__()
-        self.n_loops, self.readout = loops, readout
-        self.tok_emb, self.pos_emb = nn.Embedding(VOCABULARY, DIM), nn.Embedding(16, DIM)
-        self.blocks = nn.ModuleList(PreNormLayer() for _ in range(2))
-        self.readout_norm = Norm()
+        self.num_loops, self.readout, self.inter_loop_norm = 4, readout, inter_loop_norm
+        self.token_embedding, self.position_embedding = nn.Embedding(VOCABULARY, DIM), nn.Embedding(16, DIM)
+        self.layers = nn.ModuleList(PreNormLayer() for _ in range(2))
+        self.decode_norm, self.loop_norm = Norm(), Norm()
+        self.lm_head = nn.Linear(DIM, VOCABULARY, bias=False)
+        self.lm_head.weight = self.token_embedding.weight
 
     def forward(self, input_ids: Tensor) -> dict[str, Any]:
-        x = self.tok_emb(input_ids) + self.pos_emb(torch.arange(input_ids.shape[1]))
+        x = self.token_embedding(input_ids) + self.position_embedding(torch.arange(input_ids.shape[1]))
         logits, norms = [], []
-        for loop in range(self.n_loops):
-            for block in self.blocks:
-                x = block(x, torch.ones(1), torch.zeros(1))
+        for loop in range(self.num_loops):
+            for layer in self.layers:
+                x = layer(x, torch.ones(1), torch.zeros(1))
             norms.append(x.norm(dim=-1).mean())
-            raw = self.readout == "raw" or (self.readout == "final-only" and loop < self.n_loops - 1)
-            logits.append(F.linear(x if raw else self.readout_norm(x), self.tok_emb.weight))
+            raw = self.readout == "raw" or (self.readout == "final-only" and loop < self.num_loops - 1)
+            logits.append(self.lm_head(x if raw else self.decode_norm(x)))
+            x = self.loop_norm(x) if self.inter_loop_norm else x
         return {"all_logits": logits, "final_logits": logits[-1], "hidden_norms": norms}
 
 

@@ -148,8 +148,8 @@ def check_each_depth(model: TracedModel, trace: Trace) -> None:
     """Raise ValueError where a shorter or a longer unroll's last exit is not the forward's at that many loops.
 
     Depths that the forward does not run are passed over: 1 to `MOST_DEPTHS`, and one beyond the trained one. Where the
-    exits on the way are not the forward's, they are read by depth, or every depth is run by itself; a forward that gives
-    every loop's logits says itself what they are.
+    exits on the way are not the forward's, they are read by depth, or every depth is run by itself; a forward that
+    gives every loop's logits says itself what they are.
     """
     if not model.interceptor.count:
         return

@@ -19,6 +19,7 @@ SEVERAL = (
     "the forward gives at k loops; or subclass loopscope.AbstractLoopedLM, and say there what an exit at loop k reads"
 )
 
+BESIDE = "what follows loop 2 depends on loop 1 also past the block's output"
 INSIDE = (
     "the head reads more than the state after the last loop: something inside that loop too (what is between two of "
     "its layers, or the block's own input), so an exit at loop k is no function of H_k alone. Name a block whose "
@@ -76,9 +77,8 @@ def warn_of_side_paths(model: TracedModel, trace: Trace) -> None:
         has_side_path = model.readout_steps is None and reads_earlier_loops(model, trace)
     if has_side_path:
         warnings.warn(
-            "what follows loop 2 depends on loop 1 also past the block's output: part of the state goes from loop to "
-            "loop beside H_k. It is followed, but scale and verdict are those of H_k alone; name the block whose "
-            "output is the whole state, if there is one",
+            f"{BESIDE}: part of the state goes from loop to loop beside H_k. It is followed, but scale and verdict are "
+            "those of H_k alone; name the block whose output is the whole state, if there is one",
             stacklevel=5,  # the caller of wrap: this function is decorated
         )
 

@@ -37,11 +37,22 @@ def test_an_adapter_that_disagrees_is_refused(case: Case) -> None:
 
 
 def test_unknown_modules_are_told_of_wrap() -> None:
+    class Unknown(nn.Module):
+        """LoopLM, with its parts under other names than those that it is known by."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            inner = lookalikes.LoopLM()
+            self.stack, self.lm_head, self.rest = inner.layers, inner.lm_head, [inner]
+
+        def forward(self, ids: Tensor, num_steps: int | None = None) -> Any:
+            return self.rest[0](ids, num_steps)
+
     names = "|".join(family.family for family in ADAPTERS).replace("(", r"\(").replace(")", r"\)")
     with pytest.raises(
-        ValueError, match=rf"({names}).*loopscope.wrap\(module, 'layers', set_loops='num_steps'\)"
+        ValueError, match=rf"({names}).*loopscope.wrap\(module, 'stack', set_loops='num_steps'\)"
     ):
-        loopscope.adapt(lookalikes.LoopLM())
+        loopscope.adapt(Unknown())
     with pytest.raises(ValueError, match="module is str"):
         loopscope.adapt("ByteDance/Ouro-1.4B")
     plain = TransformerWrapper(num_tokens=9, max_seq_len=4, attn_layers=Decoder(dim=32, depth=1, heads=1))
