@@ -9,6 +9,7 @@ Every figure that Loopscope draws comes from these records, never from live obje
     lock          one writer a folder
     runs          what was run and how it ended; monitoring: the scale monitor's checks
     audits        what audits saw; evaluations: what every depth and exit is worth
+    comparisons   conditions beside each other, at every depth
     origin        when, where and with what a record was made
     codec         records to JSON and back; readable: records as people see them
     student_t     intervals over seeds
@@ -41,24 +42,26 @@ from loopscope.results.audits import (
     load_audits,
 )
 from loopscope.results.codec import decode, to_json
-from loopscope.results.evaluations import (
+from loopscope.results.comparisons import (
     Beyond,
-    Calibration,
     Comparison,
-    CurveReading,
-    DepthCurve,
     DepthVerdict,
     Difference,
+    Interval,
+    Matched,
+    Option,
+    load_comparison,
+)
+from loopscope.results.evaluations import (
+    Calibration,
+    CurveReading,
+    DepthCurve,
     ExitCurve,
     ExitEvaluation,
     ExitPoint,
-    Interval,
     LoopQuality,
-    Matched,
     ModelEvaluation,
-    Option,
     Speed,
-    load_comparison,
     load_evaluation,
 )
 from loopscope.results.layout import (

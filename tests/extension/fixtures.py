@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import yaml
@@ -77,3 +78,48 @@ def mine(**changes: Any) -> ModelConfig:
         "mine",
         {"model": {**TINY, **values, **changes}, "objective": {"placement": "dense"}, **REST},
     ).model
+
+
+HEAD = """
+import torch
+from torch import nn
+from loopscope.model import AbstractCarry, AbstractReadout, AbstractStart, CarryDeclaration, ReadoutDeclaration
+from loopscope.objectives import AbstractPlacement, PlacementDeclaration
+
+def say(declaration, **fields):  # what tests' type checks would refuse first
+    for name, value in fields.items():
+        object.__setattr__(declaration, name, value)
+    return declaration
+"""
+
+
+def write(folder: Path, source: str) -> None:
+    (folder / "theirs.py").write_text(HEAD + dedent(source), encoding="utf-8")
+
+
+def readout(declared: str, start: str = "") -> str:
+    return f"""
+    class Mine(AbstractReadout):
+        declaration = {declared}
+        def __init__(self, config, settings):
+            super().__init__()
+            {start or "pass"}
+        def forward(self, hidden, loop, loops): return hidden
+    """
+
+
+def carry(declared: str) -> str:
+    return f"""
+    class Mine(AbstractCarry):
+        declaration = CarryDeclaration(parameters=0, flops=0, {declared})
+        def forward(self, hidden, loop): return hidden
+    """
+
+
+def placement(declared: str, share: str = "1 / loops", reads: str = "True") -> str:
+    return f"""
+    class Mine(AbstractPlacement):
+        declaration = PlacementDeclaration({declared})
+        def reads(self, loop, loops): return {reads}
+        def share(self, loop, loops): return {share}
+    """

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from loopscope.evaluation.compare.condition import Condition, depth_curve
 from loopscope.evaluation.statistics.bootstrap import over_windows
 from loopscope.results import Beyond, DepthVerdict, Interval
-from loopscope.results.evaluations import seeds_disagree
+from loopscope.results.comparisons import seeds_disagree
 from loopscope.results.student_t import SEEDS_NEEDED, over_seeds
 
 NEAR = 1.01

@@ -8,7 +8,7 @@ from loopscope.report.evaluations.groups import Group, best_loop
 from loopscope.report.study.conditions import estimate
 from loopscope.report.study.table import HeadlineTable, TableCell, estimate_cell, number
 from loopscope.results import DepthVerdict, Interval
-from loopscope.results.evaluations import seeds_disagree
+from loopscope.results.comparisons import seeds_disagree
 from loopscope.results.student_t import SEEDS_NEEDED
 
 WITHIN = 0.01

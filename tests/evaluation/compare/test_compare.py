@@ -1,34 +1,20 @@
-"""Comparisons from made records: what is separated, what is refused, fronts, baselines, sentences."""
+"""Comparisons from made records: what is separated, what is refused, sentences."""
 
 import math
 from dataclasses import replace
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import pytest
 
 from loopscope.evaluation.compare.comparison import compare
 from loopscope.evaluation.compare.condition import by_place
-from loopscope.evaluation.compare.pareto import front
 from loopscope.evaluation.compare.sentences import spans
 from loopscope.evaluation.statistics.correction import holm
-from loopscope.results import Comparison, ModelEvaluation, decode, to_json
+from loopscope.results import Comparison, decode, to_json
 from loopscope.results.codec import json_object
+from tests.evaluation.compare.fixtures import study, with_baselines
 from tests.evaluation.fixtures import BYTES, drawn, made
-
-
-def study(
-    means: dict[str, list[float]], seeds: int = 3, seed: int = 0, over: Any = None, **spread: float
-) -> list[ModelEvaluation]:
-    """Every condition at its mean losses, over seeds that share nothing but the text."""
-    generator = np.random.default_rng(seed)
-    return [
-        made(name, number, losses, **((over or {}).get(name, {})))
-        for name, values in means.items()
-        for number, losses in enumerate(drawn(generator, values, seeds, **spread))
-    ]
-
 
 THREE = {"a": [2.5, 2.2, 2.2], "b": [2.5, 2.2, 2.2], "c": [3.5, 3.2, 3.3]}
 
@@ -168,105 +154,6 @@ def test_refusals() -> None:
         compare([*runs, made("a", 7, np.ones((3, 40)), parameters=2000)])
     with pytest.raises(ValueError, match="d, seed 0 has no depth curve yet"):
         compare([*runs, made("d", 0, np.ones((3, 40)), depth=())])
-
-
-@pytest.mark.parametrize(
-    ("costs", "losses", "expected"),
-    [
-        ([1, 2, 3], [3, 2, 1], [True, True, True]),
-        ([1, 2, 3], [1, 2, 3], [True, False, False]),
-        ([1, 1, 2], [2, 2, 2], [True, True, False]),
-        ([1, 1, 2], [2, 1, 1.5], [False, True, False]),
-        ([math.inf, 2, 3], [0, math.nan, 1], [False, False, True]),
-    ],
-)
-def test_fronts(costs: list[float], losses: list[float], expected: list[bool]) -> None:
-    assert front([float(c) for c in costs], [float(loss) for loss in losses]) == expected
-
-
-def test_times_that_are_alike_put_nothing_on_a_front() -> None:
-    assert front([1.0, 0.97], [1.0, 2.0]) == [True, True]
-    assert front([1.0, 0.97], [1.0, 2.0], alike=1.05) == [True, False]
-
-
-def test_options_rank_by_measured_time_else_by_flops() -> None:
-    exact = {"of_seed": 0.0, "of_window": 0.0, "noise": 0.0}
-    runs = study({"a": [2.0, 1.9, 1.8], "b": [2.1, 1.95, 1.7]}, **exact)
-    counted = compare(runs).options
-    assert [o.flops_per_token for o in counted] == [100, 200, 300] * 2
-    assert {(o.condition, o.loops) for o in counted if o.best_for_time} == {("a", 1), ("a", 2), ("b", 3)}
-    slow = compare(runs, {"a": (1.0, 2.0, 3.0), "b": (0.4, 0.8, 1.2)}).options
-    assert {(o.condition, o.loops) for o in slow if o.best_for_time} == {("b", 1), ("b", 2), ("b", 3)}
-    assert {(o.condition, o.loops) for o in slow if o.best_for_loops} == {("a", 1), ("a", 2), ("b", 3)}
-    partly = compare(runs, {"a": (1.0, 2.0, 3.0)}).options
-    assert [o.best_for_time for o in partly] == [o.best_for_time for o in counted]
-
-
-BASELINES = {
-    "unlooped": {"trained_loops": 1, "training_flops_per_token": 300.0},
-    "unlooped-deep": {
-        "trained_loops": 1,
-        "parameters": 1900,
-        "flops_per_token": (200.0, 400.0),
-        "training_flops_per_token": 600.0,
-    },
-}
-
-
-def with_baselines(**means: list[float]) -> Comparison:
-    losses = {"raw": [2.5, 2.2, 2.3, 2.4], "norm": [2.4, 2.3, 2.3, 2.4]}
-    return compare(
-        study({**losses, **{k.replace("_", "-"): v for k, v in means.items()}}, seeds=5, over=BASELINES)
-    )
-
-
-def test_the_compute_matched_table() -> None:
-    found = with_baselines(unlooped=[3.2, 9.0], unlooped_deep=[2.2, 9.0])
-    assert [(row.condition, row.role, row.loops) for row in found.matched] == [
-        ("raw", "looped", 2),
-        ("unlooped", "same parameters", 1),
-        ("unlooped-deep", "same FLOPs", 1),
-        ("norm", "looped", 2),
-        ("unlooped", "same parameters", 1),
-        ("unlooped-deep", "same FLOPs", 1),
-    ]
-    looped, shallow, deep = found.matched[:3]
-    assert looped.against is None
-    assert (looped.inference_flops, deep.inference_flops) == (200, 200)
-    assert (looped.training_flops, shallow.training_flops) == (600 * 5000, 300 * 5000)
-    assert shallow.against is not None
-    assert shallow.against.mean == pytest.approx(1.0 / math.log(2) / BYTES, abs=0.05)
-    assert (shallow.separated, deep.separated) == (True, False)
-    assert any(
-        line.startswith("With the same parameters, raw at 2 loops is better than unlooped by 0.")
-        for line in found.sentences
-    )
-    assert any("raw at 2 loops and unlooped-deep (the same FLOPs" in line for line in found.sentences)
-    assert [verdict.condition for verdict in found.verdicts] == ["raw", "norm"]
-    # No difference at a loop of its own is made of a model that has none, but its tests are corrected with the rest.
-    assert {d.other for d in found.differences} == {"norm"}
-    assert found.settings["tests"] == "8"
-    assert not any(o.best_for_loops for o in found.options if o.condition.startswith("unlooped"))
-
-
-def test_a_baseline_under_a_condition_goes_beside_that_one() -> None:
-    means = {"dense/raw": [2.5, 2.2], "dense/norm": [2.4, 2.3], "unlooped:dense/raw": [2.6, 9]}
-    found = compare(study(means, over={"unlooped:dense/raw": BASELINES["unlooped"]}))
-    assert [row.condition for row in found.matched] == ["dense/raw", "unlooped:dense/raw"]
-
-
-def test_a_baseline_that_is_not_matched_is_left_out_and_named() -> None:
-    over = {"unlooped": {**BASELINES["unlooped"], "parameters": 1500}}
-    found = compare(study({"raw": [2.5, 2.2], "unlooped": [2.6, 9]}, over=over))
-    assert found.matched == ()
-    assert "unlooped is no match for raw: 1000 against 1500 parameters." in found.notes
-
-
-def test_runs_trained_on_other_amounts_are_named() -> None:
-    found = compare(study({"a": [2.0], "b": [2.0]}, over={"b": {"tokens_trained": 9000}}))
-    assert any(
-        "not trained on the same number of tokens (a: 5,000; b: 9,000)" in note for note in found.notes
-    )
 
 
 def test_a_comparison_survives_json() -> None:
