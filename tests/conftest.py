@@ -89,6 +89,20 @@ def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def quick_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pair for a speed and one round for times by depth, in place of five and seven."""
+    from loopscope.jobs import evaluate_compare, evaluate_exits
+
+    speed, seconds = evaluate_exits.measure_speed, evaluate_compare.seconds_per_token
+    monkeypatch.setattr(
+        evaluate_exits,
+        "measure_speed",
+        lambda model, ids, rule, threshold, pairs, flops: speed(model, ids, rule, threshold, 1, flops),
+    )
+    monkeypatch.setattr(evaluate_compare, "seconds_per_token", partial(seconds, rounds=1))
+
+
+@pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty token cache of this test's own."""
     path = tmp_path / "cache"

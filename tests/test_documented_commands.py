@@ -118,7 +118,7 @@ def fresh(world: Path) -> Iterator[Path]:
     shutil.rmtree(world / "models", ignore_errors=True)
 
 
-@pytest.mark.usefixtures("quick_figures")
+@pytest.mark.usefixtures("quick_figures", "quick_timing")
 @pytest.mark.parametrize("command", CLASSES)
 def test_examples_of_help(monkeypatch: pytest.MonkeyPatch, fresh: Path, command: str) -> None:
     if command not in ("train", "study", "recipes"):
@@ -128,7 +128,7 @@ def test_examples_of_help(monkeypatch: pytest.MonkeyPatch, fresh: Path, command:
     run_all(monkeypatch, fresh, in_help(command))
 
 
-@pytest.mark.usefixtures("quick_figures")
+@pytest.mark.usefixtures("quick_figures", "quick_timing")
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_of_a_page(monkeypatch: pytest.MonkeyPatch, fresh: Path, page: str) -> None:
     runs(fresh, "raw", of="base")

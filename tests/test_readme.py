@@ -52,7 +52,7 @@ def commands(path: Path) -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("loopscope ")]
 
 
-@pytest.mark.usefixtures("quick_figures")
+@pytest.mark.usefixtures("quick_figures", "quick_timing")
 def test_the_readme_runs(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -99,7 +99,7 @@ def test_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: 
     ]
 
 
-@pytest.mark.usefixtures("quick_figures")
+@pytest.mark.usefixtures("quick_figures", "quick_timing")
 def test_the_evaluation_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     monkeypatch.chdir(tmp_path)
     for words in commands(ROOT / "docs" / "evaluation.md"):
@@ -133,7 +133,7 @@ def test_the_example_models_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(capsys.readouterr().out.splitlines()) == 6
 
 
-@pytest.mark.usefixtures("quick_figures")
+@pytest.mark.usefixtures("quick_figures", "quick_timing")
 def test_the_page_of_foreign_models_runs(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

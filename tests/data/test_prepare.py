@@ -121,7 +121,7 @@ def peak_of(config: DataConfig) -> int:
         tracemalloc.stop()
 
 
-LARGE = 30 * 2**20
+LARGE = 12 * 2**20
 
 LINE = "a_rather_long_identifier = another_rather_long_identifier\n"  # few tokens: tracing is slow
 
@@ -130,7 +130,7 @@ LINE = "a_rather_long_identifier = another_rather_long_identifier\n"  # few toke
 @pytest.mark.parametrize("kind", KINDS)
 def test_memory_does_not_grow_with_the_text(kind: str, cache: Path, tmp_path: Path) -> None:
     peaks = []
-    for size in (LARGE // 10, LARGE):
+    for size in (LARGE // 4, LARGE):
         path = tmp_path / f"{size}.txt"
         path.write_text(LINE * (size // len(LINE)))
         tokenizer = TokenizerConfig(kind=kind, vocabulary=300)

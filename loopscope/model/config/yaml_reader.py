@@ -4,6 +4,8 @@ A file may be a stranger's, or damaged. So it is bounded before it is built (siz
 spelled out), keys are text and given once, and values are what JSON has. Importable without torch.
 """
 
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,12 @@ def _refused(problem: str, mark: Any) -> yaml.YAMLError:
     return yaml.constructor.ConstructorError(None, None, problem, mark)
 
 
+@lru_cache(maxsize=32)
+def _read(text: str) -> Any:
+    """Reading takes some 20 ms a config, and a report asks for the same ones again and again; a copy takes 0.1."""
+    return _PlainLoader(text).get_single_data()
+
+
 def plain_yaml(text: str, source: str | Path) -> Any:
     """Return the value in a YAML text: None, numbers, text, lists and mappings with text as keys.
 
@@ -86,8 +94,7 @@ def plain_yaml(text: str, source: str | Path) -> Any:
             f"{source} is no config: it has {len(text):,} characters, a config at most {MOST_CHARACTERS:,}"
         )
     try:
-        loader = _PlainLoader(text)
-        return loader.get_single_data()
+        return deepcopy(_read(text))
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ValueError(
