@@ -82,3 +82,10 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=message) as caught:
             plain_yaml_file(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)
+
+
+def test_what_was_read_belongs_to_the_reader() -> None:
+    """A text is read once and handed out as copies."""
+    text = "model: {layers: [1, 2]}\n"
+    plain_yaml(text, "run.yaml")["model"]["layers"].append(3)
+    assert plain_yaml(text, "run.yaml") == {"model": {"layers": [1, 2]}}
