@@ -175,6 +175,7 @@ TWINS = {
     "what is measured, and how a page shows it": [
         *("audit/dynamics.py", "report/audits/dynamics.py"),
         *("audit/interventions.py", "report/audits/interventions.py"),
+        *("audit/side_scales.py", "report/audits/side_scales.py"),
         *("audit/visibility.py", "report/audits/visibility.py"),
         *("evaluation/compare/differences.py", "report/evaluations/differences.py"),
         *("evaluation/compare/matched.py", "report/evaluations/matched.py"),

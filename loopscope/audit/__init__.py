@@ -11,6 +11,7 @@ audit, which `audit_report` puts together:
     interventions   what a changed scale costs in cross-entropy
     expansion       drift: how scale moves over loops, past the trained depth too
     dynamics        the loop map, linearised
+    side_scales     the same of what goes from loop to loop beside H_k
     declared        what a readout and a carry declare of scale, against what they do
     tokens          how the state's size is spread over tokens and channels
     patched_model, remedies   what would close a blind spot, tried on the model as it is

@@ -16,8 +16,9 @@ from loopscope.audit.input_checks import check_audit, check_subject, in_fp32, no
 from loopscope.audit.interventions import final_scale_sweep, radial_clamp, rescale_each_loop
 from loopscope.audit.padded_texts import PaddedTexts, padded_texts
 from loopscope.audit.remedies import try_remedies
+from loopscope.audit.side_scales import measure_side_scales, side_sentences
 from loopscope.audit.tokens import token_norms
-from loopscope.audit.verdict import check_saturation, loop_verdicts, model_verdict, why
+from loopscope.audit.verdict import check_saturation, loop_verdicts, model_verdict, why, worst_verdict
 from loopscope.audit.visibility import loop_visibilities, measure_visibility, readout_visibility
 from loopscope.guards import evaluating
 from loopscope.objectives.objective import Objective
@@ -114,7 +115,7 @@ def _prepared(
             torch.autocast(input_ids.device.type, enabled=False),
         ):
             measured = looped if padded is None else padded.model
-            notes += () if padded is None else padded.notes
+            notes += (*looped.remarks, *(() if padded is None else padded.notes))
             yield _Batch(measured, input_ids, labels, objective or Objective(Dense()), notes, padded)
 
 
@@ -136,12 +137,16 @@ def _measure(batch: _Batch) -> AuditReport:
     carried = measure_carries(states)
     loops = _verdicts(batch, states, seen, carried)
     verdict = model_verdict(loops)
+    beside = measure_side_scales(states, objective, labels)
+    said = side_sentences(beside)
+    worst = worst_verdict([verdict, *(row.status for row in beside)])
+    louder = {row.name for row in beside if row.status == worst != verdict}  # what the verdict is of
     terms = tuple(dict.fromkeys(path.split("/")[0] for loop in seen for path in loop.direct))
     clamped = radial_clamp(states, labels)
     own = clamped["none"]
     return AuditReport(
-        verdict=verdict,
-        why=why(loops, seen, terms, model.readout_name),
+        verdict=worst,
+        why=" ".join([*(said[name] for name in sorted(louder)), why(loops, seen, terms, model.readout_name)]),
         objective=objective.name,
         terms=terms,
         loops=tuple(loops),
@@ -158,5 +163,11 @@ def _measure(batch: _Batch) -> AuditReport:
         remedies=tuple(try_remedies(states, carried, objective, labels, own.cross_entropy))
         if verdict in ("blind", "damped")
         else (),
-        notes=(*batch.notes, *notes_on(states, labels), *wrong_declarations(states, objective.placement)),
+        notes=(
+            *batch.notes,
+            *notes_on(states, labels),
+            *wrong_declarations(states, objective.placement),
+            *(sentence for name, sentence in said.items() if name not in louder),
+        ),
+        side_scales=tuple(beside),
     )

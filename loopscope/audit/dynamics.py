@@ -36,7 +36,12 @@ def measure_dynamics(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"
         input_ids: [batch seq]; the first `TOKENS` tokens of the first sequence are read.
     """
     with torch.no_grad():
-        states = list(unroll(model, input_ids[:1, :TOKENS]))
+        try:
+            states = list(unroll(model, input_ids[:1, :TOKENS]))
+        except Exception:  # a module of one length
+            if input_ids.shape[1] <= TOKENS:
+                raise
+            states = list(unroll(model, input_ids[:1]))
     return [_of(state) for state in states]
 
 

@@ -1,5 +1,7 @@
 """A looped model with some of its five parts changed: how remedies are tried on a model as it is."""
 
+from collections.abc import Mapping
+
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -40,6 +42,14 @@ class PatchedModel(AbstractLoopedLM):
 
     def rejoin(self, state: LoopState) -> None:
         self.inner.rejoin(state)
+
+    def beside(
+        self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
+    ) -> Mapping[str, Float[Tensor, "..."]]:
+        return self.inner.beside(hidden, loop, context)
+
+    def put_beside(self, state: LoopState, side: Mapping[str, Float[Tensor, "..."]]) -> None:
+        self.inner.put_beside(state, side)
 
     def exit_gate(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext

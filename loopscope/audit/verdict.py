@@ -11,7 +11,7 @@ without a recurrence there is nothing that carries a scale on.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor
 
@@ -57,9 +57,9 @@ def loop_verdicts(seen: Sequence[LoopVisibility], carried: Sequence[Carry]) -> l
     grown = [loop.grown for loop in seen]
     verdicts: list[LoopVerdict] = []
     for index, carry in enumerate(carried):
-        grown_exposure = _exposure(grown, carried, index)
-        sees = max(_exposure(counted, carried, index), grown_exposure)
-        status = _status(carry, sees)
+        grown_exposure = exposure(grown, carried, index)
+        sees = max(exposure(counted, carried, index), grown_exposure)
+        status = status_of(carry, sees)
         if index == len(carried) - 1 and sees < SEEN:
             status = verdicts[-1].status if verdicts else "removed"
         elif len(carried) == 1:
@@ -70,7 +70,7 @@ def loop_verdicts(seen: Sequence[LoopVisibility], carried: Sequence[Carry]) -> l
                 status=status,
                 direct=direct[index],
                 carry=carry.mean,
-                exposure=_exposure(direct, carried, index),
+                exposure=exposure(direct, carried, index),
                 exposure_grown=grown_exposure,
             )
         )
@@ -101,8 +101,9 @@ def check_saturation(seen: Sequence[LoopVisibility], terms: Mapping[str, Tensor]
     """
     if read := saturated_loops(seen, terms):
         raise ValueError(
-            f"the cross-entropy is exactly 0 at {_names(read)}, all that the loss reads: every prediction is right and "
-            "certain to the last bit, so no gradient is left, and what the loss sees of the scale cannot be measured. "
+            f"the cross-entropy is exactly 0 at {named_loops(read)}, all that the loss reads: every prediction is "
+            "right and certain to the last bit, so no gradient is left, and what the loss sees of the scale cannot be "
+            "measured. "
             "Audit text that the model does not know by heart (--data), or an earlier checkpoint"
         )
 
@@ -121,16 +122,17 @@ def shows_little(loop: LoopVisibility) -> bool:
     return hides_scale(loop) and grown > ROUNDING and grown * GROWN**1.5 > loop.readout_response
 
 
-def _exposure(direct: Sequence[float], carried: Sequence[Carry], index: int) -> float:
-    """The largest, over loops from here on, of direct visibility there times the carries on the way."""
-    reach, exposure = 1.0, 0.0
+def exposure(direct: Sequence[float], carried: Sequence[Carry], index: int) -> float:
+    """Return the largest, over loops from `index` on, of direct visibility there times the carries on the way."""
+    reach, most = 1.0, 0.0
     for later in range(index, len(direct)):
-        exposure = max(exposure, direct[later] * reach)
+        most = max(most, direct[later] * reach)
         reach *= abs(carried[later].mean)
-    return exposure
+    return most
 
 
-def _status(carry: Carry, sees: float) -> Verdict:
+def status_of(carry: Carry, sees: float) -> Verdict:
+    """Return the verdict on a scale that is carried on so far, of which the loss sees this much."""
     if abs(carry.mean) < REMOVED:
         return "removed"
     if sees >= SEEN:
@@ -140,8 +142,12 @@ def _status(carry: Carry, sees: float) -> Verdict:
 
 def model_verdict(loops: Sequence[LoopVerdict]) -> Verdict:
     """Return the worst of the loops' verdicts: the model's."""
-    statuses = {loop.status for loop in loops}
-    return next(status for status in WORST_FIRST if status in statuses)
+    return worst_verdict([loop.status for loop in loops])
+
+
+def worst_verdict(verdicts: Iterable[Verdict]) -> Verdict:
+    """Return the worst of some verdicts."""
+    return min(verdicts, key=WORST_FIRST.index)
 
 
 def why(
@@ -161,7 +167,7 @@ def why(
     shares = [abs(loop.carry) for loop in concerned]
     low, high = f"{min(shares):.0%}", f"{max(shares):.0%}"
     share = low if low == high else f"{low} to {high}"
-    names = _names([loop.loop for loop in concerned])
+    names = named_loops([loop.loop for loop in concerned])
     carry = "carries" if len(concerned) == 1 else "carry"
     most = max(concerned, key=lambda loop: loop.exposure)
     unseen = _unseen(seen, terms, readout_name, concerned[0].loop)
@@ -205,10 +211,10 @@ def _unseen(
         where = (
             ""
             if len(reads) == len(seen)
-            else f" at {_names([loop.loop for loop in reads])}, the only one read,"
+            else f" at {named_loops([loop.loop for loop in reads])}, the only one read,"
         )
         if len(reads) > 1 and where:
-            where = f" at {_names([loop.loop for loop in reads])}, those that are read,"
+            where = f" at {named_loops([loop.loop for loop in reads])}, those that are read,"
         if any(shows_little(loop) for loop in reads):
             parts.append(f"{named}{where} shows too little of it to count, and less as it grows")
         else:
@@ -244,7 +250,8 @@ def _seen_by(seen: Sequence[LoopVisibility]) -> str:
     )
 
 
-def _names(loops: Sequence[int]) -> str:
+def named_loops(loops: Sequence[int]) -> str:
+    """Return loops as a sentence names them: `loop 2`, `loops 1-3`, `loops 1, 3`."""
     if len(loops) == 1:
         return f"loop {loops[0]}"
     if list(loops) == list(range(loops[0], loops[-1] + 1)):

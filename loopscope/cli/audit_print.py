@@ -51,6 +51,8 @@ def _print_audit(audited: AuditedModel, console: Console) -> None:
     }
     _say(console, origin[audited.objective_from])
     console.print(_loops(report))
+    if report.side_scales:
+        console.print(_beside(report))
     expansion = report.expansion
     drift = f"Scale goes from {_n(expansion.rms[0])} at loop 1 to {_n(expansion.rms[-1])} at loop {len(expansion.rms)}"
     if expansion.growth:
@@ -80,6 +82,22 @@ def _loops(report: AuditReport) -> Table:
         )
     table.caption = "visibility and exposure in nats for a scale e times as large"
     table.caption_justify = "left"
+    return table
+
+
+def _beside(report: AuditReport) -> Table:
+    table = _table("beside H", "loop", "verdict", "RMS", "carry", "visibility", "radial share", "exposure")
+    for side in report.side_scales:
+        table.add_row(
+            side.name,
+            str(side.loop),
+            _word(side.status),
+            _n(side.rms),
+            f"{abs(side.carry):.0%}",
+            f"{side.visibility:.1e}",
+            f"{side.share:.1%}",
+            f"{side.exposure:.1e}",
+        )
     return table
 
 

@@ -36,17 +36,17 @@ def check_depth(model: AbstractLoopedLM, loops: int) -> None:
     if check_loops(loops) == model.loops or not isinstance(model, TracedModel):
         return
     name, interceptor = type(model.module).__name__, model.interceptor
-    if not interceptor.count:
+    if not interceptor.own.count:
         raise ValueError(
             f"loops is {loops}, and nothing says how the forward of {name} is set to another depth than {model.loops}; "
             "leave it out, or give loopscope.wrap a set_loops"
         )
 
     def run(ids: Tensor) -> Any:
-        return interceptor.run_forward(ids, model.trained_count)
+        return interceptor.own.run(ids, model.trained_count)
 
     with evaluating(model.module):
-        ids = example(model.module, run, interceptor.sequence)
+        ids = example(model.module, run, interceptor.own.sequence)
         try:
             _, output = model.record(ids, loops)
             own = logits_of(output)

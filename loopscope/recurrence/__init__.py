@@ -13,6 +13,7 @@ through `unroll`. Stopping early is a `break`.
 from loopscope.recurrence.driver import (
     carried,
     narrow,
+    next_beside,
     next_hidden,
     unroll,
     unroll_from,
@@ -38,6 +39,7 @@ __all__ = [
     "check_input_ids",
     "check_loops",
     "narrow",
+    "next_beside",
     "next_hidden",
     "texts_by_length",
     "unroll",

@@ -1,6 +1,6 @@
 """Driving a looped model: an unroll, a run that goes on from one of its states, one loop by itself."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -85,6 +85,17 @@ def next_hidden(state: LoopState, hidden: Float[Tensor, "batch seq dim"]) -> Flo
     What goes from loop to loop beside H_k is that of the state's own unroll, whatever ran in between.
     """
     return state.model.core(carried(state, hidden), state.loop + 1, state.context)
+
+
+def next_beside(
+    state: LoopState, side: Mapping[str, Float[Tensor, "..."]]
+) -> tuple[LoopState, Mapping[str, Float[Tensor, "..."]]]:
+    """Return the next loop's state, and what goes on beside it, were `side` what goes on beside H_k of `state`."""
+    model, context = state.model, state.context
+    model.put_beside(state, side)
+    hidden = state.hidden * 1.0  # another tensor than the unroll's own, which has what it had there
+    later = model.core(model.carry(hidden, state.loop, context), state.loop + 1, context)
+    return replace(state, loop=state.loop + 1, hidden=later), model.beside(later, state.loop + 1, context)
 
 
 def narrow(state: LoopState, rows: Int[Tensor, " kept"]) -> LoopState:

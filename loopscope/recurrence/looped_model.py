@@ -6,7 +6,7 @@ with the number of loops.
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -50,6 +50,7 @@ class AbstractLoopedLM(nn.Module, ABC):
         remembers: the parts that read and fill `LoopContext.kv_cache`. Empty: the model does not know it, and
             generation computes the whole text anew for every token.
         positions_limit: tokens that a text may have; None: no limit that the model knows.
+        remarks: what the reader of an audit should know of how the model is run, a sentence each.
     """
 
     loops: int
@@ -58,6 +59,7 @@ class AbstractLoopedLM(nn.Module, ABC):
     readout_name: str | None = None
     remembers: tuple[Part, ...] = ()
     positions_limit: int | None = None
+    remarks: tuple[str, ...] = ()
 
     @abstractmethod
     def embed(self, input_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq dim"]:
@@ -128,6 +130,19 @@ class AbstractLoopedLM(nn.Module, ABC):
         Only for a model that hands more than H_k from loop to loop (`side state`) and keeps it itself.
         """
 
+    def beside(
+        self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
+    ) -> Mapping[str, Float[Tensor, "..."]]:
+        """Return what goes on from loop `loop` beside this H_k, by name, channels last; empty where nothing does."""
+        return {}
+
+    def put_beside(self, state: "LoopState", side: Mapping[str, Float[Tensor, "..."]]) -> None:
+        """Let the next run that goes on from a changed H_k of this state have `side` beside it.
+
+        Only for a model that says what goes `beside`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} hands nothing from loop to loop beside H_k")
+
     def embed_after(
         self, input_ids: Int[Tensor, "batch seq"], kv_cache: AbstractKVCache
     ) -> Float[Tensor, "batch seq dim"]:
@@ -141,6 +156,7 @@ class AbstractLoopedLM(nn.Module, ABC):
     def forward(self, input_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq vocab"]:
         """Return the logits of the last trained loop, [batch seq vocab]: what a plain language model returns."""
         check_input_ids(input_ids)
+        input_ids = input_ids.contiguous()
         hidden = self.embed(input_ids)
         context = LoopContext(input_ids, hidden, check_loops(self.loops))
         last = deque(run_loops(self, hidden, 1, context), maxlen=1)  # one state alive at a time

@@ -7,7 +7,7 @@ is not there. It costs a call of the model for each length that occurs, and no a
 Memory: what the model keeps, and each state twice where no gradient is recorded.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from weakref import WeakKeyDictionary
 
@@ -101,6 +101,29 @@ class PaddedRows(AbstractLoopedLM):
         for hidden, context in parts:
             self.inner.rejoin(LoopState(state.loop, hidden, self.inner, context))
 
+    def beside(
+        self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
+    ) -> Mapping[str, Float[Tensor, "..."]]:
+        sides = self._sides(
+            hidden, loop, context
+        )  # whose places need not be those of tokens: one row of vectors
+        return {name: torch.cat([side[name].flatten(0, -2) for side in sides])[None] for name in sides[0]}
+
+    def put_beside(self, state: LoopState, side: Mapping[str, Float[Tensor, "..."]]) -> None:
+        own = self._sides(state.hidden, state.loop, state.context)
+        parts = zip(self._split(state.hidden), self._contexts_of(state.context), own, strict=True)
+        left = {name: whole.flatten(0, -2) for name, whole in side.items()}
+        for hidden, context, like in parts:
+            given = {}
+            for name, vectors in left.items():
+                count = like[name].flatten(0, -2).shape[0]
+                given[name], left[name] = vectors[:count].view_as(like[name]), vectors[count:]
+            self.inner.put_beside(LoopState(state.loop, hidden, self.inner, context), given)
+
+    def _sides(self, hidden: Tensor, loop: int, context: LoopContext) -> list[Mapping[str, Tensor]]:
+        pairs = zip(self._split(hidden), self._contexts_of(context), strict=True)
+        return [self.inner.beside(part, loop, own) for part, own in pairs]
+
     def _each(
         self,
         part: Callable[[Tensor, int, LoopContext], Tensor],
@@ -145,7 +168,7 @@ class PaddedRows(AbstractLoopedLM):
         flat = [part.flatten(0, 1) for part in parts]
         rows = torch.cat([*flat, flat[0].new_zeros(1, *flat[0].shape[1:])])
         shape = (1, -1) if self.packed else self.tokens.shape
-        joined = rows[self._where.to(rows.device)].unflatten(0, shape)
+        joined: Tensor = rows[self._where.to(rows.device)].unflatten(0, shape)
         if not torch.is_grad_enabled():
             self._joined[joined] = tuple(parts)
         return joined

@@ -8,7 +8,7 @@ Every figure that Loopscope draws comes from these records, never from live obje
     faults        what the operating system refused, in a sentence
     lock          one writer a folder
     runs          what was run and how it ended; monitoring: the scale monitor's checks
-    audits        what audits saw; evaluations: what every depth and exit is worth
+    audits        what audits saw; static_audits: what a config says; evaluations: what every depth and exit is worth
     comparisons   conditions beside each other, at every depth
     origin        when, where and with what a record was made
     codec         records to JSON and back; readable: records as people see them
@@ -33,8 +33,7 @@ from loopscope.results.audits import (
     LoopVisibility,
     Radial,
     Remedy,
-    StaticAudit,
-    StaticLoop,
+    SideScale,
     TokenNorms,
     Verdict,
     audit_values,
@@ -92,6 +91,7 @@ from loopscope.results.runs import (
     run_from_json,
     study_from_json,
 )
+from loopscope.results.static_audits import StaticAudit, StaticLoop
 
 __all__ = [
     "COMPARISON",
@@ -134,6 +134,7 @@ __all__ = [
     "RunResult",
     "ScaleCheck",
     "ScaleEvent",
+    "SideScale",
     "Speed",
     "StaticAudit",
     "StaticLoop",

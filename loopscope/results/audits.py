@@ -140,6 +140,25 @@ class LoopVerdict:
 
 
 @dataclass(frozen=True)
+class SideScale:
+    """What goes from loop to loop beside H_k (a momentum, a low stack), at one loop at which it has a scale.
+
+    Visibility goes through the next loop's H alone, in nats for a scale e times as large.
+    """
+
+    name: str
+    loop: int
+    status: Verdict
+    rms: float  # mean over its vectors
+    carry: float  # d log of its scale at the next loop / d log of its scale here
+    slope: float  # what one loop leaves of a large one
+    visibility: float
+    share: float  # mean over its vectors of the absolute cosine between the loss's gradient there and it
+    visibility_grown: float  # of one thirty times as large
+    exposure: float  # the largest over loops j >= k of visibility that does not fade, times the carries to j
+
+
+@dataclass(frozen=True)
 class Remedy:
     """One change that needs no training, and the verdict with it."""
 
@@ -170,6 +189,7 @@ class AuditReport(Readable):
     rescaled: Mapping[str, Clamped]  # loop whose state was doubled, to what each exit then measures
     remedies: tuple[Remedy, ...]  # tried where the verdict is blind or damped
     notes: tuple[str, ...] = ()  # what the reader should know about how it was measured
+    side_scales: tuple[SideScale, ...] = ()  # of what goes beside H_k; the verdict is the worst of all
 
     def lines(self) -> list[str]:
         """Return the verdict and why, notes, and what would close a blind spot."""
@@ -264,33 +284,3 @@ def load_audits(path: str | Path) -> list[AuditedModel]:
         return audits_from_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-@dataclass(frozen=True)
-class StaticLoop:
-    """What a config alone says of one loop."""
-
-    loop: int
-    status: Verdict
-    reason: str
-    gradient: bool = (
-        True  # whether a gradient goes back through it: not where backpropagation is cut short of it
-    )
-
-
-@dataclass(frozen=True)
-class StaticAudit(Readable):
-    """What a config alone says of a model, before any training."""
-
-    name: str
-    verdict: Verdict
-    why: str
-    loops: tuple[StaticLoop, ...]
-
-    def lines(self) -> list[str]:
-        """Return the verdict and why."""
-        return [f"{self.name}: {self.verdict}. {self.why}."]
-
-    def table(self) -> list[dict[str, Any]]:
-        """Return one row per loop."""
-        return [{"loop": loop.loop, "verdict": loop.status, "why": loop.reason} for loop in self.loops]

@@ -1,12 +1,15 @@
 """The page of audits: one file, offline, escaped, whatever the records hold."""
 
 import re
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from loopscope.cli.audit_print import print_audits
 from loopscope.report.audit_page import write_audit_page
-from loopscope.results import AuditedModel, TokenNorms, audits_from_json, load_audits, to_json
+from loopscope.results import AuditedModel, SideScale, TokenNorms, audits_from_json, load_audits, to_json
 from loopscope.results.audits import audit_values
 from tests.report.audits.fixtures import broken_report, make_audit, make_report
 from tests.report.fixtures import (
@@ -90,7 +93,7 @@ def test_none_blind_is_said_so(tmp_path: Path) -> None:
     assert 'class="matrix"' not in text
 
 
-@pytest.mark.usefixtures("page_only")
+@pytest.mark.usefixtures("undrawn")
 def test_untrusted_text_cannot_break_out(tmp_path: Path) -> None:
     tokens = tuple(
         TokenNorms(k, 4, 1.0, 1.0, 2.0, 3.0, 0.5, 0.1, 0.5, 0.5, ((0, 1, 7, 3.0),)) for k in (1, 2, 3, 4)
@@ -105,6 +108,19 @@ def test_untrusted_text_cannot_break_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_what_goes_beside_the_state_has_rows(tmp_path: Path) -> None:
+    side = SideScale("momentum <b>", 2, "blind", 3.5, 0.75, 1.0, 2e-7, 0.0125, 1e-8, 0.0)
+    words = " ".join(" ".join(Tags(write(tmp_path, make_audit("mine", side_scales=(side,)))).words).split())
+    assert "What else goes from loop to loop, with a scale of its own." in words
+    assert "mine momentum <b> 2 blind 3.50 75% 2.0·10⁻⁷ 1.2% nil" in words
+    console = Console(record=True, width=100, file=StringIO())
+    print_audits([make_audit("mine", side_scales=(side,))], console)
+    assert re.search(
+        r"momentum <b>\s+2\s+\S+ blind\s+3.5\s+75%\s+2.0e-07\s+1.2%\s+0.0e\+00", console.export_text()
+    )
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_tokens_are_shown_with_their_text_and_place(tmp_path: Path) -> None:
     words = " ".join(" ".join(Tags(write(tmp_path, make_audit())).words).split())
     assert "4 ↵ 0 3 160.0 4 × ␣the 1 5 120.0 3 ×" in words
@@ -116,7 +132,7 @@ def test_tokens_are_shown_with_their_text_and_place(tmp_path: Path) -> None:
     "kind",
     ["broken", "one loop", "thirty loops", "mixed depths", "no records", "huge", "same names", "long names"],
 )
-@pytest.mark.usefixtures("page_only")
+@pytest.mark.usefixtures("undrawn")
 def test_any_audit_gives_a_page(tmp_path: Path, kind: str) -> None:
     empty = make_report(
         visibility=(), readout=(), carry=(), dynamics=(), tokens=(), final_scale_sweep={}, radial_clamp={}, rescaled={},
@@ -146,7 +162,7 @@ def test_any_audit_gives_a_page(tmp_path: Path, kind: str) -> None:
         assert re.findall(r'class="model" title="([^"]+)"', text) == ["a", "a (2)", "a (2) (2)"]
 
 
-@pytest.mark.usefixtures("page_only")
+@pytest.mark.usefixtures("undrawn")
 def test_eight_deep_models_fit_in_three_megabytes(tmp_path: Path) -> None:
     audits = [make_audit(f"model {n}", loops=30) for n in range(10)]
     text = write(tmp_path, *audits)

@@ -79,7 +79,7 @@ def depth_curves(
         for windows, texts in texts_in(batches):
             input_ids, labels = texts.input_ids, texts.labels
             if vocabulary is None:
-                vocabulary = vocabulary_size(model, input_ids[:1, :1].to(device))
+                vocabulary = vocabulary_size(model, input_ids[:1].to(device))
                 check_range(input_ids, labels, vocabulary)
                 readings = READINGS if _differ(model, input_ids[:1].to(device), depth) else READINGS[:1]
             check_range(input_ids, labels, vocabulary)

@@ -127,7 +127,7 @@ def record_exits(
     parts: list[ExitRecord] = []
     with evaluating(model):
         for batch in batches:
-            found = []
+            found: list[tuple[Texts, ExitRecord]] = []
             for texts in texts_of(batch):
                 if not parts and not found:
                     for rule in running:

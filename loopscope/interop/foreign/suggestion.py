@@ -12,9 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from loopscope.guards import evaluating
-from loopscope.interop.foreign.tracing.forward_runs import NoLogitsError, example, repeatable
-from loopscope.interop.foreign.tracing.interceptor import ForwardInterceptor
+from loopscope.interop.foreign.tracing.forward_runs import (
+    NoLogitsError,
+    carry_and_batch,
+    example,
+    repeatable,
+)
 from loopscope.interop.foreign.tracing.loop_count import LoopCount, whole_numbers
+from loopscope.interop.foreign.tracing.own_forward import OwnForward
 from loopscope.interop.foreign.wrap import wrap
 
 TRIES = 8
@@ -102,10 +107,10 @@ def _calls(module: nn.Module) -> Counter[nn.Module]:
         values = output if isinstance(output, tuple | list) else [output]
         counts[part] += any(isinstance(value, Tensor) and value.ndim == 3 for value in values[:1])
 
-    forward = ForwardInterceptor(module, (), {}, LoopCount(module, None), None)
+    forward = OwnForward(module, {}, LoopCount(module, None), inputs=carry_and_batch(module))
 
     def run(ids: Tensor) -> Any:
-        return forward.run_forward(ids, None)
+        return forward.run(ids, None)
 
     with torch.no_grad(), evaluating(module), repeatable(module):
         try:

@@ -15,14 +15,16 @@ from loopscope.interop.foreign.checks.agreement import (
     depends_on_depth,
 )
 from loopscope.interop.foreign.checks.gate import check_gate
-from loopscope.interop.foreign.checks.gradients import check_gradients
+from loopscope.interop.foreign.checks.gradient_prefix import check_and_lift_gradients
 from loopscope.interop.foreign.checks.other_weights import checked_in_fp32, enlarging, other_weights
 from loopscope.interop.foreign.checks.side_paths import check_reads_one_loop, warn_of_side_paths
+from loopscope.interop.foreign.checks.side_states import find_side_states
 from loopscope.interop.foreign.tracing.calls import CalledPart
-from loopscope.interop.foreign.tracing.forward_runs import NoLogitsError, example, logits_of
-from loopscope.interop.foreign.tracing.interceptor import Arguments, ForwardInterceptor
+from loopscope.interop.foreign.tracing.forward_runs import NoLogitsError, carry_and_batch, example, logits_of
+from loopscope.interop.foreign.tracing.interceptor import ForwardInterceptor
 from loopscope.interop.foreign.tracing.loop_count import LoopCount, SetLoops
 from loopscope.interop.foreign.tracing.module_paths import find_block, find_callable, ways_to_call
+from loopscope.interop.foreign.tracing.own_forward import Arguments, Inputs, OwnForward
 from loopscope.interop.foreign.tracing.trace import Trace
 from loopscope.interop.foreign.tracing.traced_model import Step, TracedModel
 from loopscope.recurrence import AbstractLoopedLM, check_loops
@@ -48,6 +50,7 @@ def wrap(
     hidden: str | None = None,
     sequence: int | None = None,
     logits: str | int | Callable[[Any], Any] | None = None,
+    inputs: Inputs | None = None,
 ) -> AbstractLoopedLM:
     """Return a looped model made of a module's own forward: H_k is the block's output in its k-th call.
 
@@ -79,7 +82,11 @@ def wrap(
         sequence: tokens of the batch that the checks run, for a module of one length; left out, 8, or where the
             forward refuses that, a length that its weights have.
         logits: where in what the forward returns the logits are, [batch, seq, vocab] or a list of one such tensor per
-            loop (then every exit is checked): a key or an attribute, an index, or a function. Left out, `logits`.
+            loop (then every exit is checked): a key or an attribute (of a mapping in a tuple too), an index, or a
+            function. Left out, `logits`.
+        inputs: what the forward is called with in place of ids, as a function from ids to a tuple. Left out, ids; for a
+            module with `initial_carry` that takes (carry, batch), a new carry and a batch of `inputs`, `labels` and
+            `puzzle_identifiers`.
 
     Raises:
         ValueError: a path that does not exist, a block that is not looped, logits that are not the module's
@@ -95,18 +102,23 @@ def wrap(
         raise ValueError(f"block is {block!r}, a list that is empty or holds the same layer twice")
     if loops is not None:
         check_loops(loops)
+    own = OwnForward(
+        module,
+        forward_kwargs or {},
+        LoopCount(module, set_loops),
+        inputs=inputs or carry_and_batch(module),
+        logits_at=logits,
+        sequence=sequence,
+    )
     model = TracedModel(
         module=module,
-        interceptor=ForwardInterceptor(
-            module, ways[0], forward_kwargs or {}, LoopCount(module, set_loops), hidden
-        ),
+        interceptor=ForwardInterceptor(own, ways[0], hidden),
         readout=None if readout == FOLLOW else _steps(module, readout, "readout"),
         head=_part(module, head, "head"),
         gate=None if gate is None else _steps(module, gate, "gate"),
         embedding=None if embed is None else _part(module, embed, "embed"),
         loops=loops,
     )
-    model.interceptor.sequence, model.interceptor.logits_at = sequence, logits
     if readout == FOLLOW and not isinstance(model.head_step, nn.Module):
         raise ValueError(
             "head is a function, so the forward cannot be followed to it; say what it reads: readout='...', or "
@@ -135,7 +147,7 @@ def _fit(model: TracedModel, block: object, ways: Sequence[Sequence[CalledPart]]
             f"loops is {loops}, but the forward of {name} calls block {block!r} {trace.depth} times; give "
             "set_loops, which says how to run it at another depth, or leave loops out"
         )
-    model.loops = model.interceptor.count.trained = trace.depth
+    model.loops = model.interceptor.own.count.trained = trace.depth
     start = _start(model, ids)
     for what, state in (("the first loop's input", start), ("the block's output", trace.states[1])):
         if state.ndim != 3 or tuple(state.shape[:2]) != tuple(ids.shape):
@@ -143,6 +155,7 @@ def _fit(model: TracedModel, block: object, ways: Sequence[Sequence[CalledPart]]
                 f"{what} has shape {tuple(state.shape)} for ids of shape {tuple(ids.shape)}; a hidden state is "
                 "[batch, seq, dim]. Name another block, or the argument that is the state with hidden=..."
             )
+    find_side_states(model, trace)
     try:
         _check_values(model, trace, start, output)
     except Exception as error:
@@ -154,7 +167,7 @@ def _fit(model: TracedModel, block: object, ways: Sequence[Sequence[CalledPart]]
             raise error from None
     _check_again_with_other_weights(model, ids, trace.depth)
     check_gate(model, trace)
-    check_gradients(model, trace, start)
+    check_and_lift_gradients(model, trace, start)
     warn_of_side_paths(model, trace)
     model.depth_conditioned = depends_on_depth(model, trace)
     check_each_depth(model, trace)
@@ -207,30 +220,30 @@ def _first_run(
         trace, output = model.record(ids, model.loops, states=True)
         if trace.depth:
             break
-    if trace.depth and model.trained_count is None and model.interceptor.count:
+    if trace.depth and model.trained_count is None and model.interceptor.own.count:
         # Told nothing, a forward may take another path to the same depth: Huginn's default has no gradient.
-        model.trained_count = model.interceptor.count.trained = trace.depth
+        model.trained_count = model.interceptor.own.count.trained = trace.depth
         trace, output = model.record(ids, trace.depth, states=True)
     return ids, trace, output
 
 
 def _example_ids(model: TracedModel) -> Tensor:
     """Ids that the forward takes; where it fails without a cache of its own making, it makes one."""
-    interceptor = model.interceptor
+    own = model.interceptor.own
 
     def run(ids: Tensor) -> Any:
-        return interceptor.run_forward(ids, model.trained_count)
+        return own.run(ids, model.trained_count)
 
     try:
-        return example(model.module, run, interceptor.sequence)
+        return example(model.module, run, own.sequence)
     except NoLogitsError:
         raise
     except Exception:
-        interceptor.makes_cache = True
+        own.makes_cache = True
         try:
-            return example(model.module, run, interceptor.sequence)
+            return example(model.module, run, own.sequence)
         except Exception:
-            interceptor.makes_cache = False
+            own.makes_cache = False
         raise
 
 

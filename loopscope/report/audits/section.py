@@ -11,6 +11,7 @@ from loopscope.report.audits.headline import comparison, headline_sentences
 from loopscope.report.audits.interventions import clamping, final_sweep, rescaling
 from loopscope.report.audits.models import ModelView, model_views
 from loopscope.report.audits.norms import TokenTable, largest_tokens, norms, shares
+from loopscope.report.audits.side_scales import side_table
 from loopscope.report.audits.visibility import VisibilityTable, visibility_table
 from loopscope.report.looks import Looks
 from loopscope.report.plots.figure import Figure
@@ -40,6 +41,7 @@ class AuditSection:
     cards: tuple[Card, ...]
     corner: Figure | None  # None where no loop has finite figures
     seen: tuple[VisibilityTable, ...]
+    beside: HeadlineTable | None  # None where nothing goes from loop to loop beside H_k
     blocks: tuple[Block, ...]
     tokens: tuple[TokenTable, ...]
 
@@ -100,6 +102,7 @@ def build_audit_section(audits: Sequence[AuditedModel], looks: Looks | None = No
         cards=tuple(card(model) for model in models),
         corner=corner if corner.series else None,
         seen=tuple(visibility_table(model) for model in models),
+        beside=side_table(models),
         blocks=tuple(block for block in blocks if block.figures),
         tokens=tuple(table for model in models if (table := largest_tokens(model))),
     )

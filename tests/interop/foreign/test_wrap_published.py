@@ -142,7 +142,7 @@ def test_known_families_give_the_same_when_wrapped() -> None:
         assert torch.allclose(mine.gate_logit(), other.gate_logit(), atol=1e-5)
     huginn = build(lookalikes.RavenForCausalLM)
     zero = {"input_states": torch.zeros(2, 8, lookalikes.DIM)}
-    with pytest.raises(ValueError, match="the gradient from loop 1"):
+    with pytest.warns(UserWarning, match="runs loops 1 to 3 of 3 without a gradient"):
         loopscope.wrap(huginn, "transformer.core_block", forward_kwargs={"num_steps": 3, **zero})
     wrapped = loopscope.wrap(
         huginn,

@@ -25,15 +25,6 @@ class Detached(Injected):
         return self.lm_head(self.norm(x))
 
 
-class NoGradPrefix(Injected):
-    def forward(self, ids: Tensor, loops: int | None = None) -> Any:
-        embedded = x = self.tokens(ids)
-        for loop in range(self.config.loops):
-            with torch.set_grad_enabled(loop == self.config.loops - 1):
-                x = self.stack(self.inject(torch.cat([x, embedded], dim=-1)))
-        return self.lm_head(self.norm(x))
-
-
 class PlainDetached(Plain):
     """The state is passed on as it is: the values are those of a forward without the detach."""
 
@@ -42,21 +33,6 @@ class PlainDetached(Plain):
         for _ in range(self.config.loops):
             x = self.stack(x.detach())
         return self.lm_head(self.norm(x))
-
-
-class PlainNoGradPrefix(Plain):
-    without = 2
-
-    def forward(self, ids: Tensor) -> Any:
-        x = self.tokens(ids)
-        for loop in range(self.config.loops):
-            with torch.set_grad_enabled(torch.is_grad_enabled() and loop >= self.without):
-                x = self.stack(x)
-        return self.lm_head(self.norm(x))
-
-
-class PlainNoGradFirst(PlainNoGradPrefix):
-    without = 1
 
 
 class TwoReadouts(Plain):
@@ -153,15 +129,8 @@ class Zigzag(Plain):
         (AveragedInjected, {}, "the head reads the states of earlier loops too"),
         (OnlyLoss, {}, "returns no logits"),
         (Detached, {}, "the gradient from loop 1 to the next loop misses the finite difference by 100%"),
-        (NoGradPrefix, {}, "a no_grad prefix, a detach, truncated backpropagation"),
         (PlainDetached, {}, "the gradient from loop 1 to the next loop misses the finite difference by 100%"),
         (PlainDetached, {"readout": "norm"}, "the gradient from loop 1 to the next loop misses"),
-        (
-            PlainNoGradPrefix,
-            {},
-            "the gradient from loop 1 to the next loop misses the finite difference by 100%",
-        ),
-        (PlainNoGradFirst, {}, "the gradient from the first loop's input to the block's output misses"),
         (
             TwoReadouts,
             {"readout": "norm"},

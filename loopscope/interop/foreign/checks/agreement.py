@@ -41,7 +41,8 @@ def choose_shortcuts(model: TracedModel, trace: Trace, start: Tensor) -> None:
             followed = interceptor.core(trace, {**earlier, loop: probe}, carried, loop + 1)
             replays.append(_close(interceptor.replay(trace, carried, loop + 1), followed, tolerance))
             passes_on.append(torch.equal(carried, probe))
-    model.replays, model.passes_on = all(replays), all(passes_on)
+    alone = not interceptor.side_names  # what goes on beside the state is followed
+    model.replays, model.passes_on = all(replays) and alone, all(passes_on) and alone
 
 
 def _heads_by_loop(model: TracedModel, trace: Trace) -> list[int]:
@@ -136,7 +137,7 @@ def try_following_head(model: TracedModel, trace: Trace, features: Tensor, own: 
 @torch.no_grad()
 def depends_on_depth(model: TracedModel, trace: Trace) -> bool:
     """Return whether the forward, set to run twice as deep, has other states on the way."""
-    if not model.interceptor.count:
+    if not model.interceptor.own.count:
         return False
     deeper, _ = model.record(trace.input_ids, 2 * trace.depth, states=True)
     tolerance = LOGITS_TOLERANCE.get(dtype_of(model.module), HALF_TOLERANCE)
@@ -151,7 +152,7 @@ def check_each_depth(model: TracedModel, trace: Trace) -> None:
     exits on the way are not the forward's, they are read by depth, or every depth is run by itself; a forward that
     gives every loop's logits says itself what they are.
     """
-    if not model.interceptor.count:
+    if not model.interceptor.own.count:
         return
     by_depth: dict[int, Tensor] = {}
     all_given = True

@@ -43,7 +43,7 @@ def _runs(model: TracedModel) -> bool:
     interceptor = model.interceptor
     try:
         example(
-            model.module, lambda ids: interceptor.run_forward(ids, model.trained_count), interceptor.sequence
+            model.module, lambda ids: interceptor.own.run(ids, model.trained_count), interceptor.own.sequence
         )
     except Exception:
         return False

@@ -36,7 +36,7 @@ def check_reads_one_loop(model: TracedModel, trace: Trace) -> None:
     """
     model.reads_by_depth = False
     if model.readout_steps is None and reads_earlier_loops(model, trace) and not _carries_more(model, trace):
-        if not model.interceptor.count:
+        if not model.interceptor.own.count:
             raise ValueError(why_no_readout(model, trace))
         model.reads_by_depth = True
 

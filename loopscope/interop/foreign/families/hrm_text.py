@@ -84,6 +84,16 @@ class HrmText(FamilyAdapter):
     def rejoin(self, state: LoopState) -> None:
         self.caught_up(self.recorded(state.context).low, state.context, state.loop).rejoin()
 
+    def beside(
+        self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
+    ) -> Mapping[str, Float[Tensor, "..."]]:
+        low = self.caught_up(self.recorded(context).low, context, loop)
+        return {"low stack": low.of_state(hidden, loop)}
+
+    def put_beside(self, state: LoopState, side: Mapping[str, Float[Tensor, "..."]]) -> None:
+        low = self.caught_up(self.recorded(state.context).low, state.context, state.loop)
+        low.put(state.loop, side["low stack"])
+
     def readout(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
     ) -> Float[Tensor, "batch seq dim"]:

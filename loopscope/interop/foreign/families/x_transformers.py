@@ -5,6 +5,7 @@ in a norm. H_k is its output; the head reads it as it is, and so does the exit g
 are some, go from loop to loop beside H_k and are remembered per unroll.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,6 +92,18 @@ class XTransformers(FamilyAdapter):
     def rejoin(self, state: LoopState) -> None:
         if self.memory_tokens:
             self.caught_up(self.recorded(state.context).memories, state.context, state.loop).rejoin()
+
+    def beside(
+        self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
+    ) -> Mapping[str, Float[Tensor, "..."]]:
+        if not self.memory_tokens:
+            return {}
+        memories = self.caught_up(self.recorded(context).memories, context, loop)
+        return {"memory tokens": memories.of_state(hidden, loop)}
+
+    def put_beside(self, state: LoopState, side: Mapping[str, Float[Tensor, "..."]]) -> None:
+        memories = self.caught_up(self.recorded(state.context).memories, state.context, state.loop)
+        memories.put(state.loop, side["memory tokens"])
 
     def readout(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext

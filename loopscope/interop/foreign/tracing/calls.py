@@ -158,6 +158,25 @@ def with_state(output: Any, hidden: Tensor) -> Any:
     return type(output)(*items.values()) if hasattr(output, "_fields") else type(output)(items.values())
 
 
+def with_entries(output: Any, entries: Mapping[Any, Tensor]) -> Any:
+    """Return what a part returned, of the structure it had, with other tensors under some of its keys or places."""
+    if not entries:
+        return output
+    if isinstance(output, Mapping):
+        changed: Any = copy(output)
+        for key, value in entries.items():
+            changed[key] = value
+        return changed
+    items = {**_items(output), **entries}
+    return type(output)(*items.values()) if hasattr(output, "_fields") else type(output)(items.values())
+
+
+def entries_of(output: Any) -> dict[Any, Tensor]:
+    """Return the float tensors in what a part returned that are not its hidden state, by key or place."""
+    floats = {key: value for key, value in _items(output).items() if is_float(value)}
+    return dict(list(floats.items())[1:])
+
+
 def _items(output: Any) -> dict[Any, Any]:
     if isinstance(output, Mapping):
         return dict(output)

@@ -4,6 +4,7 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -43,6 +44,19 @@ def dtype_of(module: nn.Module) -> torch.dtype:
     for parameter in module.parameters():
         counts[parameter.dtype] = counts.get(parameter.dtype, 0) + parameter.numel()
     return max(counts, key=lambda dtype: counts[dtype], default=torch.float32)
+
+
+def carry_and_batch(module: nn.Module) -> Callable[[Tensor], tuple[Any, ...]] | None:
+    """Return what makes (carry, batch) of ids, for a module whose forward takes these (HRM, TRM); None for others."""
+    names = list(inspect.signature(module.forward).parameters)
+    if names[:2] != ["carry", "batch"] or not callable(getattr(module, "initial_carry", None)):
+        return None
+    return partial(_new_carry, module)  # which copies with its module, as a closure would not
+
+
+def _new_carry(module: Any, ids: Tensor) -> tuple[Any, ...]:
+    batch = {"inputs": ids, "labels": ids, "puzzle_identifiers": torch.zeros_like(ids[:, 0])}
+    return module.initial_carry(batch), batch
 
 
 @contextmanager
@@ -90,6 +104,8 @@ def logits_of(output: Any) -> Float[Tensor, "batch seq vocab"]:
     for value in values:
         if is_float(value) and value.ndim == 3:
             return value
+        if isinstance(value, Mapping) and "logits" in value:
+            return logits_of(value)
         last_one = value[-1] if isinstance(value, list | tuple) and value else None
         if is_float(last_one) and last_one.ndim == 3:
             return last_one
@@ -128,6 +144,8 @@ def picked(output: Any, where: "str | int | Callable[[Any], Any] | None") -> Any
     elif callable(where):
         found = where(output)
     else:
+        if isinstance(output, tuple) and isinstance(where, str):
+            output = next((part for part in output if isinstance(part, Mapping) and where in part), output)
         try:
             found = (
                 getattr(output, where) if isinstance(where, str) and hasattr(output, where) else output[where]

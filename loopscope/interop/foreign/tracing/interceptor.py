@@ -9,12 +9,12 @@ depend on its state: `wrap` compares the two before it relies on it.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from loopscope.interop.foreign.tracing.answers import Answer, EarlierStates, Position, answered
 from loopscope.interop.foreign.tracing.calls import (
     Call,
     CalledPart,
@@ -25,68 +25,42 @@ from loopscope.interop.foreign.tracing.calls import (
     state_of,
     with_state,
 )
-from loopscope.interop.foreign.tracing.forward_runs import accepts, picked
-from loopscope.interop.foreign.tracing.loop_count import LoopCount
+from loopscope.interop.foreign.tracing.gradient_prefix import KeptGradient
+from loopscope.interop.foreign.tracing.own_forward import OwnForward
 from loopscope.interop.foreign.tracing.trace import Trace
 
-Arguments = Mapping[str, Any] | Callable[[Tensor], Mapping[str, Any]]
-
-
-@dataclass
-class _Position:
-    loop: int = 0
-    layer: int = -1
-
-
-Plan = Callable[[_Position, Call, Forward], Any]
-EarlierStates = Mapping[int, Tensor]
+Plan = Callable[[Position, Call, Forward], Any]
 
 
 class ForwardInterceptor:
     """Runs a module's forward with the calls of one block, a module or a list of layers, answered by a plan."""
 
-    def __init__(
-        self,
-        module: nn.Module,
-        layers: Sequence[CalledPart],
-        arguments: Arguments,
-        count: LoopCount,
-        hidden: str | None,
-    ) -> None:
-        self.module, self.layers, self.count, self.hidden = module, layers, count, hidden
-        self.arguments = arguments
+    def __init__(self, own: OwnForward, layers: Sequence[CalledPart], hidden: str | None) -> None:
+        self.own, self.layers, self.hidden = own, layers, hidden
         # Whether all loops' states reach the head after the last loop, in order, one by one.
         self.heads_at_end = False
         # Whether every loop's state reaches the head, one by one: exit k is then what the head's k-th call reads.
         self.head_per_loop = False
         # Whether loops that are past are run again, their states replaced: later ones read what they leave in a cache.
         self.reruns = False
-        # Whether the forward is left to make the cache that it cannot do without.
-        self.makes_cache = False
-        self.logits_at: str | int | Callable[[Any], Any] | None = None  # where in its result the logits are
-        self.sequence: int | None = (
-            None  # tokens of a batch that the forward takes, where only some length will do
-        )
+        # What goes on beside the state in what the block returns: its keys, with a name for each.
+        self.side_names: dict[Any, str] = {}
+        # Whether all has a gradient though the forward switches it off in places.
+        self.lifts = False
 
     @property
     def last(self) -> int:
         """Index of the last layer."""
         return len(self.layers) - 1
 
-    def run_forward(self, input_ids: Int[Tensor, "batch seq"], loops: int | None) -> Any:
-        """Run the module's forward undisturbed, set to `loops` where that is a number; return what it returns."""
-        given = self.arguments(input_ids) if callable(self.arguments) else self.arguments
-        cache = {"use_cache": False} if not self.makes_cache and accepts(self.module, "use_cache") else {}
-        with self.count.at(loops) as counted:
-            return picked(self.module(input_ids, **{**cache, **given, **counted}), self.logits_at)
-
     def start(self, input_ids: Int[Tensor, "batch seq"], loops: int | None) -> Tensor:
         """Return the input of the first loop."""
 
-        def plan(position: _Position, call: Call, original: Forward) -> Any:
+        def plan(position: Position, call: Call, original: Forward) -> Any:
             raise ForwardStop(call.hidden)
 
-        return self._reach(Trace(input_ids, loops), plan)
+        entered: Tensor = self._reach(Trace(input_ids, loops), plan)
+        return entered
 
     def record(
         self,
@@ -98,7 +72,7 @@ class ForwardInterceptor:
         """Run the forward whole; return its trace, with its states where asked, and what it returned."""
         trace = Trace(input_ids, loops)
 
-        def plan(position: _Position, call: Call, original: Forward) -> Any:
+        def plan(position: Position, call: Call, original: Forward) -> Any:
             output = original(*call.args, **call.kwargs)
             if position.layer == 0:
                 trace.calls.append([])
@@ -134,19 +108,26 @@ class ForwardInterceptor:
         Args:
             earlier: the block's outputs at the loops before.
         """
+        return self.answer(trace, earlier, hidden, loop).state
+
+    def answer(
+        self, trace: Trace, earlier: EarlierStates, hidden: Float[Tensor, "batch seq dim"], loop: int
+    ) -> Answer:
+        """Return the block's output at `loop` as `core` does, with what goes on beside it."""
         here = min(loop, trace.depth)
 
-        def plan(position: _Position, call: Call, original: Forward) -> Any:
+        def plan(position: Position, call: Call, original: Forward) -> Any:
             if position.loop < here:
                 return self._skip(trace, position, call, earlier.get(position.loop, hidden), original)
             if position.layer == 0:
                 call = call.with_hidden(hidden)
             output = original(*call.args, **call.kwargs)
             if position.layer == self.last:
-                raise ForwardStop(state_of(output))
+                raise ForwardStop(Answer.of(output, self.side_names))
             return output
 
-        return self._reach(trace, plan)
+        found: Answer = self._reach(trace, plan)
+        return found
 
     def replay(
         self, trace: Trace, hidden: Float[Tensor, "batch seq dim"], loop: int
@@ -160,20 +141,27 @@ class ForwardInterceptor:
         return hidden
 
     def carry(
-        self, trace: Trace, earlier: EarlierStates, hidden: Float[Tensor, "batch seq dim"], loop: int
+        self,
+        trace: Trace,
+        earlier: EarlierStates,
+        hidden: Float[Tensor, "batch seq dim"],
+        loop: int,
+        side: Mapping[Any, Tensor] | None = None,
     ) -> Float[Tensor, "batch seq dim"]:
-        """Return the block's input at `loop` + 1 when `hidden` was its output at `loop`."""
+        """Return the block's input at `loop` + 1 when `hidden` was its output at `loop`, with `side` beside it."""
         here = min(loop, trace.depth - 1)
         if here < 1:
             raise ValueError("an unroll of one loop has no step between loops")
 
-        def plan(position: _Position, call: Call, original: Forward) -> Any:
+        def plan(position: Position, call: Call, original: Forward) -> Any:
             if position.loop > here:
                 raise ForwardStop(call.hidden)
-            state = earlier.get(position.loop, hidden) if position.loop < here else hidden
+            own = Answer(hidden, side or {})
+            state = earlier.get(position.loop, hidden) if position.loop < here else own
             return self._skip(trace, position, call, state, original)
 
-        return self._reach(trace, plan)
+        carried: Tensor = self._reach(trace, plan)
+        return carried
 
     def features(
         self,
@@ -189,7 +177,7 @@ class ForwardInterceptor:
         """
         here = min(loop, trace.depth)
 
-        def plan(position: _Position, call: Call, original: Forward) -> Any:
+        def plan(position: Position, call: Call, original: Forward) -> Any:
             state = earlier.get(position.loop, hidden) if position.loop < here else hidden
             return self._skip(trace, position, call, state, original)
 
@@ -203,12 +191,13 @@ class ForwardInterceptor:
                 return original(*args, **kwargs)
             raise ForwardStop(call_of(head, args, kwargs).hidden)
 
-        return self._reach(trace, plan, head, at_head)
+        features: Tensor = self._reach(trace, plan, head, at_head)
+        return features
 
     def logits(self, trace: Trace, features: Float[Tensor, "tokens features"], head: nn.Module) -> Any:
         """Return what the forward returns when these features reach the head, as one sequence."""
 
-        def plan(position: _Position, call: Call, original: Forward) -> Any:
+        def plan(position: Position, call: Call, original: Forward) -> Any:
             return self._skip(trace, position, call, call.hidden, original)
 
         def at_head(args: Any, kwargs: Any, original: Forward) -> Any:
@@ -217,13 +206,19 @@ class ForwardInterceptor:
 
         return self._run(trace, plan, head, at_head)
 
-    def _skip(self, trace: Trace, position: _Position, call: Call, state: Tensor, original: Forward) -> Any:
+    def run_planned(self, trace: Trace, plan: Plan) -> Any:
+        """Run the forward to its end, with the block's calls answered by a plan; return what it returns."""
+        return self._run(trace, plan)
+
+    def _skip(
+        self, trace: Trace, position: Position, call: Call, state: Tensor | Answer, original: Forward
+    ) -> Any:
         """Answer a layer's call of a loop that is past: earlier layers pass on, the last gives the state."""
-        if self.reruns:
-            output = original(*call.args, **call.kwargs)
-            return with_state(output, state) if position.layer == self.last else output
-        answer = state if position.layer == self.last else call.hidden
-        return with_state(trace.calls[min(position.loop, trace.depth) - 1][position.layer].output, answer)
+        recorded = trace.calls[min(position.loop, trace.depth) - 1][position.layer].output
+        output = original(*call.args, **call.kwargs) if self.reruns else recorded
+        if position.layer == self.last:
+            return answered(output, state)
+        return output if self.reruns else with_state(output, call.hidden)
 
     def _reach(
         self,
@@ -231,13 +226,12 @@ class ForwardInterceptor:
         plan: Plan,
         head: nn.Module | None = None,
         at_head: Callable[[Any, Any, Forward], Any] | None = None,
-    ) -> Tensor:
+    ) -> Any:
         try:
             self._run(trace, plan, head, at_head)
         except ForwardStop as end:
-            state: Tensor = end.value
-            return state
-        name = type(self.module).__name__
+            return end.value
+        name = type(self.own.module).__name__
         if head is not None:
             raise ValueError(
                 f"the forward of {name} does not call this head after its last loop, so it cannot be followed to it: "
@@ -254,7 +248,7 @@ class ForwardInterceptor:
         head: nn.Module | None = None,
         at_head: Callable[[Any, Any, Forward], Any] | None = None,
     ) -> Any:
-        position = _Position()
+        position = Position()
 
         def watch(layer: int, part: CalledPart) -> Callable[[Forward], Forward]:
             def answer(original: Forward) -> Forward:
@@ -282,8 +276,10 @@ class ForwardInterceptor:
             return forward
 
         with ExitStack() as stack:
+            if self.lifts:
+                stack.enter_context(KeptGradient())
             for layer, part in enumerate(self.layers):
                 stack.enter_context(stand_in(part, watch(layer, part)))
             if head is not None:
                 stack.enter_context(stand_in(head, watch_head))
-            return self.run_forward(trace.input_ids, trace.loop_count)
+            return self.own.run(trace.input_ids, trace.loop_count)

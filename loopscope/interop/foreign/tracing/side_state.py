@@ -21,7 +21,7 @@ class SideState(Generic[Extra]):
 
     def __init__(self, start: Extra) -> None:
         self._own: dict[int, tuple[ReferenceType[Tensor] | None, Extra]] = {0: (None, start)}
-        self._ran: tuple[Tensor, int, Extra] | None = None
+        self._ran: tuple[Tensor | None, int, Extra] | None = None
         self._carried: tuple[Tensor, int, Extra] | None = None
 
     def after_core(self, hidden: Tensor, loop: int, extra: Extra) -> None:
@@ -38,6 +38,10 @@ class SideState(Generic[Extra]):
     def rejoin(self) -> None:
         """Forget what ran last: another run goes on from one of the unroll's own states."""
         self._ran = self._carried = None
+
+    def put(self, loop: int, extra: Extra) -> None:
+        """Let a changed state of `loop`, whatever it is, have this: another run goes on from it."""
+        self._ran, self._carried = (None, loop, extra), None
 
     def knows(self, loop: int) -> bool:
         """Return whether a loop of this unroll ran here."""

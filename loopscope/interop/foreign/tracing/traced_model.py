@@ -1,9 +1,9 @@
 """A module of no known family as a looped model: its own forward, followed. Built by `wrap`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any
 
@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from loopscope.interop.foreign.families.base import UnrollRecords
+from loopscope.interop.foreign.tracing.answers import Answer
 from loopscope.interop.foreign.tracing.forward_runs import logits_of, repeatable
 from loopscope.interop.foreign.tracing.interceptor import ForwardInterceptor
 from loopscope.interop.foreign.tracing.side_state import SideState
@@ -28,14 +29,15 @@ class History:
     loop: int
     state: Tensor
     before: "History | None"
+    side: Mapping[Any, Tensor] = field(default_factory=dict)  # what else the block returned that goes on
 
-    def states(self) -> dict[int, Tensor]:
+    def states(self) -> dict[int, Answer]:
         """Return the block's outputs, by loop."""
-        return {**states_of(self.before), self.loop: self.state}
+        return {**states_of(self.before), self.loop: Answer(self.state, self.side)}
 
 
-def states_of(history: History | None) -> dict[int, Tensor]:
-    """Return the states of a history, by loop; none of none."""
+def states_of(history: History | None) -> dict[int, Answer]:
+    """Return the block's outputs in a history, by loop; none of none."""
     return {} if history is None else history.states()
 
 
@@ -79,7 +81,7 @@ class TracedModel(AbstractLoopedLM):
         self.training = module.training
         self.loops = loops or 1
         # What the forward is set to at the trained depth; None: it is left alone.
-        self.trained_count = loops if interceptor.count else None
+        self.trained_count = loops if interceptor.own.count else None
         self.interceptor = interceptor
         self.records = UnrollRecords()
         self.replays = self.passes_on = self.follows_head = self.reads_by_depth = False
@@ -115,12 +117,12 @@ class TracedModel(AbstractLoopedLM):
             return self.interceptor.replay(recorded.trace, hidden, loop)
         before = self._history(recorded, loop - 1, context).of_input(hidden, loop)
         if self.replays:
-            state = self.interceptor.replay(recorded.trace, hidden, loop)
+            answer = Answer(self.interceptor.replay(recorded.trace, hidden, loop), {})
         else:
             with self.fixed_draws():
-                state = self.interceptor.core(recorded.trace, states_of(before), hidden, loop)
-        recorded.history.after_core(state, loop, History(loop, state, before))
-        return state
+                answer = self.interceptor.answer(recorded.trace, states_of(before), hidden, loop)
+        recorded.history.after_core(answer.state, loop, History(loop, answer.state, before, answer.side))
+        return answer.state
 
     def carry(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
@@ -131,17 +133,36 @@ class TracedModel(AbstractLoopedLM):
         here = self._history(recorded, loop, context).of_state(hidden, loop)
         assert here is not None
         if here.state is not hidden:
-            here = History(loop, hidden, here.before)
+            here = History(loop, hidden, here.before, here.side)
         carried = hidden
         if not self.passes_on:
             with self.fixed_draws():
-                carried = self.interceptor.carry(recorded.trace, states_of(here.before), hidden, loop)
+                carried = self.interceptor.carry(
+                    recorded.trace, states_of(here.before), hidden, loop, here.side
+                )
         recorded.history.after_carry(carried, loop, here)
         return carried
 
     def rejoin(self, state: LoopState) -> None:
         if not self.stateless:
             self._history(self.recorded(state.context), state.loop, state.context).rejoin()
+
+    def beside(
+        self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
+    ) -> Mapping[str, Float[Tensor, "..."]]:
+        names = self.interceptor.side_names
+        if not names:
+            return {}
+        here = self._history(self.recorded(context), loop, context).of_state(hidden, loop)
+        assert here is not None
+        return {names[key]: value for key, value in here.side.items()}
+
+    def put_beside(self, state: LoopState, side: Mapping[str, Float[Tensor, "..."]]) -> None:
+        history = self._history(self.recorded(state.context), state.loop, state.context)
+        own = history.of_state(state.hidden, state.loop)
+        assert own is not None
+        given = {key: side.get(name, own.side[key]) for key, name in self.interceptor.side_names.items()}
+        history.put(state.loop, History(state.loop, state.hidden, own.before, given))
 
     def readout(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
@@ -208,7 +229,7 @@ class TracedModel(AbstractLoopedLM):
         Raises:
             ValueError: the forward ran another number of loops than it was set to.
         """
-        known = self.interceptor.count and self.trained_count is not None
+        known = self.interceptor.own.count and self.trained_count is not None
         count = loops if known else self.trained_count
         steps = (*(self.readout_steps or ()), *(self.gate_steps or ()))
         parts = [step for step in steps if isinstance(step, nn.Module)]
@@ -228,7 +249,12 @@ class TracedModel(AbstractLoopedLM):
         steps = (*(self.readout_steps or ()), *(self.gate_steps or ()), self.head_step, self.embedding)
         if any(
             refers_to_a_module(step)
-            for step in (*steps, self.interceptor.arguments, self.interceptor.count.how)
+            for step in (
+                *steps,
+                self.interceptor.own.arguments,
+                self.interceptor.own.inputs,
+                self.interceptor.own.count.how,
+            )
         ):
             raise ValueError(
                 "this model was wrapped with a function that refers to a module, so a copy would use the weights of "

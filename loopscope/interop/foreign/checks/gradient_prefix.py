@@ -1,0 +1,57 @@
+"""Loops that a module runs under `torch.no_grad`, with no setting for it: found, run with a gradient, and named."""
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from loopscope.interop.foreign.checks.gradients import check_gradients
+from loopscope.interop.foreign.tracing.answers import Position
+from loopscope.interop.foreign.tracing.calls import Call, Forward
+from loopscope.interop.foreign.tracing.trace import Trace
+from loopscope.interop.foreign.tracing.traced_model import TracedModel
+
+
+def check_and_lift_gradients(model: TracedModel, trace: Trace, start: Tensor) -> None:
+    """Check that gradients go where values go; where only `torch.no_grad` is in the way, let them, and say so.
+
+    Raises:
+        ValueError: the module cuts the gradient in another way.
+    """
+    without = _loops_without(model, trace)
+    model.interceptor.lifts = bool(without)
+    where = "part of its loops"
+    if without:
+        named = f"loop {without[0]}" if len(without) == 1 else f"loops {without[0]} to {without[-1]}"
+        where = f"{named} of {trace.depth}"
+    try:
+        check_gradients(model, trace, start)
+    except ValueError:
+        if without:
+            raise
+        model.interceptor.lifts = True
+        check_gradients(model, trace, start)
+    if not model.interceptor.lifts:
+        return
+    sentence = (
+        f"The forward of {type(model.module).__name__} runs {where} without a gradient (torch.no_grad), and no setting "
+        "of it that Loopscope knows switches that off. Here they have one: what is said holds of the structure, and in "
+        "its training no loss reaches them."
+    )
+    model.remarks = (*model.remarks, sentence)
+    warnings.warn(sentence, stacklevel=4)
+
+
+def _loops_without(model: TracedModel, trace: Trace) -> list[int]:
+    """Loops whose block is called without a gradient, though the forward is called with one."""
+    without: list[int] = []
+
+    def plan(position: Position, call: Call, original: Forward) -> Any:
+        if position.layer == 0 and not torch.is_grad_enabled():
+            without.append(position.loop)
+        return original(*call.args, **call.kwargs)
+
+    with torch.enable_grad(), model.fixed_draws():
+        model.interceptor.run_planned(trace, plan)
+    return without
