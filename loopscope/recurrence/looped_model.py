@@ -9,13 +9,13 @@ from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from loopscope.kv_cache import AbstractKVCache, Part
-from loopscope.recurrence.token_checks import check_input_ids, check_loops
 
 
 @dataclass(frozen=True)
@@ -153,14 +153,18 @@ class AbstractLoopedLM(nn.Module, ABC):
         """Fill the cache as `core` would in loop `loop`, were `hidden` the input of every layer: none is run."""
         raise NotImplementedError(f"{type(self).__name__} remembers nothing of earlier tokens")
 
-    def forward(self, input_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq vocab"]:
-        """Return the logits of the last trained loop, [batch seq vocab]: what a plain language model returns."""
-        check_input_ids(input_ids)
-        input_ids = input_ids.contiguous()
-        hidden = self.embed(input_ids)
-        context = LoopContext(input_ids, hidden, check_loops(self.loops))
-        last = deque(run_loops(self, hidden, 1, context), maxlen=1)  # one state alive at a time
-        return last[0].logits()
+    def forward(
+        self, input_ids: Int[Tensor, "batch seq"], attention_mask: Any = None
+    ) -> Float[Tensor, "batch seq vocab"]:
+        """Return the logits of the last trained loop, [batch seq vocab]: what a plain language model returns.
+
+        Args:
+            attention_mask: as `unroll` takes it.
+        """
+        from loopscope.recurrence.driver import unroll  # which is written in terms of this class
+
+        states = unroll(self, input_ids, attention_mask=attention_mask)
+        return deque(states, maxlen=1)[0].logits()  # one state alive at a time
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,7 @@ def test_packed_rows_are_the_tokens_one_after_the_other() -> None:
     *_, own = unroll(model, ids, attention_mask=mask)
     assert last.hidden.shape[:2] == (1, sum(map(len, TEXTS)))
     assert torch.equal(last.logits()[0], own.logits()[tokens])
+    assert torch.equal(model(ids, attention_mask=mask), own.logits())
 
 
 def test_a_mask_of_ones_changes_nothing() -> None:

@@ -110,11 +110,12 @@ def test_untrusted_text_cannot_break_out(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("undrawn")
 def test_what_goes_beside_the_state_has_rows(tmp_path: Path) -> None:
     side = SideScale("momentum <b>", 2, "blind", 3.5, 0.75, 1.0, 2e-7, 0.0125, 1e-8, 0.0)
-    words = " ".join(" ".join(Tags(write(tmp_path, make_audit("mine", side_scales=(side,)))).words).split())
+    report = make_report("blind", 4, side_scales=(side,))
+    words = " ".join(" ".join(Tags(write(tmp_path, make_audit("mine", report=report))).words).split())
     assert "What else goes from loop to loop, with a scale of its own." in words
     assert "mine momentum <b> 2 blind 3.50 75% 2.0·10⁻⁷ 1.2% nil" in words
     console = Console(record=True, width=100, file=StringIO())
-    print_audits([make_audit("mine", side_scales=(side,))], console)
+    print_audits([make_audit("mine", report=report)], console)
     assert re.search(
         r"momentum <b>\s+2\s+\S+ blind\s+3.5\s+75%\s+2.0e-07\s+1.2%\s+0.0e\+00", console.export_text()
     )
