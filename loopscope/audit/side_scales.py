@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from loopscope.audit.carry import LARGE, SCALE_STEP
-from loopscope.audit.verdict import exposure, named_loops, status_of
+from loopscope.audit.verdict import exposure, named_loops, verdict_on
 from loopscope.audit.visibility import GROWN, radial
 from loopscope.numerics import l2_norm, scale, wide
 from loopscope.objectives.objective import Objective
@@ -62,7 +62,7 @@ def _of(
         if (
             not state.is_last or sees >= SEEN
         ):  # the last is carried nowhere: it takes the verdict of the one before
-            status = status_of(carry, sees)
+            status = verdict_on(carry, sees)
         yield SideScale(
             name=name,
             loop=state.loop,

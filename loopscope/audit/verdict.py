@@ -59,7 +59,7 @@ def loop_verdicts(seen: Sequence[LoopVisibility], carried: Sequence[Carry]) -> l
     for index, carry in enumerate(carried):
         grown_exposure = exposure(grown, carried, index)
         sees = max(exposure(counted, carried, index), grown_exposure)
-        status = status_of(carry, sees)
+        status = verdict_on(carry, sees)
         if index == len(carried) - 1 and sees < SEEN:
             status = verdicts[-1].status if verdicts else "removed"
         elif len(carried) == 1:
@@ -131,7 +131,7 @@ def exposure(direct: Sequence[float], carried: Sequence[Carry], index: int) -> f
     return most
 
 
-def status_of(carry: Carry, sees: float) -> Verdict:
+def verdict_on(carry: Carry, sees: float) -> Verdict:
     """Return the verdict on a scale that is carried on so far, of which the loss sees this much."""
     if abs(carry.mean) < REMOVED:
         return "removed"

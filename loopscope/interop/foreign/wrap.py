@@ -15,7 +15,7 @@ from loopscope.interop.foreign.checks.agreement import (
     depends_on_depth,
 )
 from loopscope.interop.foreign.checks.gate import check_gate
-from loopscope.interop.foreign.checks.gradient_prefix import check_and_lift_gradients
+from loopscope.interop.foreign.checks.lifted_gradients import check_and_lift_gradients
 from loopscope.interop.foreign.checks.other_weights import checked_in_fp32, enlarging, other_weights
 from loopscope.interop.foreign.checks.side_paths import check_reads_one_loop, warn_of_side_paths
 from loopscope.interop.foreign.checks.side_states import find_side_states
@@ -24,7 +24,7 @@ from loopscope.interop.foreign.tracing.forward_runs import NoLogitsError, carry_
 from loopscope.interop.foreign.tracing.interceptor import ForwardInterceptor
 from loopscope.interop.foreign.tracing.loop_count import LoopCount, SetLoops
 from loopscope.interop.foreign.tracing.module_paths import find_block, find_callable, ways_to_call
-from loopscope.interop.foreign.tracing.own_forward import Arguments, Inputs, OwnForward
+from loopscope.interop.foreign.tracing.own_forward import Arguments, ForwardInputs, OwnForward
 from loopscope.interop.foreign.tracing.trace import Trace
 from loopscope.interop.foreign.tracing.traced_model import Step, TracedModel
 from loopscope.recurrence import AbstractLoopedLM, check_loops
@@ -50,7 +50,7 @@ def wrap(
     hidden: str | None = None,
     sequence: int | None = None,
     logits: str | int | Callable[[Any], Any] | None = None,
-    inputs: Inputs | None = None,
+    inputs: ForwardInputs | None = None,
 ) -> AbstractLoopedLM:
     """Return a looped model made of a module's own forward: H_k is the block's output in its k-th call.
 

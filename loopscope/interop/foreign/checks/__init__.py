@@ -7,4 +7,6 @@ Each looks at one thing:
     other_weights  the same with other weights, so that no coincidence of these passes for agreement
     gate         a named exit gate reads what the forward gives it, and gives a logit
     side_paths   what reaches a later loop, or the head, past the block's last output
+    side_states  what else the block returns and its next call reads
+    lifted_gradients   loops under `torch.no_grad`: they have a gradient, and are named
 """

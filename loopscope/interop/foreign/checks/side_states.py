@@ -11,7 +11,7 @@ from loopscope.interop.foreign.tracing.calls import entries_of
 from loopscope.interop.foreign.tracing.trace import Trace
 from loopscope.interop.foreign.tracing.traced_model import TracedModel
 
-CHANGE = 1.3
+SIDE_CHANGE = 1.3
 """What a tensor is multiplied by to see whether the next loop reads it."""
 
 
@@ -46,7 +46,7 @@ def find_side_states(model: TracedModel, trace: Trace) -> None:
     before = following(own)
 
     def is_read(key: Any) -> bool:
-        after = following({**own, key: CHANGE * own[key]})
+        after = following({**own, key: SIDE_CHANGE * own[key]})
         return any(not torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
     interceptor.side_names = {key: name for key, name in candidates.items() if is_read(key)}

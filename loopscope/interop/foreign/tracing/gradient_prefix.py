@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-SETTINGS: Mapping[str, Callable[[Any], Any]] = {
+GRADIENT_SETTINGS: Mapping[str, Callable[[Any], Any]] = {
     # HRM-Text: how many of a cycle's low passes have a gradient, for every cycle. The part's copy is what counts.
     "L_bp_cycles_padded": lambda config: [config.L_cycles] * config.H_cycles,
 }
@@ -26,7 +26,7 @@ def whole_gradient(module: nn.Module) -> Iterator[None]:
     try:
         for part in module.modules():
             config = getattr(part, "config", None)
-            for name, everything in SETTINGS.items():
+            for name, everything in GRADIENT_SETTINGS.items():
                 if name in vars(part) and config is not None:
                     before.append((part, name, vars(part)[name]))
                     setattr(part, name, everything(config))

@@ -12,7 +12,7 @@ from loopscope.interop.foreign.tracing.gradient_prefix import whole_gradient
 from loopscope.interop.foreign.tracing.loop_count import LoopCount
 
 Arguments = Mapping[str, Any] | Callable[[Tensor], Mapping[str, Any]]
-Inputs = Callable[[Tensor], tuple[Any, ...]]
+ForwardInputs = Callable[[Tensor], tuple[Any, ...]]
 
 
 @dataclass
@@ -31,7 +31,7 @@ class OwnForward:
     module: nn.Module
     arguments: Arguments
     count: LoopCount
-    inputs: Inputs | None = None
+    inputs: ForwardInputs | None = None
     makes_cache: bool = False
     logits_at: str | int | Callable[[Any], Any] | None = None
     sequence: int | None = None
