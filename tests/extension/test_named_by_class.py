@@ -1,6 +1,9 @@
 """docs/extending.md as a reader follows it: its files in a folder, its commands there, by the real command line."""
 
+import sys
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -46,11 +49,18 @@ def test_the_run_says_what_it_is_made_of(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_folder_imports_nothing_by_itself(folder: Path) -> None:
-    done = run(folder, ["audit", "runs/mine"])
-    assert done.returncode == 2
-    assert "loopscope --import myloops.readouts COMMAND" in done.stderr
-    assert "a name in it runs no code" in done.stderr
+def test_a_folder_imports_nothing_by_itself(
+    folder: Path, call: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In this process, which finds the package and has not imported it."""
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    assert find_spec("myloops") is not None
+    assert call("audit", "runs/mine") == 2
+    said = capsys.readouterr().err
+    assert "loopscope --import myloops.readouts COMMAND" in said
+    assert "a name in it runs no code" in said
+    assert not {name for name in sys.modules if name.split(".")[0] == "myloops"}
 
 
 @pytest.mark.slow
