@@ -29,8 +29,8 @@ demo: $(STAMP) ## train and audit four models, write runs/demo/report.html: minu
 	@ls $(DEMO)/*/seed-*/audit.json >/dev/null 2>&1 || $(BIN)/loopscope audit $(DEMO)
 	@printf 'report: ' && $(BIN)/loopscope report $(DEMO)
 
-# The dearest files first, each whole in one worker: see tests/costs.py.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_OPTIONS)
+# The dearest files first, each whole in one worker: see tests/costs.py. Bytecode is kept: dozens of processes start.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_OPTIONS)
 
 test: $(STAMP) ## everything the project promises, checked
 	$(PYTEST)
