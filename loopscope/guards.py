@@ -1,21 +1,19 @@
 """Context managers that leave a model and the random numbers as they were, and waits for a device."""
 
 import random
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-
-WIDE = (torch.float32, torch.float64)
-"""Types in which figures are measured; others are narrower."""
+from torch import nn
 
 
 def device_of(model: nn.Module) -> torch.device:
     """Return where the model computes: its first parameter's device; the CPU for one without parameters."""
-    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    devices = (parameter.device for parameter in model.parameters())
+    # A weight that lies elsewhere until it is used has no device.
+    return next((device for device in devices if device.type != "meta"), torch.device("cpu"))
 
 
 def wait(device: torch.device) -> None:
@@ -34,60 +32,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-@contextmanager
-def widened(model: nn.Module, buffers: bool = False) -> Iterator[set[torch.dtype]]:
-    """Replace parameters in half precision by fp32 copies for a while, tied ones by one copy.
-
-    They themselves are not touched: widening a parameter's own data would make autograd forget its gradient
-    accumulator, and with it the hooks through which DDP exchanges gradients.
-
-    Args:
-        buffers: widen buffers in half precision too.
-
-    Yields:
-        The types that were replaced.
-    """
-    copies: dict[int, Tensor] = {}  # one per tensor, so that tied weights stay tied
-    replaced: list[tuple[dict[str, Any], str, Tensor]] = []
-    try:
-        for module in model.modules():
-            parameters: dict[str, Any] = module._parameters
-            own_buffers: dict[str, Any] = module._buffers
-            for table in (parameters, own_buffers) if buffers else (parameters,):
-                for name, tensor in list(table.items()):
-                    if tensor is None or not tensor.is_floating_point() or tensor.dtype in WIDE:
-                        continue
-                    if id(tensor) not in copies:
-                        wide = tensor.detach().float()
-                        copies[id(tensor)] = nn.Parameter(wide) if table is parameters else wide
-                    replaced.append((table, name, tensor))
-                    table[name] = copies[id(tensor)]
-        yield {tensor.dtype for _, _, tensor in replaced}
-    finally:
-        for table, name, tensor in replaced:
-            table[name] = tensor
-
-
-@contextmanager
-def widened_to_run(model: nn.Module, runs: Callable[[], bool]) -> Iterator[set[torch.dtype]]:
-    """Replace parameters in half precision by fp32 copies for a while; buffers only where the model runs no other way.
-
-    Some forwards ask for the type that a buffer has (rotary tables in bf16), so buffers keep theirs if they can.
-
-    Args:
-        runs: tries the model as it is inside, and says whether it ran; asked only where a buffer is in half precision.
-
-    Yields:
-        The types that were replaced.
-    """
-    with ExitStack() as stack:
-        found = stack.enter_context(widened(model))
-        narrow = any(buffer.is_floating_point() and buffer.dtype not in WIDE for buffer in model.buffers())
-        if narrow and not runs():
-            found |= stack.enter_context(widened(model, buffers=True))
-        yield found
 
 
 @contextmanager

@@ -8,12 +8,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from loopscope.guards import evaluating, widened_to_run
+from loopscope.guards import evaluating
 from loopscope.numerics import scale
 from loopscope.objectives.labels import check_one_label_each, check_range
 from loopscope.objectives.objective import Objective
 from loopscope.objectives.token_loss import IGNORE_INDEX
 from loopscope.recurrence import AbstractLoopedLM, LoopState, check_input_ids, unroll, vocabulary_size
+from loopscope.wide_weights import widened_to_run
 
 
 def check_audit(model: Any, input_ids: Any, labels: Any, objective: Any = None) -> AbstractLoopedLM:

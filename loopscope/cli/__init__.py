@@ -95,9 +95,24 @@ def main() -> None:
     except OSError as error:
         print(f"loopscope: {in_words(error)}", file=sys.stderr)
         raise SystemExit(2) from None
+    except (MemoryError, RuntimeError) as error:
+        if not _ran_out_of_memory(error):
+            raise
+        print(
+            f"loopscope: out of memory ({one_line(str(error))[:200]}); take fewer or shorter windows (--sequences, "
+            "--length, --batch), or load a model of others with --dtype bfloat16",
+            file=sys.stderr,
+        )
+        raise SystemExit(2) from None
     except KeyboardInterrupt as stop:
         print(f"loopscope: {interrupted(stop, name, sys.argv[1:])}", file=sys.stderr)
         raise SystemExit(status_of(stop)) from None
+
+
+def _ran_out_of_memory(error: BaseException) -> bool:
+    """Whether Python or torch, on any device, could not have the memory that it asked for."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or "can't allocate memory" in said or "out of memory" in said
 
 
 def _modules(words: list[str]) -> tuple[list[str], list[str]]:

@@ -44,6 +44,10 @@ class Audit:
     """CPU threads; torch's choice by default."""
     cpu_ops: Literal["auto", "off"] = "auto"
     """off: plain PyTorch formulas, where fast operations for a CPU would run."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of a transformers folder: type of its weights in memory, auto as stored. Audits measure in fp32 in any case."""
+    device_map: str | None = None
+    """Of a transformers folder: where its parts go: auto, cuda:0, a JSON object, …; accelerate places them."""
     json: bool = False
     """Print the whole audit as JSON, and nothing else."""
     out: Path | None = None
@@ -93,9 +97,10 @@ def _measured_audit(command: Audit) -> list[str]:
     check_counts(command, "sequences", "length", "threads")
     check_counts(command, "loops", most=DEEPEST)
     from loopscope.cli.audit_print import print_audits
-    from loopscope.jobs import audit_paths, use_cpu_ops, use_threads
+    from loopscope.jobs import audit_paths, load_with, use_cpu_ops, use_threads
     from loopscope.results import audit_values, to_json
 
+    load_with(command.dtype, command.device_map)
     use_threads(command.threads)
     use_cpu_ops(command.cpu_ops)
     audits = []

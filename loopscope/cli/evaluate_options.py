@@ -28,6 +28,10 @@ class OnText:
     """auto, cpu, cuda, mps."""
     cpu_ops: Literal["auto", "off"] = "auto"
     """off: plain PyTorch formulas, where fast operations for a CPU would run."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of a transformers folder: type of its weights in memory, auto as stored. Audits measure in fp32 in any case."""
+    device_map: str | None = None
+    """Of a transformers folder: where its parts go: auto, cuda:0, a JSON object, …; accelerate places them."""
     json: bool = False
     """Print JSON, and nothing else."""
 
@@ -39,8 +43,13 @@ def job_arguments(command: OnText) -> dict[str, Any]:
         ValueError: a number below 1.
     """
     check_counts(command, "windows", "length", "batch", "threads")
-    from loopscope.jobs import use_cpu_ops, use_threads
+    if command.device_map is not None and command.device != "cpu":
+        raise ValueError(
+            f"device is {command.device} and device-map {command.device_map}: both say where the model goes; give one"
+        )
+    from loopscope.jobs import load_with, use_cpu_ops, use_threads
 
+    load_with(command.dtype, command.device_map)
     use_threads(command.threads)
     use_cpu_ops(command.cpu_ops)
     return {name: getattr(command, name) for name in ("data", "windows", "length", "batch", "device")}

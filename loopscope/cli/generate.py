@@ -61,6 +61,10 @@ class Generate:
     """Keep keys and values; without, everything is computed anew for every token."""
     threads: int | None = None
     """CPU threads; torch's choice by default."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of a transformers folder: type of its weights in memory, auto as stored. Audits measure in fp32 in any case."""
+    device_map: str | None = None
+    """Of a transformers folder: where its parts go: auto, cuda:0, a JSON object, …; accelerate places them."""
     json: bool = False
     """Print one JSON object with text, tokens and loops, and nothing else."""
 
@@ -70,8 +74,9 @@ def generate(arguments: Sequence[str]) -> None:
     command = parse(Generate, "generate", arguments)
     prompt = _prompt(command)
     check_counts(command, "loops", most=DEEPEST)
-    from loopscope.jobs import stream_text, use_threads
+    from loopscope.jobs import load_with, stream_text, use_threads
 
+    load_with(command.dtype, command.device_map)
     use_threads(command.threads)
     options = {name: getattr(command, name) for name in _OPTIONS}
     made = stream_text(command.path, prompt, command.new_tokens, **options)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from loopscope.jobs.opened import OpenedModel as OpenedModel
     from loopscope.jobs.opened import allow_remote_code as allow_remote_code
     from loopscope.jobs.opened import check_one as check_one
+    from loopscope.jobs.opened import load_with as load_with
     from loopscope.jobs.opened import open_model as open_model
     from loopscope.jobs.study import run_study as run_study
     from loopscope.jobs.text import TextWindows as TextWindows
@@ -58,6 +59,7 @@ _HOMES = {
     "execute": "train",
     "generate_text": "generate",
     "held_out": "text",
+    "load_with": "opened",
     "measure_depth": "evaluate_depth",
     "measure_exits": "evaluate_exits",
     "open_model": "opened",
@@ -84,6 +86,7 @@ __all__ = [
     "execute",
     "generate_text",
     "held_out",
+    "load_with",
     "measure_depth",
     "measure_exits",
     "open_model",

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +11,7 @@ import torch
 from loopscope.audit.audit_report import audit
 from loopscope.config.nested import read_yaml
 from loopscope.config.objective_text import read_objective
+from loopscope.guards import device_of
 from loopscope.interop.huggingface.pretrained import is_transformers_folder
 from loopscope.jobs.opened import OpenedModel, check_one, open_model, parameter_count, token_texts
 from loopscope.jobs.text import TextWindows, some_windows
@@ -83,6 +85,8 @@ def audit_model(
 ) -> AuditedModel:
     """Audit one model under its own objective, a given one, or the plausible ones."""
     tokens = some_windows(opened, data, sequences, length)
+    where = device_of(opened.model)
+    tokens = replace(tokens, input_ids=tokens.input_ids.to(where), labels=tokens.labels.to(where))
     origin: Literal["given", "model", "assumed"]
     if objective is not None:
         judged, origin = [parse_objective(objective)], "given"

@@ -12,7 +12,7 @@ from loopscope.evaluation.compare.condition import group_evaluations
 from loopscope.evaluation.depth.curve import depth_curves
 from loopscope.evaluation.depth.verdict import depth_verdict
 from loopscope.jobs.evaluate import evaluation_of, keep_evaluation
-from loopscope.jobs.machine import device_named
+from loopscope.jobs.machine import device_named, placed
 from loopscope.jobs.opened import OpenedModel, open_model
 from loopscope.jobs.text import TextWindows, held_out
 from loopscope.recurrence import check_loops
@@ -62,8 +62,8 @@ def depth_of(
     begun = evaluation_of(opened, windows, deepest)
     if note := lost_text_note(windows.unknown_share, windows.unread_share, f"the tokenizer of {opened.name}"):
         warnings.warn(note, stacklevel=2)
-    model = opened.model.to(device)
-    curves = depth_curves(model, windows.batches(batch), windows.bytes_per_token, deepest, device)
+    device = placed(opened.model, device)
+    curves = depth_curves(opened.model, windows.batches(batch), windows.bytes_per_token, deepest, device)
     evaluation = replace(begun, depth=curves)
     if keep:
         keep_evaluation(opened, evaluation)

@@ -14,7 +14,7 @@ from loopscope.evaluation.exits.record import record_exits
 from loopscope.evaluation.exits.rules import AbstractExitRule, AbstractRule, build_rule, rule_names
 from loopscope.evaluation.exits.speed import Flops, measure_speed
 from loopscope.jobs.evaluate import evaluation_of, keep_evaluation
-from loopscope.jobs.machine import device_named
+from loopscope.jobs.machine import device_named, placed
 from loopscope.jobs.opened import OpenedModel, open_model
 from loopscope.jobs.text import TextWindows, held_out
 from loopscope.model.looped import LoopedTransformer
@@ -89,7 +89,7 @@ def measure_exits(
     opened = open_model(path, keep_in, loops)
     if settings.budget is not None:
         check_budget(settings.budget, opened.model.loops)
-    opened.model.to(where)
+    where = placed(opened.model, where)
     text = held_out(opened, data, windows, length)
     exits = _exits(settings, opened, text, batch, where)
     evaluation = replace(evaluation_of(opened, text, opened.model.loops), exits=exits)

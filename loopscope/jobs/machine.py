@@ -2,12 +2,14 @@
 
 import torch
 
+from loopscope.guards import device_of
+from loopscope.machine_memory import machine_bytes
 from loopscope.ops.dispatch import use_cpu_ops
-from loopscope.plan.memory import machine_bytes
+from loopscope.recurrence import AbstractLoopedLM
 from loopscope.training.config import MOST_THREADS
 from loopscope.training.hardware import resolve_device
 
-__all__ = ["device_named", "memory_of", "use_cpu_ops", "use_threads"]
+__all__ = ["device_named", "memory_of", "placed", "use_cpu_ops", "use_threads"]
 
 
 def use_threads(count: int | None) -> None:
@@ -28,6 +30,14 @@ def memory_of(device: torch.device) -> int | None:
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     return machine_bytes()
+
+
+def placed(model: AbstractLoopedLM, device: torch.device) -> torch.device:
+    """Put a model on a device, and say where it reads tokens. One whose parts a device map placed stays where it is."""
+    if getattr(getattr(model, "module", None), "hf_device_map", None) is None:
+        model.to(device)
+        return device
+    return device_of(model)
 
 
 def device_named(name: str) -> torch.device:

@@ -17,6 +17,8 @@ from loopscope.config.objective_text import read_objective
 from loopscope.data.config import DataConfig
 from loopscope.data.tokenizers import AbstractTokenizer, WordTokenizer, load_tokenizer
 from loopscope.data.tokenizers.file import FileTokenizer
+from loopscope.interop.huggingface.hub import SETTINGS, hub_folder, is_hub_name
+from loopscope.interop.huggingface.loading import load_with as load_with
 from loopscope.interop.huggingface.pretrained import is_transformers_folder
 from loopscope.interop.huggingface.remote_code import allow_remote_code as allow_remote_code
 from loopscope.interop.load import load
@@ -95,10 +97,12 @@ def _opened(path: Path) -> OpenedModel:
             raise ValueError(f"{path}: its tokenizer cannot be used: {error}") from None
         objective = read_objective(dict(published.objective), path)
         return OpenedModel(path.parent.name or path.name, path, published.model, objective, tokenizer, None)
-    if is_transformers_folder(path):
-        file = path / TOKENIZER
+    on_hub = is_hub_name(path)
+    if on_hub or is_transformers_folder(path):
+        file = (hub_folder(path, SETTINGS) if on_hub else path) / TOKENIZER
         known_words = FileTokenizer(file.read_text(encoding="utf-8")) if file.is_file() else None
-        return OpenedModel(path.resolve().name, path, load(path), None, known_words, None)
+        name = path.as_posix() if on_hub else path.resolve().name
+        return OpenedModel(name, path, load(path), None, known_words, None)
     check_checkpoint(path)
     model = load(path)
     folder = model_folder(path)

@@ -7,6 +7,7 @@ from typing import Any
 
 from loopscope.config.nested import differences, read_yaml
 from loopscope.config.recipes import known
+from loopscope.interop.huggingface.hub import is_hub_name
 from loopscope.interop.huggingface.pretrained import is_transformers_folder
 from loopscope.jobs.train import finished
 from loopscope.results import RunResult
@@ -87,8 +88,8 @@ def _runs(source: Path) -> list[SourceRun]:
         runs = trained_runs(source)
     elif (source / CONFIG).is_file() and newest_checkpoint(source):
         runs = [source]
-    elif is_transformers_folder(source) or is_model_folder(source):
-        name = source.resolve().name
+    elif is_transformers_folder(source) or is_model_folder(source) or is_hub_name(source):
+        name = source.as_posix() if is_hub_name(source) else source.resolve().name
         return [SourceRun(source, source, name, name, trained_here=False)]
     else:
         raise ValueError(

@@ -5,17 +5,12 @@ hidden state. More comes on top and hangs on kernels and chunks, so a run that p
 does not can never start.
 """
 
-import contextlib
-import os
-from pathlib import Path
-
 from loopscope.config.run_config import RunConfig
 from loopscope.objectives.placement_config import placement_of
 from loopscope.plan.parameters import count_parameters
 
 NUMBER = 4
 """Bytes of a number in single precision."""
-_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def least_training_bytes(config: RunConfig) -> int:
@@ -30,19 +25,6 @@ def least_training_bytes(config: RunConfig) -> int:
         return weights + batch
     moments = 1 if training.optimizer == "muon" else 2  # of Muon's matrices one, which are nearly all
     return weights * (2 + moments) + batch
-
-
-def machine_bytes() -> int | None:
-    """Return the bytes of memory that this process may use: the machine's, or its container's. None: not known."""
-    found = []
-    with contextlib.suppress(AttributeError, OSError, ValueError):  # not every system says
-        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    for path in _LIMITS:
-        try:
-            found.append(int(Path(path).read_text(encoding="ascii")))
-        except (OSError, ValueError):  # no container, or `max`: no limit
-            continue
-    return min((each for each in found if each > 0), default=None)
 
 
 def check_memory(config: RunConfig, available: int | None, where: str = "this machine") -> None:

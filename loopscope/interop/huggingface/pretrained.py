@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from loopscope.interop.foreign.adapt import adapt
+from loopscope.interop.huggingface.hub import SETTINGS, WEIGHT_FILES, hub_folder, is_hub_name
+from loopscope.interop.huggingface.loading import Loading, chosen_loading, weight_bytes
 from loopscope.interop.huggingface.remote_code import listing, may_run
+from loopscope.machine_memory import free_bytes
 from loopscope.recurrence import AbstractLoopedLM
 from loopscope.results.layout import CONFIG, WEIGHTS
 
@@ -29,11 +32,16 @@ def is_transformers_folder(path: str | Path) -> bool:
     return (path / CONFIG_FILE).is_file() and not (path / CONFIG).is_file()
 
 
-def load_folder(path: str | Path, trust_remote_code: bool = False) -> AbstractLoopedLM:
-    """Return the looped model of a folder that transformers wrote: in evaluation mode, on the CPU, in its stored type.
+def load_folder(
+    path: str | Path, trust_remote_code: bool = False, how: Loading | None = None
+) -> AbstractLoopedLM:
+    """Return the looped model of a folder that transformers wrote, or of a name on the hub, in evaluation mode.
+
+    On the CPU and in its stored type, unless told otherwise.
 
     Args:
         trust_remote_code: run the folder's own code, where the family is not in transformers.
+        how: type and devices; None: as the process was told.
 
     Raises:
         ValueError: a file is missing or damaged, weights that do not fit the memory, a family that needs code of its
@@ -41,7 +49,43 @@ def load_folder(path: str | Path, trust_remote_code: bool = False) -> AbstractLo
     """
     import transformers
 
-    folder = Path(path)
+    on_hub, how = is_hub_name(path), how or chosen_loading()
+    folder = hub_folder(path, SETTINGS) if on_hub else Path(path)
+    remote = _check_family(folder, trust_remote_code)
+    if on_hub:
+        folder = hub_folder(path, (*SETTINGS, *WEIGHT_FILES))
+    _check_weights(folder, how)
+    kind = str(_settings(folder).get("model_type", ""))
+    load: Any = transformers.AutoModelForCausalLM.from_pretrained
+    placed = {} if how.device_map is None else {"device_map": how.placement()}
+    try:
+        with _without_bars():
+            module, found = load(
+                str(folder),
+                dtype=how.dtype,
+                trust_remote_code=remote,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused by name
+                **placed,
+            )
+    except Exception as error:  # the libraries', and whatever a stranger's code raises
+        cause = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
+        raise ValueError(
+            f"{folder} could not be loaded by transformers {transformers.__version__} "
+            f"({type(error).__name__}: {cause}){_older(kind)}"
+        ) from error
+    _check_complete(folder, module, found)
+    try:
+        return adapt(module.eval())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _check_family(folder: Path, trust_remote_code: bool) -> bool:
+    """Return whether the folder's own code has to run, which the user has allowed; refuse what cannot be loaded."""
+    import transformers
+
     settings = _settings(folder)
     kind = str(settings.get("model_type", ""))
     native = kind in transformers.CONFIG_MAPPING
@@ -58,29 +102,7 @@ def load_folder(path: str | Path, trust_remote_code: bool = False) -> AbstractLo
             f"have, and names no code of its own{_older(kind)}; install a version that has it, or load the module "
             "yourself and pass loopscope.adapt(module) or loopscope.wrap(module, block=…) to the functions"
         )
-    _check_weights(folder)
-    load: Any = transformers.AutoModelForCausalLM.from_pretrained
-    try:
-        with _without_bars():
-            module, found = load(
-                str(folder),
-                dtype="auto",
-                trust_remote_code=remote,
-                local_files_only=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they are refused by name
-            )
-    except Exception as error:  # the libraries', and whatever a stranger's code raises
-        cause = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
-        raise ValueError(
-            f"{folder} could not be loaded by transformers {transformers.__version__} "
-            f"({type(error).__name__}: {cause}){_older(kind)}"
-        ) from error
-    _check_complete(folder, module, found)
-    try:
-        return adapt(module.eval())
-    except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from error
+    return remote
 
 
 @contextmanager
@@ -117,7 +139,7 @@ def _older(kind: str) -> str:
     )
 
 
-def _check_weights(folder: Path) -> None:
+def _check_weights(folder: Path, how: Loading) -> None:
     """Refuse a folder without its weights, and one that does not fit the memory, before anything is loaded."""
     files = [folder / WEIGHTS]
     if (folder / INDEX).is_file():
@@ -132,11 +154,13 @@ def _check_weights(folder: Path) -> None:
             f"{folder} has {CONFIG_FILE} and not its weights: {', '.join(missing[:5])} missing. Download the whole "
             "model; weights in pickles (.bin) are not read, convert them to safetensors"
         )
-    needed, there = ROOM * sum(file.stat().st_size for file in files), _free_memory()
-    if there is not None and needed > there:
+    needed, there = ROOM * weight_bytes(files, how.dtype), free_bytes()
+    if how.device_map is None and there is not None and needed > there:
+        halves = weight_bytes(files, "bfloat16") < weight_bytes(files, how.dtype)
+        smaller = "load it in half precision (--dtype bfloat16), " if halves else ""
         raise ValueError(
-            f"{folder} needs about {needed / 2**30:.1f} GiB of memory, and {there / 2**30:.1f} GiB are free; use a "
-            "larger machine, or end what else runs"
+            f"{folder} needs about {needed / 2**30:.1f} GiB of memory, and {there / 2**30:.1f} GiB are free; {smaller}"
+            "let --device-map auto place it over what devices there are, use a larger machine, or end what else runs"
         )
 
 
@@ -154,14 +178,3 @@ def _check_complete(folder: Path, module: Any, found: dict[str, Any]) -> None:
             f"have another shape, and would be random ({names}): the config is another model's, or the weights were "
             "written by another version of transformers (an untied head, say: tie_word_embeddings)"
         )
-
-
-def _free_memory() -> int | None:
-    """Bytes that can be had now, where the system says."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    values = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
-    available = values.get("MemAvailable")
-    return int(available[0]) * 1024 if available else None

@@ -166,7 +166,7 @@ def no_json(folder: Path) -> None:
             "is no looped model as it stands: an audit of loops needs one that applies the same layers",
         ),
         (without_weights, "has config.json and not its weights: model.safetensors missing"),
-        (cut, "could not be loaded by transformers"),
+        (cut, "model.safetensors is cut short or no safetensors file; download it again"),
         (of_an_unknown_family, "says model_type 'loopy', which transformers .* does not have"),
         (of_an_old_family, "code was written for transformers 4.56: use an environment with that one"),
         (
@@ -190,7 +190,7 @@ def test_too_large_a_model_is_refused_before_it_is_loaded(
     saved: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = saved(dory)
-    monkeypatch.setattr("loopscope.interop.huggingface.pretrained._free_memory", lambda: 1000)
+    monkeypatch.setattr("loopscope.interop.huggingface.pretrained.free_bytes", lambda: 1000)
     with pytest.raises(ValueError, match=r"needs about 0.0 GiB of memory, and 0.0 GiB are free"):
         loopscope.load(folder)
 

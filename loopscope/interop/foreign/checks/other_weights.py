@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from loopscope.guards import WIDE, widened_to_run
 from loopscope.interop.foreign.tracing.forward_runs import dtype_of, example, logits_of
 from loopscope.interop.foreign.tracing.traced_model import TracedModel
+from loopscope.wide_weights import WIDE, widened_to_run
 
 CHANGE = 0.2
 """Standard deviation of what is added to each number, as a share of its tensor's RMS."""

@@ -1,0 +1,211 @@
+"""Weights in half precision, computed with in fp32: by copies of all, or by copies that live for one operation each.
+
+Copies of all take four bytes a weight beside the two that are stored. Where these do not fit, each operation on a
+weight gets a copy that is freed after it, also on the way back: what autograd would keep of it is the weight itself,
+widened once more. Both give the same numbers; the second takes the stored weights, the largest one in fp32, and more
+time.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.overrides import TorchFunctionMode
+
+from loopscope.machine_memory import free_bytes
+
+WIDE = (torch.float32, torch.float64)
+"""Types in which figures are measured; others are narrower."""
+LEFT = 0.5
+"""Share of the free memory that copies of all weights may take: the rest is for what is computed with them."""
+
+
+@contextmanager
+def widened(model: nn.Module, parameters: bool = True, buffers: bool = False) -> Iterator[set[torch.dtype]]:
+    """Replace parameters in half precision by fp32 copies for a while, tied ones by one copy.
+
+    They themselves are not touched: widening a parameter's own data would make autograd forget its gradient
+    accumulator, and with it the hooks through which DDP exchanges gradients.
+
+    Args:
+        parameters: widen parameters.
+        buffers: widen buffers in half precision too.
+
+    Yields:
+        The types that were replaced.
+    """
+    copies: dict[int, Tensor] = {}  # one per tensor, so that tied weights stay tied
+    replaced: list[tuple[dict[str, Any], str, Tensor]] = []
+    try:
+        for module in model.modules():
+            own_parameters: dict[str, Any] = module._parameters
+            own_buffers: dict[str, Any] = module._buffers
+            for table, asked in ((own_parameters, parameters), (own_buffers, buffers)):
+                for name, tensor in list(table.items()) if asked else ():
+                    if tensor is None or not _is_narrow(tensor):
+                        continue
+                    if id(tensor) not in copies:
+                        wide = tensor.detach().float()
+                        copies[id(tensor)] = nn.Parameter(wide) if table is own_parameters else wide
+                    replaced.append((table, name, tensor))
+                    table[name] = copies[id(tensor)]
+        yield {tensor.dtype for _, _, tensor in replaced}
+    finally:
+        for table, name, tensor in replaced:
+            table[name] = tensor
+
+
+@contextmanager
+def widened_to_run(model: nn.Module, runs: Callable[[], bool]) -> Iterator[set[torch.dtype]]:
+    """Compute with parameters in half precision as if they were fp32 for a while; buffers only where nothing else runs.
+
+    Some forwards ask for the type that a buffer has (rotary tables in bf16), so buffers keep theirs if they can. Where
+    copies of all parameters would take more than a share of the free memory, each is widened where it is used.
+
+    Args:
+        runs: tries the model as it is inside, and says whether it ran; asked only where a buffer is in half precision,
+            or parameters are widened where they are used.
+
+    Yields:
+        The types that were replaced.
+    """
+    narrow_buffers = any(_is_narrow(buffer) for buffer in model.buffers())
+    with ExitStack() as stack:
+        fit = copies_fit(model)
+        found = stack.enter_context(widened(model) if fit else at_use(model))
+        if (narrow_buffers or not fit) and not runs():
+            if narrow_buffers:
+                found |= stack.enter_context(widened(model, parameters=False, buffers=True))
+            if (
+                not fit and not runs()
+            ):  # a forward that reaches its weights in a way of its own: with copies, or not
+                stack.close()
+                found = stack.enter_context(widened(model, buffers=narrow_buffers))
+        yield found
+
+
+def copies_fit(model: nn.Module) -> bool:
+    """Return whether fp32 copies of a model's parameters fit the memory beside them, with room to compute."""
+    narrow = [parameter for parameter in model.parameters() if _is_narrow(parameter)]
+    if any(parameter.is_meta for parameter in narrow):  # it is elsewhere until it is used
+        return False
+    needed = sum(4 * parameter.numel() for parameter in narrow if parameter.device.type == "cpu")
+    there = free_bytes()
+    return not needed or there is None or needed <= LEFT * there
+
+
+@contextmanager
+def at_use(model: nn.Module) -> Iterator[set[torch.dtype]]:
+    """Widen each parameter in half precision for the operation that uses it; none asks for a gradient meanwhile."""
+    narrow = [parameter for parameter in model.parameters() if _is_narrow(parameter)]
+    types = {parameter.dtype for parameter in narrow}
+    asking = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for parameter in asking:
+            parameter.requires_grad_(False)
+        with _WideningMode(), saved_tensors_hooks(_kept, _restored), _mode_on_the_way_back():
+            yield types
+    finally:
+        for parameter in asking:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def _mode_on_the_way_back() -> Iterator[None]:
+    """Leave a mode on while gradients are computed: `autograd.grad` would be handed to it whole, and run without.
+
+    What a checkpoint computes again on its way back uses weights too.
+    """
+    autograd: Any = torch.autograd
+    own = autograd.has_torch_function
+    autograd.has_torch_function = lambda tensors: False
+    try:
+        yield
+    finally:
+        autograd.has_torch_function = own
+
+
+_DTYPE = torch.Tensor.dtype.__get__
+_ASIDE = {getattr(torch.Tensor, name).__get__ for name in ("T", "mT", "H", "mH", "real")}
+"""Attributes that are a parameter's numbers in another order; all others, `data` too, are of the stored parameter."""
+_PARTS = {torch.Tensor.__getitem__, nn.functional.embedding, torch.select, torch.Tensor.select}
+"""What takes a part of a parameter: that part alone is widened."""
+_ABOUT = {
+    "__get__",
+    "__set__",
+    "__delete__",
+    "__hash__",
+    "__len__",
+    "untyped_storage",
+    "data_ptr",
+    "size",
+    "stride",
+}
+_ABOUT |= {"dim", "numel", "is_contiguous", "storage_offset"}
+"""Functions that read no number of a parameter. Names that end in `_` change the stored one."""
+
+
+class _WideningMode(TorchFunctionMode):
+    """Hands every operation fp32 copies of the parameters in half precision among its arguments."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if not _holds_narrow(args) and not _holds_narrow(tuple(kwargs.values())):
+            return func(*args, **kwargs)
+        if func == _DTYPE:
+            return torch.float32
+        name = getattr(func, "__name__", "")
+        changes = name.endswith("_") and not name.startswith("__")
+        if (name in _ABOUT and func not in _ASIDE) or changes:
+            return func(*args, **kwargs)
+        if func in _PARTS:
+            return _of_part(func(*args, **kwargs))
+        return func(*_wide(args), **{name: _wide(value) for name, value in kwargs.items()})
+
+
+def _is_narrow(tensor: Any) -> bool:
+    with torch._C.DisableTorchFunction():
+        return bool(tensor.is_floating_point() and tensor.dtype not in WIDE)
+
+
+def _holds_narrow(values: Any) -> bool:
+    if isinstance(values, nn.Parameter):
+        return _is_narrow(values)
+    return isinstance(values, tuple | list) and any(_holds_narrow(value) for value in values)
+
+
+def _wide(value: Any) -> Any:
+    """An argument with fp32 copies in place of parameters in half precision; each copy knows its parameter."""
+    if isinstance(value, nn.Parameter) and _is_narrow(value):
+        copy: Tensor = value.detach().float()
+        storage: Any = copy.untyped_storage()
+        storage.stored_narrow = value
+        return copy
+    if type(value) in (tuple, list):
+        return type(value)(_wide(each) for each in value)
+    return value
+
+
+def _of_part(result: Any) -> Any:
+    return result.float() if isinstance(result, Tensor) and result.is_floating_point() else result
+
+
+def _kept(saved: Tensor) -> Any:
+    """What is kept of a tensor for the way back: of a copy, or a view of one, the parameter and where it lies there."""
+    narrow = getattr(saved.untyped_storage(), "stored_narrow", None)
+    if narrow is None:
+        return saved
+    return narrow, saved.size(), saved.stride(), saved.storage_offset()
+
+
+def _restored(kept: Any) -> Tensor:
+    if isinstance(kept, Tensor):
+        return kept
+    narrow, size, stride, offset = kept
+    wide: Tensor = narrow.detach().float()
+    return wide.as_strided(size, stride, offset)
