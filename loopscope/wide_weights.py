@@ -128,7 +128,7 @@ def _mode_on_the_way_back() -> Iterator[None]:
         autograd.has_torch_function = own
 
 
-_DTYPE = torch.Tensor.dtype.__get__
+_DTYPE = torch.Tensor.dtype.__get__  # type: ignore[attr-defined]
 _ASIDE = {getattr(torch.Tensor, name).__get__ for name in ("T", "mT", "H", "mH", "real")}
 """Attributes that are a parameter's numbers in another order; all others, `data` too, are of the stored parameter."""
 _PARTS = {torch.Tensor.__getitem__, nn.functional.embedding, torch.select, torch.Tensor.select}

@@ -143,6 +143,7 @@ def test_the_search_for_circles_can_fail() -> None:
 
 ROOT = {
     *("__init__.py", "__main__.py", "py.typed", "kv_cache.py", "numerics.py", "guards.py"),
+    *("machine_memory.py", "wide_weights.py"),
     *("recurrence", "results", "data", "ops", "model", "objectives", "audit", "monitor", "evaluation"),
     *("generation", "interop", "training", "config", "plan", "jobs", "report", "cli"),
 }

@@ -17,7 +17,7 @@ from loopscope.config.objective_text import read_objective
 from loopscope.data.config import DataConfig
 from loopscope.data.tokenizers import AbstractTokenizer, WordTokenizer, load_tokenizer
 from loopscope.data.tokenizers.file import FileTokenizer
-from loopscope.interop.huggingface.hub import SETTINGS, hub_folder, is_hub_name
+from loopscope.interop.huggingface.hub import SETTING_FILES, hub_folder, is_hub_name
 from loopscope.interop.huggingface.loading import load_with as load_with
 from loopscope.interop.huggingface.pretrained import is_transformers_folder
 from loopscope.interop.huggingface.remote_code import allow_remote_code as allow_remote_code
@@ -99,7 +99,7 @@ def _opened(path: Path) -> OpenedModel:
         return OpenedModel(path.parent.name or path.name, path, published.model, objective, tokenizer, None)
     on_hub = is_hub_name(path)
     if on_hub or is_transformers_folder(path):
-        file = (hub_folder(path, SETTINGS) if on_hub else path) / TOKENIZER
+        file = (hub_folder(path, SETTING_FILES) if on_hub else path) / TOKENIZER
         known_words = FileTokenizer(file.read_text(encoding="utf-8")) if file.is_file() else None
         name = path.as_posix() if on_hub else path.resolve().name
         return OpenedModel(name, path, load(path), None, known_words, None)

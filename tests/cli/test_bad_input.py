@@ -141,7 +141,7 @@ CASES: list[tuple[list[str], str]] = [
     (["audit", "model", "--threads", "100000"], "threads is 100000"),
     (["audit", "model", "--sequences", "0"], "sequences is 0"),
     (["evaluate", "depth", "model", "--loops", "1000000000"], "loops is 1000000000"),
-    (["evaluate", "compare", "model"], "holds neither a study"),
+    (["evaluate", "compare", "model"], "needs two conditions with completed runs, or models"),
     (["report", "nowhere"], "no results at nowhere"),
     (["import-published", "empty.pt", "y"], "empty.pt"),
     # Generation

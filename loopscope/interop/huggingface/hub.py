@@ -4,14 +4,14 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-SETTINGS = ("*.json", "*.py", "tokenizer*")
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+SETTING_FILES = ("*.json", "*.py", "tokenizer*")
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
 
 
 def is_hub_name(path: str | Path) -> bool:
     """Return whether a path that does not exist may be the name of a model on the hub: `owner/name`."""
-    return NAME.fullmatch(Path(path).as_posix()) is not None and not Path(path).exists()
+    return HUB_NAME.fullmatch(Path(path).as_posix()) is not None and not Path(path).exists()
 
 
 def hub_folder(name: str | Path, patterns: Sequence[str]) -> Path:

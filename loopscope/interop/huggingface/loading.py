@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-WORDS = ("auto", "balanced", "balanced_low_0", "sequential", "cpu", "cuda", "mps")
+MAPS = ("auto", "balanced", "balanced_low_0", "sequential", "cpu", "cuda", "mps")
 """Device maps that have a name; or `cuda:1`, or a JSON object of parts and devices."""
 LoadedType = Literal["auto", "float32", "bfloat16"]
-TYPES: tuple[LoadedType, ...] = ("auto", "float32", "bfloat16")
+LOADED_TYPES: tuple[LoadedType, ...] = ("auto", "float32", "bfloat16")
 _BYTES = {"F64": 8, "F32": 4, "I64": 8, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
 """Of a number in safetensors, by the name of its type there; 1 where none is named."""
 _FLOATS = ("F64", "F32", "F16", "BF16")
@@ -33,8 +33,8 @@ class Loading:
     device_map: str | None = None
 
     def __post_init__(self) -> None:
-        if self.dtype not in TYPES:
-            raise ValueError(f"dtype is {self.dtype!r}; choose one of {', '.join(TYPES)}")
+        if self.dtype not in LOADED_TYPES:
+            raise ValueError(f"dtype is {self.dtype!r}; choose one of {', '.join(LOADED_TYPES)}")
         self.placement()
         if self.device_map is not None and importlib.util.find_spec("accelerate") is None:
             raise ValueError(
@@ -45,7 +45,7 @@ class Loading:
     def placement(self) -> str | Mapping[str, Any] | None:
         """Return the device map as `from_pretrained` takes it."""
         text = self.device_map
-        if text is None or text in WORDS or re.fullmatch(r"(cuda|mps|xpu):\d+", text):
+        if text is None or text in MAPS or re.fullmatch(r"(cuda|mps|xpu):\d+", text):
             return text
         try:
             parts = json.loads(text)
@@ -53,7 +53,7 @@ class Loading:
             parts = None
         if not isinstance(parts, dict) or not parts:
             raise ValueError(
-                f"device-map is {text!r}; give {', '.join(WORDS)}, cuda:1, or a JSON object such as "
+                f"device-map is {text!r}; give {', '.join(MAPS)}, cuda:1, or a JSON object such as "
                 '\'{"model.layers.0": "cuda:0", "": "cpu"}\''
             )
         return parts

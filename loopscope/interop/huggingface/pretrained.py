@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from loopscope.interop.foreign.adapt import adapt
-from loopscope.interop.huggingface.hub import SETTINGS, WEIGHT_FILES, hub_folder, is_hub_name
+from loopscope.interop.huggingface.hub import SETTING_FILES, WEIGHT_FILES, hub_folder, is_hub_name
 from loopscope.interop.huggingface.loading import Loading, chosen_loading, weight_bytes
 from loopscope.interop.huggingface.remote_code import listing, may_run
 from loopscope.machine_memory import free_bytes
@@ -50,10 +50,10 @@ def load_folder(
     import transformers
 
     on_hub, how = is_hub_name(path), how or chosen_loading()
-    folder = hub_folder(path, SETTINGS) if on_hub else Path(path)
+    folder = hub_folder(path, SETTING_FILES) if on_hub else Path(path)
     remote = _check_family(folder, trust_remote_code)
     if on_hub:
-        folder = hub_folder(path, (*SETTINGS, *WEIGHT_FILES))
+        folder = hub_folder(path, (*SETTING_FILES, *WEIGHT_FILES))
     _check_weights(folder, how)
     kind = str(_settings(folder).get("model_type", ""))
     load: Any = transformers.AutoModelForCausalLM.from_pretrained
