@@ -19,7 +19,7 @@ from loopscope.machine_memory import free_bytes
 
 WIDE = (torch.float32, torch.float64)
 """Types in which figures are measured; others are narrower."""
-LEFT = 0.5
+COPIES_SHARE = 0.5
 """Share of the free memory that copies of all weights may take: the rest is for what is computed with them."""
 
 
@@ -94,7 +94,7 @@ def copies_fit(model: nn.Module) -> bool:
         return False
     needed = sum(4 * parameter.numel() for parameter in narrow if parameter.device.type == "cpu")
     there = free_bytes()
-    return not needed or there is None or needed <= LEFT * there
+    return not needed or there is None or needed <= COPIES_SHARE * there
 
 
 @contextmanager
