@@ -147,3 +147,13 @@ def test_the_data_benchmark_runs(here: Here) -> None:
     found = here.run("data", "--megabytes=1", "--vocabulary=2000", "--pairs=1")
     assert found["speedup_vs_baseline"] > 0
     assert found["dtype"] == "uint16"
+
+
+@pytest.mark.slow
+def test_two_models_of_others_have_their_rows() -> None:
+    found = run("benchmarks.foreign_models", "nanbeige")
+    assert list(found["rows"]) == ["nanbeige", "nanbeige, norm skipped"]
+    assert found["right"] == 2
+    for row in found["rows"].values():
+        assert row["exits"] < 1e-4
+        assert row["one_unroll"] < 1e-4
