@@ -150,8 +150,8 @@ def test_the_data_benchmark_runs(here: Here) -> None:
 
 
 @pytest.mark.slow
-def test_two_models_of_others_have_their_rows() -> None:
-    found = run("benchmarks.foreign_models", "nanbeige")
+def test_two_models_of_others_have_their_rows(here: Here) -> None:
+    found = here.run("foreign_models", "nanbeige")
     assert list(found["rows"]) == ["nanbeige", "nanbeige, norm skipped"]
     assert found["right"] == 2
     for row in found["rows"].values():

@@ -67,7 +67,8 @@ def ouro_at(module: Any, loops: int) -> Tensor:
 
 
 def huginn_at(module: Any, loops: int) -> Tensor:
-    return module(IDS, input_states=torch.zeros(2, 10, 32), num_steps=loops).logits
+    start = torch.zeros(2, 10, 32, dtype=module.lm_head.weight.dtype)
+    return module(IDS, input_states=start, num_steps=loops).logits
 
 
 def parcae_at(module: Any, loops: int) -> Tensor:
