@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from loopscope import audit as audit
+    from loopscope.evaluation.lens.model_lens import lens as lens
     from loopscope.interop.foreign.adapt import adapt as adapt
     from loopscope.interop.foreign.wrap import wrap as wrap
     from loopscope.interop.load import load as load
@@ -36,6 +37,7 @@ _HOMES = {
     "adapt": "loopscope.interop.foreign.adapt",
     "wrap": "loopscope.interop.foreign.wrap",
     "generate": "loopscope.jobs.generate",
+    "lens": "loopscope.evaluation.lens.model_lens",
     "unroll": "loopscope.recurrence",
     "LoopState": "loopscope.recurrence",
     "AbstractLoopedLM": "loopscope.recurrence",
@@ -43,7 +45,7 @@ _HOMES = {
 _RENAMED: dict[
     str, tuple[str, str]
 ] = {}  # old public name: (its new path, the version that drops the old name)
-__all__ = ["AbstractLoopedLM", "LoopState", "adapt", "audit", "generate", "load", "unroll", "wrap"]
+__all__ = ["AbstractLoopedLM", "LoopState", "adapt", "audit", "generate", "lens", "load", "unroll", "wrap"]
 
 
 def renamed(old: str, new: str, removed_in: str) -> Any:

@@ -24,7 +24,7 @@ from tests.fixtures import run_command
 from tests.test_readme import PAPERS, ROOT, blocks
 
 ELSEWHERE = {"evaluation.md", "extending.md", "foreign.md"}
-PAGES = ("guide.md", "audit.md", "tasks.md", "generation.md")
+PAGES = ("guide.md", "audit.md", "tasks.md", "generation.md", "lens.md")
 
 
 def tiny() -> dict[str, object]:
@@ -136,7 +136,7 @@ def test_commands_of_a_page(monkeypatch: pytest.MonkeyPatch, fresh: Path, page: 
     run_all(monkeypatch, fresh, in_page(page))
 
 
-@pytest.mark.parametrize("page", ["guide.md", "generation.md"])
+@pytest.mark.parametrize("page", ["guide.md", "generation.md", "lens.md"])
 def test_code_of_a_page(monkeypatch: pytest.MonkeyPatch, fresh: Path, page: str) -> None:
     monkeypatch.chdir(fresh)
     runs(fresh, "raw", of="base")

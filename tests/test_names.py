@@ -18,6 +18,7 @@ PACKAGE = Path(__file__).parent.parent / "loopscope"
 TWINS = {
     "audit": "the function, and the command that calls it",
     "generate": "the job, and the command that calls it",
+    "lens": "the function, and the command that calls its job",
     "train": "the loop, and the command that calls it",
     **dict.fromkeys(
         ("attention", "dropout_add", "linear", "swiglu"),

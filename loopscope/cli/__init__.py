@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, Command] = {
     "audit": Command("audit", "audit", "which loops carry a scale that no loss sees"),
     "evaluate": Command("evaluate", "evaluate", "what every depth is worth, exits, conditions side by side"),
     "generate": Command("generate", "generate", "text, token by token, with early exits if asked for"),
+    "lens": Command("lens", "lens", "what each exit would say, token by token and loop by loop"),
     "recipes": Command("recipes", "recipes", "families and sizes: parameters, FLOPs, what holds their scale"),
     "report": Command("report", "report", "one self-contained HTML page from results"),
     "import-published": Command("import_published", "import_published", "read the paper's last.pt"),

@@ -5,6 +5,7 @@ The rooms, from one model to many:
     texts         batches as they come: checked, padding cut off
     depth/        loss, perplexity and scale at every loop, and how far the depth reaches
     exits/        early exits: rules, what they trade, calibrated thresholds, realised speed
+    lens/         every state by loop and layer, patches, and what each exit says of a text
     statistics/   intervals and tests over seeds and windows of text
     compare/      conditions side by side, at matched depth and matched FLOPs, from evaluation records
 """

@@ -9,6 +9,7 @@
                         evaluate_compare: conditions side by side, from the runs and models that `sources` finds;
                         shared_text is what models of different tokenizers are compared on
     generate            settings from plain arguments; text_stream: text as it comes
+    lens                what every exit says of a prompt
     import_published    a published checkpoint to a model folder
     machine             device and threads as a user names them
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from loopscope.jobs.evaluate_exits import measure_exits as measure_exits
     from loopscope.jobs.generate import generate_text as generate_text
     from loopscope.jobs.import_published import convert_published as convert_published
+    from loopscope.jobs.lens import lens_prompt as lens_prompt
     from loopscope.jobs.machine import use_cpu_ops as use_cpu_ops
     from loopscope.jobs.machine import use_threads as use_threads
     from loopscope.jobs.opened import OpenedModel as OpenedModel
@@ -59,6 +61,7 @@ _HOMES = {
     "execute": "train",
     "generate_text": "generate",
     "held_out": "text",
+    "lens_prompt": "lens",
     "load_with": "opened",
     "measure_depth": "evaluate_depth",
     "measure_exits": "evaluate_exits",
@@ -86,6 +89,7 @@ __all__ = [
     "execute",
     "generate_text",
     "held_out",
+    "lens_prompt",
     "load_with",
     "measure_depth",
     "measure_exits",

@@ -196,6 +196,9 @@ class LoopedTransformer(AbstractLoopedLM):
             if isinstance(step, AbstractCarry)
         ]
 
+    def loop_layers(self) -> list[nn.Module]:
+        return list(self.layers)
+
     def head_matrix(self) -> Float[Tensor, "vocab dim"] | None:
         changed = type(self).head is not LoopedTransformer.head or "head" in self.__dict__
         return None if changed else self._matrix()

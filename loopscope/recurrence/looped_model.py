@@ -124,6 +124,10 @@ class AbstractLoopedLM(nn.Module, ABC):
         """
         return self.exit_gate(hidden.detach(), loop, context)
 
+    def loop_layers(self) -> Sequence[nn.Module] | None:
+        """Return the layers that `core` calls, for a lens; None: the outermost modules that a run shows it to call."""
+        return None
+
     def rejoin(self, state: "LoopState") -> None:
         """Forget what ran since this state: a run goes on from it, with what its own unroll had there beside H_k.
 

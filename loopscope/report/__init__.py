@@ -5,6 +5,7 @@ In the order in which a page is made:
     found         the audits and evaluations of a folder, in the order in which a page shows them
     page          `write_report`: the page of a study, a run or a results file
     audit_page    `write_audit_page`: a page of audits alone
+    lens_page     `write_lens_page`: a page of a logit lens
     study/        its tables, figures and findings
     audits/       what it says about audits
     evaluations/  what it says about evaluations
@@ -22,11 +23,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from loopscope.report.audit_page import write_audit_page
     from loopscope.report.found import find_audits, find_evaluations
+    from loopscope.report.lens_page import write_lens_page
     from loopscope.report.page import write_report
 
 _HOMES = {
     "write_report": "page",
     "write_audit_page": "audit_page",
+    "write_lens_page": "lens_page",
     "find_audits": "found",
     "find_evaluations": "found",
 }
@@ -34,6 +37,7 @@ __all__ = [
     "find_audits",
     "find_evaluations",
     "write_audit_page",
+    "write_lens_page",
     "write_report",
 ]
 

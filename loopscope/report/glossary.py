@@ -9,7 +9,7 @@ from markupsafe import Markup, escape
 from loopscope.results import REMOVED, SEEN
 from loopscope.results.student_t import SEEDS_NEEDED
 
-RUNS, DEPTH, AUDIT = "runs", "depth", "audit"
+RUNS, DEPTH, AUDIT, LENS = "runs", "depth", "audit", "lens"
 """Parts of a page that words belong to."""
 
 
@@ -37,25 +37,44 @@ WORDS = (
     Word(
         "loop",
         "one application of the shared stack of layers; the same weights are applied at every loop.",
+        (RUNS, DEPTH, AUDIT, LENS),
         also=("loops",),
     ),
     Word(
         "trained depth",
         "the number of loops a model was trained with, K. Running more is extrapolation.",
-        (RUNS, DEPTH, AUDIT),
+        (RUNS, DEPTH, AUDIT, LENS),
     ),
     Word("full depth", "the trained depth, for every token.", (DEPTH,)),
-    Word("exit", "stopping after a loop and decoding its state.", also=("exits",)),
+    Word(
+        "exit", "stopping after a loop and decoding its state.", (RUNS, DEPTH, AUDIT, LENS), also=("exits",)
+    ),
     Word(
         "scale",
         "the size of the hidden state H after a loop, before any readout: its root mean square over channels, "
         "per token. It is what a readout that normalises divides by, and so hides.",
+        (RUNS, DEPTH, AUDIT, LENS),
+        also=("RMS",),
     ),
     Word(
         "L2 norm",
         "scale times the square root of the width: the same thing in another unit.",
+        (RUNS, DEPTH, AUDIT, LENS),
         also=("L2 norm of H",),
     ),
+    Word(
+        "settled",
+        "the likeliest next token is the one that the last loop says, at this loop and at all after it.",
+        (LENS,),
+        also=("settles",),
+    ),
+    Word(
+        "cosine",
+        "of the state after a loop and the state after the loop before: 1 where it only grew.",
+        (LENS,),
+    ),
+    Word("entropy", "of an exit's probabilities, in nats: 0 where one token has all of them.", (LENS,)),
+    Word("gate", "the probability of stopping at a loop, as the model's own exit gate says.", (LENS,)),
     Word(
         "drift",
         "scale at a later loop over scale at the first: at the last trained loop unless another is named. Above "

@@ -86,7 +86,7 @@ def render(template: str, drawn: Sequence[Figure], parts: Collection[str], **val
         "breakable": _breakable,
     }
     text = environment.get_template(template).render(
-        css=Markup("".join(map(_asset, ("page.css", "audit.css", "evaluation.css")))),
+        css=Markup("".join(map(_asset, ("page.css", "audit.css", "evaluation.css", "lens.css")))),
         script=Markup(_asset("page.js")),
         data=data,
         plotly=Markup(_plotly() if drawn else ""),

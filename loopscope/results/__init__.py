@@ -10,6 +10,7 @@ Every figure that Loopscope draws comes from these records, never from live obje
     runs          what was run and how it ended; monitoring: the scale monitor's checks
     audits        what audits saw; static_audits: what a config says; evaluations: what every depth and exit is worth
     comparisons   conditions beside each other, at every depth
+    logit_lens    what every exit says after every token of a text
     origin        when, where and with what a record was made
     codec         records to JSON and back; readable: records as people see them
     student_t     intervals over seeds
@@ -74,6 +75,7 @@ from loopscope.results.layout import (
     trained_runs,
 )
 from loopscope.results.lock import FolderHeldError, hold
+from loopscope.results.logit_lens import Guess, LensLoop, LogitLens, TokenView
 from loopscope.results.monitoring import ScaleCheck, ScaleEvent, check_from_figures
 from loopscope.results.origin import Provenance, provenance
 from loopscope.results.runs import (
@@ -119,7 +121,10 @@ __all__ = [
     "Failure",
     "Fit",
     "FolderHeldError",
+    "Guess",
     "Interval",
+    "LensLoop",
+    "LogitLens",
     "LoopDynamics",
     "LoopMetrics",
     "LoopQuality",
@@ -141,6 +146,7 @@ __all__ = [
     "Status",
     "StudyResults",
     "TokenNorms",
+    "TokenView",
     "TrainPoint",
     "Verdict",
     "audit_values",

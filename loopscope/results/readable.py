@@ -68,3 +68,11 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def written_out(text: str) -> str:
+    """Return a token's text with what is not seen written out: spaces, ends of lines, control signs by code."""
+    signs = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
+    return "".join(
+        signs.get(sign) or (sign if sign.isprintable() else f"\\u{{{ord(sign):x}}}") for sign in text
+    )

@@ -190,6 +190,11 @@ class TracedModel(AbstractLoopedLM):
             logits = logits_of(self.interceptor.logits(self.example, flat, self.head_step))
         return logits.reshape(*features.shape[:-1], -1)
 
+    def loop_layers(self) -> list[nn.Module] | None:
+        layers = [part for part in self.interceptor.layers if isinstance(part, nn.Module)]
+        whole = len(layers) == len(self.interceptor.layers)
+        return layers if whole else None if self.replays else []  # a run of the forward calls other parts too
+
     def exit_gate(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
     ) -> Float[Tensor, "batch seq"] | None:
