@@ -24,7 +24,8 @@ def depth_verdict(condition: Condition) -> DepthVerdict:
     `first` and `last` bound the unbroken stretch around the best loop in which perplexity, its loss a mean over seeds,
     stays within 1 % of the best. `beyond` compares the deepest loop with the trained depth, seed by seed. The interval
     of the change in bits per byte decides: within ±1 % of perplexity it `holds`; else below 0 it `helps`, above 0 it
-    `hurts`; else it is `unclear`.
+    `hurts`. Where it has both signs, three or more seeds that all changed one way by more than that decide; else it is
+    `unclear`.
     """
     losses = [_losses(condition, loop) for loop in range(1, condition.loops + 1)]
     bounds = stretch([sum(seeds) / len(seeds) for seeds in losses])
@@ -33,7 +34,8 @@ def depth_verdict(condition: Condition) -> DepthVerdict:
     deepest, trained = condition.loops, condition.trained_loops
     change, judged = _change(condition, deepest)
     tolerance = math.log(NEAR) / math.log(2) / condition.bytes_per_token
-    beyond = judge_change(judged, tolerance) if deepest > trained and bounds else "unclear"
+    by_seed_changes = _changes(condition, deepest)
+    beyond = judge_change(judged, tolerance, by_seed_changes) if deepest > trained and bounds else "unclear"
     best, first, last = map(Interval, map(float, bounds or (math.nan,) * 3))
     return DepthVerdict(
         condition=condition.name,
@@ -44,7 +46,7 @@ def depth_verdict(condition: Condition) -> DepthVerdict:
         last=last,
         beyond=beyond,
         change=change,
-        why=_why(condition, beyond, bounds, best_by_seed, judged),
+        why=_why(condition, beyond, bounds, best_by_seed, judged, by_seed_changes),
         best_by_seed=best_by_seed,
     )
 
@@ -68,11 +70,13 @@ def stretch(losses: Sequence[float]) -> tuple[int, int, int] | None:
     return best + 1, first + 1, last + 1
 
 
-def judge_change(change: Interval, tolerance: float) -> Beyond:
+def judge_change(change: Interval, tolerance: float, by_seed: Sequence[float] = ()) -> Beyond:
     """Say what an interval of the change in bits per byte tells of more loops than trained.
 
     Args:
         tolerance: bits per byte that count as no change.
+        by_seed: every seed's change. A few that differ by orders of magnitude have an interval of both signs, also
+            where all of them are on one side.
     """
     if not math.isfinite(change.mean):
         return "helps" if change.mean == -math.inf else "hurts"
@@ -82,7 +86,20 @@ def judge_change(change: Interval, tolerance: float) -> Beyond:
         return "holds"
     if change.high < 0:
         return "helps"
-    return "hurts" if change.low > 0 else "unclear"
+    return "hurts" if change.low > 0 else _shared_side(by_seed, tolerance)
+
+
+def _shared_side(by_seed: Sequence[float], tolerance: float) -> Beyond:
+    if len(by_seed) >= SEEDS_NEEDED and min(by_seed) > tolerance:
+        return "hurts"
+    return "helps" if len(by_seed) >= SEEDS_NEEDED and max(by_seed) < -tolerance else "unclear"
+
+
+def _changes(condition: Condition, deepest: int) -> list[float]:
+    """Every seed's change in bits per byte from the trained depth to the deepest loop."""
+    trained = min(condition.trained_loops, deepest)
+    pairs = zip(condition.bits_per_byte(deepest), condition.bits_per_byte(trained), strict=True)
+    return [deep - shallow for deep, shallow in pairs]
 
 
 def _losses(condition: Condition, loop: int) -> list[float]:
@@ -96,8 +113,7 @@ def _change(condition: Condition, deepest: int) -> tuple[Interval, Interval]:
     trained = min(condition.trained_loops, deepest)
     if deepest <= condition.trained_loops:
         return Interval(0.0), Interval(0.0)
-    pairs = zip(condition.bits_per_byte(deepest), condition.bits_per_byte(trained), strict=True)
-    change = over_seeds([deep - shallow for deep, shallow in pairs])
+    change = over_seeds(_changes(condition, deepest))
     if len(condition.seeds) >= SEEDS_NEEDED:
         return change, change
     windows = (condition.windows(deepest) - condition.windows(trained)).mean(axis=0)
@@ -114,6 +130,7 @@ def _why(
     bounds: tuple[int, int, int] | None,
     best_by_seed: Sequence[int],
     change: Interval,
+    by_seed: Sequence[float],
 ) -> str:
     deepest, trained, seeds = condition.loops, condition.trained_loops, len(condition.seeds)
     if bounds is None:
@@ -130,6 +147,10 @@ def _why(
         "hurts": "raises the loss",
         "unclear": "may help or hurt: the interval has both",
     }[beyond]
+    both_signs = change.low is not None and change.high is not None and change.low <= 0 <= change.high
+    if both_signs and beyond in ("helps", "hurts"):
+        least, most = sorted(by_seed, key=abs)[:: len(by_seed) - 1]
+        says += f" in every seed, from {least:+.4f} to {most:+.4f}; by how much in another one they do not say"
     over = "" if seeds >= SEEDS_NEEDED else " over windows of this text"
     interval = "" if change.low is None else f" (95 %{over}: {change.low:+.4f} to {change.high:+.4f})"
     return (

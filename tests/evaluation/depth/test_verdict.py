@@ -65,7 +65,8 @@ def test_over_seeds() -> None:
     half = 4.3027 * 0.1 / math.sqrt(3) * bits
     assert found.change.mean == pytest.approx(0.2 * bits)
     assert found.change.low == pytest.approx(0.2 * bits - half, rel=1e-4)
-    assert (found.seeds, found.beyond) == (3, "unclear")
+    assert (found.seeds, found.beyond) == (3, "hurts")  # in every seed, though the interval has both signs
+    assert f"raises the loss in every seed, from {0.1 * bits:+.4f} to {0.3 * bits:+.4f}; by how much" in found.why
     assert (found.best, found.best_by_seed) == (
         Interval(3.0),
         (2, 2, 3),
@@ -75,6 +76,15 @@ def test_over_seeds() -> None:
     assert verdict([3.0, 2, 2, 2.2], [3.0, 2, 2, 2.21], [3.0, 2, 2, 2.19]).beyond == "hurts"
     assert verdict([3.0, 2, 2, 1.8], [3.0, 2, 2, 1.79], [3.0, 2, 2, 1.81]).beyond == "helps"
     assert verdict([3.0, 2, 2, 2.001], [3.0, 2, 2, 2.002], [3.0, 2, 2, 2.003]).beyond == "holds"
+
+
+def test_seeds_on_both_sides_stay_unclear_and_so_do_changes_too_small_to_matter() -> None:
+    found = verdict([3.0, 2, 2, 2.1], [3.0, 2, 2, 2.2], [3.0, 2, 2, 1.9])
+    assert found.beyond == "unclear"
+    assert "may help or hurt: the interval has both" in found.why
+    assert judge_change(Interval(1.0, -2.0, 4.0), 0.004, [0.001, 1.0, 2.0]) == "unclear"
+    assert judge_change(Interval(-1.0, -4.0, 2.0), 0.004, [-0.01, -1.0, -2.0]) == "helps"
+    assert judge_change(Interval(1.0, -2.0, 4.0), 0.004, [1.0, 1.0]) == "unclear"
 
 
 def test_one_seed_rests_on_windows_and_says_so() -> None:
