@@ -188,9 +188,19 @@ def why(
                     f"The scale of {names} is held: the loss does not push it now, but meets it once it grows "
                     f"({most.exposure_grown:.2g} nats per e-fold at {GROWN:g} times the size)."
                 )
+            last = concerned[-1]
+            rest = ""
+            if (
+                last.loop == len(loops)
+                and max(last.exposure, last.exposure_grown) < SEEN
+                and len(concerned) > 1
+            ):
+                # The last loop carries its scale to none: it has the verdict of the one before.
+                names = named_loops([loop.loop for loop in concerned[:-1]])
+                rest = f" Loop {last.loop} hands its own on to none."
             return (
                 f"The scale of {names} is seen by {_seen_by(seen)}, there or at a loop it is carried to: up to "
-                f"{most.exposure:.2g} nats for a scale e times as large."
+                f"{most.exposure:.2g} nats for a scale e times as large.{rest}"
             )
         case "removed" if len(loops) == 1:
             return "There is one loop and no recurrence: nothing carries a scale on, whatever the loss sees of it."

@@ -117,6 +117,8 @@ def _measured_audit(command: Audit) -> list[str]:
         audits.append(audited)
         if not command.json:
             print_audits([audited])
+    if not command.json and (others := _other_seeds(command.paths)):
+        print(f"The first seed of each condition was audited. Another one: loopscope audit {others[0]}")
     if command.json:
         values = [audit_values(audited) for audited in audits]
         print(to_json(values[0] if len(values) == 1 else {"models": values}))
@@ -127,3 +129,12 @@ def _measured_audit(command: Audit) -> list[str]:
             page = write_audit_page(audits, command.out)
         print(page, file=sys.stderr if command.json else sys.stdout)
     return [audited.report.verdict for audited in audits]
+
+
+def _other_seeds(paths: Sequence[Path]) -> list[Path]:
+    """Runs of studies that an audit of them leaves out."""
+    from loopscope.results.layout import first_runs, trained_runs
+
+    return [
+        run for path in paths if path.is_dir() for run in trained_runs(path) if run not in first_runs(path)
+    ]

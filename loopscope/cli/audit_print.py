@@ -14,6 +14,8 @@ VERDICT_STYLES: dict[Verdict, str] = {
     "visible": "bold white on dark_green",
     "removed": "bold white on blue",
 }
+FLAT = 0.01
+"""Relative change of scale below which no line is fitted to it."""
 MARKS: dict[Verdict, str] = {"blind": "✗", "damped": "~", "visible": "✓", "removed": "✓"}
 
 
@@ -55,7 +57,8 @@ def _print_audit(audited: AuditedModel, console: Console) -> None:
         console.print(_beside(report))
     expansion = report.expansion
     drift = f"Scale goes from {_n(expansion.rms[0])} at loop 1 to {_n(expansion.rms[-1])} at loop {len(expansion.rms)}"
-    if expansion.growth:
+    grown = expansion.rms[-1] - expansion.rms[0]
+    if expansion.growth and abs(grown) > FLAT * expansion.rms[0]:
         drift += f"; a line fits with slope {_n(expansion.growth.slope)} a loop (r² {expansion.growth.r_squared:.3f})"
     _say(console, drift + ".")
     if report.remedies:
@@ -104,7 +107,8 @@ def _beside(report: AuditReport) -> Table:
 def _remedies(report: AuditReport) -> Table:
     table = _table("what would close it, tried without training", "verdict then", "cost now, mean over exits")
     for remedy in report.remedies:
-        table.add_row(remedy.change, _word(remedy.verdict), f"{remedy.cost:+.3f} nats")
+        cost = f"{remedy.cost:+.3f} nats" if remedy.cost else "once trained with"
+        table.add_row(remedy.change, _word(remedy.verdict), cost)
     return table
 
 

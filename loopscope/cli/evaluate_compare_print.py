@@ -15,7 +15,7 @@ def print_comparison(comparison: Comparison, console: Console | None = None, kep
     console = console or Console()
     settings = comparison.settings
     unit = settings.get("unit", "bits per byte")
-    console.print(Text("What the data separates", "bold"))
+    console.print(Text("What the data separates, each model run to so many loops", "bold"))
     for sentence in comparison.sentences:
         say(console, f"• {sentence}")
     for note in comparison.notes:

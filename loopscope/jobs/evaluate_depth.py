@@ -1,5 +1,6 @@
 """What every depth of a model is worth: from a path to its evaluation, and verdicts over several."""
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,8 +16,8 @@ from loopscope.jobs.evaluate import evaluation_of, keep_evaluation
 from loopscope.jobs.machine import device_named, placed
 from loopscope.jobs.opened import OpenedModel, open_model
 from loopscope.jobs.text import TextWindows, held_out
-from loopscope.recurrence import check_loops
-from loopscope.results import DepthVerdict, ModelEvaluation
+from loopscope.recurrence import check_loops, vocabulary_size
+from loopscope.results import DepthCurve, DepthVerdict, ModelEvaluation
 
 
 def measure_depth(
@@ -64,10 +65,27 @@ def depth_of(
         warnings.warn(note, stacklevel=2)
     device = placed(opened.model, device)
     curves = depth_curves(opened.model, windows.batches(batch), windows.bytes_per_token, deepest, device)
+    if note := _untaught(opened.name, curves, vocabulary_size(opened.model, windows.input_ids[:1].to(device))):
+        warnings.warn(note, stacklevel=2)
     evaluation = replace(begun, depth=curves)
     if keep:
         keep_evaluation(opened, evaluation)
     return evaluation
+
+
+def _untaught(name: str, curves: Sequence[DepthCurve], vocabulary: int) -> str | None:
+    """A note on a model that no exit of which is better than calling every token equally likely."""
+    best = min(
+        (exit.loss for curve in curves for exit in curve.per_loop if math.isfinite(exit.loss)),
+        default=math.inf,
+    )
+    guessing = math.log(vocabulary)
+    if best < guessing:
+        return None
+    return (
+        f"{name}: the best exit's loss is {best:.3f} nats, and calling all {vocabulary:,} tokens equally likely gives "
+        f"{guessing:.3f}: it predicts nothing of this text yet, and what depth does to it says nothing of its loops"
+    )
 
 
 def depth_verdicts(evaluations: Sequence[ModelEvaluation]) -> list[DepthVerdict]:

@@ -137,7 +137,8 @@ def quality_statement(
     first = next((sentence for sentence in comparison.sentences if " is better than " in sentence), "")
     return Statement(
         "",
-        f"Quality: {len(apart)} of {_count(len(pairs), 'pair')} of conditions are apart. {first}".strip(),
+        f"Quality, each model run to so many loops: {len(apart)} of {_count(len(pairs), 'pair')} of conditions are "
+        f"apart. {first}".strip(),
         "Choose among those that are not apart by scale and speed.",
     )
 

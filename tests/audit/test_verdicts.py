@@ -118,3 +118,12 @@ def test_the_sentence_speaks_of_the_loops_concerned() -> None:
     assert [loop.loop for loop in blind] == [2, 3]
     named = float(report.why.split("sees at most ")[1].split(" nats")[0])
     assert named <= max(loop.direct for loop in blind) * 1.05 < report.loops[0].direct
+
+
+def test_a_last_loop_that_nothing_sees_is_not_called_seen() -> None:
+    """It has the verdict of the loop before, and the sentence says why."""
+    report = audit(make(readout={"kind": "final-only"}))
+    assert report.verdict == "visible"
+    assert "The scale of loops 1-2 is seen by" in report.why
+    assert report.why.endswith("Loop 3 hands its own on to none.")
+    assert "hands" not in audit(make(readout={"kind": "raw"})).why

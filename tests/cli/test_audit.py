@@ -35,6 +35,8 @@ def test_a_study_its_runs_and_the_report(
     assert "✓ VISIBLE dense/rmsnorm+penalty The scale of loops 1-2 is seen by the norm penalty" in shown
     assert "Judged under its own objective, dense + norm_penalty." in shown
     assert "validation tokens of stdlib" in shown
+    assert "The first seed of each condition was audited. Another one: loopscope audit" in shown
+    assert "add a norm penalty of weight 0.01 ✓ visible once trained with" in shown  # it changes nothing before
     assert str(page) in shown.replace(" ", "")
     assert "dense/rmsnorm+penalty" in page.read_text()
     kept = load_audits(study / "dense_rmsnorm" / "seed-0" / "audit.json")[0]
@@ -47,6 +49,8 @@ def test_a_study_its_runs_and_the_report(
 
 def test_json_of_one_and_of_several(call: Any, study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = str(study / "dense_rmsnorm" / "seed-1")
+    assert call("audit", run, "--no-keep") == 0
+    assert "first seed" not in capsys.readouterr().out
     assert call("audit", run, "--json", "--no-keep") == 0
     data = json.loads(capsys.readouterr().out)
     assert data["verdict"] == "blind"

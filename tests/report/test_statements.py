@@ -68,7 +68,9 @@ def test_quality_is_ranked_only_where_the_data_separates() -> None:
     apart = replace(apart, differences=tuple(replace(d, separated=True) for d in apart.differences))
     some = quality_statement(apart, many, "runs/x")
     assert some is not None
-    assert some.says == "Quality: 1 of 1 pair of conditions are apart. b is better than a at loop 4."
+    assert some.says == (
+        "Quality, each model run to so many loops: 1 of 1 pair of conditions are apart. b is better than a at loop 4."
+    )
 
 
 def test_what_is_not_known_yet_comes_with_its_command() -> None:

@@ -150,7 +150,9 @@ def _why(
     both_signs = change.low is not None and change.high is not None and change.low <= 0 <= change.high
     if both_signs and beyond in ("helps", "hurts"):
         least, most = sorted(by_seed, key=abs)[:: len(by_seed) - 1]
-        says += f" in every seed, from {least:+.4f} to {most:+.4f}; by how much in another one they do not say"
+        says += (
+            f" in every seed, from {least:+.4f} to {most:+.4f}; by how much in another one they do not say"
+        )
     over = "" if seeds >= SEEDS_NEEDED else " over windows of this text"
     interval = "" if change.low is None else f" (95 %{over}: {change.low:+.4f} to {change.high:+.4f})"
     return (

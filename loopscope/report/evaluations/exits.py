@@ -59,14 +59,16 @@ def trade_off(groups: Sequence[Group], unit: Unit, brief: bool = False) -> Figur
     targets = sorted({100 * (c.allowed - 1) for g in panels for c in _calibrated(g, unit)}) or [TARGET]
     low, high = _cut(series, max(targets))
     deepest = max((value for entry in series for value in entry.x), default=1.0)
-    seeds = max((len(exit_evaluations(group)) for group in panels), default=0)
+    seeds = [len(exit_evaluations(group)) for group in panels]
+    unlike = f" ({', '.join(f'{g.name}: {n}' for g, n in zip(panels, seeds, strict=True))})"
     return Figure(
         key=f"evaluation-exits-{unit}",
         title=f"Early exits per {unit}",
         caption=_WHO[unit]
         + ("" if brief else _READ)
         + (_DIAMONDS if not brief and any(map(bool, (_calibrated(g, unit) for g in panels))) else "")
-        + (" Means over seeds." if seeds > 1 else "")
+        + (f" Means over seeds{unlike if len(set(seeds)) > 1 else ''}." if max(seeds, default=0) > 1 else "")
+        + _unmeasured(groups, on)
         + f" The level line is the target, {' or '.join(percent(at / 100) for at in targets)}."
         + _beyond(series, low, high)
         + (f" The first {len(panels)} of {len(on)} conditions." if len(panels) < len(on) else ""),
@@ -85,6 +87,11 @@ def trade_off(groups: Sequence[Group], unit: Unit, brief: bool = False) -> Figur
         height=460,
         least=195 * len(panels) if len(panels) > 1 else 0,
     )
+
+
+def _unmeasured(groups: Sequence[Group], on: Sequence[Group]) -> str:
+    missing = [group.name for group in groups if not exit_evaluations(group)]
+    return f" Exits of {', '.join(missing)} were not measured." if on and missing else ""
 
 
 def _cut(series: Sequence[Series], target: float) -> tuple[float, float]:

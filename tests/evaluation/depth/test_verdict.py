@@ -66,7 +66,10 @@ def test_over_seeds() -> None:
     assert found.change.mean == pytest.approx(0.2 * bits)
     assert found.change.low == pytest.approx(0.2 * bits - half, rel=1e-4)
     assert (found.seeds, found.beyond) == (3, "hurts")  # in every seed, though the interval has both signs
-    assert f"raises the loss in every seed, from {0.1 * bits:+.4f} to {0.3 * bits:+.4f}; by how much" in found.why
+    assert (
+        f"raises the loss in every seed, from {0.1 * bits:+.4f} to {0.3 * bits:+.4f}; by how much"
+        in found.why
+    )
     assert (found.best, found.best_by_seed) == (
         Interval(3.0),
         (2, 2, 3),
