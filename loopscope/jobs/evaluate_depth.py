@@ -65,7 +65,9 @@ def depth_of(
         warnings.warn(note, stacklevel=2)
     device = placed(opened.model, device)
     curves = depth_curves(opened.model, windows.batches(batch), windows.bytes_per_token, deepest, device)
-    if note := _untaught(opened.name, curves, vocabulary_size(opened.model, windows.input_ids[:1].to(device))):
+    if note := _untaught(
+        opened.name, curves, vocabulary_size(opened.model, windows.input_ids[:1].to(device))
+    ):
         warnings.warn(note, stacklevel=2)
     evaluation = replace(begun, depth=curves)
     if keep:

@@ -36,7 +36,9 @@ def test_a_study_its_runs_and_the_report(
     assert "Judged under its own objective, dense + norm_penalty." in shown
     assert "validation tokens of stdlib" in shown
     assert "The first seed of each condition was audited. Another one: loopscope audit" in shown
-    assert "add a norm penalty of weight 0.01 ✓ visible once trained with" in shown  # it changes nothing before
+    assert (
+        "add a norm penalty of weight 0.01 ✓ visible once trained with" in shown
+    )  # it changes nothing before
     assert str(page) in shown.replace(" ", "")
     assert "dense/rmsnorm+penalty" in page.read_text()
     kept = load_audits(study / "dense_rmsnorm" / "seed-0" / "audit.json")[0]

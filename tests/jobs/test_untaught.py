@@ -7,11 +7,9 @@ from loopscope.results import DepthCurve, LoopQuality
 
 
 def curve(*losses: float) -> DepthCurve:
-    exits = tuple(
-        LoopQuality(loop=loop, loss=loss, perplexity=math.exp(loss), bits_per_byte=1.0, l2_norm=1.0, rms=1.0, accuracy=0.0)
-        for loop, loss in enumerate(losses, 1)
-    )
-    return DepthCurve(reading="at depth", per_loop=exits)
+    figures = {"bits_per_byte": 1.0, "l2_norm": 1.0, "rms": 1.0, "accuracy": 0.0}
+    exits = tuple(LoopQuality(k, loss, math.exp(loss), **figures) for k, loss in enumerate(losses, 1))
+    return DepthCurve(reading="at depth", per_loop=exits, window_loss=())
 
 
 def test_a_model_that_guesses_is_named_and_one_that_learned_is_not() -> None:

@@ -229,7 +229,9 @@ def test_sequences_and_tokens_are_apart_and_every_condition_has_a_panel() -> Non
 
 def test_a_panel_of_fewer_seeds_and_a_condition_without_exits_are_named() -> None:
     both = [make_evaluation("a", seed, exits=make_exits()) for seed in range(2)]
-    groups = groups_of(*both, make_evaluation("b", exits=make_exits()), make_evaluation("c"))
+    groups = groups_of(
+        *both, make_evaluation("b", exits=make_exits()), replace(make_evaluation("c"), exits=None)
+    )
     caption = trade_off(groups, "token").caption
     assert "Means over seeds (a: 2, b: 1)." in caption
     assert "Exits of c were not measured." in caption
