@@ -46,6 +46,7 @@ def computed(model: Assorted) -> list[Tensor]:
     return [hidden.detach(), logits.detach(), *torch.autograd.grad(logits.logsumexp(-1).sum(), hidden)]
 
 
+@pytest.mark.smoke  # it rests on private names of torch
 def test_both_ways_give_the_same_numbers_and_leave_the_weights() -> None:
     model = narrow()
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
@@ -90,6 +91,7 @@ def test_nothing_wide_of_a_weight_is_kept_for_the_way_back() -> None:
     assert torch.equal(gradient, model.layer.weight.float().sum(0).expand_as(hidden))
 
 
+@pytest.mark.smoke  # it rests on private names of torch
 def test_what_a_checkpoint_computes_again_is_wide_too() -> None:
     model = narrow()
     hidden = model.enter(torch.arange(6).view(2, 3)).float().detach().requires_grad_()

@@ -122,7 +122,7 @@ def _opened(path: Path) -> OpenedModel:
     )
 
 
-def check_one(paths: Sequence[Path], keep_in: str | Path | None) -> None:
+def check_one(paths: Sequence[str | Path], keep_in: str | Path | None) -> None:
     """Raise ValueError where one folder is to keep what is measured of several models."""
     if keep_in is not None and len(paths) > 1:
         raise ValueError(

@@ -102,6 +102,7 @@ class Between(Injected):
         return self.lm_head(self.norm(x))
 
 
+@pytest.mark.smoke  # it rests on private names of torch
 def test_a_carry_and_a_batch_in_and_out() -> None:
     module = build(Recursive)
     with pytest.warns(
