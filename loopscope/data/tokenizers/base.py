@@ -35,7 +35,7 @@ class AbstractTokenizer(ABC):
 
     @abstractmethod
     def decode(self, ids: Iterable[int | np.integer]) -> str:
-        """Return the text of ids."""
+        """Return the text of ids. One that a model has and the tokenizer has not is a replacement sign, or nothing."""
 
     @abstractmethod
     def to_json(self) -> Mapping[str, Any]:

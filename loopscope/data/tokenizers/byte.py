@@ -22,7 +22,8 @@ class ByteTokenizer(AbstractTokenizer):
         return np.frombuffer(text.encode("utf-8"), dtype=np.uint8)
 
     def decode(self, ids: Iterable[int | np.integer]) -> str:
-        return bytes(int(index) for index in ids).decode("utf-8", errors="replace")
+        # A model may have more ids than there are bytes; none of UTF-8's is 255, so that one is shown as unreadable.
+        return bytes(min(int(index), 255) for index in ids).decode("utf-8", errors="replace")
 
     def cut(self, text: str) -> int:
         return len(text)

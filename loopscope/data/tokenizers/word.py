@@ -101,7 +101,7 @@ class WordTokenizer(AbstractTokenizer):
             start, length = start + whole, STRETCH
 
     def decode(self, ids: Iterable[int | np.integer]) -> str:
-        return "".join(self.itos[index] for index in ids)
+        return "".join(self.itos[index] if index < len(self.itos) else "\ufffd" for index in ids)
 
     def cut(self, text: str) -> int:
         """Return the place before a run of spaces or of word characters that the next piece may continue."""
