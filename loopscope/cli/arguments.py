@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field, fields, make_dataclass
 from functools import cache
@@ -13,6 +14,14 @@ import tyro
 from pydantic import BaseModel
 
 from loopscope.cli.help_text import Sections, asked_for_help, help_text
+from loopscope.cli.kept_settings import (
+    as_config,
+    gone_on_with,
+    import_named,
+    kept_run,
+    kept_study,
+    refuse_unknown_modules,
+)
 from loopscope.cli.options import HELP, options_of
 from loopscope.cli.typed_words import checked_words
 from loopscope.config.intervals import EVALUATE_EVERY
@@ -82,7 +91,17 @@ def with_config(
     options = [*options_of(kind), *settings_of_a_run().options]
     words = list(arguments) if _completes(arguments) else checked_words(name, options, arguments)
     path = _flag(words, "config")
-    over = read_yaml(Path(path)) if path else {}
+    over = as_config(path, read_yaml(Path(path))) if path else {}
+    out = _flag(words, "out") or ""
+    if name == "train" and "--resume" in words:
+        import_named(over, words)
+        if out and (kept := kept_run(out)):
+            return _going_on(kind, name, words, kept, over)
+    if name == "study" and out and (study := kept_study(out)):
+        import_named(over, words)
+        shared = study.get("over") if isinstance(study.get("over"), dict) else {}
+        refuse_unknown_modules(shared, Path(out) / STUDY)
+        over = merged(shared, over)
     size = _flag(words, "size") or over.get("size")
     if size is None:
         size = _kept_size(words) or DEFAULT_SIZE
@@ -95,6 +114,31 @@ def with_config(
         own = {"model": {"readout": {"kind": readout}}, "objective": {"placement": placement}}
         over = merged(over, own)
     base = looped_by(size, condition, over)
+    command, named = _named(kind, name, words, base)
+    over = merged(over, named)
+    return command, recipe(size, condition, over), over
+
+
+def _going_on(
+    kind: type[_Command], name: str, words: Sequence[str], kept: dict[str, Any], over: dict[str, Any]
+) -> tuple[_Command, RunConfig, dict[str, Any]]:
+    """A run that goes on: its folder's own config, and on top what file and flags name."""
+    for what in ("size", "condition"):
+        if named := _flag(words, what):
+            over = {**over, what: named}
+    over = checked_sections(over.get("size", kept["size"]), over.get("condition", kept["condition"]), over)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # said below, of what all of it comes to
+        base = gone_on_with(kept, over)
+    command, named_by_flags = _named(kind, name, words, base)
+    over = merged(over, named_by_flags)
+    return command, gone_on_with(kept, over), over
+
+
+def _named(
+    kind: type[_Command], name: str, words: Sequence[str], base: RunConfig
+) -> tuple[_Command, dict[str, Any]]:
+    """The command, and the settings that its flags change in a config."""
     flags = make_dataclass(
         kind.__name__,
         [
@@ -105,11 +149,10 @@ def with_config(
     parsed: Any = _parsed(flags, name, words, checked=True)
     given = {section: asdict(getattr(parsed, section)) for section in SECTIONS}
     before = base.model_dump()
-    over = merged(over, changes(_plain(before), _plain(_read_words(before, given))))
+    found = changes(_plain(before), _plain(_read_words(before, given)))
     if _flag(words, f"training.{EVALUATE_EVERY}"):  # said, so it holds, also where it is the size's own
-        over = merged(over, {"training": {EVALUATE_EVERY: given["training"][EVALUATE_EVERY]}})
-    command = kind(**{f.name: getattr(parsed, f.name) for f in fields(kind)})  # type: ignore[arg-type]
-    return command, recipe(size, condition, over), over
+        found = merged(found, {"training": {EVALUATE_EVERY: given["training"][EVALUATE_EVERY]}})
+    return kind(**{f.name: getattr(parsed, f.name) for f in fields(kind)}), found  # type: ignore[arg-type]
 
 
 @cache

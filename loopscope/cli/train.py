@@ -1,5 +1,6 @@
 """`loopscope train`."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from loopscope.cli.arguments import with_config
 from loopscope.cli.train_print import print_results
 from loopscope.config.recipes import DEFAULT_SIZE
+from loopscope.results.layout import CONFIG
 
 
 @dataclass(frozen=True)
@@ -17,8 +19,8 @@ class Train:
 
     Example:
         loopscope train --condition dense/raw --out runs/raw --training.steps 300
-        loopscope train --condition dense/raw --out runs/raw --training.steps 300 --resume
-        loopscope train --condition dense/raw --out runs/raw --training.steps 900 --resume
+        loopscope train --out runs/raw --resume
+        loopscope train --out runs/raw --training.steps 900 --resume
         loopscope train --data.corpus files --data.files 'text/*.txt' --data.tokenizer.kind bpe --out runs/own
         loopscope train --config run.yaml --out runs/wide --model.dim 256
     """
@@ -32,7 +34,8 @@ class Train:
     condition: str = "dense/rmsnorm"
     """Named condition, of those listed below: where the loss is, how it reads the state, what holds the scale."""
     resume: bool = False
-    """Go on from the newest checkpoint in the folder, bit for bit; with more training.steps, to a later end."""
+    """Go on from the newest checkpoint in the folder, bit for bit, with the folder's own settings; with more
+    training.steps, to a later end."""
     quiet: bool = False
     """Print nothing but errors."""
 
@@ -40,6 +43,9 @@ class Train:
 def train(arguments: Sequence[str]) -> None:
     """`loopscope train`."""
     command, config, _ = with_config(Train, "train", arguments)
+    if command.resume and not command.quiet and (command.out / CONFIG).is_file():
+        kept = f"size {config.size}, condition {config.condition}"
+        print(f"{command.out} goes on with its own {CONFIG} ({kept}) where nothing else is named", file=sys.stderr)
     from loopscope.jobs import execute
 
     result = execute(config, command.out, resume=command.resume, quiet=command.quiet)

@@ -124,7 +124,8 @@ def refuse_difference(there: dict[str, Any], now: dict[str, Any], folder: str | 
     changes = list(differences(there, now))
     if changes:
         raise ValueError(
-            f"{folder} belongs to another config ({_shown(changes)}); name a new folder, nothing was touched"
+            f"{folder} belongs to another config ({_shown(changes)}); leave that out (what is not named is taken from "
+            "the folder: --resume, or study), or name a new folder. Nothing was touched"
         )
 
 
