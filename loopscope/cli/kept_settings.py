@@ -48,7 +48,7 @@ def as_config(path: str | Path, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def kept_study(out: str | Path) -> dict[str, Any]:
-    """Return what a study's folder says of it: `size`, `over`, `conditions`, `seeds`, `variants`; empty where none is."""
+    """Return a study's own file: `size`, `over`, `conditions`, `seeds`, `variants`; empty where there is none."""
     path = Path(out) / STUDY
     return read_yaml(path) if path.is_file() else {}
 

@@ -1,13 +1,17 @@
 """`loopscope study`."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from loopscope.cli.arguments import split_names, with_config
+from loopscope.cli.kept_settings import as_config, kept_study, refuse_unknown_modules
 from loopscope.cli.train_print import print_results
 from loopscope.config.nested import read_yaml, shown
 from loopscope.config.recipes import CONDITIONS, DEFAULT_SIZE
+from loopscope.results.layout import STUDY
 
 FOUR = ("dense/rmsnorm", "dense/raw", "dense/rmsnorm+penalty", "terminal/rmsnorm")
 """What a study compares where nothing is named."""
@@ -19,14 +23,15 @@ MOST_SEEDS = 10_000
 class Study:
     """Train conditions × seeds side by side in one folder, then collect results.json.
 
-    Called again, it goes on where it stopped and skips what is done. Called several times at once, on one folder, the
-    processes share the runs. A run that fails or diverges is a result, and the others go on: the exit status is 1 where
+    Called again, it goes on where it stopped, with its folder's own settings, and skips what is done. Called several
+    times at once, on one folder, the processes share the runs. A run that fails or diverges is a result, and the others go on: the exit status is 1 where
     not one has completed.
 
     Settings of all its runs are flags by their section and name, and keys of a YAML file alike.
 
     Example:
         loopscope study --size laptop --conditions dense/rmsnorm,dense/raw --seeds 3 --out runs/x
+        loopscope study --conditions terminal/raw --out runs/x
         loopscope report runs/x
         loopscope study --conditions a.yaml,b.yaml,dense/raw --out runs/three
         loopscope study --config variants.yaml --seeds 3 --out runs/variants
@@ -36,10 +41,11 @@ class Study:
     """Folder of the study."""
     conditions: str | None = None
     """Names, separated by commas, of conditions listed below, of the config's variants, and YAML files with one of your
-    own each; `all` for every named condition; given again it adds. By default the variants, or
-    dense/rmsnorm,dense/raw,dense/rmsnorm+penalty,terminal/rmsnorm."""
-    seeds: str = "1"
-    """How many seeds (3 means 0, 1, 2), or which, separated by commas (42,101,202)."""
+    own each; `all` for every named condition; given again it adds. By default those of the folder's
+    study, the config's variants, or dense/rmsnorm,dense/raw,dense/rmsnorm+penalty,terminal/rmsnorm."""
+    seeds: str | None = None
+    """How many seeds (3 means 0, 1, 2), or which, separated by commas (42,101,202). By default those of the folder's
+    study, or 1."""
     config: Path | None = None
     """YAML file with settings for every run, and variants by name. Flags come on top, a variant's own last."""
     size: str = DEFAULT_SIZE
@@ -53,21 +59,41 @@ class Study:
 def study(arguments: Sequence[str]) -> None:
     """`loopscope study`."""
     command, config, over = with_config(Study, "study", arguments)
-    variants = read_yaml(command.config).get("variants") if command.config else None
-    if command.conditions is None:
-        names = list(variants) if isinstance(variants, dict) and variants else list(FOUR)
-    else:
-        names = list(CONDITIONS) if command.conditions == "all" else split_names(command.conditions)
+    kept = kept_study(command.out)
+    mine = as_config(command.config, read_yaml(command.config)).get("variants") if command.config else None
+    variants, names = mine, _names(command, mine, kept)
+    if isinstance(kept.get("variants"), dict) and isinstance(mine, dict | None):
+        used = {name: change for name, change in kept["variants"].items() if name in names}
+        refuse_unknown_modules(used, command.out / STUDY)
+        variants = {**used, **(mine or {})}
+    seeds = kept["seeds"] if command.seeds is None and kept.get("seeds") else _seeds(command.seeds or "1")
+    if kept and not command.quiet:
+        said = f"size {config.size}, conditions {', '.join(names)}, seeds {', '.join(map(str, seeds))}"
+        print(
+            f"{command.out} goes on with its own {STUDY} ({said}) where nothing else is named",
+            file=sys.stderr,
+        )
     from loopscope.jobs import run_study
 
-    results = run_study(
-        config.size, names, _seeds(command.seeds), command.out, over, command.quiet, command.wait, variants
-    )
+    results = run_study(config.size, names, seeds, command.out, over, command.quiet, command.wait, variants)
     print_results(results.runs, command.out, command.quiet)
     # Without a single result either all failed beyond recording, or other processes train them (--no-wait).
     done = any(run.status == "completed" for run in results.runs)
     if not done and (results.runs or command.wait):
         raise SystemExit(1)
+
+
+def _names(command: Study, variants: Any, kept: dict[str, Any]) -> list[str]:
+    """The conditions that are named, or those of the folder's study, the config's variants, or four."""
+    if command.conditions == "all":
+        return list(CONDITIONS)
+    if command.conditions is not None:
+        return split_names(command.conditions)
+    if isinstance(names := kept.get("conditions"), list) and names:
+        refuse_unknown_modules(names, command.out / STUDY)
+        more = [name for name in variants if name not in names] if isinstance(variants, dict) else []
+        return [*map(str, names), *more]
+    return list(variants) if isinstance(variants, dict) and variants else list(FOUR)
 
 
 def _seeds(text: str) -> list[int]:

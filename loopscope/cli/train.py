@@ -45,7 +45,10 @@ def train(arguments: Sequence[str]) -> None:
     command, config, _ = with_config(Train, "train", arguments)
     if command.resume and not command.quiet and (command.out / CONFIG).is_file():
         kept = f"size {config.size}, condition {config.condition}"
-        print(f"{command.out} goes on with its own {CONFIG} ({kept}) where nothing else is named", file=sys.stderr)
+        print(
+            f"{command.out} goes on with its own {CONFIG} ({kept}) where nothing else is named",
+            file=sys.stderr,
+        )
     from loopscope.jobs import execute
 
     result = execute(config, command.out, resume=command.resume, quiet=command.quiet)

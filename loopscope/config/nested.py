@@ -45,8 +45,10 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = 
     """Return the dotted keys in which two nested configs differ, with both values."""
     for key in sorted({*one, *other}, key=str):
         left, right = one.get(key), other.get(key)
-        if isinstance(left, Mapping) and isinstance(right, Mapping):
-            yield from differences(left, right, f"{prefix}{key}.")
+        if (left or right) and all(isinstance(side, Mapping | None) for side in (left, right)):
+            yield from differences(
+                left or {}, right or {}, f"{prefix}{key}."
+            )  # a whole section is told name by name
         elif left != right:
             yield f"{prefix}{key}: {shown(left)} there, {shown(right)} now"
 

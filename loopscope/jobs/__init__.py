@@ -2,7 +2,8 @@
 
     train               one run: config to folder and result; `folder` is whose the folder is,
                         `resumption` where and how long it goes on
-    study               conditions × seeds in one folder, by one process or several; study_results collects them
+    study               conditions × seeds in one folder, by one process or several; study_folder says whose it is,
+                        study_results collects them
     opened, text        from a path to a model with what it knows of itself, and to windows of text
     audit               from a path to an audited model
     evaluate            the record that a model's evaluation is kept in; evaluate_depth, evaluate_exits: its parts;

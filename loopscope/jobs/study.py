@@ -12,11 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
-from loopscope.config.nested import differences, merged, read_yaml
+from loopscope.config.nested import differences, merged
 from loopscope.config.own_conditions import own_conditions, own_recipe
-from loopscope.config.recipes import SIZES, recipe
+from loopscope.config.recipes import recipe
 from loopscope.config.run_config import RunConfig
 from loopscope.data.source import open_data
 from loopscope.jobs.folder import (
@@ -28,7 +26,8 @@ from loopscope.jobs.folder import (
     written_config,
 )
 from loopscope.jobs.resumption import resolve, resumed
-from loopscope.jobs.study_results import BRIEFLY, collect, collect_meanwhile, keep_damaged
+from loopscope.jobs.study_folder import claim, keep_named
+from loopscope.jobs.study_results import collect, collect_meanwhile, keep_damaged
 from loopscope.jobs.train import check_vocabulary, execute, failed
 from loopscope.jobs.train import windows as run_windows
 from loopscope.results import StudyResults
@@ -37,15 +36,11 @@ from loopscope.results.layout import (
     CONFIG,
     DAMAGED_RESULT,
     RESULT,
-    STUDY,
     condition_folder,
-    is_study,
     newest_checkpoint,
     older_condition_folder,
     run_files,
     run_folder,
-    visible,
-    write_text,
 )
 from loopscope.results.lock import FolderHeldError, hold
 from loopscope.training.checkpoint import verify
@@ -87,10 +82,12 @@ def run_study(
     """
     out = Path(out)
     grid = plan(size, conditions, seeds, over, variants)
-    base = _claim(out, size, over or {})
+    base = claim(out, size, over or {})
     todo = [cell for config in grid if (cell := _check(out, config)) is not None]
-    if read_yaml(out / STUDY) != base:  # made longer, and all that it has can be
-        _write_longer(out, base, grid)
+    if not keep_named(
+        out, base, own_conditions(conditions, variants), seeds
+    ):  # made longer, and all that it has can be
+        _say_what_stays_short(out, grid)
     if todo:
         opened = {}
         for config in grid:
@@ -221,41 +218,7 @@ def _result_text(run: Path) -> str | None:
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
 
 
-def _claim(out: Path, size: str, over: Mapping[str, Any]) -> dict[str, Any]:
-    """Make `out` this study's folder, or refuse it; return what its runs share now. More steps make it longer."""
-    base: dict[str, Any] = yaml.safe_load(yaml.safe_dump({"size": size, "over": _plain(over)}))
-    if not is_study(out):
-        if out.exists() and (not out.is_dir() or visible(out)) and not is_study(out):
-            raise ValueError(f"{out} is not empty and holds no study; name a new folder, nothing was touched")
-        with hold(out, wait=BRIEFLY):
-            if not is_study(out):
-                write_text(out / STUDY, yaml.safe_dump(base, sort_keys=False))
-    refuse_difference(_as_long(read_yaml(out / STUDY), base), base, out)
-    return base
-
-
-def _as_long(there: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
-    """What a study's folder says, with a later end where `base` names one, in the unit that it had."""
-    sizes = SIZES[base["size"]]().get("training", {})
-    kept, asked = (_training(values.get("over")) for values in (there, base))
-    for name in ("steps", "epochs"):
-        before, after = ({**sizes, **values}.get(name) for values in (kept, asked))
-        if name not in asked or not isinstance(before, int | float) or not isinstance(after, int | float):
-            continue
-        if after > before:
-            return merged(there, {"over": {"training": {name: after}}})
-    return there
-
-
-def _training(over: Any) -> dict[str, Any]:
-    section = over.get("training") if isinstance(over, dict) else None
-    return section if isinstance(section, dict) else {}
-
-
-def _write_longer(out: Path, base: dict[str, Any], grid: Sequence[RunConfig]) -> None:
-    """Keep a study's new length, and say which of its runs stay as long as they are."""
-    with hold(out, wait=BRIEFLY):
-        write_text(out / STUDY, yaml.safe_dump(base, sort_keys=False))
+def _say_what_stays_short(out: Path, grid: Sequence[RunConfig]) -> None:
     named = {folder_of(out, config) for config in grid}
     others = [path.parent for path in run_files(out, CONFIG) if path.parent not in (out, *named)]
     if others:
@@ -264,7 +227,3 @@ def _write_longer(out: Path, base: dict[str, Any], grid: Sequence[RunConfig]) ->
             f"{others[0].relative_to(out)}): name all conditions and seeds to make them longer too",
             stacklevel=3,
         )
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _plain(value) if isinstance(value, Mapping) else value for key, value in values.items()}

@@ -23,7 +23,9 @@ def test_a_run_goes_on_with_nothing_but_its_folder_named(
     capsys.readouterr()
 
     assert call("train", "--out", out, "--resume", "--training.steps", "4") == 0
-    assert "own goes on with its own config.yaml (size laptop, condition dense/raw)" in capsys.readouterr().err
+    assert (
+        "own goes on with its own config.yaml (size laptop, condition dense/raw)" in capsys.readouterr().err
+    )
     after = yaml.safe_load((tmp_path / "own" / "config.yaml").read_text())
     before["training"]["steps"] = 4
     assert after == before
@@ -56,3 +58,51 @@ def test_a_baseline_is_named_by_its_looped_model_also_when_it_goes_on(tmp_path: 
     (tmp_path / "config.yaml").write_text(config.to_yaml())
     assert with_config(Train, "train", [*words, "--resume"])[1] == config
     assert with_config(Train, "train", ["--out", str(tmp_path), "--resume"])[1] == config
+
+
+def test_a_study_goes_on_with_nothing_but_its_folder_named(
+    call: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "weak.yaml").write_text(
+        "condition: dense/rmsnorm+penalty\nobjective: {norm_penalty: {weight: 1e-3}}\n"
+    )
+    out, names = str(tmp_path / "mine"), f"dense/raw,{tmp_path / 'weak.yaml'}"
+    assert call("study", "--out", out, "--quiet", "--conditions", names, "--seeds", "5,", *TINY) == 0
+    first = load_results(out)
+
+    assert call("study", "--out", out) == 0  # also the condition of one's own, whose file is not named
+    assert (
+        "goes on with its own study.yaml (size laptop, conditions dense/raw, weak, seeds 5)"
+        in capsys.readouterr().err
+    )
+    assert load_results(out).runs == first.runs
+    assert call("study", "--out", out, "--quiet", "--conditions", "dense/layernorm") == 0
+    runs = load_results(out).runs
+    assert [(run.condition, run.seed) for run in runs] == [
+        ("dense/raw", 5),
+        ("weak", 5),
+        ("dense/layernorm", 5),
+    ]
+    assert runs[2].config["model"]["dim"] == 16
+
+    study = str(tmp_path / "mine" / "study.yaml")
+    assert call("study", "--out", out, "--quiet", "--config", study) == 0
+    for named, said in (
+        (["--model.dim", "32"], "(model.dim: 16 there, 32 now)"),
+        (["--size", "small"], "(size: 'laptop' there, 'small' now)"),
+        (["--data.stride", "8"], "(data.stride: None there, 8 now)"),
+    ):
+        assert call("study", "--out", out, *named) == 2
+        assert f"belongs to another config {said}; leave that out" in capsys.readouterr().err
+
+
+def test_a_strangers_folder_imports_nothing(
+    call: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "strange_norms.py").write_text("raise SystemExit('imported')")
+    (tmp_path / "study.yaml").write_text(
+        "size: laptop\nover: {}\nconditions: ['dense/strange_norms:Max']\nseeds: [0]\n"
+    )
+    assert call("study", "--out", str(tmp_path)) == 2
+    assert "loopscope --import strange_norms COMMAND" in capsys.readouterr().err

@@ -158,7 +158,5 @@ def test_a_study_is_made_longer_run_by_run(tmp_path: Path) -> None:
         run.condition: run.per_loop for run in whole.runs
     }
     assert yaml.safe_load((tmp_path / "study" / "study.yaml").read_text())["over"]["training"]["steps"] == 3
-    with pytest.raises(
-        ValueError, match=r"belongs to another config \(over.training.steps: 3 there, 2 now\)"
-    ):
+    with pytest.raises(ValueError, match=r"belongs to another config \(training.steps: 3 there, 2 now\)"):
         study("study", 2, "dense/raw")

@@ -46,9 +46,7 @@ def test_a_study_skips_what_is_done_grows_and_refuses_another_config(
     grown = study(out, conditions=["dense/raw", "terminal/rmsnorm"], seeds=[1, 2])
     assert trained == ["terminal/rmsnorm 1", "dense/raw 2", "terminal/rmsnorm 2"]
     assert len(grown.runs) == 7
-    with pytest.raises(
-        ValueError, match=r"belongs to another config \(over.training.steps: 4 there, 3 now\)"
-    ):
+    with pytest.raises(ValueError, match=r"belongs to another config \(training.steps: 4 there, 3 now\)"):
         study(out, over={**TINY, "training": {**TINY["training"], "steps": 3}})
     assert load_results(out) == grown
 
