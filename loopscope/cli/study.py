@@ -24,8 +24,8 @@ class Study:
     """Train conditions × seeds side by side in one folder, then collect results.json.
 
     Called again, it goes on where it stopped, with its folder's own settings, and skips what is done. Called several
-    times at once, on one folder, the processes share the runs. A run that fails or diverges is a result, and the others go on: the exit status is 1 where
-    not one has completed.
+    times at once, on one folder, the processes share the runs. A run that fails or diverges is a result, and the others
+    go on: the exit status is 1 where not one has completed.
 
     Settings of all its runs are flags by their section and name, and keys of a YAML file alike.
 
