@@ -24,6 +24,7 @@ from loopscope.cli.kept_settings import (
 )
 from loopscope.cli.options import HELP, options_of
 from loopscope.cli.typed_words import checked_words
+from loopscope.config.implied import with_corpus
 from loopscope.config.intervals import EVALUATE_EVERY
 from loopscope.config.nested import (
     SECTIONS,
@@ -32,6 +33,7 @@ from loopscope.config.nested import (
     merged,
     one_line,
     read_yaml,
+    shown,
     yaml_value,
 )
 from loopscope.config.recipes import (
@@ -99,7 +101,13 @@ def with_config(
             return _going_on(kind, name, words, kept, over)
     if name == "study" and out and (study := kept_study(out)):
         import_named(over, words)
-        shared = study.get("over") if isinstance(study.get("over"), dict) else {}
+        shared = study.get("over") or {}
+        named_size = _flag(words, "size") or over.get("size")
+        if named_size and named_size != study.get("size"):
+            raise ValueError(
+                f"{out} belongs to another config (size: {shown(study.get('size'))} there, {shown(named_size)} now); "
+                "leave that out, or name a new folder. Nothing was touched"
+            )
         refuse_unknown_modules(shared, Path(out) / STUDY)
         over = merged(shared, over)
     size = _flag(words, "size") or over.get("size")
@@ -115,7 +123,7 @@ def with_config(
         over = merged(over, own)
     base = looped_by(size, condition, over)
     command, named = _named(kind, name, words, base)
-    over = merged(over, named)
+    over = with_corpus(merged(over, named))
     return command, recipe(size, condition, over), over
 
 
@@ -150,8 +158,16 @@ def _named(
     given = {section: asdict(getattr(parsed, section)) for section in SECTIONS}
     before = base.model_dump()
     found = changes(_plain(before), _plain(_read_words(before, given)))
-    if _flag(words, f"training.{EVALUATE_EVERY}"):  # said, so it holds, also where it is the size's own
-        found = merged(found, {"training": {EVALUATE_EVERY: given["training"][EVALUATE_EVERY]}})
+    # Said, so it holds, also where it is the size's own and other settings would imply another.
+    for section, setting, implied_by in (
+        ("training", EVALUATE_EVERY, f"--training.{EVALUATE_EVERY}"),
+        ("data", "corpus", "--data.files"),
+        ("model", "vocabulary", "--data.tokenizer."),
+    ):
+        if _flag(words, f"{section}.{setting}") and any(
+            word.startswith(implied_by.replace("_", "-")) for word in words
+        ):
+            found = merged(found, {section: {setting: given[section][setting]}})
     return kind(**{f.name: getattr(parsed, f.name) for f in fields(kind)}), found  # type: ignore[arg-type]
 
 

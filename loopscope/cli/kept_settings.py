@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from loopscope.config.implied import with_corpus
 from loopscope.config.intervals import EVALUATE_EVERY, stretched_intervals
 from loopscope.config.nested import merged, read_yaml
 from loopscope.config.recipes import NAMED, SIZES, is_baseline, recipe
@@ -82,7 +83,7 @@ def gone_on_with(kept: Mapping[str, Any], named: Mapping[str, Any]) -> RunConfig
         if shape := {name: model[name] for name in ("layers", "loops") if name in model}:
             made = recipe(size, condition, {"model": shape}).model
             named = merged(named, {"model": {"layers": made.layers, "loops": made.loops}})
-    return parse_config(merged(kept, named), "the command line")
+    return parse_config(merged(kept, with_corpus(named)))
 
 
 def import_named(given: Any, words: Sequence[str]) -> None:

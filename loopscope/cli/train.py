@@ -21,7 +21,7 @@ class Train:
         loopscope train --condition dense/raw --out runs/raw --training.steps 300
         loopscope train --out runs/raw --resume
         loopscope train --out runs/raw --training.steps 900 --resume
-        loopscope train --data.corpus files --data.files 'text/*.txt' --data.tokenizer.kind bpe --out runs/own
+        loopscope train --data.files 'text/*.txt' --data.tokenizer.kind bpe --out runs/own
         loopscope train --config run.yaml --out runs/wide --model.dim 256
     """
 

@@ -106,7 +106,8 @@ def validated(kind: type[Section], values: Any, source: Path | str) -> Section:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise ValueError(f"{source}: {'; '.join(problems(error, kind))}") from None
+        head = f"{source}: " if str(source) else ""
+        raise ValueError(f"{head}{'; '.join(problems(error, kind))}") from None
 
 
 def problems(error: ValidationError, section: type[BaseModel]) -> Iterator[str]:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from loopscope.config.families import Change
-from loopscope.config.nested import merged, read_yaml
+from loopscope.config.implied import with_implied
+from loopscope.config.nested import changes, merged, read_yaml
 from loopscope.config.recipes import CONDITIONS, is_condition, known, recipe, recipe_values
 from loopscope.config.run_config import RunConfig, parse_config
 from loopscope.results.class_names import own_words
@@ -63,6 +64,8 @@ def own_recipe(size: str, name: str, change: Change, over: Change | None = None)
             known(f"condition of variant {name!r}:", str(base), CONDITIONS)
         return recipe(size, name, whole)
     with own_words():
+        whole = merged(over or {}, asked)  # what one names, the other need not
+        asked = merged(asked, changes(whole, with_implied(whole)))
         values = merged(recipe_values(size, base, over), asked)
         return parse_config({**values, "condition": name}, f"variant {name}")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from loopscope.config.baselines import BASELINES, Baseline, asked_of_the_looped, baseline_change
 from loopscope.config.families import FAMILIES, FAMILY_SIZES, Change, Family, family_change
+from loopscope.config.implied import with_implied
 from loopscope.config.intervals import stretched_intervals
 from loopscope.config.nested import checked_sections, differences, merged, shown
 from loopscope.config.run_config import RunConfig, parse_config
@@ -156,7 +157,7 @@ def recipe(
         ValueError: a name that is not known (with the nearest one), or values that do not fit.
     """
     with own_words():
-        return parse_config(recipe_values(size, condition, over), f"recipe {size} {condition}")
+        return parse_config(recipe_values(size, condition, over))
 
 
 def recipe_values(size: str, condition: str, over: Change | None = None) -> dict[str, Any]:
@@ -165,7 +166,7 @@ def recipe_values(size: str, condition: str, over: Change | None = None) -> dict
     A condition that is not in `CONDITIONS` is a name of the user's own where `over` says what it is, that
     is, holds both `model.readout` and `objective.placement`.
     """
-    over = checked_sections(size, condition, over or {})
+    over = with_implied(checked_sections(size, condition, over or {}))
     values: dict[str, Any] = merged(
         {"size": size, "condition": condition}, SIZES[known("size", size, SIZES)]()
     )

@@ -173,11 +173,11 @@ class RunConfig(BaseModel):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
-def parse_config(values: Mapping[str, Any], source: str) -> RunConfig:
+def parse_config(values: Mapping[str, Any], source: str = "") -> RunConfig:
     """Validate nested plain values, and return the run config that they make.
 
     Args:
-        source: named in the error (a path, `the command line`).
+        source: named in the error: a path. Empty where the user's own words are told as they are.
 
     Raises:
         ValueError: one line per problem: the key, its value, what is allowed, and the nearest name.

@@ -7,6 +7,7 @@ In the order in which text passes:
     tokenizers/   text to ids and back
     tokenfile     ids in a memory-mapped file, with the bytes of their text
     preparation   a corpus ingested once into token files, and opened again; ingestion_display: how far it is
+    capped_text   what the size caps leave out of text of one's own
     lost_text     what a tokenizer makes of a text that it does not know
     windows       stretches of a token file, drawn by (seed, step): inputs and labels
     tasks/        problems that are generated, with answers that can be checked

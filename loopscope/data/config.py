@@ -51,7 +51,8 @@ class DataConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     corpus: str = Field("stdlib", min_length=1)
-    """stdlib (Python's own sources on this machine), files, wikitext-103, task, or a Hugging Face dataset's name."""
+    """stdlib (Python's own sources on this machine), files, wikitext-103, task, or a Hugging Face dataset's name. Files
+    that are named mean files."""
     task: TaskConfig = TaskConfig()
     """task: problems that are generated, instead of text. Other settings of data then do nothing."""
     files: tuple[str, ...] = ()
@@ -78,6 +79,17 @@ class DataConfig(BaseModel):
     """Tokens between the starts of training windows; None: the window's length."""
     cache: str | None = None
     """Folder for token files; None: $LOOPSCOPE_CACHE, else the user's cache folder."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_files(cls, value: Any) -> Any:
+        if (
+            isinstance(value, dict)
+            and "corpus" not in value
+            and (value.get("files") or value.get("validation_files"))
+        ):
+            return {**value, "corpus": "files"}
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> "DataConfig":

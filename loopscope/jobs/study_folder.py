@@ -34,7 +34,8 @@ def claim(out: Path, size: str, over: Mapping[str, Any]) -> dict[str, Any]:
             if not is_study(out):
                 write_text(out / STUDY, yaml.safe_dump(base, sort_keys=False))
     there = _as_long(_shared(read_yaml(out / STUDY)), base)
-    refuse_difference(*({"size": values["size"], **values["over"]} for values in (there, base)), out)
+    there, now = ({"size": values["size"], **values["over"]} for values in (there, base))
+    refuse_difference(there, now, out)
     return base
 
 

@@ -18,6 +18,7 @@ import torch
 
 from loopscope.config.nested import differences
 from loopscope.config.run_config import RunConfig
+from loopscope.data.capped_text import capped_text_note
 from loopscope.data.lost_text import lost_text_note
 from loopscope.data.preparation import PreparedData
 from loopscope.data.source import PreparedTask, open_data
@@ -82,6 +83,8 @@ def _execute(config: RunConfig, run: Path, quiet: bool) -> RunResult:
     data = open_data(config.data, progress=not quiet)
     check_vocabulary(config, data)
     training_data = windows(config, data)
+    if note := capped_text_note(config.data):
+        warnings.warn(note, stacklevel=3)
     if note := lost_text_note(data.lost.unknown, data.lost.unread):
         warnings.warn(note, stacklevel=3)
     torch.manual_seed(config.training.seed)

@@ -15,7 +15,7 @@ from loopscope.data.config import DataConfig, TokenizerConfig
     [
         ({"corpus": "files"}, "files is empty; name text files or globs"),
         ({"corpus": ""}, "at least 1 character"),
-        ({"files": ("a.txt",)}, "belong to corpus 'files', not 'stdlib'"),
+        ({"corpus": "stdlib", "files": ("a.txt",)}, "belong to corpus 'files', not 'stdlib'"),
         ({"corpus": "wikitext-103", "validation_files": ("a.txt",)}, "not 'wikitext-103'"),
         ({"dataset_config": "raw"}, "dataset_config belongs to Hugging Face datasets.*'stdlib'"),
         ({"corpus": "files", "files": ("a",), "dataset_config": "raw"}, "dataset_config belongs.*'files'"),

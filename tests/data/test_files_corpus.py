@@ -36,12 +36,18 @@ def test_the_home_folder_is_understood(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
     folder = filled(tmp_path, a="A")
-    for missing in (folder / "absent.txt", folder / "absent*.md", folder):
+    for missing in (folder / "absent.txt", folder / "absent*.md"):
         with pytest.raises(ValueError, match=r"is not a file and matches none") as caught:
             FilesCorpus([str(folder / "a.txt"), str(missing)], [], 0.5)
         assert repr(str(missing)) in str(caught.value)
         with pytest.raises(ValueError, match="matches none"):
             FilesCorpus([str(folder / "a.txt")], [str(missing)], 0.5)
+
+
+def test_a_folder_is_told_with_the_glob_to_write(tmp_path: Path) -> None:
+    folder = filled(tmp_path, a="A")
+    with pytest.raises(ValueError, match=rf"is a folder; name the files in it: '{folder}/\*\*/\*.txt'"):
+        FilesCorpus([str(folder)], [], 0.5)
 
 
 @given(count=st.integers(2, 30), fraction=st.floats(0.01, 0.4))

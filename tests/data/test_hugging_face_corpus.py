@@ -53,6 +53,7 @@ def test_what_a_dataset_lacks_is_named(changes: dict[str, str], message: str, ro
     with pytest.raises(ValueError, match=message) as caught:
         list(HuggingFaceCorpus(DataConfig(corpus=str(rows), **changes)).train())
     assert str(rows) in str(caught.value)
+    assert f"text files in it are data.files: '{rows}/**/*.txt'" in str(caught.value)
 
 
 def test_a_dataset_that_cannot_be_had_is_named_with_what_else_to_do(rows: Path) -> None:

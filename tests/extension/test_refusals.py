@@ -91,7 +91,7 @@ class Margin(LogitMargin):
 )
 def test_refusals_say_what_is_missing(importable: Path, kind: str, message: str) -> None:
     (importable / "theirs.py").write_text(THEIRS, encoding="utf-8")
-    with pytest.raises(ValueError, match="^recipe laptop mine: ") as caught:
+    with pytest.raises(ValueError, match="^(model|objective|config)") as caught:
         recipe("laptop", "mine", {"model": {"readout": {"kind": kind}}, "objective": {"placement": "dense"}})
     assert message in str(caught.value)
 
@@ -122,7 +122,7 @@ def test_rules_that_do_not_declare_are_refused(importable: Path) -> None:
     ],
 )
 def test_settings_that_do_not_fit(importable: Path, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match="^recipe laptop mine: ") as caught:
+    with pytest.raises(ValueError, match="^(model|objective|config)") as caught:
         mine(**changes)
     assert message in str(caught.value)
 

@@ -50,6 +50,12 @@ class FilesCorpus(AbstractCorpus):
     def train_bytes(self) -> int:
         return self._head() if self.tail_of_one else sum(path.stat().st_size for path in self.train_files)
 
+    def validation_bytes(self) -> int:
+        """Return about how many bytes `validation` yields."""
+        if self.tail_of_one:
+            return self.train_files[0].stat().st_size - self._head()
+        return sum(path.stat().st_size for path in self.validation_files)
+
     def _head(self) -> int:
         return int(self.train_files[0].stat().st_size * (1 - self.fraction))
 
@@ -83,6 +89,10 @@ def _find(patterns: Sequence[str]) -> list[Path]:
         path = Path(pattern).expanduser()
         matches = [path] if path.is_file() else sorted(map(Path, glob(str(path), recursive=True)))
         matches = [match for match in matches if match.is_file()]
+        if path.is_dir():
+            raise ValueError(
+                f"data.files: {pattern!r} is a folder; name the files in it: '{path}/**/*.txt', say"
+            )
         if not matches:
             raise ValueError(f"data.files: {pattern!r} is not a file and matches none; check the path")
         files += [match for match in matches if match not in files]

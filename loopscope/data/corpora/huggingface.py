@@ -74,10 +74,11 @@ class HuggingFaceCorpus(AbstractCorpus):
                 if row[column] and row[column].strip():
                     yield row[column]
         except Exception as error:  # the hub's clients raise dozens of kinds
+            instead = f"text files in it are data.files: '{Path(self.name)}/**/*.txt', say"
             raise ValueError(
                 f"dataset {self.name!r}, split {split!r}, cannot be read ({type(error).__name__}: {error}). Check "
                 "the name, the split (data.validation_split: null holds out a part of the training split) and the "
-                f"network; {INSTEAD}"
+                f"network; {instead if Path(self.name).is_dir() else INSTEAD}"
             ) from error
 
 
