@@ -34,6 +34,10 @@ def test_the_version_is_written_once() -> None:
     assert metadata.version("loopscope") == loopscope.__version__
 
 
+def test_public_names_are_listed() -> None:
+    assert set(loopscope.__all__) <= set(dir(loopscope))
+
+
 def test_the_changelog_tells_of_this_version() -> None:
     headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)
     assert headings[:2] == ["Unreleased", loopscope.__version__]

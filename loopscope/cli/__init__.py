@@ -48,7 +48,7 @@ Train looped language models and see which part of their hidden state the loss c
 
 {commands}
 
-loopscope COMMAND --help explains one, with examples; --help-all lists every setting. Start with:
+loopscope COMMAND --help explains one, with examples; loopscope COMMAND --help-all lists every setting. Start with:
   loopscope study --out runs/first --seeds 1
   loopscope audit runs/first
   loopscope report runs/first
@@ -62,12 +62,14 @@ def main() -> None:
     """Entry point. Exit status: 0 when done, 1 when a run (or every run of a study) failed or diverged, 2 for bad input
     or what the system refuses (a full disk), 130 or 143 when interrupted or terminated.
     """
-    warnings.showwarning = _show_warning
+    warnings.showwarning = _silent if "--quiet" in sys.argv else _show_warning
     modules, words = _modules(sys.argv[1:])
     trusted = TRUST in words
     words = [word for word in words if word != TRUST]
     name, arguments = (words[0], words[1:]) if words else ("--help", [])
-    if name in ("-h", "--help"):
+    if name == "help" and arguments:  # `help train`
+        name, arguments = arguments[0], [*arguments[1:], "--help"]
+    if name in ("help", "-h", "--help", "--help-all"):
         commands = "\n".join(f"  {key:17} {command.text}" for key, command in COMMANDS.items())
         print(USAGE.format(commands=commands))
         return
@@ -127,6 +129,10 @@ def _modules(words: list[str]) -> tuple[list[str], list[str]]:
         modules += left[place + 1].split(",")
         del left[place : place + 2]
     return modules, left
+
+
+def _silent(*_: Any, **__: Any) -> None:
+    """Nothing but errors, as --quiet says."""
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

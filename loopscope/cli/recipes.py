@@ -1,6 +1,7 @@
 """`loopscope recipes`: the families and sizes that can be named, with what they cost and what holds their scale."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -46,17 +47,18 @@ def recipes(arguments: Sequence[str]) -> None:
     from rich.console import Console
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("family", "size", "parameters", "loops", "FLOPs/token", "training", "verdict"):
+    headings = ("family", "size", "parameters", "loops", "FLOPs\nper token", "training\nper token", "verdict")
+    for heading in headings:
         left = heading in ("family", "size", "verdict")
         table.add_column(heading, justify="left" if left else "right", no_wrap=True)
     for row in rows:
         table.add_row(
             row.family,
             row.size,
-            f"{row.parameters:,}",
+            in_short(row.parameters),
             str(row.loops),
-            f"{row.inference_flops_per_token:.3g}",
-            f"{row.training_flops_per_token:.3g}",
+            in_short(row.inference_flops_per_token),
+            in_short(row.training_flops_per_token),
             row.verdict,
         )
     console = Console()
@@ -78,18 +80,39 @@ def _words(name: str, rows: "Sequence[CatalogueRow]") -> str:
 
 def _matched(rows: "Sequence[Match]") -> Table:
     """The baselines beside the looped model: each cell is the baseline's number and the looped model's."""
-    table = Table(box=None, pad_edge=False, title="baseline / looped model", title_justify="left")
-    table.add_column("baseline", no_wrap=True)
-    table.add_column("size", no_wrap=True)
-    for heading in ("parameters", "FLOPs/token", "training, terminal", "training, dense"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = Table(
+        box=None,
+        pad_edge=False,
+        collapse_padding=True,
+        title="each baseline / its looped model",
+        title_justify="left",
+    )
+    headings = ("baseline", "size", "parameters", "FLOPs/token", "training, terminal", "training, dense")
+    for heading in headings:
+        left = heading in headings[:2]
+        # Headings may take two lines, numbers may not.
+        words = heading.replace(", ", ",\n")
+        table.add_column(words, justify="left" if left else "right", no_wrap=True)
     for row in rows:
-        table.add_row(
-            row.baseline,
-            row.size,
-            f"{row.parameters / 1e6:.3g}M / {row.parameters_looped / 1e6:.3g}M",
-            f"{row.inference_flops:.3g} / {row.inference_flops_looped:.3g}",
-            f"{row.training_flops:.3g} / {row.training_flops_terminal:.3g}",
-            f"{row.training_flops:.3g} / {row.training_flops_dense:.3g}",
+        both = (
+            (row.parameters, row.parameters_looped),
+            (row.inference_flops, row.inference_flops_looped),
+            (row.training_flops, row.training_flops_terminal),
+            (row.training_flops, row.training_flops_dense),
         )
+        table.add_row(row.baseline, row.size, *(f"{in_short(one)}/{in_short(other)}" for one, other in both))
     return table
+
+
+def in_short(number: float) -> str:
+    """Return a count in three digits and a unit.
+
+    Example:
+        >>> in_short(1_434_652_672)
+        '1.43B'
+    """
+    for unit, sign in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= 0.9995 * unit:
+            digits = number / unit
+            return f"{digits:.{max(0, 2 - int(math.log10(max(digits, 1.0))))}f}{sign}"
+    return f"{number:.0f}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loopscope.cli.arguments import with_config
-from loopscope.cli.train_print import print_results
+from loopscope.cli.train_print import print_next, print_results
 from loopscope.config.recipes import DEFAULT_SIZE
 from loopscope.results.layout import CONFIG
 
@@ -53,5 +53,6 @@ def train(arguments: Sequence[str]) -> None:
 
     result = execute(config, command.out, resume=command.resume, quiet=command.quiet)
     print_results([result], command.out, command.quiet)
+    print_next([result], command.out, command.quiet)
     if result.status != "completed":
         raise SystemExit(1)

@@ -1,6 +1,7 @@
 """What `loopscope train` and `loopscope study` print when they are done."""
 
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,3 +44,13 @@ def print_results(runs: Sequence["RunResult"], folder: Path, quiet: bool) -> Non
     with (wide := Console(width=200)).capture() as captured:
         wide.print(table, markup=False)
     print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def print_next(runs: Sequence["RunResult"], folder: Path, quiet: bool) -> None:
+    """The commands that look at what was trained, where any of it completed."""
+    if quiet or not any(run.status == "completed" for run in runs):
+        return
+    name = shlex.quote(str(folder))
+    print(
+        f"next: loopscope audit {name}  (which loops carry a scale that no loss sees), loopscope report {name}"
+    )

@@ -28,7 +28,8 @@ _SAME: Mapping[str, str] = {
     "model.dim": "d_model hidden_size hidden_dim n_embd embed_dim d",
     "model.loops": "k n_loops num_loops recurrences recurrence n_recurrence",
     "model.vocabulary": "vocab vocab_size n_vocab",
-    "model.sequence": "seq seq_len block_size context context_length max_length ctx max_seq_len n_positions",
+    "model.sequence": "seq seq_len seq_length sequence_length block_size context context_length max_length ctx "
+    "max_seq_len n_positions",
     "model.initialisation": "init initialization initialise initialize",
     "model.positions": "pos position pos_emb position_embedding",
     "model.readout.kind": "readout",

@@ -11,9 +11,10 @@ AGAIN = 2.0
 """Times the scale of the last alarm from which a scale that had settled or turned since raises another."""
 ALARMS = 2
 """Most alarms."""
+CALL = "loopscope.audit(model, input_ids, labels, objective)"
 ADVICE = (
     "Add a penalty on the state's size to the loss (0.01 × mean square of H, say), read the raw state at every loop "
-    "but the last, or put a norm between loops; loopscope.audit(model, input_ids, labels, objective) measures each."
+    f"but the last, or put a norm between loops; {CALL} measures each."
 )
 
 

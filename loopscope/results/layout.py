@@ -236,9 +236,15 @@ def model_folder(path: str | Path) -> Path:
         return checkpoint
     below = path.glob(f"*/**/{CHECKPOINTS}/{_STEP}*")
     runs = sorted({str(found.parent.parent.relative_to(path)) for found in below})
-    hint = f" It holds runs; name one of them: {', '.join(runs[:6])}." if runs else ""
+    models = sorted(found.parent.name for found in path.glob("*/config.json"))
+    hint = "".join(
+        f" It holds {what}; name one of them: {', '.join(names[:6])}{', …' if len(names) > 6 else ''}."
+        for what, names in (("runs", runs), ("folders of models", models))
+        if names
+    )
     raise ValueError(
-        f"{path} holds no model: neither {CONFIG} with {WEIGHTS} nor {CHECKPOINTS}/{_STEP}*.{hint}"
+        f"{path} holds no model: neither {CONFIG} with {WEIGHTS}, nor {CHECKPOINTS}/{_STEP}*, nor a config.json as "
+        f"transformers writes it.{hint}"
     )
 
 

@@ -69,12 +69,14 @@ class ProgressDisplay:
         text = f"loss {loss:.3f}  {speed['tokens_per_second']:,.0f} tok/s"
         if "mfu" in speed:
             text += f"  MFU {speed['mfu']:.0%}"
-        text += f"  L2 by loop {scales}"
-        if self.live:
-            self.progress.update(
-                self.task, completed=step, place=self._place(step), figures=f"{text}  {self.title}"
+        if self.live:  # first and last loop, so that 80 columns cut none
+            ends = " … ".join(
+                f"{norm:.3g}" for norm in (l2_norm[:1] if len(l2_norm) == 1 else (l2_norm[0], l2_norm[-1]))
             )
+            figures = f"{text}  L2 {ends}  {self.title}"
+            self.progress.update(self.task, completed=step, place=self._place(step), figures=figures)
             return
+        text += f"  L2 by loop {scales}"
         now = time.monotonic()
         if step == self.steps or now - self.last_line >= self._wait(step, now):
             self.last_line = now

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict
 
+from loopscope.monitor.alarm import CALL
 from loopscope.monitor.monitor import ScaleMonitor
 from loopscope.objectives.objective import Objective
 from loopscope.recurrence import AbstractLoopedLM
@@ -26,7 +27,12 @@ def build_monitor(
     def keep(check: ScaleCheck) -> None:
         log.write("monitor", **asdict(check))
 
-    monitor = ScaleMonitor(model, objective, every=config.monitor_every, log=keep, tell=tell, steps=steps)
-    records = [record for record in read_metrics(log.path.parent) if record["kind"] == "monitor"]
+    run = log.path.parent
+
+    def say(text: str) -> None:
+        tell(text.replace(CALL, f"`loopscope audit {run}`"))  # a run has a command for it
+
+    monitor = ScaleMonitor(model, objective, every=config.monitor_every, log=keep, tell=say, steps=steps)
+    records = [record for record in read_metrics(run) if record["kind"] == "monitor"]
     monitor.resume([decode(ScaleCheck, record) for record in records])
     return monitor

@@ -20,22 +20,25 @@ def test_a_run_goes_on_with_nothing_but_its_folder_named(
     own = ["--condition", "dense/raw", "--data.corpus", "files", "--data.files", str(tmp_path / "text.txt")]
     assert call("train", "--out", out, *TINY, *own, "--training.evaluate-every", "2") == 0
     before = yaml.safe_load((tmp_path / "own" / "config.yaml").read_text())
-    capsys.readouterr()
+    assert f"next: loopscope audit {out} " in capsys.readouterr().out
 
-    assert call("train", "--out", out, "--resume", "--training.steps", "4") == 0
+    (tmp_path / "own" / "audit.json").write_text("{}")  # set aside with a note, but for --quiet
+    assert call("train", "--out", out, "--resume", "--training.steps", "4", "--quiet") == 0
+    assert capsys.readouterr() == ("", "")
+    assert call("train", "--out", out, "--resume", "--training.steps", "5") == 0
     assert (
         "own goes on with its own config.yaml (size laptop, condition dense/raw)" in capsys.readouterr().err
     )
     after = yaml.safe_load((tmp_path / "own" / "config.yaml").read_text())
-    before["training"]["steps"] = 4
+    before["training"]["steps"] = 5
     assert after == before
-    assert load_results(out).runs[0].steps == 4
+    assert load_results(out).runs[0].steps == 5
 
     for named, said in (
         (["--condition", "dense/rmsnorm"], "(condition: 'dense/raw' there, 'dense/rmsnorm' now)"),
         (["--size", "small"], "(size: 'laptop' there, 'small' now)"),
         (["--model.dim", "32"], "(model.dim: 16 there, 32 now)"),
-        (["--training.steps", "2"], "(training.steps: 4 there, 2 now)"),
+        (["--training.steps", "2"], "(training.steps: 5 there, 2 now)"),
     ):
         assert call("train", "--out", out, "--resume", *named) == 2
         assert f"belongs to another config {said}; leave that out" in capsys.readouterr().err

@@ -8,6 +8,7 @@ from loopscope import cli
 from loopscope.cli.arguments import FIRST, settings_of_a_run
 from loopscope.cli.evaluate import EVALUATIONS
 from loopscope.cli.options import options_of
+from loopscope.cli.recipes import in_short
 from loopscope.config.recipes import CONDITIONS, NAMED, SIZES
 from tests.cli.fixtures import CLASSES, class_of
 
@@ -81,3 +82,37 @@ def test_a_shell_gets_what_it_completes_words_with(
     call: Any, capsys: pytest.CaptureFixture[str], command: str, option: str
 ) -> None:
     assert option in shown(call, capsys, command, "--tyro-print-completion", "bash")
+
+
+def test_help_is_a_word_too(call: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    usage = shown(call, capsys)
+    assert shown(call, capsys, "help") == shown(call, capsys, "--help-all") == usage
+    assert shown(call, capsys, "help", "report") == shown(call, capsys, "report", "--help")
+
+
+@pytest.mark.parametrize("words", [[], ["--family", "unlooped-deep"]])
+def test_recipes_fit_eighty_columns(
+    call: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = shown(call, capsys, "recipes", *words)
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert " 2.64M " in text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (1000, "1.00k"),
+        (43_934_208, "43.9M"),
+        (999_600, "1.00M"),
+        (1_434_652_672, "1.43B"),
+        (120e9, "120B"),
+        (1.2e13, "12.0T"),
+    ],
+)
+def test_counts_in_three_digits(number: float, text: str) -> None:
+    assert in_short(number) == text

@@ -21,6 +21,7 @@ NAMES = [option.name for option in settings_of_a_run().options]
         ("--model.n-head", "model.heads"),
         ("training.epoch", "training.epochs"),
         ("--data.dim", "model.dim"),
+        ("--data.sequence-length", "model.sequence"),
         ("steps", "training.steps"),
         ("vocab_size", "model.vocabulary"),
         ("kind", "model.readout.kind"),

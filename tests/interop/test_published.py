@@ -207,6 +207,12 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
         loopscope.load(tmp_path / "nothing.pt")
     with pytest.raises(ValueError, match="holds no model"):
         loopscope.load(tmp_path)
+    for name in ("two", "one"):
+        (tmp_path / "both" / name).mkdir(parents=True)
+        (tmp_path / "both" / name / "config.json").write_text("{}")
+    said = r"nor a config.json .*It holds folders of models; name one of them: one, two\."
+    with pytest.raises(ValueError, match=said):
+        loopscope.load(tmp_path / "both")
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(ValueError, match="holds a list"):
         loopscope.load(tmp_path / "list.pt")

@@ -74,6 +74,17 @@ def test_what_is_said_is_one_line_and_quiet_says_nothing(capsys: pytest.CaptureF
     assert capsys.readouterr().err == ""
 
 
+def test_eighty_columns_hold_the_first_and_the_last_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, out = Clock(monkeypatch), io.StringIO()
+    screen = Console(file=out, force_terminal=True, width=80, color_system=None)
+    monkeypatch.setattr(progress, "Console", lambda **_: screen)
+    display = ProgressDisplay("dense/rmsnorm seed 0", 20_000, 0)
+    clock.now += 10
+    display.figures(100, 3.21, [15.1, 14.9, 15.0, 14.8], {"tokens_per_second": 12_345.6})
+    screen.print(display.progress.get_renderable())
+    assert "loss 3.210  12,346 tok/s  L2 15.1 … 14.8" in out.getvalue()
+
+
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_on_a_terminal_step_and_time_left_come_first_and_are_never_cut(
     monkeypatch: pytest.MonkeyPatch, width: int
