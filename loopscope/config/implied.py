@@ -6,7 +6,7 @@ from typing import Any
 from loopscope.config.families import Change
 from loopscope.config.nested import merged
 
-BYTES = 256
+BYTE_IDS = 256
 """Ids of tokenizer `bytes`."""
 
 
@@ -31,7 +31,7 @@ def with_implied(over: Change) -> dict[str, Any]:
         tokenizer = {"kind": tokenizer}
     if not isinstance(tokenizer, Mapping) or (isinstance(model, Mapping) and "vocabulary" in model):
         return found
-    entries = BYTES if tokenizer.get("kind") == "bytes" else tokenizer.get("vocabulary")
+    entries = BYTE_IDS if tokenizer.get("kind") == "bytes" else tokenizer.get("vocabulary")
     if type(entries) is not int or tokenizer.get("kind") == "file" or not isinstance(model, Mapping | None):
         return found
     return {**found, "model": {**(model or {}), "vocabulary": entries}}

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from loopscope.monitor.alarm import CALL
 from loopscope.monitor.monitor import ScaleMonitor
 from loopscope.training import loop as loop_module
 from loopscope.training import scale_monitor as run_monitor
@@ -70,7 +71,9 @@ def test_a_run_is_the_same_with_and_without_and_warns_once(
     assert [check["step"] for check in checks] == [1, *range(5, 41, 5)]
     assert {check["verdict"] for check in checks} == {"blind"}
     (warning,) = [check["warning"] for check in checks if check["warning"]]
-    assert warnings_in(shown) == [f"train: {warning}"]
+    said = warning.replace(CALL, f"`loopscope audit {tmp_path / 'with'}`")
+    assert said != warning  # a run has a command for it
+    assert warnings_in(shown) == [f"train: {said}"]
 
 
 def test_a_resumed_run_repeats_the_bits_and_not_the_warning(
