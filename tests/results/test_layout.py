@@ -112,9 +112,8 @@ def test_the_newest_checkpoint_is_the_one_of_the_last_step(tmp_path: Path) -> No
 
 
 def test_a_folder_without_a_model_says_what_was_looked_for(study: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"neither config.yaml with model.safetensors nor checkpoints/step-\*. It "
-    ):
+    said = r"neither config.yaml with model.safetensors, nor checkpoints/step-\*, nor a config.json .* It holds runs"
+    with pytest.raises(ValueError, match=said):
         model_folder(study)
     (study / "none").mkdir()
     (study / "none" / "study.yaml").touch()
