@@ -213,3 +213,39 @@ class ReadsInside(Plain):
 def test_a_head_that_reads_inside_the_last_loop_is_called_that(block: str) -> None:
     with pytest.raises(ValueError, match="something inside that loop too"):
         loopscope.wrap(build(ReadsInside), block)
+
+
+class WritesIntoTheState(Plain):
+    """What is done between loops and before the head is done in place, if so asked."""
+
+    def forward(self, ids: Tensor, in_place: bool = True) -> Any:
+        x = self.tokens(ids)
+        for _ in range(self.config.loops):
+            x = self.stack(x)
+            x = x.mul_(0.7) if in_place else x * 0.7
+        return self.lm_head(self.norm(x))
+
+
+def test_a_forward_may_write_into_the_blocks_output() -> None:
+    module = build(WritesIntoTheState)
+    models = [
+        loopscope.wrap(module, "layers", forward_kwargs={"in_place": in_place}) for in_place in (True, False)
+    ]
+    for ours, theirs in zip(*(unroll(model, IDS, loops=4) for model in models), strict=True):
+        assert torch.equal(ours.hidden, theirs.hidden)
+        assert torch.equal(ours.logits(), theirs.logits())
+    carries = [[loop.carry for loop in loopscope.audit(model, IDS, LABELS).loops] for model in models]
+    assert carries[0] == carries[1]
+
+
+class WritesInsideABlock(Plain):
+    """As inference code may: the norm keeps what is written into, so nothing can be trained."""
+
+    def stack(self, x: Tensor) -> Tensor:
+        x += super().stack(self.norm(x))
+        return x
+
+
+def test_a_block_without_a_derivative_is_called_that() -> None:
+    with pytest.raises(ValueError, match="writes into a tensor that its derivative needs"):
+        loopscope.wrap(build(WritesInsideABlock), "stack")

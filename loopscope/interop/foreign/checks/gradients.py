@@ -58,7 +58,15 @@ def _check_each_gradient(model: TracedModel, trace: Trace, start: Tensor) -> Non
 
 
 def _refuse_a_cut(function: Callable[[Tensor], Tensor], hidden: Tensor, between: str) -> None:
-    gap = gradient_gap(function, hidden)
+    try:
+        gap = gradient_gap(function, hidden)
+    except RuntimeError as error:
+        if "inplace operation" not in str(error):
+            raise
+        raise ValueError(
+            f"there is no gradient from {between}: the module's forward writes into a tensor that its derivative needs "
+            "(h += f(norm(h)), where the norm keeps h). Write h = h + f(norm(h)) there, which computes the same"
+        ) from error
     if gap > GRADIENT_GAP:
         raise ValueError(_cut(between, gap))
 

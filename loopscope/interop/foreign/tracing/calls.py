@@ -158,6 +158,11 @@ def with_state(output: Any, hidden: Tensor) -> Any:
     return type(output)(*items.values()) if hasattr(output, "_fields") else type(output)(items.values())
 
 
+def apart(output: Any) -> Any:
+    """Return what a part returned with its hidden state copied: a forward may write into it (`h += injected`)."""
+    return with_state(output, state_of(output).clone())
+
+
 def with_entries(output: Any, entries: Mapping[Any, Tensor]) -> Any:
     """Return what a part returned, of the structure it had, with other tensors under some of its keys or places."""
     if not entries:

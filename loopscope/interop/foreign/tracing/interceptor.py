@@ -20,6 +20,7 @@ from loopscope.interop.foreign.tracing.calls import (
     CalledPart,
     Forward,
     ForwardStop,
+    apart,
     call_of,
     stand_in,
     state_of,
@@ -120,7 +121,7 @@ class ForwardInterceptor:
             if position.loop < here:
                 return self._skip(trace, position, call, earlier.get(position.loop, hidden), original)
             if position.layer == 0:
-                call = call.with_hidden(hidden)
+                call = call.with_hidden(hidden.clone())
             output = original(*call.args, **call.kwargs)
             if position.layer == self.last:
                 raise ForwardStop(Answer.of(output, self.side_names))
@@ -136,6 +137,7 @@ class ForwardInterceptor:
 
         Their other arguments are those that they had in the trace.
         """
+        hidden = hidden.clone()  # the first layer may write into it
         for call in trace.calls[min(loop, trace.depth) - 1]:
             hidden = call.repeat(hidden)
         return hidden
@@ -260,7 +262,11 @@ class ForwardInterceptor:
                         )
                     position.layer = layer
                     position.loop += layer == 0
-                    return plan(position, call_of(part, args, kwargs, self.hidden), original)
+                    call = call_of(part, args, kwargs, self.hidden)
+                    if layer == 0:
+                        call = call.with_hidden(call.hidden.clone())
+                    output = plan(position, call, original)
+                    return apart(output) if layer == self.last else output
 
                 return forward
 
