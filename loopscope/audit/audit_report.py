@@ -106,7 +106,8 @@ def _prepared(
         padded = padded_texts(looped, input_ids, labels, attention_mask)
         if padded is not None:
             input_ids, labels = padded.input_ids, padded.labels
-        check_audit(model, input_ids, labels, objective)
+        measured = looped if padded is None else padded.model
+        check_audit(measured, input_ids, labels, objective)
         # Slices of a batch are not contiguous, and some forwards view them; tensors of inference mode have no gradient.
         input_ids, labels = input_ids.clone(), labels.clone()
         with (
@@ -114,7 +115,6 @@ def _prepared(
             in_fp32(looped, input_ids if padded is None else padded.first[1]) as notes,
             torch.autocast(input_ids.device.type, enabled=False),
         ):
-            measured = looped if padded is None else padded.model
             notes += (*looped.remarks, *(() if padded is None else padded.notes))
             yield _Batch(measured, input_ids, labels, objective or Objective(Dense()), notes, padded)
 
