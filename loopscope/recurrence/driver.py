@@ -110,10 +110,14 @@ def narrow(state: LoopState, rows: Int[Tensor, " kept"]) -> LoopState:
 
 @torch.no_grad()
 def vocabulary_size(model: AbstractLoopedLM, like: Int[Tensor, "batch seq"]) -> int:
-    """Return how many ids the model has, asked with a row of the id 0, which every model has, through one loop.
+    """Return how many ids the model has, asked with the id 0, which every model has, through one loop.
 
     Args:
-        like: token ids where the model is, of whose type and length the row is: some models take one length only.
+        like: token ids where the model is. A model that takes one length only is asked with a row of theirs.
     """
-    (state,) = unroll(model, torch.zeros_like(like[:1]), 1)
+    zeros = torch.zeros_like(like[:1])
+    try:
+        (state,) = unroll(model, zeros[:, :1], 1)
+    except Exception:  # whatever a stranger's forward says of a length that it does not take
+        (state,) = unroll(model, zeros, 1)
     return state.logits().shape[-1]

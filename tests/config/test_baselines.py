@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import loopscope
 from loopscope import cli
 from loopscope.cli.arguments import with_config
+from loopscope.cli.recipes import in_short
 from loopscope.cli.study import Study
 from loopscope.cli.train import Train
 from loopscope.config.baselines import BASELINES
@@ -207,7 +208,7 @@ def test_recipes_prints_both(capsys: pytest.CaptureFixture[str], monkeypatch: py
     shown = capsys.readouterr().out
     found = match("unlooped-deep", "laptop")
     for number in (found.training_flops_terminal, found.training_flops_dense):
-        assert f"{found.training_flops:.3g} / {number:.3g}" in shown
+        assert f"{in_short(found.training_flops)}/{in_short(number)}" in shown
     monkeypatch.setattr(sys, "argv", ["loopscope", "recipes", "--family", "unlooped", "--json"])
     cli.main()
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

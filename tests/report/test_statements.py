@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from loopscope.report.audits.models import model_views
-from loopscope.report.glossary import AUDIT, DEPTH, RUNS, WORDS, heading_keys, linker, words_of
+from loopscope.report.glossary import AUDIT, DEPTH, LENS, RUNS, WORDS, heading_keys, linker, words_of
 from loopscope.report.statements import (
     audit_statements,
     depth_statements,
@@ -91,7 +91,7 @@ def test_every_word_has_one_meaning_and_a_place_of_its_own() -> None:
     assert len(forms) == len(set(forms))
     assert len({word.key for word in WORDS}) == len(WORDS)
     assert [word.name for word in words_of([RUNS])].count("drift") == 1
-    assert words_of([RUNS, DEPTH, AUDIT]) == list(WORDS)
+    assert words_of([RUNS, DEPTH, AUDIT, LENS]) == list(WORDS)
     assert "carry" not in {word.name for word in words_of([RUNS])}
 
 
