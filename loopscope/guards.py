@@ -1,12 +1,15 @@
 """Context managers that leave a model and the random numbers as they were, and waits for a device."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+
+_ABSENT = object()
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -32,6 +35,22 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def exchanged(
+    owner: Any, answer: Callable[[Callable[..., Any]], Callable[..., Any]], name: str = "forward"
+) -> Iterator[None]:
+    """Make `answer(what is there)` an object's method for a while; afterwards it is as it was."""
+    before = owner.__dict__.get(name, _ABSENT)
+    setattr(owner, name, answer(getattr(owner, name)))
+    try:
+        yield
+    finally:
+        if before is _ABSENT:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, before)
 
 
 @contextmanager

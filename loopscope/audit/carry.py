@@ -5,7 +5,7 @@ d log s_{k+1} / d log s_k by a two-sided difference: H_k scaled by (1 ± eps) go
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -28,21 +28,26 @@ def measure_carries(states: Iterable[LoopState]) -> list[Carry]:
 
 def _carry(state: LoopState) -> Carry:
     hidden = state.hidden
+    return carry_of(
+        state.loop, hidden, lambda factor: wide(next_hidden(state, hidden * factor)), carried(state, hidden)
+    )
 
-    def following(factor: float) -> Tensor:
-        return wide(next_hidden(state, hidden * factor))
 
+def carry_of(
+    loop: int, own: Tensor, following: Callable[[float], Tensor], passed: Tensor | None = None
+) -> Carry:
+    """Return the carry of vectors with a scale, H_k or what goes beside it, into the next loop.
+
+    Args:
+        own: the vectors, [... dim].
+        following: what comes of them one loop later, were they this many times as large.
+        passed: what is handed on of them between loops, for the gain; None: they themselves.
+    """
     logs = [scale(following(factor)).log().double() for factor in (1 + SCALE_STEP, 1 - SCALE_STEP)]
     change = (logs[0] - logs[1]) / math.log((1 + SCALE_STEP) / (1 - SCALE_STEP))
     # A state of zeros (a padding token) has no scale to change.
-    counted = (scale(hidden) > 0) & torch.isfinite(change)
-    change, size = change[counted], l2_norm(hidden)[counted]
-    gain = l2_norm(carried(state, hidden))[counted] / size
+    counted = (scale(own) > 0) & torch.isfinite(change)
+    change, size = change[counted], l2_norm(own)[counted]
+    gain = 1.0 if passed is None else float((l2_norm(passed)[counted] / size).mean())
     slope = l2_norm(following(2 * LARGE) - following(LARGE))[counted] / (LARGE * size)
-    return Carry(
-        loop=state.loop,
-        mean=float(change.mean()),
-        spread=float(change.std(correction=0)),
-        gain=float(gain.mean()),
-        slope=float(slope.mean()),
-    )
+    return Carry(loop, float(change.mean()), float(change.std(correction=0)), gain, float(slope.mean()))

@@ -8,7 +8,6 @@ that part has faded by as much, and is not counted. Exposure and verdict are tho
 Memory: one graph of the loops after k, for each loop k, one at a time.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -16,13 +15,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from loopscope.audit.carry import LARGE, SCALE_STEP
-from loopscope.audit.verdict import exposure, named_loops, verdict_on
+from loopscope.audit.carry import carry_of
+from loopscope.audit.verdict import exposure, named_loops, shares_text, verdict_on, worst_verdict
 from loopscope.audit.visibility import GROWN, radial
-from loopscope.numerics import l2_norm, scale, wide
+from loopscope.numerics import scale, wide
 from loopscope.objectives.objective import Objective
 from loopscope.recurrence import LoopState, next_beside
-from loopscope.results import SEEN, WORST_FIRST, Carry, Radial, SideScale, Verdict
+from loopscope.results import SEEN, Carry, Radial, SideScale, Verdict
 
 FADES = 2.0
 """Visibility at `GROWN` times the size, times `GROWN`, over that at the size it has: up to here it fades as 1/s."""
@@ -84,19 +83,13 @@ def _kept(now: Radial, grown: Radial) -> float:
 
 @torch.no_grad()
 def _carry(state: LoopState, side: Side, name: str) -> Carry:
-    own = _vectors(side[name])
-
     def following(factor: float) -> Tensor:
         _, later = next_beside(state, {**side, name: side[name] * factor})
         return wide(_vectors(later[name]))
 
-    logs = [scale(following(factor)).log().double() for factor in (1 + SCALE_STEP, 1 - SCALE_STEP)]
-    change = (logs[0] - logs[1]) / math.log((1 + SCALE_STEP) / (1 - SCALE_STEP))
-    counted = (scale(own) > 0) & torch.isfinite(change)
-    change, size = change[counted], l2_norm(own)[counted]
-    slope = l2_norm(following(2 * LARGE) - following(LARGE))[counted] / (LARGE * size)
+    carry = carry_of(state.loop, _vectors(side[name]), following)
     state.model.rejoin(state)
-    return Carry(state.loop, float(change.mean()), float(change.std(correction=0)), 1.0, float(slope.mean()))
+    return carry
 
 
 def _visibility(
@@ -146,11 +139,9 @@ def side_sentences(rows: Sequence[SideScale]) -> dict[str, str]:
     sentences = {}
     for name in dict.fromkeys(row.name for row in rows):
         own = [row for row in rows if row.name == name]
-        worst = next(status for status in WORST_FIRST if status in {row.status for row in own})
+        worst = worst_verdict(row.status for row in own)
         at = [row for row in own if row.status == worst]
-        shares = [abs(row.carry) for row in at]
-        low, high = f"{min(shares):.0%}", f"{max(shares):.0%}"
-        share = low if low == high else f"{low} to {high}"
+        share = shares_text([abs(row.carry) for row in at])
         size = (
             f"its RMS is {own[0].rms:.3g} at loop {own[0].loop} and {own[-1].rms:.3g} at loop {own[-1].loop}"
         )

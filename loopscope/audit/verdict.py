@@ -164,9 +164,7 @@ def why(
     """
     verdict = model_verdict(loops)
     concerned = [loop for loop in loops if loop.status == verdict]
-    shares = [abs(loop.carry) for loop in concerned]
-    low, high = f"{min(shares):.0%}", f"{max(shares):.0%}"
-    share = low if low == high else f"{low} to {high}"
+    share = shares_text([abs(loop.carry) for loop in concerned])
     names = named_loops([loop.loop for loop in concerned])
     carry = "carries" if len(concerned) == 1 else "carry"
     most = max(concerned, key=lambda loop: loop.exposure)
@@ -258,6 +256,12 @@ def _seen_by(seen: Sequence[LoopVisibility]) -> str:
     return " and ".join(
         f"the {key}" for key, value in sorted(strength.items(), key=lambda item: -item[1]) if value >= SEEN
     )
+
+
+def shares_text(shares: Sequence[float]) -> str:
+    """Return shares as a sentence names them: `65%`, or `65% to 70%`."""
+    low, high = f"{min(shares):.0%}", f"{max(shares):.0%}"
+    return low if low == high else f"{low} to {high}"
 
 
 def named_loops(loops: Sequence[int]) -> str:

@@ -135,6 +135,8 @@ def _other_seeds(paths: Sequence[Path]) -> list[Path]:
     """Runs of studies that an audit of them leaves out."""
     from loopscope.results.layout import first_runs, trained_runs
 
-    return [
-        run for path in paths if path.is_dir() for run in trained_runs(path) if run not in first_runs(path)
-    ]
+    others: list[Path] = []
+    for path in (path for path in paths if path.is_dir()):
+        first = set(first_runs(path))
+        others += [run for run in trained_runs(path) if run not in first]
+    return others

@@ -5,7 +5,6 @@ What is named comes on top, so that a folder refuses (or takes, as a later end) 
 
 import re
 import sys
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +14,7 @@ from loopscope.config.implied import with_corpus
 from loopscope.config.intervals import EVALUATE_EVERY, stretched_intervals
 from loopscope.config.nested import merged, read_yaml
 from loopscope.config.recipes import NAMED, SIZES, is_baseline, recipe
-from loopscope.config.run_config import RunConfig, parse_config
+from loopscope.config.run_config import RunConfig, kept_config, parse_config
 from loopscope.results.class_names import import_module
 from loopscope.results.layout import CONFIG, STUDY
 
@@ -33,10 +32,7 @@ def kept_run(out: str | Path) -> dict[str, Any] | None:
     path = Path(out) / CONFIG
     if not path.is_file():
         return None
-    values = read_yaml(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what a choice has no effect on was said when it was made
-        kept = parse_config(values, str(path)).model_dump()
+    kept = kept_config(read_yaml(path), str(path)).model_dump()
     return merged(kept, {"training": OF_THE_MACHINE})
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from loopscope.config.families import Change
 from loopscope.config.nested import merged
+from loopscope.data.config import means_files
 
 BYTE_IDS = 256
 """Ids of tokenizer `bytes`."""
@@ -12,14 +13,7 @@ BYTE_IDS = 256
 
 def with_corpus(over: Change) -> dict[str, Any]:
     """Return settings with corpus `files` where files are named and no corpus is."""
-    data = over.get("data")
-    if (
-        isinstance(data, Mapping)
-        and "corpus" not in data
-        and (data.get("files") or data.get("validation_files"))
-    ):
-        return merged(over, {"data": {"corpus": "files"}})
-    return dict(over)
+    return merged(over, {"data": {"corpus": "files"}}) if means_files(over.get("data")) else dict(over)
 
 
 def with_implied(over: Change) -> dict[str, Any]:

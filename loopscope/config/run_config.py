@@ -183,3 +183,10 @@ def parse_config(values: Mapping[str, Any], source: str = "") -> RunConfig:
         ValueError: one line per problem: the key, its value, what is allowed, and the nearest name.
     """
     return validated(RunConfig, values, source)
+
+
+def kept_config(values: Mapping[str, Any], source: str) -> RunConfig:
+    """Return the run config of a folder, as `parse_config` does: what a choice has no effect on was said when made."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return parse_config(values, source)

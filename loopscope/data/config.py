@@ -1,5 +1,6 @@
 """The settings of the data. Importable without torch, numpy or tokenizers."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -83,13 +84,7 @@ class DataConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _of_files(cls, value: Any) -> Any:
-        if (
-            isinstance(value, dict)
-            and "corpus" not in value
-            and (value.get("files") or value.get("validation_files"))
-        ):
-            return {**value, "corpus": "files"}
-        return value
+        return {**value, "corpus": "files"} if means_files(value) else value
 
     @model_validator(mode="after")
     def _consistent(self) -> "DataConfig":
@@ -113,3 +108,12 @@ class DataConfig(BaseModel):
             if self.corpus == "task"
             else f"validation text of {self.corpus}"
         )
+
+
+def means_files(values: Any) -> bool:
+    """Return whether settings of data name files and no corpus: corpus `files` is meant."""
+    return (
+        isinstance(values, Mapping)
+        and "corpus" not in values
+        and bool(values.get("files") or values.get("validation_files"))
+    )

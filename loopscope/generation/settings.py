@@ -15,7 +15,13 @@ from loopscope.generation.missing import check_missing
 from loopscope.generation.sampling import Sampling
 from loopscope.generation.stopping import Stopping
 from loopscope.generation.streaming import Tokenizer
-from loopscope.recurrence import AbstractLoopedLM, check_input_ids, check_loops, vocabulary_size
+from loopscope.recurrence import (
+    AbstractLoopedLM,
+    check_input_ids,
+    check_loops,
+    check_model_and_ids,
+    vocabulary_size,
+)
 
 USUAL_NEW_TOKENS = 128
 """How many are made where nobody says."""
@@ -44,15 +50,7 @@ class Settings:
 
 def check_prompts(model: Any, input_ids: Any) -> None:
     """Raise ValueError for what is no looped model, or no batch of prompts in its vocabulary."""
-    if not isinstance(model, AbstractLoopedLM):
-        raise ValueError(
-            f"model is a {type(model).__name__}, not a looped model of Loopscope: pass loopscope.load(path), "
-            "loopscope.adapt(module) or loopscope.wrap(module, block=...)"
-        )
-    if not isinstance(input_ids, Tensor):
-        raise ValueError(
-            f"input_ids is a {type(input_ids).__name__}; give a tensor of token ids [batch, seq]"
-        )
+    check_model_and_ids(model, input_ids)
     if input_ids.numel() == 0:
         raise ValueError(
             f"the prompt is empty (input_ids has shape {tuple(input_ids.shape)}); the first token is predicted from "

@@ -1,12 +1,9 @@
 """A model at another depth than it was trained to: every unroll that names no depth runs to that one."""
 
-from typing import Any
-
 import torch
-from torch import Tensor
 
 from loopscope.guards import evaluating
-from loopscope.interop.foreign.tracing.forward_runs import disagreement, dtype_of, example, logits_of
+from loopscope.interop.foreign.tracing.forward_runs import disagreement, dtype_of, logits_of
 from loopscope.interop.foreign.tracing.traced_model import TracedModel
 from loopscope.recurrence import AbstractLoopedLM, check_loops, unroll
 
@@ -42,11 +39,8 @@ def check_depth(model: AbstractLoopedLM, loops: int) -> None:
             "leave it out, or give loopscope.wrap a set_loops"
         )
 
-    def run(ids: Tensor) -> Any:
-        return interceptor.own.run(ids, model.trained_count)
-
     with evaluating(model.module):
-        ids = example(model.module, run, interceptor.own.sequence)
+        ids = interceptor.own.example(model.trained_count)
         try:
             _, output = model.record(ids, loops)
             own = logits_of(output)

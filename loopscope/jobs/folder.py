@@ -4,13 +4,13 @@ What lies in the folder must be that config's too: a checkpoint or a result that
 by name.
 """
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from loopscope.config import RunConfig, parse_config
+from loopscope.config import RunConfig
 from loopscope.config.nested import differences, read_yaml
+from loopscope.config.run_config import kept_config
 from loopscope.results import RunResult, run_from_json
 from loopscope.results.layout import CONFIG, RESULT, newest_checkpoint, visible
 from loopscope.training.checkpoint import refuse_linked_checkpoints
@@ -150,9 +150,7 @@ def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _completed(values: Mapping[str, Any], source: str) -> dict[str, Any]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what a choice has no effect on was said when it was made
-            return parse_config(dict(values), source).model_dump(mode="json")
+        return kept_config(values, source).model_dump(mode="json")
     except ValueError:  # another version's, or changed by hand: compared as it is, key by key
         return dict(values)
 

@@ -22,7 +22,7 @@ from loopscope.generation.settings import Settings, check_prompts, new_tokens_th
 from loopscope.generation.stopping import Stopping
 from loopscope.generation.streaming import Tokenizer
 from loopscope.guards import device_of
-from loopscope.jobs.opened import OpenedModel
+from loopscope.jobs.opened import OpenedModel, config_setting
 from loopscope.recurrence import AbstractLoopedLM, LoopState
 from loopscope.results.layout import TOKENIZER
 
@@ -93,22 +93,13 @@ def tokenizer_of(opened: OpenedModel) -> AbstractTokenizer:
     """
     if opened.tokenizer is not None:
         return opened.tokenizer
-    if (vocabulary_of(opened) or 0) < ByteTokenizer().vocabulary_size:
+    if (config_setting(opened, "vocabulary", "vocab_size") or 0) < ByteTokenizer().vocabulary_size:
         raise ValueError(
             f"{opened.path} has no {TOKENIZER}, so text cannot be read or written; use loopscope.generate with "
             "token ids, or put the tokenizer beside the model"
         )
     warnings.warn(f"{opened.path} has no {TOKENIZER}; its tokens are taken to be bytes", stacklevel=2)
     return ByteTokenizer()
-
-
-def vocabulary_of(opened: OpenedModel) -> int | None:
-    """Return how many ids the model's config says that it has; a stranger's says it of its module."""
-    if (config := getattr(opened.model, "config", None)) is not None:
-        value = getattr(config, "vocabulary", None)
-    else:
-        value = getattr(getattr(getattr(opened.model, "module", None), "config", None), "vocab_size", None)
-    return value if isinstance(value, int) else None
 
 
 def encode(tokenizer: AbstractTokenizer, text: str) -> list[int]:

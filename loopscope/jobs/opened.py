@@ -131,6 +131,15 @@ def check_one(paths: Sequence[str | Path], keep_in: str | Path | None) -> None:
         )
 
 
+def config_setting(opened: OpenedModel, own: str, foreign: str) -> int | None:
+    """Return a number in the model's config, by its name here and in transformers; None where it says none."""
+    if (config := getattr(opened.model, "config", None)) is not None:
+        value = getattr(config, own, None)
+    else:
+        value = getattr(getattr(getattr(opened.model, "module", None), "config", None), foreign, None)
+    return value if isinstance(value, int) else None
+
+
 def _name(path: Path, sections: dict[str, Any]) -> str:
     condition = sections.get("condition")
     if not condition:

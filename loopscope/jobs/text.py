@@ -15,7 +15,7 @@ from loopscope.data.config import DataConfig
 from loopscope.data.corpora import build_corpus, cap_bytes
 from loopscope.data.source import open_data
 from loopscope.data.tokenizers import AbstractTokenizer, ByteTokenizer
-from loopscope.jobs.opened import OpenedModel
+from loopscope.jobs.opened import OpenedModel, config_setting
 from loopscope.results.layout import TOKENIZER
 from loopscope.results.tensor_file import read_tensors
 
@@ -125,16 +125,7 @@ def hash_of(pieces: Iterable[str]) -> str:
 
 def trained_length(opened: OpenedModel) -> int:
     """Return the tokens of a text that a model was trained on, or has positions for; 256 where nothing says."""
-    return int(_setting(opened, "sequence", "max_position_embeddings") or 256)
-
-
-def _setting(opened: OpenedModel, own: str, foreign: str) -> int | None:
-    """A setting of the model's config, by its name here and in transformers."""
-    if (config := getattr(opened.model, "config", None)) is not None:
-        value = getattr(config, own, None)
-    else:
-        value = getattr(getattr(getattr(opened.model, "module", None), "config", None), foreign, None)
-    return value if isinstance(value, int) else None
+    return int(config_setting(opened, "sequence", "max_position_embeddings") or 256)
 
 
 def bytes_per_token_of(opened: OpenedModel, labels: Tensor) -> float:
@@ -176,7 +167,7 @@ def reading_tokenizer(opened: OpenedModel) -> tuple[AbstractTokenizer, str]:
     """
     if opened.tokenizer is not None:
         return opened.tokenizer, ""
-    if (_setting(opened, "vocabulary", "vocab_size") or 0) < 256:
+    if (config_setting(opened, "vocabulary", "vocab_size") or 0) < 256:
         raise ValueError(
             f"{opened.path} has no {TOKENIZER}; give tokens instead: --data tokens.safetensors with "
             "input_ids [batch, seq] and, optionally, labels"

@@ -12,6 +12,7 @@ through `unroll`. Stopping early is a `break`.
 
 from loopscope.recurrence.driver import (
     carried,
+    check_model_and_ids,
     narrow,
     next_beside,
     next_hidden,
@@ -38,6 +39,7 @@ __all__ = [
     "check_attention_mask",
     "check_input_ids",
     "check_loops",
+    "check_model_and_ids",
     "narrow",
     "next_beside",
     "next_hidden",

@@ -109,6 +109,19 @@ def narrow(state: LoopState, rows: Int[Tensor, " kept"]) -> LoopState:
 
 
 @torch.no_grad()
+def check_model_and_ids(model: Any, input_ids: Any) -> None:
+    """Raise ValueError for what is no looped model, or ids that are no tensor."""
+    if not isinstance(model, AbstractLoopedLM):
+        raise ValueError(
+            f"model is a {type(model).__name__}, not a looped model of Loopscope: pass loopscope.load(path), "
+            "loopscope.adapt(module) or loopscope.wrap(module, block=...)"
+        )
+    if not isinstance(input_ids, Tensor):
+        raise ValueError(
+            f"input_ids is a {type(input_ids).__name__}; give a tensor of token ids [batch, seq]"
+        )
+
+
 def vocabulary_size(model: AbstractLoopedLM, like: Int[Tensor, "batch seq"]) -> int:
     """Return how many ids the model has, asked with the id 0, which every model has, through one loop.
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from loopscope.data.config import DataConfig
+from loopscope.data.config import DataConfig, TokenizerConfig
 from loopscope.data.lost_text import lost_text, lost_text_note
 from loopscope.data.preparation import prepare
-from loopscope.data.tokenizers import ByteTokenizer, FileTokenizer, WordTokenizer
+from loopscope.data.tokenizers import ByteTokenizer, FileTokenizer, WordTokenizer, train_tokenizer
 
 WORDS = WordTokenizer(["<pad>", "<bos>", "<eos>", "<unk>", " ", "a", "bc"])
 
@@ -59,3 +59,12 @@ def test_a_prepared_corpus_knows_its_own(cache: object, tmp_path: object, kind: 
     lost = prepare(config, progress=False).lost
     assert (lost.unknown > 0.01) == (kind == "word")
     assert ((lost.unread or 0) > 0.01) == (kind == "word")
+
+
+@pytest.mark.parametrize("kind", ["word", "bpe", "bytes"])
+def test_ids_of_a_larger_vocabulary_are_no_error(kind: str) -> None:
+    """A model may have more ids than its tokenizer, and name one of them."""
+    tokenizer = train_tokenizer(TokenizerConfig(kind=kind, vocabulary=300), ["the cat sat on the mat. " * 20])
+    ids = tokenizer.encode("the cat")
+    beyond = tokenizer.decode([*ids, tokenizer.vocabulary_size, tokenizer.vocabulary_size + 3000])
+    assert beyond.rstrip("\ufffd") == tokenizer.decode(ids)

@@ -148,15 +148,6 @@ def test_half_a_character_decodes_to_a_replacement_sign() -> None:
 # Words
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_ids_of_a_larger_vocabulary_are_no_error(kind: str) -> None:
-    """A model may have more ids than its tokenizer, and name one of them."""
-    tokenizer = trained(kind)
-    ids = tokenizer.encode("the cat")
-    beyond = tokenizer.decode([*ids, tokenizer.vocabulary_size, tokenizer.vocabulary_size + 3000])
-    assert beyond.rstrip("\ufffd") == tokenizer.decode(ids)
-
-
 def test_words_of_real_prose_are_those_of_findall() -> None:
     text = prose("wikitext-raw-valid.txt")
     expected = PUBLISHED_PATTERN.findall(text)

@@ -32,9 +32,9 @@ def depth_verdict(condition: Condition) -> DepthVerdict:
     by_seed = [stretch(seed) for seed in zip(*losses, strict=True)]
     best_by_seed = tuple(found[0] for found in by_seed if found)
     deepest, trained = condition.loops, condition.trained_loops
-    change, judged = _change(condition, deepest)
-    tolerance = math.log(NEAR) / math.log(2) / condition.bytes_per_token
     by_seed_changes = _changes(condition, deepest)
+    change, judged = _change(condition, deepest, by_seed_changes)
+    tolerance = math.log(NEAR) / math.log(2) / condition.bytes_per_token
     beyond = judge_change(judged, tolerance, by_seed_changes) if deepest > trained and bounds else "unclear"
     best, first, last = map(Interval, map(float, bounds or (math.nan,) * 3))
     return DepthVerdict(
@@ -108,12 +108,12 @@ def _losses(condition: Condition, loop: int) -> list[float]:
     return [loss if math.isfinite(loss) else math.inf for loss in losses]
 
 
-def _change(condition: Condition, deepest: int) -> tuple[Interval, Interval]:
+def _change(condition: Condition, deepest: int, by_seed: Sequence[float]) -> tuple[Interval, Interval]:
     """The change past the trained depth as the record has it, and with the interval that judges it."""
     trained = min(condition.trained_loops, deepest)
     if deepest <= condition.trained_loops:
         return Interval(0.0), Interval(0.0)
-    change = over_seeds(_changes(condition, deepest))
+    change = over_seeds(list(by_seed))
     if len(condition.seeds) >= SEEDS_NEEDED:
         return change, change
     windows = (condition.windows(deepest) - condition.windows(trained)).mean(axis=0)

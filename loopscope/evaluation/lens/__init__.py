@@ -8,7 +8,6 @@
     recorder     one loop's core, watched: states kept, states replaced
     call_state   the hidden state among what a module is called with, and in what it returns
     operations   operations of torch, counted, and one of them answered for
-    forwards     something else in the place of a forward, for a while
     exit_guesses what every exit says of a text: the record of a logit lens
 
 Memory: one loop's states, or those that were asked for. Nothing records a gradient.

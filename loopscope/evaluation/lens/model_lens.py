@@ -13,7 +13,7 @@ from loopscope.evaluation.lens.recorder import LoopRecorder
 from loopscope.evaluation.lens.sites import LoopSites, find_sites
 from loopscope.evaluation.lens.views import LoopView, view_of
 from loopscope.guards import evaluating
-from loopscope.recurrence import AbstractLoopedLM, check_input_ids, check_loops, unroll
+from loopscope.recurrence import AbstractLoopedLM, check_input_ids, check_loops, check_model_and_ids, unroll
 
 
 def lens(model: Any, input_ids: Any, loops: int | None = None) -> "Lens":
@@ -37,15 +37,7 @@ def lens(model: Any, input_ids: Any, loops: int | None = None) -> "Lens":
         >>> seen.patch(loop=2, layer=3, with_=torch.zeros_like).last().logits()
         >>> for view in seen: print(view.loop, view.rms.mean(), view.logits().argmax(dim=-1))
     """
-    if not isinstance(model, AbstractLoopedLM):
-        raise ValueError(
-            f"model is a {type(model).__name__}, not a looped model of Loopscope: pass loopscope.load(path), "
-            "loopscope.adapt(module) or loopscope.wrap(module, block=...)"
-        )
-    if not isinstance(input_ids, Tensor):
-        raise ValueError(
-            f"input_ids is a {type(input_ids).__name__}; give a tensor of token ids [batch, seq]"
-        )
+    check_model_and_ids(model, input_ids)
     check_input_ids(input_ids)
     limit = model.positions_limit
     if limit is not None and input_ids.shape[1] > limit:

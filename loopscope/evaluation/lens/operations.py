@@ -12,6 +12,8 @@ from typing import Any
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+ModuleForward = Callable[..., Any]
+
 _uncounted: ContextVar[bool] = ContextVar("uncounted", default=False)
 
 

@@ -12,12 +12,12 @@ from loopscope.evaluation.lens.call_state import (
     with_called_state,
     with_returned_state,
 )
-from loopscope.evaluation.lens.forwards import ModuleForward, exchanged
-from loopscope.evaluation.lens.operations import ExchangedResult, uncounted
+from loopscope.evaluation.lens.operations import ExchangedResult, ModuleForward, uncounted
 from loopscope.evaluation.lens.patches import Patch, Place
 from loopscope.evaluation.lens.sites import LoopSites, Site
 from loopscope.evaluation.lens.sublayers import ChildCall
 from loopscope.evaluation.lens.views import LayerStates
+from loopscope.guards import exchanged
 from loopscope.recurrence import AbstractLoopedLM
 
 

@@ -16,11 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from loopscope.evaluation.lens.call_state import called_state, returned_state
-from loopscope.evaluation.lens.forwards import ModuleForward, exchanged
-from loopscope.evaluation.lens.operations import CountedOperations, uncounted
+from loopscope.evaluation.lens.operations import CountedOperations, ModuleForward, uncounted
 from loopscope.evaluation.lens.patches import Place, StateKind
 from loopscope.evaluation.lens.sublayers import CallFrame, ChildCall, Sublayers, find_sublayers
-from loopscope.guards import evaluating
+from loopscope.guards import evaluating, exchanged
 from loopscope.recurrence import AbstractLoopedLM, unroll
 
 

@@ -15,7 +15,6 @@ from loopscope.guards import evaluating
 from loopscope.interop.foreign.tracing.forward_runs import (
     NoLogitsError,
     carry_and_batch,
-    example,
     repeatable,
 )
 from loopscope.interop.foreign.tracing.loop_count import LoopCount, whole_numbers
@@ -109,21 +108,18 @@ def _calls(module: nn.Module) -> Counter[nn.Module]:
 
     forward = OwnForward(module, {}, LoopCount(module, None), inputs=carry_and_batch(module))
 
-    def run(ids: Tensor) -> Any:
-        return forward.run(ids, None)
-
     with torch.no_grad(), evaluating(module), repeatable(module):
         try:
-            ids = example(module, run)
+            ids = forward.example(None)
         except NoLogitsError:
             raise
         except Exception:  # perhaps without the cache that it cannot do without
             forward.makes_cache = True
-            ids = example(module, run)
+            ids = forward.example(None)
         with ExitStack() as stack:
             for part in module.modules():
                 stack.callback(part.register_forward_hook(count).remove)
-            run(ids)
+            forward.run(ids, None)
     return counts
 
 

@@ -20,7 +20,7 @@ from loopscope.interop.foreign.checks.other_weights import checked_in_fp32, enla
 from loopscope.interop.foreign.checks.side_paths import check_reads_one_loop, warn_of_side_paths
 from loopscope.interop.foreign.checks.side_states import find_side_states
 from loopscope.interop.foreign.tracing.calls import CalledPart
-from loopscope.interop.foreign.tracing.forward_runs import NoLogitsError, carry_and_batch, example, logits_of
+from loopscope.interop.foreign.tracing.forward_runs import NoLogitsError, carry_and_batch, logits_of
 from loopscope.interop.foreign.tracing.interceptor import ForwardInterceptor
 from loopscope.interop.foreign.tracing.loop_count import LoopCount, SetLoops
 from loopscope.interop.foreign.tracing.module_paths import find_block, find_callable, ways_to_call
@@ -231,17 +231,14 @@ def _example_ids(model: TracedModel) -> Tensor:
     """Ids that the forward takes; where it fails without a cache of its own making, it makes one."""
     own = model.interceptor.own
 
-    def run(ids: Tensor) -> Any:
-        return own.run(ids, model.trained_count)
-
     try:
-        return example(model.module, run, own.sequence)
+        return own.example(model.trained_count)
     except NoLogitsError:
         raise
     except Exception:
         own.makes_cache = True
         try:
-            return example(model.module, run, own.sequence)
+            return own.example(model.trained_count)
         except Exception:
             own.makes_cache = False
         raise

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from loopscope.interop.foreign.tracing.forward_runs import dtype_of, example, logits_of
+from loopscope.interop.foreign.tracing.forward_runs import dtype_of, logits_of
 from loopscope.interop.foreign.tracing.traced_model import TracedModel
 from loopscope.wide_weights import WIDE, widened_to_run
 
@@ -40,11 +40,8 @@ def checked_in_fp32(model: TracedModel) -> Iterator[None]:
 
 
 def _runs(model: TracedModel) -> bool:
-    interceptor = model.interceptor
     try:
-        example(
-            model.module, lambda ids: interceptor.own.run(ids, model.trained_count), interceptor.own.sequence
-        )
+        model.interceptor.own.example(model.trained_count)
     except Exception:
         return False
     return True

@@ -93,21 +93,16 @@ FOLLOWED = (
         _dory_section,
         {"set_loops": "n_recurrent_loops"},
     ),
-    NamedFamily(
-        "Inkling-2 loop",
-        ("model.message_input", "lm_head"),
-        (),
-        _inkling_section,
-        {"set_loops": "loop_num_passes"},
-        side_state=True,
-    ),
-    NamedFamily(
-        "Inkling-2 loop",
-        ("model.language_model.message_input", "lm_head"),
-        (),
-        _inkling_section,
-        {"set_loops": "loop_num_passes"},
-        side_state=True,
+    *(
+        NamedFamily(
+            "Inkling-2 loop",
+            (f"{inner}.message_input", "lm_head"),
+            (),
+            _inkling_section,
+            {"set_loops": "loop_num_passes"},
+            side_state=True,
+        )
+        for inner in ("model", "model.language_model")
     ),
     NamedFamily("Nanbeige", _CAUSAL, ("num_loops",), _layers, {"set_loops": "num_loops"}),
     NamedFamily("LoopCoder", _CAUSAL, ("loop_num",), _layers, {"set_loops": "loop_num"}),

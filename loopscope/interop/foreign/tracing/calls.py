@@ -7,7 +7,7 @@ something new still works.
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from copy import copy, deepcopy
 from dataclasses import dataclass, field, replace
 from functools import wraps
@@ -16,8 +16,9 @@ from typing import Any, TypeGuard
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from loopscope.guards import exchanged
+
 Forward = Callable[..., Any]
-_ABSENT = object()
 
 
 class ForwardStop(BaseException):
@@ -148,14 +149,8 @@ def with_state(output: Any, hidden: Tensor) -> Any:
     """Return what a part returned, of the structure it had, with another hidden state in it."""
     if isinstance(output, Tensor):
         return hidden
-    items = _items(output)
-    key = next(key for key, value in items.items() if is_float(value))
-    if isinstance(output, Mapping):  # also transformers' output classes
-        changed: Any = copy(output)
-        changed[key] = hidden
-        return changed
-    items[key] = hidden
-    return type(output)(*items.values()) if hasattr(output, "_fields") else type(output)(items.values())
+    key = next(key for key, value in _items(output).items() if is_float(value))
+    return with_entries(output, {key: hidden})
 
 
 def apart(output: Any) -> Any:
@@ -193,19 +188,11 @@ def title(part: CalledPart) -> str:
     return part.name if isinstance(part, Method) else type(part).__name__
 
 
-@contextmanager
-def stand_in(part: CalledPart, answer: Callable[[Forward], Forward]) -> Iterator[None]:
+def stand_in(part: CalledPart, answer: Callable[[Forward], Forward]) -> AbstractContextManager[None]:
     """Make `answer(its own forward)` the part's forward for a while; afterwards it is as it was."""
     owner, name = (part.owner, part.name) if isinstance(part, Method) else (part, "forward")
-    before, own = owner.__dict__.get(name, _ABSENT), part.forward
-    setattr(owner, name, wraps(own)(answer(own)))  # arguments are found by their names in its signature
-    try:
-        yield
-    finally:
-        if before is _ABSENT:
-            delattr(owner, name)
-        else:
-            setattr(owner, name, before)
+    # Arguments are found by their names in its signature.
+    return exchanged(owner, lambda own: wraps(own)(answer(own)), name)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from loopscope.interop.foreign.tracing.forward_runs import accepts, picked
+from loopscope.interop.foreign.tracing.forward_runs import accepts, example, picked
 from loopscope.interop.foreign.tracing.gradient_prefix import whole_gradient
 from loopscope.interop.foreign.tracing.loop_count import LoopCount
 
@@ -43,3 +43,7 @@ class OwnForward:
         called_with = (input_ids,) if self.inputs is None else self.inputs(input_ids)
         with self.count.at(loops) as counted, whole_gradient(self.module):
             return picked(self.module(*called_with, **{**cache, **given, **counted}), self.logits_at)
+
+    def example(self, loops: int | None) -> Int[Tensor, "batch seq"]:
+        """Return a small random batch of ids that it takes at this many loops; errors are `forward_runs.example`'s."""
+        return example(self.module, lambda ids: self.run(ids, loops), self.sequence)
