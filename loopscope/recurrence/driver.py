@@ -108,7 +108,6 @@ def narrow(state: LoopState, rows: Int[Tensor, " kept"]) -> LoopState:
     return replace(state, hidden=state.hidden[rows], context=kept)
 
 
-@torch.no_grad()
 def check_model_and_ids(model: Any, input_ids: Any) -> None:
     """Raise ValueError for what is no looped model, or ids that are no tensor."""
     if not isinstance(model, AbstractLoopedLM):
@@ -122,6 +121,7 @@ def check_model_and_ids(model: Any, input_ids: Any) -> None:
         )
 
 
+@torch.no_grad()
 def vocabulary_size(model: AbstractLoopedLM, like: Int[Tensor, "batch seq"]) -> int:
     """Return how many ids the model has, asked with the id 0, which every model has, through one loop.
 
