@@ -114,3 +114,50 @@ def test_a_function_is_checked_anew_in_every_test(monkeypatch: pytest.MonkeyPatc
     shape_checks.begin_test()
     with pytest.raises(BeartypeCallHintParamViolation):
         same(wrong)
+
+
+def test_a_function_within_another_is_checked_at_its_first_definitions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every call of the outer one makes a new inner one, and wrapping it costs more than most calls."""
+    monkeypatch.setattr(shape_checks, "DEFINITIONS", 2)
+
+    def define() -> Callable[..., Any]:
+        @shape_checks.checked
+        def same(x: Float[Tensor, " dim"]) -> Float[Tensor, " dim"]:
+            return x
+
+        return same
+
+    wrong = torch.zeros(2, 2)
+    for _ in range(2):
+        with pytest.raises(BeartypeCallHintParamViolation):
+            define()(wrong)
+    assert define()(wrong) is wrong
+    shape_checks.begin_test()
+    with pytest.raises(BeartypeCallHintParamViolation):
+        define()(wrong)
+
+
+def test_properties_and_records_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shape_checks, "CALLS", 1)
+
+    class Held:
+        @shape_checks.checked
+        @property
+        def words(self) -> int:
+            return "none"  # type: ignore[return-value]
+
+        @shape_checks.checked
+        @classmethod
+        def size(cls, x: Float[Tensor, " dim"]) -> int:
+            return len(x)
+
+    with pytest.raises(Exception, match=REFUSALS):
+        _ = Held().words
+    with pytest.raises(BeartypeCallHintParamViolation):
+        Held.size(A)
+    record = shape_checks.checked(pair())
+    with pytest.raises(Exception, match=REFUSALS):
+        record(A[0], B[0])
+    assert record(A[0], B[0]).other is not None  # a later one of this test
