@@ -20,14 +20,14 @@ from loopscope.interop.huggingface import pretrained
 
 
 def middling() -> Any:
-    """A random Dory of 60 million numbers."""
+    """A random Dory of 18 million numbers."""
     return transformers.DoryForCausalLM(
         transformers.DoryConfig(
-            vocab_size=8000,
-            hidden_size=1024,
-            intermediate_size=2816,
+            vocab_size=4000,
+            hidden_size=512,
+            intermediate_size=1408,
             num_hidden_layers=4,
-            num_attention_heads=8,
+            num_attention_heads=4,
             num_key_value_heads=4,
             head_dim=128,
             n_input_layers=1,

@@ -162,5 +162,5 @@ def test_a_bf16_model_is_audited_in_less_memory_than_an_fp32_load_takes(tmp_path
         done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=True)
         found[way] = json.loads(done.stdout.splitlines()[-1])
     assert found["at-use"]["judged"] == found["float32"]["judged"]
-    # 562 against 752 MB where it was written, imports that loading makes among them
+    # 244 against 314 MB where it was written, imports that loading makes among them (562 against 752 of 68 million)
     assert found["at-use"]["peak"] < 0.9 * found["float32"]["peak"]
