@@ -10,10 +10,12 @@ import base64
 import gzip
 import json
 import re
+import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from loopscope.report.glossary import heading_keys, linker, words_of
-from loopscope.report.plots.drawing import Drawing
+from loopscope.report.plots.drawing import Drawing, Job
 from loopscope.report.plots.figure import Figure
 from loopscope.report.plots.sheet import Sheet
 from loopscope.report.plots.to_plotly import to_plotly
@@ -57,13 +59,22 @@ class RenderedPage:
         write_text(page, self.text)
 
 
-def render(template: str, drawn: Sequence[Figure], parts: Collection[str], **values: Any) -> RenderedPage:
+def render(
+    template: str,
+    drawn: Sequence[Figure],
+    parts: Collection[str],
+    drawing: Drawing | None = None,
+    beside: Sequence[Job] = (),
+    **values: Any,
+) -> RenderedPage:
     """Render a page as text.
 
     Args:
         template: its file name in this package.
         drawn: every figure of the page; the template shows them with its `panel` filter.
         parts: which parts the page has: their words are listed, and linked where they are mentioned.
+        drawing: what draws the figures, where it was started before.
+        beside: drawings that are files beside the page alone.
         values: what else the template names.
     """
     environment = Environment(
@@ -73,34 +84,40 @@ def render(template: str, drawn: Sequence[Figure], parts: Collection[str], **val
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    drawing = Drawing(drawn)
-    data = Markup(_json({figure.key: to_plotly(figure) for figure in drawn}))
-    sheets = drawing.sheets()
+    jobs = [*(Job(figure.key, (figure,), figure.title) for figure in drawn), *beside]
     words = words_of(parts)
+    place = secrets.token_hex(16)  # what no text of a record can hold
     environment.filters |= {
         "number": number,
-        "panel": lambda figure: _panel(figure, sheets[figure.key]),
+        "panel": lambda figure: _panel(figure, f"{place}{figure.key};"),
         "terms": linker(words),
         "term": heading_keys(words),
         "commands": _commands,
         "breakable": _breakable,
     }
-    text = environment.get_template(template).render(
-        css=Markup("".join(map(_asset, ("page.css", "audit.css", "evaluation.css", "lens.css")))),
-        script=Markup(_asset("page.js")),
-        data=data,
-        plotly=Markup(_plotly() if drawn else ""),
-        words=words,
-        **values,
-    )
-    return RenderedPage(text, sheets)
+    with drawing or Drawing(len(jobs)) as begun:
+        begun.begin(jobs)  # by others, while the text is made here
+        text = environment.get_template(template).render(
+            css=Markup("".join(map(_asset, ("page.css", "audit.css", "evaluation.css", "lens.css")))),
+            script=Markup(_asset("page.js")),
+            data=Markup(_json({figure.key: to_plotly(figure) for figure in drawn})),
+            plotly=Markup(_plotly() if drawn else ""),
+            words=words,
+            **values,
+        )
+        sheets = begun.sheets()
+    pictures = re.sub(f"{place}(.*?);", lambda found: _picture(sheets[found[1]]), text)
+    return RenderedPage(pictures, sheets)
 
 
-def _panel(figure: Figure, drawn: Sheet) -> Panel:
-    picture = "data:image/svg+xml;base64," + base64.b64encode(drawn.untitled().encode()).decode()
+def _panel(figure: Figure, picture: str) -> Panel:
     count = len(figure.panels)
     least = figure.least or (190 * count if count > 1 else 480 if figure.areas and figure.wide else 0)
     return Panel(figure.key, figure.title, figure.caption, picture, figure.wide, least, figure.height)
+
+
+def _picture(drawn: Sheet) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(drawn.untitled.encode()).decode()
 
 
 def page_path(out: str | Path, example: str) -> Path:
@@ -151,9 +168,10 @@ def _json(value: Any) -> str:
 
 @cache
 def _plotly() -> str:
-    import plotly
-
-    script = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+    found = find_spec("plotly")  # importing it takes longer than to read the script
+    assert found is not None
+    assert found.origin is not None
+    script = Path(found.origin).parent / "package_data" / "plotly.min.js"
     return base64.b64encode(gzip.compress(script.read_bytes(), 6, mtime=0)).decode()
 
 

@@ -12,9 +12,9 @@ from loopscope.report.evaluations.groups import evaluated_conditions, make_group
 from loopscope.report.evaluations.section import build_evaluation_section
 from loopscope.report.found import AuditFiles, EvaluationFiles, find_audits, find_evaluations
 from loopscope.report.glossary import AUDIT, DEPTH, RUNS
-from loopscope.report.html import origins, page_path, render
+from loopscope.report.html import RenderedPage, origins, page_path, render
 from loopscope.report.looks import Looks, condition_of
-from loopscope.report.plots.sheet import sheet
+from loopscope.report.plots.drawing import Drawing, Job
 from loopscope.report.statements import (
     Statement,
     audit_statements,
@@ -28,7 +28,8 @@ from loopscope.report.study.figures import build_figures
 from loopscope.report.study.findings import findings
 from loopscope.report.study.table import headline
 from loopscope.results import StudyResults, load_results, provenance
-from loopscope.results.layout import CONFIG, FIGURES, REPORT, RESULT, RESULTS, STUDY
+from loopscope.results.layout import AUDIT as AUDIT_FILE
+from loopscope.results.layout import CONFIG, EVALUATION, REPORT, RESULT, RESULTS, STUDY, run_files
 from loopscope.results.student_t import SEEDS_NEEDED
 
 HERO = ("scale-last-loop", "perplexity-by-loop")
@@ -52,6 +53,13 @@ def write_report(source: str | Path, out: str | Path | None = None) -> Path:
     source = Path(source)
     folder = source if source.is_dir() else source.parent
     page = page_path(folder / REPORT if out is None else Path(out), REPORT)
+    with Drawing(_about(folder)) as drawing:
+        rendered = _rendered(source, folder, drawing)
+    rendered.write(page)
+    return page
+
+
+def _rendered(source: Path, folder: Path, drawing: Drawing) -> RenderedPage:
     audit_files, evaluated = find_audits(folder), find_evaluations(folder)
     measured = [audited.provenance for audited in audit_files.audits]
     measured += [evaluation.provenance or provenance() for evaluation in evaluated.evaluations]
@@ -65,10 +73,13 @@ def write_report(source: str | Path, out: str | Path | None = None) -> Path:
     drawn = [*figures, *(evaluation.figures if evaluation else ()), *(audit.figures if audit else ())]
     unread = [part for part, files in (("depth", evaluated), ("audit", audit_files)) if files.unread]
     ended = any(run.status != "completed" for run in results.runs)
+    hero = [figure for key in HERO for figure in figures if figure.key == key]
     statements = _statements(conditions, looks, evaluated, audit, source)
-    rendered = render(
+    return render(
         "page.html.j2",
         drawn,
+        drawing=drawing,
+        beside=[Job("hero", tuple(hero), None)] if hero else (),
         parts=[*(() if alone else [RUNS]), *([DEPTH] if evaluation else ()), *([AUDIT] if audit else ())],
         title=folder.resolve().name,
         statements=statements,
@@ -84,10 +95,11 @@ def write_report(source: str | Path, out: str | Path | None = None) -> Path:
         unread=audit_files.unread,
         **_study(results, conditions, looks),
     )
-    if hero := [figure for key in HERO for figure in figures if figure.key == key]:
-        sheet(hero, None).save(page.parent / FIGURES, "hero")
-    rendered.write(page)
-    return page
+
+
+def _about(folder: Path) -> int:
+    """About how many figures a folder's page will have: other processes start to draw before records are read."""
+    return 6 + 12 * sum(bool(run_files(folder, name)) for name in (AUDIT_FILE, EVALUATION))
 
 
 def is_run(source: Path) -> bool:

@@ -166,7 +166,10 @@ def study_from_json(text: str) -> StudyResults:
     Raises:
         ValueError: not a results file, of a schema this version does not read, or with a key missing.
     """
-    data = json_object(text)
+    return _study(json_object(text))
+
+
+def _study(data: Mapping[str, Any]) -> StudyResults:
     if data.get("schema") != SCHEMA:
         raise ValueError(f"results have schema {data.get('schema')!r}; this version reads schema {SCHEMA}")
     return decode(StudyResults, data)
@@ -189,10 +192,10 @@ def load_results(path: str | Path) -> StudyResults:
         if not candidate.is_file():
             continue
         try:
-            text = candidate.read_text(encoding="utf-8")
-            if "runs" in json_object(text):
-                return study_from_json(text)
-            run = run_from_json(text)
+            data = json_object(candidate.read_text(encoding="utf-8"))
+            if "runs" in data:
+                return _study(data)
+            run = decode(RunResult, data)
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"{candidate} is not a results file of Loopscope: {error}") from error
         return StudyResults(runs=(run,), provenance=run.provenance or provenance())

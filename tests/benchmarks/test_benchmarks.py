@@ -18,6 +18,8 @@ from benchmarks import steps, train_step
 from benchmarks.scaling import exponent
 from benchmarks.steps import Step
 from benchmarks.train_step import figures
+from loopscope.report.plots.sheet import Sheet
+from loopscope.results import load_results
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -157,3 +159,21 @@ def test_two_models_of_others_have_their_rows(here: Here) -> None:
     for row in found["rows"].values():
         assert row["exits"] < 1e-4
         assert row["one_unroll"] < 1e-4
+
+
+@pytest.mark.slow
+def test_the_report_benchmark_runs(here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undrawn: that processes draw is held by the report's own tests."""
+    blank = Sheet(b"", "", "<svg/>")
+    monkeypatch.setattr("loopscope.report.plots.drawing._draw", lambda job: blank)
+    monkeypatch.setattr("loopscope.report.plots.drawing.SHARED_FROM", 1000)
+    here.all_here("report")
+    monkeypatch.setattr("benchmarks.report.LOOPS", 2)
+    shape = ["--conditions=2", "--seeds=3", "--steps=2", "--validation-bytes=9000", "--repeats=0"]
+    found = here.run("report", f"--study={tmp_path / 'study'}", *shape)
+    assert (found["runs"], found["figures"] > 20) == (6, True)
+    assert found["seconds"] > 0
+    assert {"importing", "reading records", "rendering, drawing", "all"} <= found["stages"].keys()
+    study = load_results(tmp_path / "study")
+    losses = {run.per_loop[-1].loss for run in study.runs}
+    assert len(losses) == 6  # seeds differ

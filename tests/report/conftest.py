@@ -1,14 +1,13 @@
 """Fixtures of the report's tests; what they are made of stands in `tests.report.study.fixtures`."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
-from loopscope.report.plots import drawing
-from loopscope.report.plots import sheet as sheet_module
-from loopscope.report.plots.figure import Figure
+from loopscope.report.plots import drawing, to_matplotlib
+from loopscope.report.plots.drawing import Job
 from loopscope.report.plots.sheet import Sheet
 from loopscope.results import StudyResults
 from tests.report.fixtures import installed_chromium, without_files
@@ -38,16 +37,13 @@ def _drawn_once() -> Iterator[None]:
     """Pages that show the same figure share its drawing, which is most of what a page costs, and draw in this process.
     That equal figures have equal drawings is held by `plots/test_drawing.py`, and other processes are."""
     kept: dict[tuple[bool, str], Sheet] = {}
-    png = sheet_module._png
+    png = to_matplotlib._png
 
-    def once(figures: Sequence[Figure]) -> dict[str, Sheet]:
-        found = {}
-        for figure in figures:
-            content = (sheet_module._png is png, repr(figure))  # `without_files` has none
-            if content not in kept:
-                kept[content] = sheet_module.sheet([figure], figure.title)
-            found[figure.key] = kept[content]
-        return found
+    def once(job: Job) -> Sheet:
+        content = (to_matplotlib._png is png, repr(job))  # `without_files` has none
+        if content not in kept:
+            kept[content] = to_matplotlib.sheet(job.figures, job.title)
+        return kept[content]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(drawing, "_draw", once)
@@ -64,9 +60,8 @@ def page_only(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def undrawn(page_only: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page's words, tables and figures for plotly, with blanks for the still pictures."""
-    blank = Sheet(b"", '<svg xmlns="http://www.w3.org/2000/svg"/>', 0.0)
-    monkeypatch.setattr(drawing, "_draw", lambda figures: {figure.key: blank for figure in figures})
-    monkeypatch.setattr("loopscope.report.page.sheet", lambda figures, title: blank)
+    blank = '<svg xmlns="http://www.w3.org/2000/svg"/>'
+    monkeypatch.setattr(drawing, "_draw", lambda job: Sheet(b"", blank, blank))
 
 
 @pytest.fixture(scope="session")

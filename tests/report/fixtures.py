@@ -64,6 +64,6 @@ def installed_chromium() -> str | None:
 
 def without_files(patch: pytest.MonkeyPatch) -> None:
     """Draw every figure once, for the page, in this process, and write no files beside it."""
-    patch.setattr("loopscope.report.plots.sheet._png", lambda canvas: b"")
+    patch.setattr("loopscope.report.plots.to_matplotlib._png", lambda canvas: b"")
     patch.setattr("loopscope.report.plots.sheet.Sheet.save", lambda sheet, directory, key: [])
     patch.setattr("loopscope.report.plots.drawing.SHARED_FROM", 1000)

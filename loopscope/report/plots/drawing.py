@@ -7,10 +7,16 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from threading import Thread
+from types import TracebackType
+from typing import IO
 
 from loopscope.report.plots.figure import Figure
-from loopscope.report.plots.sheet import Sheet, sheet
+from loopscope.report.plots.sheet import Sheet
 
 SHARED_FROM = 12
 """Figures from which on another process, which starts in about the time of three, saves time."""
@@ -18,29 +24,87 @@ MOST_PROCESSES = 4
 """Processes, this one included."""
 
 
+@dataclass(frozen=True)
+class Job:
+    """Figures that are drawn side by side. `title` heads them all; None heads each with its own."""
+
+    key: str  # of the drawing
+    figures: tuple[Figure, ...]
+    title: str | None
+
+    @property
+    def size(self) -> int:
+        """About how long it takes: what takes longest is begun first, so that all processes end together."""
+        return sum(40 * len(figure.panels) + 4 * len(figure.series) for figure in self.figures)
+
+
 class Drawing:
-    """Figures that are being drawn: started at once, and whole when `sheets` is asked for.
+    """A page's drawings in the making. Other processes start at once; `begin` gives them figures, `sheets` waits.
 
     Args:
-        figures: each is drawn under its title.
+        figures: about how many there will be: for a few, no other process is started.
         processes: how many draw, this one included; None takes one a core, up to four, and one for a few figures.
     """
 
-    def __init__(self, figures: Sequence[Figure], processes: int | None = None) -> None:
-        count = _processes(len(figures)) if processes is None else processes
-        self._own = figures[::count]
-        self._others = [
-            (part, _start(part)) for part in (figures[place::count] for place in range(1, count)) if part
-        ]
+    def __init__(self, figures: int, processes: int | None = None) -> None:
+        count = _processes(figures) if processes is None else processes
+        self._others = [process for _ in range(count - 1) if (process := _start())]
+        self._todo: deque[Job] = deque()
+        self._done: dict[str, Sheet] = {}
+        self._threads: list[Thread] = []
 
-    def sheets(self) -> dict[str, Sheet]:
-        """Draw this process's share, and return everyone's by the figure's key."""
-        done = _draw(self._own)
-        for part, process in self._others:
-            done |= _result(process) or _draw(
-                part
-            )  # a process that could not start or ended early costs time only
-        return done
+    def __enter__(self) -> "Drawing":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the other processes: what is left is not drawn."""
+        self._todo.clear()
+        for thread in self._threads:
+            thread.join()
+        for process in self._others:
+            with suppress(OSError), process:  # its input ends, and it with it
+                pass
+
+    def begin(self, jobs: Iterable[Job]) -> None:
+        """Have the other processes draw these, each taking the next one when it is done with one."""
+        self._todo.extend(sorted(jobs, key=lambda job: job.size, reverse=True))
+        self._threads = [Thread(target=self._feed, args=(process,)) for process in self._others]
+        for thread in self._threads:
+            thread.start()
+
+    def sheets(self) -> Mapping[str, Sheet]:
+        """Draw what is left, and return every drawing by its key."""
+        while True:
+            while (job := _next(self._todo)) is not None:
+                self._done[job.key] = _draw(job)
+            for thread in self._threads:
+                thread.join()
+            if not self._todo:  # a process that could not start or ended early costs time only
+                return self._done
+
+    def _feed(self, process: "subprocess.Popen[bytes]") -> None:
+        """Give a process one job after the other, until there is none left or it has ended."""
+        assert process.stdin is not None
+        assert process.stdout is not None
+        while (job := _next(self._todo)) is not None:
+            try:
+                _write(process.stdin, job)
+                self._done[job.key] = pickle.load(process.stdout)
+            except (OSError, EOFError, pickle.UnpicklingError):
+                self._todo.append(job)
+                return
+
+
+def draw_all(stream: IO[bytes], back: IO[bytes]) -> None:
+    """Draw every job that a stream holds, one after the other, and write each drawing back."""
+    while True:
+        try:
+            job = pickle.load(stream)
+        except EOFError:
+            return
+        _write(back, _draw(job))
 
 
 def _processes(figures: int) -> int:
@@ -48,35 +112,39 @@ def _processes(figures: int) -> int:
     return min(cores, MOST_PROCESSES) if figures >= SHARED_FROM else 1
 
 
-def _draw(figures: Sequence[Figure]) -> dict[str, Sheet]:
-    return {figure.key: sheet([figure], figure.title) for figure in figures}
+def _next(jobs: "deque[Job]") -> Job | None:
+    try:
+        return jobs.popleft()
+    except IndexError:
+        return None
 
 
-def _start(figures: Sequence[Figure]) -> subprocess.Popen[bytes] | None:
+def _draw(job: Job) -> Sheet:
+    from loopscope.report.plots.to_matplotlib import (
+        sheet,
+    )  # a process that has others draw need not load matplotlib
+
+    return sheet(job.figures, job.title)
+
+
+def _start() -> "subprocess.Popen[bytes] | None":
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     try:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-m", "loopscope.report.plots.drawing"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=environment,
         )
-        assert process.stdin is not None
-        with process.stdin as stream:
-            pickle.dump(list(figures), stream)
     except OSError:
         return None
-    return process
 
 
-def _result(process: subprocess.Popen[bytes] | None) -> Mapping[str, Sheet] | None:
-    if process is None or process.stdout is None:
-        return None
-    with process, process.stdout as stream:
-        text = stream.read()
-    return pickle.loads(text) if process.returncode == 0 else None
+def _write(stream: IO[bytes], value: object) -> None:
+    pickle.dump(value, stream)
+    stream.flush()
 
 
 if __name__ == "__main__":
-    pickle.dump(_draw(pickle.load(sys.stdin.buffer)), sys.stdout.buffer)
+    draw_all(sys.stdin.buffer, sys.stdout.buffer)

@@ -1,29 +1,20 @@
-"""A figure drawn with matplotlib: once for PNG, once for SVG and the page."""
+"""A drawing in the formats that papers and pages take. Light to import: who reads a drawing need not draw."""
 
-import io
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure as Canvas
-
-from loopscope.report.plots.figure import Figure
-from loopscope.report.plots.to_matplotlib import STYLE, TITLE, draw
-
-_DPI = 160
+TITLE = "title"
+"""Id of what heads a drawing."""
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A drawing in both formats. `above`: points of it from the top to below its title."""
+    """A drawing in both formats, and for a page."""
 
     png: bytes
     svg: str
-    above: float
+    untitled: str  # compact SVG without its title and the room for it: a page has its own
 
     def save(self, directory: Path, key: str) -> list[Path]:
         """Write `<key>.png` and `<key>.svg`."""
@@ -33,54 +24,20 @@ class Sheet:
         paths[1].write_text(self.svg, encoding="utf-8")
         return paths
 
-    def untitled(self) -> str:
-        """Return the drawing as compact SVG text without its title and the room for it: a page has its own."""
-        text = re.sub(rf'<g id="{TITLE}">.*?</g>', "", self.svg, count=1, flags=re.DOTALL)
-        top = self.above
-        box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)
-        if top and box:
-            wide, high = float(box[1]), float(box[2]) - top
-            text = text.replace(box[0], f'viewBox="0 {top:.1f} {wide:.1f} {high:.1f}"', 1)
-            text = re.sub(r'(<svg[^>]*?) height="[\d.]+pt"', rf'\1 height="{high:.1f}pt"', text, count=1)
-        return _compact(text)
 
+def without_title(svg: str, above: float) -> str:
+    """Return a drawing as compact SVG text without its title.
 
-def sheet(figures: Sequence[Figure], title: str | None) -> Sheet:
-    """Draw figures side by side. `title` heads them all; None heads each with its own.
-
-    They are laid out once: `savefig` does that several times, and once for each format.
+    Args:
+        above: points from the top of the drawing to below its title.
     """
-    canvas = draw(figures, title)
-    with matplotlib.rc_context(STYLE):
-        engine = canvas.get_layout_engine()
-        if engine is not None:
-            engine.execute(canvas)
-        canvas.set_layout_engine("none")  # what fits one format fits the other
-        above = _title_points(canvas)
-        return Sheet(_png(canvas), _svg(canvas), above)
-
-
-def _png(canvas: Canvas) -> bytes:
-    canvas.dpi, before = _DPI, canvas.dpi
-    buffer = io.BytesIO()
-    FigureCanvasAgg(canvas).print_png(buffer)  # type: ignore[no-untyped-call]
-    canvas.dpi = before
-    return buffer.getvalue()
-
-
-def _svg(canvas: Canvas) -> str:
-    buffer = io.StringIO()
-    FigureCanvasSVG(canvas).print_svg(buffer, metadata={"Date": None})  # type: ignore[no-untyped-call]
-    return buffer.getvalue()
-
-
-def _title_points(canvas: Canvas) -> float:
-    """Points from the top of the drawing to below its title."""
-    title = next((text for text in canvas.texts if text.get_gid() == TITLE), None)
-    if title is None:
-        return 0.0
-    below: float = title.get_window_extent().y0
-    return (canvas.bbox.height - below) * 72 / canvas.dpi
+    text = re.sub(rf'<g id="{TITLE}">.*?</g>', "", svg, count=1, flags=re.DOTALL)
+    box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)
+    if above and box:
+        wide, high = float(box[1]), float(box[2]) - above
+        text = text.replace(box[0], f'viewBox="0 {above:.1f} {wide:.1f} {high:.1f}"', 1)
+        text = re.sub(r'(<svg[^>]*?) height="[\d.]+pt"', rf'\1 height="{high:.1f}pt"', text, count=1)
+    return _compact(text)
 
 
 def _compact(text: str) -> str:

@@ -1,16 +1,19 @@
 """Figure descriptions to PNG and SVG with matplotlib: no browser needed, ready for a paper."""
 
+import io
 from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from loopscope.report.plots.figure import Figure, shorten_apart
 from loopscope.report.plots.matplotlib_grid import draw_grid
 from loopscope.report.plots.matplotlib_series import draw_area, draw_mark, draw_series, label_ends
+from loopscope.report.plots.sheet import TITLE, Sheet, without_title
 from loopscope.report.plots.ticks import tick_name
 
 STYLE: Any = {
@@ -32,8 +35,51 @@ MOST_ENDS = 8
 """Names beside ends of lines; beyond, a legend."""
 MOST_ROWS = 12
 """Entries of a legend; beyond, colours could not be told apart."""
-TITLE = "title"
-"""Id of what heads a drawing."""
+DPI = 160
+"""Dots per inch of a PNG."""
+_COMPRESSION = 3
+"""Of a PNG, out of 9: 5 % larger than at the usual 6, and written in a third of the time."""
+
+
+def sheet(figures: Sequence[Figure], title: str | None) -> Sheet:
+    """Draw figures side by side. `title` heads them all; None heads each with its own.
+
+    They are laid out once: `savefig` does that several times, and once for each format.
+    """
+    canvas = draw(figures, title)
+    with matplotlib.rc_context(STYLE):
+        engine = canvas.get_layout_engine()
+        if engine is not None:
+            engine.execute(canvas)
+        canvas.set_layout_engine("none")  # what fits one format fits the other
+        above = _title_points(canvas)
+        svg = _svg(canvas)
+        return Sheet(_png(canvas), svg, without_title(svg, above))
+
+
+def _png(canvas: Canvas) -> bytes:
+    canvas.dpi, before = DPI, canvas.dpi
+    buffer = io.BytesIO()
+    FigureCanvasAgg(canvas).print_png(  # type: ignore[no-untyped-call]
+        buffer, pil_kwargs={"compress_level": _COMPRESSION}
+    )
+    canvas.dpi = before
+    return buffer.getvalue()
+
+
+def _svg(canvas: Canvas) -> str:
+    buffer = io.StringIO()
+    FigureCanvasSVG(canvas).print_svg(buffer, metadata={"Date": None})  # type: ignore[no-untyped-call]
+    return buffer.getvalue()
+
+
+def _title_points(canvas: Canvas) -> float:
+    """Points from the top of the drawing to below its title."""
+    title = next((text for text in canvas.texts if text.get_gid() == TITLE), None)
+    if title is None:
+        return 0.0
+    below: float = title.get_window_extent().y0
+    return (canvas.bbox.height - below) * 72 / canvas.dpi
 
 
 def draw(figures: Sequence[Figure], title: str | None) -> Canvas:

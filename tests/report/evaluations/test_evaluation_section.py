@@ -10,8 +10,7 @@ from loopscope.report.evaluations.differences import forest
 from loopscope.report.evaluations.exits import trade_off
 from loopscope.report.evaluations.section import build_evaluation_section
 from loopscope.report.found import EvaluationFiles
-from loopscope.report.plots.sheet import sheet
-from loopscope.report.plots.to_matplotlib import draw
+from loopscope.report.plots.to_matplotlib import draw, sheet
 from loopscope.report.plots.to_plotly import to_plotly
 from loopscope.results import Comparison, Difference
 from tests.report.evaluations.fixtures import (

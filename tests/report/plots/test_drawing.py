@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from loopscope.report.plots.drawing import Drawing
+from loopscope.report.plots.drawing import Drawing, Job
 from loopscope.report.plots.figure import Figure, Series
-from loopscope.report.plots.sheet import sheet
+from loopscope.report.plots.to_matplotlib import sheet
 
 
-def figure(number: int) -> Figure:
+def job(number: int) -> Job:
     line = Series(name="dense/raw", x=(1.0, 2.0), y=(1.0, float(number + 1)), color="#336699")
-    return Figure(
+    figure = Figure(
         key=f"figure-{number}",
         title=f"Figure {number}",
         caption="",
@@ -20,17 +20,29 @@ def figure(number: int) -> Figure:
         y_label="nats",
         series=(line,),
     )
+    return Job(figure.key, (figure,), figure.title)
 
 
-FIGURES = [figure(number) for number in range(3)]
+JOBS = [job(number) for number in range(3)]
 
 
-def test_two_processes_draw_what_one_draws() -> None:
-    drawing = Drawing(FIGURES, processes=2)
-    assert len(drawing._others) == 1
-    shared = drawing.sheets()
-    assert all(process is not None and process.returncode == 0 for _, process in drawing._others)
-    assert shared == {figure.key: sheet([figure], figure.title) for figure in FIGURES}
+def drawn(processes: int) -> tuple[dict[str, Any], Drawing]:
+    with Drawing(len(JOBS), processes) as drawing:
+        drawing.begin(JOBS)
+        return dict(drawing.sheets()), drawing
+
+
+def test_two_processes_draw_what_one_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    own: list[str] = []
+    monkeypatch.setattr("loopscope.report.plots.drawing._draw", lambda job: own.append(job.key))
+    with Drawing(len(JOBS), processes=2) as drawing:
+        drawing.begin(JOBS)
+        drawing._threads[0].join()  # until the other one has drawn all
+        shared = dict(drawing.sheets())
+    (process,) = drawing._others
+    assert process.returncode == 0
+    assert own == []
+    assert shared == {one.key: sheet(one.figures, one.title) for one in JOBS}
 
 
 @pytest.mark.parametrize("ending", ["cannot start", "ends early"])
@@ -45,8 +57,15 @@ def test_a_process_that_does_not_draw_costs_nothing_but_time(
         return real([command[0], "-c", "raise SystemExit(3)"], **settings)
 
     monkeypatch.setattr(subprocess, "Popen", popen)
-    assert sorted(Drawing(FIGURES, processes=3).sheets()) == ["figure-0", "figure-1", "figure-2"]
+    assert sorted(drawn(processes=3)[0]) == ["figure-0", "figure-1", "figure-2"]
 
 
 def test_a_few_figures_are_drawn_here() -> None:
-    assert Drawing(FIGURES)._others == []
+    assert Drawing(len(JOBS))._others == []
+
+
+def test_processes_end_where_a_page_cannot_be_made() -> None:
+    drawing = Drawing(len(JOBS), processes=2)
+    with pytest.raises(ValueError, match="no results"), drawing:
+        raise ValueError("no results")
+    assert [process.returncode for process in drawing._others] == [0]
