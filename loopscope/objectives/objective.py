@@ -36,6 +36,13 @@ class Loss:
     cross_entropy: Float[Tensor, " loops"]  # detached mean per loop; NaN where the placement skips a loop
     l2_norm: Float[Tensor, " loops"]  # detached mean over tokens of the L2 norm of H_k
     mean_square: Float[Tensor, " loops"]  # mean over tokens and channels of H_k², with gradient
+    dim: int  # channels of H_k
+
+    @property
+    def rms(self) -> Float[Tensor, " loops"]:
+        """Scale per loop: mean over tokens of s_k, as monitors and audits have it."""
+        sizes: Tensor = self.l2_norm / self.dim**0.5
+        return sizes
 
 
 class Objective:
@@ -74,8 +81,10 @@ class Objective:
         loss_inputs, norms, squares, means = [], [], [], []
         collectors: list[AbstractCollector] | None = None
         before = RandomState(labels.device)  # an unroll draws nothing until its first state is asked for
+        dim = 0
         fast: LinearCrossEntropy | None = None
         for state in states:
+            dim = state.hidden.shape[-1]
             collectors = self._see(state, collectors, before)
             if fast is None:
                 fast = self._linear_cross_entropy(state, labels)
@@ -102,6 +111,7 @@ class Objective:
             cross_entropy=torch.stack(means),
             l2_norm=torch.stack(norms),
             mean_square=mean_square,
+            dim=dim,
         )
 
     def split(

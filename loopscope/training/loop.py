@@ -188,6 +188,10 @@ def train(
             if monitor:
                 monitor.budget.restart()
         stop.release()  # the last checkpoint is written: an evaluation can be interrupted as anything else
+        held_out = "the whole validation text"
+        if config.final_windows is not None:
+            held_out = f"{config.final_windows:,} windows of the validation text"
+        display.last_evaluation(steps, held_out)
         return Outcome(progress, evaluate(steps, config.final_windows), None, str(device))
 
 
@@ -224,9 +228,9 @@ def _log_step(
     """One record. Per-loop figures are those of the trained depth's loops: null where a step ran fewer."""
     ran = len(loss.l2_norm)
     total = float(loss.total)
-    norms, entropies = (
+    norms, scales, entropies = (
         (figures.tolist() + [math.nan] * (loops - ran))[:loops]
-        for figures in (loss.l2_norm, loss.cross_entropy)
+        for figures in (loss.l2_norm, loss.rms, loss.cross_entropy)
     )
     depth = {} if ran == loops else {"loops": ran}
     log.write(
@@ -243,4 +247,4 @@ def _log_step(
         **speed,
         **depth,
     )
-    display.figures(step, total, norms, speed)
+    display.figures(step, total, scales, speed)

@@ -28,7 +28,9 @@ _REST = Column(no_wrap=True, overflow="ellipsis", ratio=1)
 class ProgressDisplay:
     """A live line on a terminal; elsewhere a plain line every so often."""
 
-    def __init__(self, title: str, steps: int, start: int, quiet: bool = False) -> None:
+    def __init__(
+        self, title: str, steps: int, start: int, quiet: bool = False, transient: bool = False
+    ) -> None:
         self.console = Console(stderr=True, quiet=quiet)
         self.title = title
         self.steps = steps
@@ -42,6 +44,7 @@ class ProgressDisplay:
             console=self.console,
             disable=not self.live,
             expand=True,
+            transient=transient,
         )
         self.task = self.progress.add_task(
             title, total=steps, completed=start, place=self._place(start), figures=title
@@ -58,29 +61,51 @@ class ProgressDisplay:
         if self.live:  # elsewhere it would end the log with an empty line
             self.progress.stop()
 
+    def show(self, step: int, text: str) -> None:
+        """Show what is done at this moment, on a terminal alone."""
+        if self.live:
+            self.progress.update(self.task, completed=step, place=self._place(step), figures=text)
+
+    def pass_over(self, seconds: float) -> None:
+        """Leave one step out of what the time that is left is judged by: it had nothing to do."""
+        self.start += 1
+        self.began += seconds
+
     def advance(self, step: int) -> None:
         """Count one more step as done."""
         if self.live:
             self.progress.update(self.task, completed=step, place=self._place(step))
 
-    def figures(self, step: int, loss: float, l2_norm: Sequence[float], speed: Mapping[str, float]) -> None:
-        """Show the figures of a logged step."""
-        scales = " ".join(f"{norm:.3g}" for norm in l2_norm)
+    def figures(self, step: int, loss: float, rms: Sequence[float], speed: Mapping[str, float]) -> None:
+        """Show the figures of a logged step.
+
+        Args:
+            rms: the scale of every loop, as the monitor measures it.
+            speed: `tokens_per_second` and, where it is known, `mfu`.
+        """
+        scales = " ".join(f"{size:.3g}" for size in rms)
         text = f"loss {loss:.3f}  {speed['tokens_per_second']:,.0f} tok/s"
         if "mfu" in speed:
             text += f"  MFU {speed['mfu']:.0%}"
         if self.live:  # first and last loop, so that 80 columns cut none
-            ends = " … ".join(
-                f"{norm:.3g}" for norm in (l2_norm[:1] if len(l2_norm) == 1 else (l2_norm[0], l2_norm[-1]))
-            )
-            figures = f"{text}  L2 {ends}  {self.title}"
-            self.progress.update(self.task, completed=step, place=self._place(step), figures=figures)
+            ends = " … ".join(f"{size:.3g}" for size in (rms[:1] if len(rms) == 1 else (rms[0], rms[-1])))
+            self.show(step, f"{text}  RMS {ends}  {self.title}")
             return
-        text += f"  L2 by loop {scales}"
+        text += f"  RMS by loop {scales}"
         now = time.monotonic()
         if step == self.steps or now - self.last_line >= self._wait(step, now):
             self.last_line = now
             self.say(f"{self.title}  {self._place(step)}  {text}")
+
+    def last_evaluation(self, step: int, text: str) -> None:
+        """Say that training is over and the model is evaluated, which can take as long as many steps.
+
+        Args:
+            text: what on, in words.
+        """
+        self.show(step, f"trained; last evaluation, on {text}  {self.title}")
+        if not self.live:
+            self.say(f"{self.title}  step {step}, trained; last evaluation, on {text}")
 
     def evaluation(self, step: int, per_loop: Sequence[LoopMetrics]) -> None:
         """Show what every exit is worth on the validation set."""

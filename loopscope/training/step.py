@@ -87,6 +87,7 @@ class TrainingStep:
             cross_entropy=mean([part.cross_entropy for part in parts]),
             l2_norm=mean([part.l2_norm for part in parts]),
             mean_square=mean([part.mean_square for part in parts]),
+            dim=parts[0].dim,
         )
 
 

@@ -1,6 +1,7 @@
 """What is shown while a run trains: a log's whole lines with the time, a terminal's line with the step first."""
 
 import io
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def test_eighty_columns_hold_the_first_and_the_last_scale(monkeypatch: pytest.Mo
     clock.now += 10
     display.figures(100, 3.21, [15.1, 14.9, 15.0, 14.8], {"tokens_per_second": 12_345.6})
     screen.print(display.progress.get_renderable())
-    assert "loss 3.210  12,346 tok/s  L2 15.1 … 14.8" in out.getvalue()
+    assert "loss 3.210  12,346 tok/s  RMS 15.1 … 14.8" in out.getvalue()
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])
@@ -112,3 +113,26 @@ def test_a_training_log_is_lines_of_records(
     records = [line for line in lines if line and not line.startswith("loopscope: note: ")]
     assert all(re.search(STAMP, line) for line in records if "stdlib" not in line), records
     assert not any(line != line.rstrip() for line in records)
+
+
+def test_the_last_evaluation_is_told_before_and_after(
+    call: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("train", "--out", str(tmp_path / "run"), *TINY, "--training.final-windows=8") == 0
+    lines = capsys.readouterr().err.splitlines()
+    told = [place for place, line in enumerate(lines) if "last evaluation" in line]
+    assert len(told) == 1
+    assert lines[told[0]].endswith("step 3, trained; last evaluation, on 8 windows of the validation text")
+    assert "step 3, validation" in lines[told[0] + 1]
+
+
+def test_what_is_live_is_the_monitor_s_scale(
+    call: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """RMS per loop, as audits and monitors have it: the L2 norm that is logged over the root of the width."""
+    run = tmp_path / "run"
+    assert call("train", "--out", str(run), *TINY) == 0
+    (shown,) = [line for line in capsys.readouterr().err.splitlines() if "RMS by loop" in line]
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    norms = [record["l2_norm"] for record in records if record["kind"] == "train"][-1]
+    assert shown.endswith("RMS by loop " + " ".join(f"{norm / 16**0.5:.3g}" for norm in norms))
