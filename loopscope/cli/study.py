@@ -8,7 +8,7 @@ from typing import Any
 
 from loopscope.cli.arguments import split_names, with_config
 from loopscope.cli.kept_settings import as_config, kept_study, refuse_unknown_modules
-from loopscope.cli.train_print import print_next, print_results
+from loopscope.cli.train_print import print_means, print_next, print_results
 from loopscope.config.nested import read_yaml, shown
 from loopscope.config.recipes import CONDITIONS, DEFAULT_SIZE
 from loopscope.results.layout import STUDY
@@ -77,6 +77,7 @@ def study(arguments: Sequence[str]) -> None:
 
     results = run_study(config.size, names, seeds, command.out, over, command.quiet, command.wait, variants)
     print_results(results.runs, command.out, command.quiet)
+    print_means(results.runs, command.quiet)
     print_next(results.runs, command.out, command.quiet)
     # Without a single result either all failed beyond recording, or other processes train them (--no-wait).
     done = any(run.status == "completed" for run in results.runs)

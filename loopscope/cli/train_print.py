@@ -7,18 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from loopscope.results import RunResult
+
+QUANTITIES = (("perplexity", "perplexity"), ("bits per byte", "bits_per_byte"), ("RMS", "rms"))
+"""What means over seeds are printed of: heading, and field of the last loop."""
 
 
 def print_results(runs: Sequence["RunResult"], folder: Path, quiet: bool) -> None:
     """A table of the final evaluation; the same figures are in the folder's results."""
     if quiet:
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=str(folder), title_justify="left")
-    headings = ("condition", "seed", "status", "perplexity", "bits per byte", "L2 norm, first and last loop")
+    table = _table(str(folder))
+    headings = ("condition", "seed", "status", "perplexity", "bits per byte", "RMS, first and last loop")
     for heading in headings:
         table.add_column(heading, justify="left" if heading in ("condition", "status") else "right")
     lossy = any(run.unknown_share for run in runs)  # bits per byte are then too low
@@ -33,14 +35,63 @@ def print_results(runs: Sequence["RunResult"], folder: Path, quiet: bool) -> Non
             f"{last.perplexity:.4g}" if last else "",
             # A task's symbols have no bytes.
             f"{last.bits_per_byte:.3f}" if last and not math.isnan(last.bits_per_byte) else "",
-            f"{first.l2_norm:.3g}  {last.l2_norm:.3g}" if first and last else "",
+            f"{first.rms:.3g}  {last.rms:.3g}" if first and last else "",
             *(["" if run.unknown_share is None else f"{run.unknown_share:.1%}"] if lossy else []),
         )
+    _print(table)
+
+
+def print_means(runs: Sequence["RunResult"], quiet: bool) -> None:
+    """A table of the last loop's means over seeds, where a condition has several; intervals as everywhere."""
+    completed: dict[str, list[RunResult]] = {run.condition: [] for run in runs}
+    for run in runs:
+        if run.status == "completed" and run.per_loop:
+            completed[run.condition].append(run)
+    if quiet or all(len(members) < 2 for members in completed.values()):
+        return
+    from loopscope.results.student_t import SEEDS_NEEDED
+
+    table = _table("last loop, mean over seeds")
+    table.caption = f"below a mean: its 95 % interval over seeds, from {SEEDS_NEEDED} seeds on"
+    table.caption_justify = "left"
+    table.add_column("condition")
+    for heading in ("seeds", *(heading for heading, _ in QUANTITIES)):
+        table.add_column(heading, justify="right")
+    for condition, members in completed.items():
+        of = sum(run.condition == condition for run in runs)
+        seeds = str(of) if len(members) == of else f"{len(members)} of {of}"
+        table.add_row(condition, seeds, *(_mean(field, members) for _, field in QUANTITIES))
+    _print(table)
+
+
+def _mean(field: str, runs: Sequence["RunResult"]) -> str:
+    """A mean over runs' last loops, its interval in a second line; nothing where there is no number."""
+    from loopscope.results.student_t import over_seeds_of
+
+    values = [getattr(run.per_loop[-1], field) for run in runs]
+    if not values or any(map(math.isnan, values)):
+        return ""
+    found = over_seeds_of(field, values)
+    digits = ".3f" if field == "bits_per_byte" else ".4g"
+    if found.low is None or found.high is None:
+        return f"{found.mean:{digits}}"
+    return f"{found.mean:{digits}}\n{found.low:{digits}} to {found.high:{digits}}"
+
+
+def _table(title: str) -> "Table":
+    from rich.table import Table
+
+    return Table(title=title, title_justify="left")
+
+
+def _print(table: "Table") -> None:
+    """A table on a terminal, or whole in a file, which is as wide as its lines: nothing wrapped, no blanks at ends."""
+    from rich.console import Console
+
     console = Console()
     if console.is_terminal:
         console.print(table, markup=False)
         return
-    # A file is as wide as its lines: nothing is wrapped, and no blanks end a line.
     with (wide := Console(width=200)).capture() as captured:
         wide.print(table, markup=False)
     print("\n".join(line.rstrip() for line in captured.get().splitlines()))
