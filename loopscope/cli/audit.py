@@ -133,10 +133,10 @@ def _measured_audit(command: Audit) -> list[str]:
 
 def _other_seeds(paths: Sequence[Path]) -> list[Path]:
     """Runs of studies that an audit of them leaves out."""
-    from loopscope.results.layout import first_runs, trained_runs
+    from loopscope.jobs import ordered_first_runs, ordered_runs
 
     others: list[Path] = []
     for path in (path for path in paths if path.is_dir()):
-        first = set(first_runs(path))
-        others += [run for run in trained_runs(path) if run not in first]
+        first = set(ordered_first_runs(path))
+        others += [run for run in ordered_runs(path) if run not in first]
     return others

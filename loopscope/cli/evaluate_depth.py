@@ -9,9 +9,9 @@ import tyro
 
 from loopscope.cli.arguments import DEEPEST, check_counts, parse
 from loopscope.cli.evaluate_options import OnText, job_arguments, measured, print_json, refuse_errors
-from loopscope.results.layout import trained_runs
 
 if TYPE_CHECKING:
+    from loopscope.jobs.evaluation_series import IfKnown
     from loopscope.results import ModelEvaluation
 
 
@@ -34,6 +34,8 @@ class Depth(OnText):
     """The deepest loop; twice the trained depth by default."""
     keep_in: Path | None = None
     """Keep evaluation.json in this folder instead of the model's. Then `loopscope report` it."""
+    again: bool = False
+    """Measure anew what was measured before; else a call after an interruption goes on with what is missing."""
 
 
 def evaluate_depth(arguments: Sequence[str]) -> None:
@@ -44,17 +46,17 @@ def evaluate_depth(arguments: Sequence[str]) -> None:
     check_counts(command, "loops", most=DEEPEST)
     text = job_arguments(command)
     from loopscope.cli.evaluate_depth_print import print_curves, print_verdicts
-    from loopscope.jobs import check_one, depth_verdicts, measure_depth
+    from loopscope.jobs import check_one, depth_verdicts, measure_depth, ordered_runs
 
-    runs = [run for given in command.paths for run in trained_runs(given)]
+    runs = [run for given in command.paths for run in ordered_runs(given)]
     check_one(runs, command.keep_in)
     evaluations = []
     errors: list[ValueError] = []
 
-    def measure(run: Path) -> "ModelEvaluation":
-        return measure_depth(run, command.loops, keep_in=command.keep_in, **text)
+    def measure(run: Path, if_known: "IfKnown") -> "ModelEvaluation":
+        return measure_depth(run, command.loops, keep_in=command.keep_in, if_known=if_known, **text)
 
-    for _, evaluation in measured(runs, measure, errors):
+    for _, evaluation in measured(runs, measure, "evaluate depth", command.again, errors):
         evaluations.append(evaluation)
         if not command.json:
             print_curves(evaluation)

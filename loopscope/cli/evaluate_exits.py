@@ -3,15 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
 from loopscope.cli.arguments import DEEPEST, check_counts, parse, split_names
 from loopscope.cli.evaluate_options import OnText, job_arguments, measured, print_json, refuse_errors
-from loopscope.results.layout import EVALUATION, trained_runs
+from loopscope.results.layout import EVALUATION
 
 if TYPE_CHECKING:
+    from loopscope.jobs.evaluation_series import IfKnown
     from loopscope.results import ModelEvaluation
 
 MOST_TIMED_PAIRS = 10_000
@@ -50,6 +51,8 @@ class EvaluateExits(OnText):
     """Keep them in evaluation.json in each run's folder, where `loopscope report` finds them."""
     keep_in: Path | None = None
     """Keep it in this folder instead of the model's."""
+    again: bool = False
+    """Measure anew what was measured before; else a call after an interruption goes on with what is missing."""
 
 
 def evaluate_exits(arguments: Sequence[str]) -> None:
@@ -63,7 +66,7 @@ def evaluate_exits(arguments: Sequence[str]) -> None:
         raise ValueError(f"pairs is {command.pairs}; {MOST_TIMED_PAIRS:,} at most are timed")
     text = job_arguments(command)
     from loopscope.cli.evaluate_exits_print import print_exits
-    from loopscope.jobs import ExitSettings, check_one, measure_exits
+    from loopscope.jobs import ExitSettings, check_one, measure_exits, ordered_runs
 
     settings = ExitSettings(
         rules=None if command.rules == "all" else _names(command.rules),
@@ -73,17 +76,16 @@ def evaluate_exits(arguments: Sequence[str]) -> None:
         speed_batch=command.speed_batch,
         pairs=command.pairs,
     )
-    runs = [run for given in command.paths for run in trained_runs(given)]
+    runs = [run for given in command.paths for run in ordered_runs(given)]
     check_one(runs, command.keep_in)
     evaluations = []
     errors: list[ValueError] = []
 
-    def measure(run: Path) -> "ModelEvaluation":
-        return measure_exits(
-            run, settings, keep=command.keep, keep_in=command.keep_in, loops=command.loops, **text
-        )
+    def measure(run: Path, if_known: "IfKnown") -> "ModelEvaluation":
+        where: dict[str, Any] = {"keep": command.keep, "keep_in": command.keep_in}
+        return measure_exits(run, settings, loops=command.loops, if_known=if_known, **where, **text)
 
-    for path, evaluation in measured(runs, measure, errors):
+    for path, evaluation in measured(runs, measure, "evaluate exits", command.again, errors):
         evaluations.append(evaluation)
         if not command.json:
             folder = command.keep_in or path
@@ -94,11 +96,11 @@ def evaluate_exits(arguments: Sequence[str]) -> None:
 
 
 def _is_kept(path: Path, evaluation: "ModelEvaluation") -> bool:
-    """Whether a run's folder has this evaluation: not where it was not asked for, or could not be written."""
-    from loopscope.results import to_json
+    """Whether a run's folder has these exits: not where it was not asked for, or could not be written."""
+    from loopscope.results import load_evaluation, to_json
 
-    kept = path / EVALUATION
-    return kept.is_file() and kept.read_text(encoding="utf-8") == to_json(evaluation)
+    kept = load_evaluation(path) if path.is_dir() else None
+    return kept is not None and to_json(kept.exits) == to_json(evaluation.exits)
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -3,10 +3,13 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from loopscope.cli.arguments import check_counts
 from loopscope.results import ModelEvaluation, to_json
+
+if TYPE_CHECKING:
+    from loopscope.jobs.evaluation_series import IfKnown
 
 
 @dataclass(frozen=True)
@@ -64,16 +67,21 @@ def print_json(evaluations: Sequence[ModelEvaluation]) -> None:
 
 
 def measured(
-    paths: Sequence[Path], measure: Callable[[Path], ModelEvaluation], errors: list[ValueError]
+    paths: Sequence[Path],
+    measure: Callable[[Path, "IfKnown"], ModelEvaluation],
+    title: str,
+    again: bool,
+    errors: list[ValueError],
 ) -> Iterator[tuple[Path, ModelEvaluation]]:
-    """Measure models one by one. One that cannot be is put into `errors`: the others are not lost for it."""
-    for path in paths:
-        try:
-            evaluation = measure(path)
-        except ValueError as error:
-            errors.append(error)
-            continue
-        yield path, evaluation
+    """Measure models one by one, and say how far it is. One that cannot be is put into `errors`: the others are not
+    lost for it."""
+    from loopscope.jobs import evaluate_series
+
+    for path, outcome in evaluate_series(paths, measure, title, again):
+        if isinstance(outcome, ValueError):
+            errors.append(outcome)
+        else:
+            yield path, outcome
 
 
 def refuse_errors(errors: Sequence[ValueError], models: int) -> None:

@@ -53,6 +53,8 @@ def interrupted(stop: KeyboardInterrupt, command: str, words: Sequence[str]) -> 
     again = shlex.join(["loopscope", *words])
     if command == "study":
         return f"{said}; go on with the same command: {again}"
+    if command == "evaluate":
+        return f"{said}; what is done is kept. Go on with the same command: {again}"
     if command != "train":
         return f"{said}; what was saved is intact. Call again: {again}"
     run = _out(words)

@@ -3,12 +3,13 @@
     train               one run: config to folder and result; `folder` is whose the folder is,
                         `resumption` where and how long it goes on
     study               conditions × seeds in one folder, by one process or several; study_folder says whose it is,
-                        study_results collects them
+                        study_results collects them, study_order is the order of its conditions
     opened, text        from a path to a model with what it knows of itself, and to windows of text
     audit               from a path to an audited model
     evaluate            the record that a model's evaluation is kept in; evaluate_depth, evaluate_exits: its parts;
-                        evaluate_compare: conditions side by side, from the runs and models that `sources` finds;
-                        shared_text is what models of different tokenizers are compared on
+                        evaluation_series: several models, with what is done kept; evaluate_compare: conditions side
+                        by side, from the runs and models that `sources` finds; shared_text is what models of
+                        different tokenizers are compared on
     generate            settings from plain arguments; text_stream: text as it comes
     lens                what every exit says of a prompt
     import_published    a published checkpoint to a model folder
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from loopscope.jobs.evaluate_depth import measure_depth as measure_depth
     from loopscope.jobs.evaluate_exits import ExitSettings as ExitSettings
     from loopscope.jobs.evaluate_exits import measure_exits as measure_exits
+    from loopscope.jobs.evaluation_series import evaluate_series as evaluate_series
     from loopscope.jobs.generate import generate_text as generate_text
     from loopscope.jobs.import_published import convert_published as convert_published
     from loopscope.jobs.lens import lens_prompt as lens_prompt
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from loopscope.jobs.opened import load_with as load_with
     from loopscope.jobs.opened import open_model as open_model
     from loopscope.jobs.study import run_study as run_study
+    from loopscope.jobs.study_order import ordered_first_runs as ordered_first_runs
+    from loopscope.jobs.study_order import ordered_runs as ordered_runs
     from loopscope.jobs.text import TextWindows as TextWindows
     from loopscope.jobs.text import held_out as held_out
     from loopscope.jobs.text import some_windows as some_windows
@@ -59,6 +63,7 @@ _HOMES = {
     "compare_study": "evaluate_compare",
     "convert_published": "import_published",
     "depth_verdicts": "evaluate_depth",
+    "evaluate_series": "evaluation_series",
     "execute": "train",
     "generate_text": "generate",
     "held_out": "text",
@@ -68,6 +73,8 @@ _HOMES = {
     "measure_exits": "evaluate_exits",
     "open_model": "opened",
     "open_subject": "opened",
+    "ordered_first_runs": "study_order",
+    "ordered_runs": "study_order",
     "parse_objective": "audit",
     "run_study": "study",
     "some_windows": "text",
@@ -87,6 +94,7 @@ __all__ = [
     "compare_study",
     "convert_published",
     "depth_verdicts",
+    "evaluate_series",
     "execute",
     "generate_text",
     "held_out",
@@ -95,6 +103,8 @@ __all__ = [
     "measure_depth",
     "measure_exits",
     "open_model",
+    "ordered_first_runs",
+    "ordered_runs",
     "parse_objective",
     "run_study",
     "some_windows",

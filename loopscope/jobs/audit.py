@@ -14,6 +14,7 @@ from loopscope.config.objective_text import read_objective
 from loopscope.guards import device_of
 from loopscope.interop.huggingface.pretrained import is_transformers_folder
 from loopscope.jobs.opened import OpenedModel, check_one, open_model, parameter_count, token_texts
+from loopscope.jobs.study_order import ordered_first_runs
 from loopscope.jobs.text import TextWindows, some_windows
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.objective import build_objective
@@ -21,7 +22,7 @@ from loopscope.objectives.spelling import spelled_section
 from loopscope.recurrence import unroll
 from loopscope.results import WORST_FIRST, AuditedModel, audit_values, provenance, to_json
 from loopscope.results.faults import in_words
-from loopscope.results.layout import AUDIT, CONFIG, first_runs, newest_checkpoint, write_text
+from loopscope.results.layout import AUDIT, CONFIG, newest_checkpoint, write_text
 
 
 def audit_paths(
@@ -51,7 +52,7 @@ def audit_paths(
     """
     if objective is not None:
         parse_objective(objective)
-    found = [path for given in paths for path in first_runs(given)]
+    found = [path for given in paths for path in ordered_first_runs(given)]
     check_one(found, keep_in)
     opened = [open_model(path, keep_in, loops) for path in found]
 

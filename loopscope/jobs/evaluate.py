@@ -25,10 +25,13 @@ from loopscope.results.faults import in_words
 from loopscope.results.layout import (
     CONFIG,
     EVALUATION,
+    MANIFEST,
     PREVIOUS_EVALUATION,
+    STATE,
     model_folder,
     write_text,
 )
+from loopscope.results.manifest import sha256_of
 from loopscope.training.config import TrainingConfig
 
 
@@ -63,6 +66,8 @@ def evaluation_of(opened: OpenedModel, windows: TextWindows, deepest: int) -> Mo
         unknown_share=windows.unknown_share,
         unread_share=windows.unread_share,
         provenance=provenance("cpu", torch.get_num_threads()),
+        weights=_weights(opened.path),
+        tokens=windows.hash,
     )
     kept = load_evaluation(opened.kept_at) if opened.keeps and opened.kept_at.is_dir() else None
     if kept is None or _changed(kept, begun):
@@ -73,6 +78,8 @@ def evaluation_of(opened: OpenedModel, windows: TextWindows, deepest: int) -> Mo
 
 _SAME = ("condition", "seed", "data", "windows", "sequence", "trained_loops", "parameters", "tokens_trained")
 """An evaluation with another of these is of another text or another model: it is begun anew."""
+_SAME_WHERE_KNOWN = {"weights": "another checkpoint", "tokens": "other windows"}
+"""The same, with their words; records of earlier versions do not have them."""
 
 
 def keep_evaluation(opened: OpenedModel, evaluation: ModelEvaluation) -> Path | None:
@@ -101,7 +108,8 @@ def _make_room(path: Path, evaluation: ModelEvaluation) -> None:
     if kept is None or not (changed := _changed(kept, evaluation)):
         return
     write_text(path.with_name(PREVIOUS_EVALUATION), path.read_text(encoding="utf-8"))
-    there = ", ".join(f"{key} {getattr(kept, key)!r}" for key in changed)
+    named = [f"{key} {getattr(kept, key)!r}" for key in changed if key in _SAME]
+    there = ", ".join(named or [_SAME_WHERE_KNOWN[key] for key in changed])
     warnings.warn(
         f"{path} was of another text or another model ({there}); it is kept as {PREVIOUS_EVALUATION}, and every "
         "part of the evaluation that you want to see must be measured again on this text",
@@ -110,8 +118,17 @@ def _make_room(path: Path, evaluation: ModelEvaluation) -> None:
 
 
 def _changed(kept: ModelEvaluation, now: ModelEvaluation) -> list[str]:
-    """What of `_SAME` differs between two evaluations."""
-    return [key for key in _SAME if getattr(kept, key) != getattr(now, key)]
+    """What differs between two evaluations, of what makes them evaluations of one model on one text."""
+    known = [key for key in _SAME_WHERE_KNOWN if getattr(kept, key) and getattr(now, key)]
+    return [key for key in (*_SAME, *known) if getattr(kept, key) != getattr(now, key)]
+
+
+def _weights(path: Path) -> str | None:
+    """Hash of the table of a checkpoint's files; None for what has no such table."""
+    if not path.is_dir() or is_transformers_folder(path):
+        return None
+    tables = [table for name in (STATE, MANIFEST) if (table := model_folder(path) / name).is_file()]
+    return sha256_of(tables[0])[:16] if tables else None
 
 
 def _as_run(sections: Mapping[str, Any], model: LoopedTransformer) -> RunConfig:

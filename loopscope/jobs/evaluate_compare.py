@@ -16,8 +16,7 @@ from loopscope.evaluation.compare.comparison import compare
 from loopscope.evaluation.compare.condition import same_windows
 from loopscope.evaluation.compare.timing import seconds_per_token
 from loopscope.interop.load import load
-from loopscope.jobs.evaluate import evaluation_of
-from loopscope.jobs.evaluate_depth import depth_of
+from loopscope.jobs.evaluate_depth import cut_depth, depth_before, depth_of
 from loopscope.jobs.machine import device_named
 from loopscope.jobs.opened import OpenedModel, open_model
 from loopscope.jobs.shared_text import SharedText, shared_text
@@ -153,23 +152,11 @@ def _evaluation(
     device: torch.device,
     keep: bool,
 ) -> ModelEvaluation:
-    """What was measured of a run before, where it is of this text and deep enough; else measured now.
-
-    Cut to the depth asked for: what is compared is what is tested and corrected for. The run's file keeps the rest.
-    """
+    """What was measured of a run before, where it is of this text and deep enough; else measured now."""
+    if (known := depth_before(opened, text, loops)) is not None:
+        return known
     deepest = loops or 2 * opened.model.loops
-    known = evaluation_of(opened, text, deepest)
-    if known.depth and len(known.depth[0].per_loop) >= deepest:
-        return _cut(known, deepest)
-    return _cut(depth_of(opened, text, deepest, batch, device, keep), deepest)
-
-
-def _cut(evaluation: ModelEvaluation, deepest: int) -> ModelEvaluation:
-    curves = [
-        replace(curve, per_loop=curve.per_loop[:deepest], window_loss=curve.window_loss[:deepest])
-        for curve in evaluation.depth
-    ]
-    return replace(evaluation, depth=tuple(curves), flops_per_token=evaluation.flops_per_token[:deepest])
+    return cut_depth(depth_of(opened, text, deepest, batch, device, keep), deepest)
 
 
 def _seconds(

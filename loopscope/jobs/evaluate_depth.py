@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +30,7 @@ def measure_depth(
     batch: int = 16,
     device: str = "cpu",
     keep_in: str | Path | None = None,
+    if_known: Callable[[], None] | None = None,
 ) -> ModelEvaluation:
     """Loss, accuracy and scale at every depth of one model, kept beside it.
 
@@ -39,6 +40,8 @@ def measure_depth(
         batch: windows at a time: memory grows with it, results do not change.
         device: auto, cpu, cuda, mps.
         keep_in: the folder in which it is kept instead.
+        if_known: called in place of measuring, where that was done before: of the same checkpoint, on the same text, as
+            deep. None measures anew.
 
     Raises:
         ValueError: no model there, text that cannot be read, or a device that is not there.
@@ -47,7 +50,32 @@ def measure_depth(
         check_loops(loops)
     where = device_named(device)
     opened = open_model(path, keep_in)
-    return depth_of(opened, held_out(opened, data, windows, length), loops, batch, where)
+    text = held_out(opened, data, windows, length)
+    if if_known and (known := depth_before(opened, text, loops)) and known.weights:
+        if_known()
+        return known
+    return depth_of(opened, text, loops, batch, where)
+
+
+def depth_before(opened: OpenedModel, text: TextWindows, loops: int | None) -> ModelEvaluation | None:
+    """Return what was measured of a model before on this text, where it is deep enough; else None.
+
+    Cut to the depth asked for: what is compared is what is tested and corrected for. The model's file keeps the rest.
+    """
+    deepest = loops or 2 * opened.model.loops
+    known = evaluation_of(opened, text, deepest)
+    if not known.depth or len(known.depth[0].per_loop) < deepest:
+        return None
+    return cut_depth(known, deepest)
+
+
+def cut_depth(evaluation: ModelEvaluation, deepest: int) -> ModelEvaluation:
+    """Return an evaluation without the loops past a depth."""
+    curves = [
+        replace(curve, per_loop=curve.per_loop[:deepest], window_loss=curve.window_loss[:deepest])
+        for curve in evaluation.depth
+    ]
+    return replace(evaluation, depth=tuple(curves), flops_per_token=evaluation.flops_per_token[:deepest])
 
 
 def depth_of(

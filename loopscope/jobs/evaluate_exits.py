@@ -1,7 +1,7 @@
 """What exit rules trade on a model: curves, thresholds that hold, realised speed. From a path to its evaluation."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,6 +56,12 @@ class ExitSettings:
                     f"later tokens. Set --unit {rule.units[0]}, or leave the rule out"
                 )
 
+    def in_words(self, device: torch.device) -> dict[str, str]:
+        """Return what is asked for on a device, as a record keeps it."""
+        given = {name: str(value) for name, value in vars(self).items() if name not in ("rules", "units")}
+        names = {"rules": ",".join(self.rules or ("all",)), "units": ",".join(self.units)}
+        return {**names, **given, "device": str(device), "threads": str(torch.get_num_threads())}
+
 
 def measure_exits(
     path: str | Path,
@@ -69,6 +75,7 @@ def measure_exits(
     keep: bool = True,
     keep_in: str | Path | None = None,
     loops: int | None = None,
+    if_known: Callable[[], None] | None = None,
 ) -> ModelEvaluation:
     """Measure exit rules on one model: `.exits` of its evaluation.
 
@@ -80,6 +87,8 @@ def measure_exits(
         keep_in: the folder in which it is kept instead.
         loops: the depth that exits are measured up to; the trained one by default. Of another, nothing is kept but in
             `keep_in`.
+        if_known: called in place of measuring, where that was done before: of the same checkpoint, on the same text,
+            with the same settings. None measures anew.
 
     Raises:
         ValueError: no model there, text that cannot be read, or settings that do not fit the model.
@@ -91,8 +100,12 @@ def measure_exits(
         check_budget(settings.budget, opened.model.loops)
     where = placed(opened.model, where)
     text = held_out(opened, data, windows, length)
-    exits = _exits(settings, opened, text, batch, where)
-    evaluation = replace(evaluation_of(opened, text, opened.model.loops), exits=exits)
+    known, asked = evaluation_of(opened, text, opened.model.loops), settings.in_words(where)
+    if if_known and known.weights and known.exits and known.exits.settings == asked:
+        if_known()
+        return known
+    exits = replace(_exits(settings, opened, text, batch, where), settings=asked)
+    evaluation = replace(known, exits=exits)
     if keep:
         keep_evaluation(opened, evaluation)
     return evaluation

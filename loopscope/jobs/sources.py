@@ -9,6 +9,7 @@ from loopscope.config.nested import differences, read_yaml
 from loopscope.config.recipes import known
 from loopscope.interop.huggingface.hub import is_hub_name
 from loopscope.interop.huggingface.pretrained import is_transformers_folder
+from loopscope.jobs.study_order import ordered_conditions, ordered_runs
 from loopscope.jobs.train import finished
 from loopscope.results import RunResult
 from loopscope.results.layout import (
@@ -17,7 +18,6 @@ from loopscope.results.layout import (
     is_model_folder,
     is_study,
     newest_checkpoint,
-    trained_runs,
 )
 
 _ELSEWHERE = ("seed", "threads", "device")
@@ -83,9 +83,9 @@ def completed_runs(paths: Sequence[str | Path], conditions: Sequence[str] | None
 
 
 def _runs(source: Path) -> list[SourceRun]:
-    """Runs of one path, conditions in the order in which they were first run."""
+    """Runs of one path, conditions in the study's order."""
     if is_study(source):
-        runs = trained_runs(source)
+        runs = ordered_runs(source)
     elif (source / CONFIG).is_file() and newest_checkpoint(source):
         runs = [source]
     elif is_transformers_folder(source) or is_model_folder(source) or is_hub_name(source):
@@ -98,10 +98,11 @@ def _runs(source: Path) -> list[SourceRun]:
             "and models of others"
         )
     named = {run: str(read_yaml(run / CONFIG).get("condition")) for run in runs}
-    began = {run: _began(finished(run)) for run in runs}
-    order = list(
-        dict.fromkeys(named[run] for run in sorted(runs, key=lambda run: (began[run] == "", began[run])))
-    )
+    began: dict[str, str] = {}
+    for run in runs:
+        date = _began(finished(run))
+        began[named[run]] = min(filter(None, (began.get(named[run]), date)), default="")
+    order = ordered_conditions(source, began)
     return [
         SourceRun(run, source, named[run], named[run]) for name in order for run in runs if named[run] == name
     ]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from loopscope.jobs.folder import DamagedResultError, read_result
+from loopscope.jobs.study_order import ordered_conditions
 from loopscope.results import RunResult, StudyResults, provenance, to_json
 from loopscope.results.faults import in_words
 from loopscope.results.layout import DAMAGED_RESULT, RESULT, RESULTS, run_files, write_text
@@ -24,7 +25,7 @@ def collect(out: str | Path) -> StudyResults:
     """
     with hold(out, wait=BRIEFLY):
         runs = [result for path in run_files(out, RESULT) if (result := _read(path.parent)) is not None]
-        order = {condition: place for place, condition in enumerate(_conditions(runs))}
+        order = {condition: place for place, condition in enumerate(ordered_conditions(out, _began(runs)))}
         runs.sort(key=lambda run: (order[run.condition], run.seed))
         results = StudyResults(runs=tuple(runs), provenance=provenance())
         write_text(Path(out) / RESULTS, to_json(results))
@@ -56,10 +57,10 @@ def _read(run: Path) -> RunResult | None:
         return None
 
 
-def _conditions(runs: Sequence[RunResult]) -> list[str]:
-    """Conditions in the order in which they were first run."""
+def _began(runs: Sequence[RunResult]) -> dict[str, str]:
+    """When each condition was first run."""
     earliest: dict[str, str] = {}
     for run in runs:
         date = run.provenance.date if run.provenance else ""
         earliest[run.condition] = min(earliest.get(run.condition, date), date)
-    return sorted(earliest, key=lambda condition: (earliest[condition], condition))
+    return earliest

@@ -43,6 +43,13 @@ class TextWindows:
         """Windows `first` to `end` (not included)."""
         return replace(self, input_ids=self.input_ids[first:end], labels=self.labels[first:end])
 
+    @property
+    def hash(self) -> str:
+        """Hash of all ids and labels, 16 digits."""
+        digest = hashlib.sha256(self.input_ids.contiguous().numpy().tobytes())
+        digest.update(self.labels.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
     def __len__(self) -> int:
         return len(self.input_ids)
 

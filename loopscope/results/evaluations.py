@@ -4,7 +4,8 @@ One `ModelEvaluation` per model lies beside its run (`evaluation.json`); each co
 the others.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -115,6 +116,7 @@ class ExitEvaluation:
     curves: tuple[ExitCurve, ...]
     calibrations: tuple[Calibration, ...] = ()
     speeds: tuple[Speed, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)  # what was asked for, in words
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,8 @@ class ModelEvaluation(Readable):
     unread_share: float | None = (
         None  # of its bytes: no known token stands for them. None where nobody counts
     )
+    weights: str | None = None  # hash of the checkpoint; None where nobody keeps one
+    tokens: str | None = None  # hash of the windows
 
     def lines(self) -> list[str]:
         """Return what was evaluated, on what."""

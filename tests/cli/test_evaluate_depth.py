@@ -63,7 +63,7 @@ def test_a_study_as_json_and_deeper(call: Any, study: Path, capsys: pytest.Captu
     assert call("evaluate", "depth", study, "--loops", "6", "--windows", "4", "--json") == 0
     models = json.loads(capsys.readouterr().out)["models"]
     assert [(m["condition"], m["seed"]) for m in models] == [
-        (name, seed) for name in ("dense/final-only", "dense/rmsnorm") for seed in (0, 1, 2)
+        (name, seed) for name in ("dense/rmsnorm", "dense/final-only") for seed in (0, 1, 2)
     ]
     assert all(len(m["depth"][0]["per_loop"]) == 6 and m["windows"] == 4 for m in models)
 

@@ -81,7 +81,7 @@ def test_a_study_is_all_its_runs(call: Any, tmp_path: Path, capsys: pytest.Captu
     options = ["--rules", "hidden-step", "--pairs", "0", "--windows", "4", "--json"]
     assert call("evaluate", "exits", str(out), *options) == 0
     models = json.loads(capsys.readouterr().out)["models"]
-    assert [model["condition"] for model in models] == ["dense/raw", "dense/rmsnorm"]
+    assert [model["condition"] for model in models] == ["dense/rmsnorm", "dense/raw"]
     assert load_evaluation(out / "dense_raw" / "seed-0") is not None
 
 
