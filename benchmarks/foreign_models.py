@@ -61,12 +61,17 @@ def measure(case: Named, ids: Tensor, labels: Tensor) -> dict[str, Any]:
     model = case.open(module)
     found: dict[str, Any] = {"loops": model.loops, "verdict": loopscope.audit(model, ids, labels).verdict}
     with torch.no_grad():
-        own = {loops: case.own(copy.deepcopy(module), loops) for loops in range(1, 2 * model.loops + 1)}
+        own = {loops: case.own(copy.deepcopy(module), loops) for loops in case.depths(model.loops)}
         alone = [_gap(last_logits(model, ids, loops), logits) for loops, logits in own.items()]
-        on_the_way = [_gap(state.logits(), own[state.loop]) for state in unroll(model, ids, 2 * model.loops)]
+        on_the_way = [
+            _gap(state.logits(), own[state.loop])
+            for state in unroll(model, ids, max(own))
+            if state.loop in own
+        ]
+    found["depths"] = list(own)
     found["exits"] = max(alone)
-    found["one_unroll"] = max(on_the_way) if case.on_the_way else None
-    found["masks"] = _tried(lambda: masked_gap(model, ids))
+    found["one_unroll"] = max(on_the_way) if case.on_the_way and len(own) > 1 else None
+    found["masks"] = _tried(lambda: masked_gap(model, ids)) if case.masks else None
     found["bf16"] = _tried(lambda: half_verdict(case, ids, labels))
     found["seconds"] = time.perf_counter() - start
     return found
@@ -91,21 +96,25 @@ def masked_gap(model: Any, ids: Tensor) -> float:
 
 
 def half_verdict(case: Named, ids: Tensor, labels: Tensor) -> str:
-    """The verdict from bf16 weights, loaded as transformers loads them where it does."""
-    torch.manual_seed(0)
-    module = case.make().eval()
-    if isinstance(module, transformers.PreTrainedModel):  # some of its weights stay in fp32
-        with tempfile.TemporaryDirectory() as folder:
-            module.save_pretrained(folder)
-            module = type(module).from_pretrained(folder, dtype=torch.bfloat16).eval()
-    else:
-        module = module.bfloat16()
+    """The verdict from bf16 weights."""
     try:
         with torch.no_grad():
-            case.own(copy.deepcopy(module), 2)
+            case.own(_in_half(case), 2)
     except Exception:
         return FAILS
-    return str(loopscope.audit(case.open(module), ids, labels).verdict)
+    return str(loopscope.audit(case.open(_in_half(case)), ids, labels).verdict)
+
+
+def _in_half(case: Named) -> Any:
+    """The module in bf16, loaded as transformers loads it where it does: some weights stay in fp32."""
+    torch.manual_seed(0)
+    module = case.make().eval()
+    # A repository's class is no more where its weights would be looked for.
+    if not isinstance(module, transformers.PreTrainedModel) or case.code == "repository":
+        return module.bfloat16()
+    with tempfile.TemporaryDirectory() as folder:
+        module.save_pretrained(folder)
+        return type(module).from_pretrained(folder, dtype=torch.bfloat16).eval()
 
 
 def _tried(run: Callable[[], Any]) -> Any:

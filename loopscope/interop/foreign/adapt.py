@@ -13,12 +13,13 @@ from loopscope.interop.foreign.families.huginn import Huginn
 from loopscope.interop.foreign.families.named import FOLLOWED
 from loopscope.interop.foreign.families.ouro import Ouro
 from loopscope.interop.foreign.families.parcae import Parcae
+from loopscope.interop.foreign.families.reasoning import Reasoning
 from loopscope.interop.foreign.families.x_transformers import XTransformers
 from loopscope.interop.foreign.suggestion import suggestion
 from loopscope.interop.foreign.wrap import wrap
 from loopscope.recurrence import AbstractLoopedLM
 
-ADAPTERS: Sequence[Any] = (HrmText, XTransformers, Ouro, Parcae, Huginn)
+ADAPTERS: Sequence[Any] = (HrmText, Reasoning, XTransformers, Ouro, Parcae, Huginn)
 """Subclasses of `FamilyAdapter`, in the order in which `adapt` asks them."""
 
 _SHELLS = {
@@ -36,9 +37,9 @@ def adapt(module: Any) -> AbstractLoopedLM:
     does between loops. The adapter has compared its logits with the module's own forward when it is returned.
 
     Args:
-        module: HRM-Text, x-transformers with `looped=True`, Ouro, Huginn, Parcae, Dory, Inkling-2 loop, Nanbeige,
-            LoopCoder, OpenMythos, LoopLM, LoopFormer, looped_nanochat, ALBERT or the published class; compiled,
-            distributed and autoregressive shells around one are taken off.
+        module: HRM-Text, HRM and TRM for puzzles, x-transformers with `looped=True`, Ouro, Huginn, Parcae, Dory,
+            Inkling-2 loop, Nanbeige, LoopCoder, OpenMythos, LoopLM, LoopFormer, looped_nanochat, ALBERT or the
+            published class; compiled, distributed and autoregressive shells around one are taken off.
 
     Raises:
         ValueError: not a module, of no known family, or of one whose logits it could not reproduce.
@@ -68,6 +69,11 @@ def adapt(module: Any) -> AbstractLoopedLM:
         f"{type(inner).__name__} has the structure of none of the families known: {', '.join(dict.fromkeys(names))}."
         f"{_hint(inner)} {suggestion(inner)}"
     )
+
+
+def recognised(module: nn.Module) -> bool:
+    """Return whether a module has the structure of a family that `adapt` knows."""
+    return any(family.recognises(module) for family in (*ADAPTERS, *FOLLOWED))
 
 
 def _shell(module: nn.Module) -> nn.Module | None:

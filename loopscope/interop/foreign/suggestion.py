@@ -4,7 +4,7 @@ import inspect
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from loopscope.guards import evaluating
+from loopscope.interop.foreign.checks.agreement import SOME_POSITIONS
 from loopscope.interop.foreign.tracing.forward_runs import (
     NoLogitsError,
+    accepts,
     carry_and_batch,
     repeatable,
 )
@@ -23,36 +25,47 @@ from loopscope.interop.foreign.wrap import wrap
 
 TRIES = 8
 """Blocks that are tried, the largest first."""
-COUNTS = re.compile(r"loop|recur|ut_steps|cycle|num_steps|^steps$|passes|iterations")
+COUNTS = re.compile(r"loop|recur|ut_steps|cycle|(^|_)steps$|passes|iterations|iters$")
 """Names that a number of loops goes by in the models that people publish."""
+TRIED_LOOPS = 4
+"""Loops that a forward is asked for where it takes a number and has none, or one."""
+WHOLE = ("targets", "labels")
+"""Arguments without which some forwards give the last position's logits alone."""
+NOTHING_REPEATS = (
+    "No part of it is applied more than once when it runs on a batch of ids, so it is no looped model as it "
+    "stands: an audit of loops needs one that applies the same layers again and again"
+)
 
 
 def suggestion(module: nn.Module) -> str:
     """Return a call of `wrap` that was tried on a module, or what to look for in it, as a sentence."""
-    try:
-        counts = _calls(module)
-    except Exception as error:
+    counted: list[tuple[str | None, Counter[nn.Module]]] = []
+    failure: Exception | None = None
+    for depth in (None, *_keywords(module)):
+        try:
+            counts = _calls(module, depth)
+        except Exception as error:
+            failure = failure or error
+            continue
+        counted.append((depth, counts))
+        if any(times > 1 for times in counts.values()):  # deeper than it is by itself, it need not be asked
+            break
+    if not counted:
         return (
-            f"Its forward failed on a batch of ids ({type(error).__name__}: {error}), so what repeats in it could not "
-            'be counted: name it, and what the forward needs: loopscope.wrap(module, block="…", forward_kwargs={…})'
+            f"Its forward failed on a batch of ids ({type(failure).__name__}: {failure}), so what repeats in it could "
+            'not be counted: name it, and what the forward needs: loopscope.wrap(module, block="…", forward_kwargs={…})'
         )
+    depth, counts = counted[-1]
     shared = _shared_parts(module)
+    refused = ""
     for block, times in _repeating(module, counts):
         if shared and block.startswith(shared):
             continue
-        for set_loops in (*_counts(module, times), None):
-            named: dict[str, Any] = {} if set_loops is None else {"set_loops": set_loops}
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    model = wrap(module, block, **named)
-            except Exception:  # a suggestion is what works; of what does not, `wrap` itself says why
-                continue
-            words = "".join(f", {name}={value!r}" for name, value in named.items())
-            return (
-                f"What repeats in it was found by running it: loopscope.wrap(module, {block!r}{words}) works, with the "
-                f"trained depth {model.loops}"
-            )
+        for named in _ways(module, times, depth):
+            call, said = _tried(module, block, named)
+            if call is not None:
+                return f"What repeats in it was found by running it: {call}"
+            refused = refused or f" The largest is {block!r}, called {times} times; of it wrap says: {said}"
     if shared:
         return (
             f"{shared[0]} has the weights of {shared[1]} too, between layers with weights of their own: a stack of "
@@ -60,14 +73,40 @@ def suggestion(module: nn.Module) -> str:
             "by the same function, so there are no loops to audit, to exit at or to add"
         )
     if not any(times > 1 for times in counts.values()):
-        return (
-            "No part of it is applied more than once when it runs on a batch of ids, so it is no looped model as it "
-            "stands: an audit of loops needs one that applies the same layers again and again"
-        )
+        return NOTHING_REPEATS
     return (
         "No part of it was found that is applied again and again to a state [batch, seq, dim] and can be followed; if "
-        'there is one, name it: loopscope.wrap(module, block="…"), which says what it misses'
+        f'there is one, name it: loopscope.wrap(module, block="…"), which says what it misses.{refused}'
     )
+
+
+def _ways(module: nn.Module, times: int, depth: str | None) -> Iterator[dict[str, Any]]:
+    """What `wrap` is told of the depth: the keyword that it was run with, or what may hold its own number."""
+    if depth is not None:
+        yield {"set_loops": depth, "loops": TRIED_LOOPS}
+        return
+    for set_loops in _counts(module, times):
+        yield {"set_loops": set_loops}
+    yield {}
+
+
+def _tried(module: nn.Module, block: str, named: dict[str, Any]) -> tuple[str | None, Exception | None]:
+    """The call of `wrap` that works, as code, or what it said last."""
+    given: dict[str, Any] = {}
+    words = "".join(f", {name}={value!r}" for name, value in named.items())
+    while True:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                model = wrap(module, block, **named, **given)
+        except Exception as error:  # a suggestion is what works; of what does not, `wrap` itself says why
+            name = next((name for name in WHOLE if accepts(module, name)), None)
+            if given or name is None or SOME_POSITIONS not in str(error):
+                return None, error
+            given["forward_kwargs"] = lambda ids, name=name: {name: ids}
+            words += f', forward_kwargs=lambda ids: {{"{name}": ids}}'
+            continue
+        return f"loopscope.wrap(module, {block!r}{words}) works, with the trained depth {model.loops}", None
 
 
 def _repeating(module: nn.Module, counts: Counter[nn.Module]) -> Iterator[tuple[str, int]]:
@@ -98,15 +137,10 @@ def _runs(counts: list[int]) -> Iterator[tuple[int, int, int]]:
             start = end
 
 
-def _calls(module: nn.Module) -> Counter[nn.Module]:
-    """How often each part is called in one run, with a state of [batch, seq, dim] among what it returns."""
-    counts: Counter[nn.Module] = Counter()
-
-    def count(part: nn.Module, args: Any, output: Any) -> None:
-        values = output if isinstance(output, tuple | list) else [output]
-        counts[part] += any(isinstance(value, Tensor) and value.ndim == 3 for value in values[:1])
-
-    forward = OwnForward(module, {}, LoopCount(module, None), inputs=carry_and_batch(module))
+def _calls(module: nn.Module, depth: str | None) -> Counter[nn.Module]:
+    """How often each part is called in one run of its own forward, asked for some loops where it takes a number."""
+    given = {} if depth is None else {depth: TRIED_LOOPS}
+    forward = OwnForward(module, given, LoopCount(module, None), inputs=carry_and_batch(module))
 
     with torch.no_grad(), evaluating(module), repeatable(module):
         try:
@@ -116,10 +150,21 @@ def _calls(module: nn.Module) -> Counter[nn.Module]:
         except Exception:  # perhaps without the cache that it cannot do without
             forward.makes_cache = True
             ids = forward.example(None)
-        with ExitStack() as stack:
-            for part in module.modules():
-                stack.callback(part.register_forward_hook(count).remove)
-            forward.run(ids, None)
+        return calls_in(module, lambda: forward.run(ids, None))
+
+
+def calls_in(module: nn.Module, run: Callable[[], Any]) -> Counter[nn.Module]:
+    """Return how often each part is called in a run, with a state of [batch, seq, dim] among what it returns."""
+    counts: Counter[nn.Module] = Counter()
+
+    def count(part: nn.Module, args: Any, output: Any) -> None:
+        values = output if isinstance(output, tuple | list) else [output]
+        counts[part] += any(isinstance(value, Tensor) and value.ndim == 3 for value in values[:1])
+
+    with ExitStack() as stack:
+        for part in module.modules():
+            stack.callback(part.register_forward_hook(count).remove)
+        run()
     return counts
 
 
@@ -141,13 +186,22 @@ def _shared_parts(module: nn.Module) -> tuple[str, str] | None:
     return None
 
 
+def _keywords(module: nn.Module) -> list[str]:
+    """Keywords of the forward that may set its depth: by their name, or because it demands them beside the ids."""
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    named = [p.name for p in parameters if COUNTS.search(p.name) and not isinstance(p.default, bool)]
+    plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return list(
+        dict.fromkeys([*(p.name for p in parameters[1:] if p.kind in plain and p.default is p.empty), *named])
+    )
+
+
 def _counts(module: nn.Module, loops: int) -> list[str]:
     """Names of what may hold the number of loops: keywords of the forward, attributes and settings of that value."""
-    keywords = [name for name in inspect.signature(module.forward).parameters if COUNTS.search(name)]
     values = [
         name
         for _, numbers in whole_numbers(module)
         for name, value in numbers.items()
         if value == loops and COUNTS.search(name)
     ]
-    return list(dict.fromkeys([*keywords, *values]))
+    return list(dict.fromkeys([*_keywords(module), *values]))

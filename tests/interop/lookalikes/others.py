@@ -56,6 +56,25 @@ class LoopLMBlock(nn.Module):
         return x + self.post_ffn_norm(self.ffn(self.pre_ffn_norm(x)))
 
 
+class MoELayer(nn.Module):
+    """Whole blocks as experts, each token's best two weighted; the router's gradient is cut off from the state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList(LoopLMBlock() for _ in range(3))
+        self.router = nn.Linear(DIM, 3, bias=False)
+
+    def forward(
+        self, h: Tensor, cos: Tensor, sin: Tensor, attn_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        shares = self.router(h.detach()).softmax(dim=-1)
+        weights, chosen = shares.topk(2)
+        outputs = torch.stack([expert(h, cos, sin, attn_mask) for expert in self.experts], dim=2)
+        best = outputs.gather(2, chosen[..., None].expand(*chosen.shape, DIM))
+        mixed = (best * (weights / weights.sum(dim=-1, keepdim=True))[..., None]).sum(dim=2)
+        return mixed, shares.mean(dim=(0, 1)).square().sum()
+
+
 class LoopLM(nn.Module):
     """rkstgr/LoopLM's data flow: logits and an exit gate after every step, the gate on the raw state."""
 
@@ -63,7 +82,10 @@ class LoopLM(nn.Module):
         super().__init__()
         self.config = SimpleNamespace(max_recurrent_steps=3)
         self.embed = nn.Embedding(VOCABULARY, DIM)
-        self.layers = nn.ModuleList(LoopLMBlock(variant) for _ in range(2))
+        whole = variant == "experts of whole blocks"
+        self.layers = nn.ModuleList() if whole else nn.ModuleList(LoopLMBlock(variant) for _ in range(2))
+        if whole:
+            self.moe_layer = MoELayer()
         self.final_norm = Norm()
         self.lm_head = nn.Linear(DIM, VOCABULARY, bias=False)
         self.exit_gate = nn.Linear(DIM, 1)
@@ -83,6 +105,8 @@ class LoopLM(nn.Module):
             h = h.detach() if detach_between_steps else h
             for layer in self.layers:
                 h = layer(h, table.cos(), table.sin(), attention_mask)
+            if hasattr(self, "moe_layer"):
+                h, _ = self.moe_layer(h, table.cos(), table.sin(), attention_mask)
             logits.append(self.lm_head(self.final_norm(h)))
             lambdas.append(torch.sigmoid(self.exit_gate(h)).squeeze(-1))
         return LoopLMOutput(logits, lambdas)

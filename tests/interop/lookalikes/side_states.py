@@ -127,33 +127,59 @@ class Level(nn.Module):
         return x
 
 
-class TinyRecursive(nn.Module):
-    """TinyRecursiveModels' data flow: (carry, batch) in and out, one length, a no_grad prefix of cycles."""
+class TinyRecursiveInner(nn.Module):
+    """States of a puzzle's positions and the tokens'; all cycles but the last without a gradient."""
 
-    def __init__(self, length: int = 12) -> None:
+    def __init__(self, length: int, puzzle_positions: int, own_high: bool) -> None:
         super().__init__()
         self.config = SimpleNamespace(H_cycles=3, L_cycles=2, seq_len=length)
+        self.puzzle_emb_len = puzzle_positions
         self.embed_tokens = nn.Embedding(VOCABULARY, DIM)
-        self.L_level = Level(length)
+        self.puzzles = nn.Parameter(torch.randn(4, puzzle_positions * DIM))
+        self.L_level = Level(length + puzzle_positions)
+        if own_high:
+            self.H_level = Level(length + puzzle_positions)
         self.lm_head = nn.Linear(DIM, VOCABULARY, bias=False)
         self.q_head = nn.Linear(DIM, 2)
         self.register_buffer("H_init", torch.randn(DIM))
         self.register_buffer("L_init", torch.randn(DIM))
 
-    def initial_carry(self, batch: dict[str, Tensor]) -> Latents:
-        shape = (*batch["inputs"].shape, DIM)
-        return Latents(self.H_init.expand(shape), self.L_init.expand(shape))
+    def _input_embeddings(self, inputs: Tensor, puzzle_identifiers: Tensor) -> Tensor:
+        puzzle = self.puzzles[puzzle_identifiers].unflatten(-1, (self.puzzle_emb_len, DIM))
+        return DIM**0.5 * torch.cat([puzzle, self.embed_tokens(inputs)], dim=1)
 
-    def forward(self, carry: Latents, batch: dict[str, Tensor]) -> tuple[Latents, dict[str, Tensor]]:
-        entry = DIM**0.5 * self.embed_tokens(batch["inputs"])
+    def forward(self, carry: Latents, batch: dict[str, Tensor]) -> tuple[Latents, Tensor, Tensor]:
+        entry = self._input_embeddings(batch["inputs"], batch["puzzle_identifiers"])
         high, low = carry.z_H, carry.z_L
+        high_level = getattr(self, "H_level", self.L_level)
         for cycle in range(self.config.H_cycles):
             with torch.set_grad_enabled(torch.is_grad_enabled() and cycle == self.config.H_cycles - 1):
                 for _ in range(self.config.L_cycles):
                     low = self.L_level(low, high + entry)
-                high = self.L_level(high, low)
-        q = self.q_head(high[:, 0])
-        return Latents(high.detach(), low.detach()), {
-            "logits": self.lm_head(high),
-            "q_halt_logits": q[..., 0],
-        }
+                high = high_level(high, low)
+        logits = self.lm_head(high)[:, self.puzzle_emb_len :]
+        return Latents(high.detach(), low.detach()), logits, self.q_head(high[:, 0])
+
+
+class TinyRecursive(nn.Module):
+    """TinyRecursiveModels' data flow: (carry, batch) in and out, one length, puzzle embeddings before the tokens.
+
+    With a high stack of its own, HRM's.
+    """
+
+    def __init__(self, length: int = 12, puzzle_positions: int = 2, own_high: bool = False) -> None:
+        super().__init__()
+        self.inner = TinyRecursiveInner(length, puzzle_positions, own_high)
+
+    def initial_carry(self, batch: dict[str, Tensor]) -> Latents:
+        rows, length = batch["inputs"].shape
+        shape = (rows, length + self.inner.puzzle_emb_len, DIM)
+        return Latents(torch.empty(shape), torch.empty(shape))
+
+    def forward(self, carry: Latents, batch: dict[str, Tensor]) -> tuple[Latents, dict[str, Tensor]]:
+        fresh = torch.ones(len(carry.z_H), 1, 1, dtype=torch.bool)
+        begun = Latents(
+            torch.where(fresh, self.inner.H_init, carry.z_H), torch.where(fresh, self.inner.L_init, carry.z_L)
+        )
+        after, logits, q = self.inner(begun, batch)
+        return after, {"logits": logits, "q_halt_logits": q[..., 0], "q_continue_logits": q[..., 1]}

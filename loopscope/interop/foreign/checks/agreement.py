@@ -21,6 +21,7 @@ from loopscope.recurrence import LoopState, unroll
 
 MOST_DEPTHS = 16
 """Depths up to which every exit is compared with a forward of that many loops."""
+SOME_POSITIONS = "reads only some positions"
 
 
 @torch.no_grad()
@@ -72,7 +73,7 @@ def check_logits(model: TracedModel, trace: Trace, output: object) -> None:
         if shape[:2] != tuple(trace.input_ids.shape):
             raise ValueError(
                 f"what reaches the head has shape {shape} for ids of shape {tuple(trace.input_ids.shape)}: the forward "
-                "reads only some positions. Name the readout (readout='...'), or make the forward give all "
+                f"{SOME_POSITIONS}. Name the readout (readout='...'), or make the forward give all "
                 "logits (forward_kwargs=lambda ids: {'targets': ids}, say)"
             )
         logits = model.head(features)
@@ -136,12 +137,18 @@ def try_following_head(model: TracedModel, trace: Trace, features: Tensor, own: 
 
 @torch.no_grad()
 def depends_on_depth(model: TracedModel, trace: Trace) -> bool:
-    """Return whether the forward, set to run twice as deep, has other states on the way."""
+    """Return whether the forward, set to run twice as deep (or less deep, where it takes no more), has other states."""
     if not model.interceptor.own.count:
         return False
-    deeper, _ = model.record(trace.input_ids, 2 * trace.depth, states=True)
     tolerance = LOGITS_TOLERANCE.get(dtype_of(model.module), HALF_TOLERANCE)
-    return not all(_close(deeper.states[loop], state, tolerance) for loop, state in trace.states.items())
+    for loops in (2 * trace.depth, trace.depth - 1):
+        try:
+            other, _ = model.record(trace.input_ids, loops, states=True)
+        except Exception:  # it takes no such depth
+            continue
+        both = other.states.keys() & trace.states.keys()
+        return not all(_close(other.states[loop], trace.states[loop], tolerance) for loop in both)
+    return False
 
 
 @torch.no_grad()
@@ -161,6 +168,7 @@ def check_each_depth(model: TracedModel, trace: Trace) -> None:
             _, output = model.record(trace.input_ids, loops)
             own = logits_of(output)
         except Exception:  # it takes no such depth
+            model.runs_deeper = loops <= model.loops
             continue
         by_depth[loops], all_given = own, all_given and len(every_logits_of(output)) == loops
         *_, last = unroll(model, trace.input_ids, loops)
@@ -171,6 +179,18 @@ def check_each_depth(model: TracedModel, trace: Trace) -> None:
                 "another way. Leave set_loops out to have the trained depth alone, or subclass "
                 "loopscope.AbstractLoopedLM"
             )
+    if not by_depth:
+        raise ValueError(
+            f"set_loops is {model.interceptor.own.count.how!r}, and by it the forward runs at no other depth than "
+            f"{model.loops} (1 to {model.loops + 1} were tried): it is not what sets the number of loops. Name what "
+            "does, or leave it out"
+        )
+    if not model.runs_deeper:
+        model.remarks = (
+            *model.remarks,
+            f"The forward of {type(model.module).__name__} runs no more than {model.loops} loops: beyond, its last one "
+            "is repeated.",
+        )
     if model.depth_conditioned or all_given or _are_exits_on_the_way(model, trace, by_depth):
         return
     model.reads_by_depth = model.readout_steps is None and set(by_depth) >= set(range(1, model.loops))

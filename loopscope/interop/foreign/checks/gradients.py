@@ -15,27 +15,32 @@ GRADIENT_STEPS = (1e-2, 1e-3, 3e-4, 1e-4)
 """Steps of the finite differences, relative to the state, in the order in which they are tried."""
 GRADIENT_GAP = 0.05
 """Largest share by which autograd may miss a finite difference; what fp32 leaves is a hundredth of it."""
+WHOLE_CUT = 0.9
+"""Share from which a gradient counts as cut; below, only a part of what is inside a loop is cut, as of a router."""
 STEADY = 0.1
 """Largest relative change of a difference from one step to the next that counts as settled."""
 
 
-def check_gradients(model: TracedModel, trace: Trace, start: Tensor) -> None:
-    """Raise ValueError where the module cuts the gradient into a loop, between two, or before the head.
+def check_gradients(model: TracedModel, trace: Trace, start: Tensor) -> float:
+    """Return what share of the gradient from loop to loop is cut inside one, as where a router reads a detached state.
+
+    Raise ValueError where the module cuts the gradient into a loop, between two, or before the head.
 
     The module's own forward is followed for it: a detach changes no value, so the quick ways of a block that is
     passed on as it is would agree with the forward, and have the gradient that it has not.
     """
     if dtype_of(model.module) not in LOGITS_TOLERANCE:
-        return  # finite differences say nothing in half precision
+        return 0.0  # finite differences say nothing in half precision
     quick = model.replays, model.passes_on
     model.replays = model.passes_on = False
     try:
-        _check_each_gradient(model, trace, start)
+        return _check_each_gradient(model, trace, start)
     finally:
         model.replays, model.passes_on = quick
 
 
-def _check_each_gradient(model: TracedModel, trace: Trace, start: Tensor) -> None:
+def _check_each_gradient(model: TracedModel, trace: Trace, start: Tensor) -> float:
+    partial = 0.0
     for loop, probe in probes(trace).items():
         context = LoopContext(trace.input_ids, start, model.loops)
 
@@ -45,8 +50,8 @@ def _check_each_gradient(model: TracedModel, trace: Trace, start: Tensor) -> Non
         def read(hidden: Tensor, loop: int = loop, context: LoopContext = context) -> Tensor:
             return model.readout(hidden, loop, context)
 
-        _refuse_a_cut(step, probe, f"loop {loop} to the next loop")
-        _refuse_a_cut(read, probe, f"loop {loop} to its head")
+        partial = max(partial, _refuse_a_cut(step, probe, f"loop {loop} to the next loop", WHOLE_CUT))
+        _refuse_a_cut(read, probe, f"loop {loop} to its head", GRADIENT_GAP)
 
     # Into the first loop only whether there is one: a checkpointed block's finite difference is not its derivative
     # there, nor is that of a norm at a token that is embedded as zero.
@@ -55,9 +60,13 @@ def _check_each_gradient(model: TracedModel, trace: Trace, start: Tensor) -> Non
         entered = model.core(leaf, 1, LoopContext(trace.input_ids, start, model.loops))
         if not entered.requires_grad:
             raise ValueError(_cut("the first loop's input to the block's output", 1.0))
+    return partial
 
 
-def _refuse_a_cut(function: Callable[[Tensor], Tensor], hidden: Tensor, between: str) -> None:
+def _refuse_a_cut(
+    function: Callable[[Tensor], Tensor], hidden: Tensor, between: str, allowed: float
+) -> float:
+    """The share by which a gradient misses, where it is no rounding; more than is allowed is refused."""
     try:
         gap = gradient_gap(function, hidden)
     except RuntimeError as error:
@@ -67,8 +76,9 @@ def _refuse_a_cut(function: Callable[[Tensor], Tensor], hidden: Tensor, between:
             f"there is no gradient from {between}: the module's forward writes into a tensor that its derivative needs "
             "(h += f(norm(h)), where the norm keeps h). Write h = h + f(norm(h)) there, which computes the same"
         ) from error
-    if gap > GRADIENT_GAP:
+    if gap > allowed:
         raise ValueError(_cut(between, gap))
+    return gap if gap > GRADIENT_GAP else 0.0
 
 
 def _cut(between: str, gap: float) -> str:

@@ -26,12 +26,23 @@ def check_and_lift_gradients(model: TracedModel, trace: Trace, start: Tensor) ->
         named = f"loop {without[0]}" if len(without) == 1 else f"loops {without[0]} to {without[-1]}"
         where = f"{named} of {trace.depth}"
     try:
-        check_gradients(model, trace, start)
+        partial = check_gradients(model, trace, start)
     except ValueError:
         if without:
             raise
         model.interceptor.lifts = True
-        check_gradients(model, trace, start)
+        partial = check_gradients(model, trace, start)
+    if partial and not model.interceptor.lifts:  # by no_grad, perhaps, which can be lifted
+        model.interceptor.lifts = True
+        lifted = check_gradients(model, trace, start)
+        model.interceptor.lifts, partial = (False, partial) if lifted else (True, 0.0)
+    if partial:
+        model.remarks = (
+            *model.remarks,
+            f"{type(model.module).__name__} cuts part of the gradient inside a loop (autograd misses the finite "
+            f"difference by {partial:.0%}: a router that reads a detached state, say). Verdict, direct visibility and "
+            "carries do not rest on it; what is seen through the rest of the unroll is what its training sees.",
+        )
     if not model.interceptor.lifts:
         return
     sentence = (

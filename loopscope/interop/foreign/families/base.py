@@ -55,10 +55,12 @@ class FamilyAdapter(AbstractLoopedLM):
     Attributes:
         family: its name.
         module: the module, unchanged.
+        sequence: tokens of the batch that the check runs; None: what the module takes.
     """
 
     family: ClassVar[str]
     narrows = False
+    sequence: int | None = None
 
     def __init__(self, module: nn.Module, loops: Any) -> None:
         super().__init__()
@@ -130,7 +132,7 @@ class FamilyAdapter(AbstractLoopedLM):
         module = self.module
         with evaluating(module), repeatable(module):
             try:
-                ids = example(module, self.own_logits)
+                ids = example(module, self.own_logits, self.sequence)
                 own = self.own_logits(ids)
                 (last,) = deque(unroll(self, ids), maxlen=1)
                 logits = last.logits()

@@ -2,9 +2,7 @@
 
 A cycle runs the low stack `L_cycles` times on z_L + z_H, then the high stack on z_H + z_L. Each stack ends in a
 norm. H_k is what the high stack's layers put out before that norm, in cycle k; the norm is the step between
-loops and, the head being a plain matrix, the readout. z_L goes from cycle to cycle beside H_k: it is remembered
-per unroll (one more state per loop), and an intervention on H_k reaches it as it does in the module, through
-the next cycle.
+loops and, the head being a plain matrix, the readout. z_L goes from cycle to cycle beside H_k.
 
 The module runs the earlier low passes without gradient (`L_bp_cycles`); here every pass has one.
 """
@@ -16,21 +14,21 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from loopscope.interop.foreign.families.base import FamilyAdapter
+from loopscope.interop.foreign.families.two_stacks import LOW, Beside, TwoStacks
 from loopscope.interop.foreign.tracing.calls import first_call, stand_in
 from loopscope.interop.foreign.tracing.forward_runs import logits_of
 from loopscope.interop.foreign.tracing.side_state import SideState
-from loopscope.recurrence import LoopContext, LoopState
+from loopscope.recurrence import LoopContext
 
 
 @dataclass
 class _Recorded:
     arguments: Mapping[str, Any]  # of every stack call: mask, rotary table, positions
     embedded: Tensor
-    low: SideState[Tensor]  # z_L
+    beside: SideState[Beside]  # z_L
 
 
-class HrmText(FamilyAdapter):
+class HrmText(TwoStacks):
     """Adapter of transformers' `HrmTextForCausalLM`: one loop is one high cycle."""
 
     family = "HRM-Text"
@@ -53,52 +51,31 @@ class HrmText(FamilyAdapter):
         arguments = {name: value for name, value in call.kwargs.items() if name != call.slot}
         scale = getattr(self._inner, "embedding_scale", 1.0)
         embedded = self._inner.embed_tokens(input_ids) * scale
-        return _Recorded(
-            arguments, embedded, SideState(self._inner.z_L_init.to(embedded).expand_as(embedded))
-        )
+        low = self._inner.z_L_init.to(embedded).expand_as(embedded)
+        return _Recorded(arguments, embedded, SideState({LOW: low}))
 
     def start(self, recorded: _Recorded) -> Float[Tensor, "batch seq dim"]:
         return recorded.embedded
 
-    def core(
-        self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
-    ) -> Float[Tensor, "batch seq dim"]:
-        recorded: _Recorded = self.recorded(context)
-        low = self.caught_up(recorded.low, context, loop - 1).of_input(hidden, loop)
+    def cycle(
+        self, recorded: _Recorded, hidden: Float[Tensor, "batch seq dim"], beside: Beside
+    ) -> tuple[Float[Tensor, "batch seq dim"], Beside]:
+        low = beside[LOW]
         for _ in range(self.low_cycles):
             low = self._inner.L_module(low + hidden, **recorded.arguments)
         high = self._inner.H_module
         with stand_in(high.final_norm, lambda own: lambda state: state):
             raw: Tensor = high(hidden + low, **recorded.arguments)
-        recorded.low.after_core(raw, loop, low)
-        return raw
+        return raw, {LOW: low}
 
-    def carry(
-        self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
-    ) -> Float[Tensor, "batch seq dim"]:
-        low = self.caught_up(self.recorded(context).low, context, loop)
+    def between(self, hidden: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq dim"]:
         normed: Tensor = self._inner.H_module.final_norm(hidden)
-        low.after_carry(normed, loop, low.of_state(hidden, loop))
         return normed
-
-    def rejoin(self, state: LoopState) -> None:
-        self.caught_up(self.recorded(state.context).low, state.context, state.loop).rejoin()
-
-    def beside(
-        self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
-    ) -> Mapping[str, Float[Tensor, "..."]]:
-        low = self.caught_up(self.recorded(context).low, context, loop)
-        return {"low stack": low.of_state(hidden, loop)}
-
-    def put_beside(self, state: LoopState, side: Mapping[str, Float[Tensor, "..."]]) -> None:
-        low = self.caught_up(self.recorded(state.context).low, state.context, state.loop)
-        low.put(state.loop, side["low stack"])
 
     def readout(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
     ) -> Float[Tensor, "batch seq dim"]:
-        normed: Tensor = self._inner.H_module.final_norm(hidden)
-        return normed
+        return self.between(hidden)
 
     def head(self, features: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
         logits: Tensor = self.module.lm_head(features)  # type: ignore[operator]

@@ -123,6 +123,13 @@ FOLLOWED = (
     ),
     NamedFamily(
         "LoopLM",
+        ("embed", "moe_layer", "final_norm", "exit_gate", "lm_head"),
+        ("max_recurrent_steps",),
+        lambda module: "moe_layer",
+        {"gate": "exit_gate", "set_loops": "num_steps"},
+    ),
+    NamedFamily(
+        "LoopLM",
         ("embed", "layers", "final_norm", "exit_gate", "lm_head"),
         ("max_recurrent_steps",),
         lambda module: "layers",

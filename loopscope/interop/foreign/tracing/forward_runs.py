@@ -51,10 +51,11 @@ def carry_and_batch(module: nn.Module) -> Callable[[Tensor], tuple[Any, ...]] | 
     names = list(inspect.signature(module.forward).parameters)
     if names[:2] != ["carry", "batch"] or not callable(getattr(module, "initial_carry", None)):
         return None
-    return partial(_new_carry, module)  # which copies with its module, as a closure would not
+    return partial(new_carry, module)  # which copies with its module, as a closure would not
 
 
-def _new_carry(module: Any, ids: Tensor) -> tuple[Any, ...]:
+def new_carry(module: Any, ids: Tensor) -> tuple[Any, ...]:
+    """Return a fresh carry and a batch of ids, as such a module takes them."""
     batch = {"inputs": ids, "labels": ids, "puzzle_identifiers": torch.zeros_like(ids[:, 0])}
     return module.initial_carry(batch), batch
 

@@ -59,6 +59,8 @@ class TracedModel(AbstractLoopedLM):
         follows_head: what the forward does to the head's output (a crop, a softcap) is run too.
         reads_by_depth: what reaches the head after loop k is that of a forward set to k loops: in one of more, it
             reads what later loops leave beside their states, or a sum over all.
+        runs_deeper: the forward runs more loops than the trained depth, where it can be set; otherwise the last one is
+            repeated.
 
     Memory: where a model is `stateless`, one state at a time, as for any looped model; otherwise the states of all
     loops of an unroll, which the forward is answered with.
@@ -85,6 +87,7 @@ class TracedModel(AbstractLoopedLM):
         self.interceptor = interceptor
         self.records = UnrollRecords()
         self.replays = self.passes_on = self.follows_head = self.reads_by_depth = False
+        self.runs_deeper = True
         self.example: Trace | None = None  # the trace of the check's batch, for `follows_head`
         # Plain attributes: the parts are in `module` already, and would be registered twice.
         self.__dict__.update(readout_steps=readout, head_step=head, gate_steps=gate, embedding=embedding)
@@ -218,8 +221,8 @@ class TracedModel(AbstractLoopedLM):
         """The forward's calls at this unroll's own depth, where that can be set: its last loop is the forward's."""
         try:
             return self.record(context.input_ids, context.loops)[0]
-        except Exception:  # a forward that takes no fewer loops than it was made for
-            if context.loops >= self.loops:
+        except Exception:  # a forward that takes no fewer, or no more, loops than it was made for
+            if context.loops == self.loops or (context.loops > self.loops and self.runs_deeper):
                 raise
             return self.record(context.input_ids, self.loops)[0]
 

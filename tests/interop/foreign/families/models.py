@@ -3,7 +3,7 @@
 Shared by the tests of families and by `benchmarks.foreign_models`, which prints how Loopscope fares on each.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -52,6 +52,8 @@ class Named:
     on_the_way: bool = True  # whether a long unroll's exits are those of as many loops
     code: str = "structure"  # or the package whose real code it is
     call: str = "adapt(m)"
+    depths: Callable[[int], Sequence[int]] = lambda loops: range(1, 2 * loops + 1)  # which its forward runs
+    masks: bool = True  # whether rows of a batch may be of several lengths
 
 
 def dory(**settings: Any) -> nn.Module:
@@ -130,6 +132,13 @@ def spiral() -> nn.Module:
     return module
 
 
+def at_cycles(module: Any, loops: int) -> Tensor:
+    """Logits of a model for puzzles after so many high cycles, of a fresh carry."""
+    module.inner.config.H_cycles = loops
+    batch = {"inputs": IDS, "labels": IDS, "puzzle_identifiers": torch.zeros_like(IDS[:, 0])}
+    return module(module.initial_carry(batch), batch)[1]["logits"]
+
+
 def wrapped(block: str, **named: Any) -> Callable[[Any], Any]:
     return lambda module: loopscope.wrap(module, block, **named)
 
@@ -180,6 +189,11 @@ CASES = {
     "looplm, experts": Named(
         lambda: lookalikes.LoopLM("experts"), lambda m, k: m(IDS, num_steps=k).logits[-1], "blind"
     ),
+    "looplm, experts of whole blocks": Named(
+        lambda: lookalikes.LoopLM("experts of whole blocks"),
+        lambda m, k: m(IDS, num_steps=k).logits[-1],
+        "blind",
+    ),
     "loopformer": Named(
         lookalikes.LoopFormer,
         lambda m, k: m(IDS, targets=IDS, **equal_steps(k))[0],
@@ -214,6 +228,10 @@ CASES = {
         "blind",
         wrapped("shared_blocks", set_loops="num_recursions"),
         call='wrap(m, "shared_blocks")',
+    ),
+    "trm": Named(lookalikes.TinyRecursive, at_cycles, "removed", masks=False),
+    "hrm for puzzles": Named(
+        lambda: lookalikes.TinyRecursive(own_high=True), at_cycles, "removed", masks=False
     ),
     "spiral-lm": Named(
         spiral,
