@@ -80,6 +80,12 @@ def notes_on(states: Sequence[LoopState], labels: Tensor) -> tuple[str, ...]:
             "The labels are the input ids themselves, so every cross-entropy is of the token that was read: give the "
             "token that follows each (labels = ids[:, 1:], input_ids = ids[:, :-1])."
         )
+    model = states[0].model
+    if model.depth_conditioned:
+        notes.append(
+            f"The states of this model depend on how many loops are run: what is said of loops before {len(states)} is "
+            f"of exits on the way of a run of {len(states)}."
+        )
     empty = torch.stack([scale(state.hidden) == 0 for state in states]).any(dim=0)
     if bool(empty.any()):
         notes.append(

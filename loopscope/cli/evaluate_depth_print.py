@@ -46,6 +46,8 @@ def print_curves(evaluation: ModelEvaluation, console: Console | None = None) ->
         console.print(table)
     text = f"{evaluation.windows:,} windows of {evaluation.sequence} tokens: {evaluation.data}."
     say(console, text)
+    if note := evaluation.how_depths_were_read():
+        say(console, note)
     console.print()
 
 

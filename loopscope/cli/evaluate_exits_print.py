@@ -18,6 +18,12 @@ def print_exits(evaluation: ModelEvaluation, kept: Path | None, console: Console
     console.print(f"\n[bold]{evaluation.name}[/bold]", highlight=False)
     _say(console, f"{evaluation.windows} windows of {evaluation.sequence} tokens, {evaluation.data}.")
     console.print(_fixed(exits.fixed))
+    if evaluation.depth_conditioned:
+        _say(
+            console,
+            f"Its states depend on how many loops are run: these are exits on the way of a run of {len(exits.fixed)}, "
+            "and a run of fewer loops has others (loopscope evaluate depth).",
+        )
     best, full = min(exits.fixed, key=lambda point: point.loss), exits.fixed[-1]
     if best.mean_loops < full.mean_loops:
         _say(

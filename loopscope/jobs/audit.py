@@ -13,6 +13,7 @@ from loopscope.config.nested import read_yaml
 from loopscope.config.objective_text import read_objective
 from loopscope.guards import device_of
 from loopscope.interop.huggingface.pretrained import is_transformers_folder
+from loopscope.jobs.kept_records import set_aside, warn_of_other
 from loopscope.jobs.opened import OpenedModel, check_one, open_model, parameter_count, token_texts
 from loopscope.jobs.study_order import ordered_first_runs
 from loopscope.jobs.text import TextWindows, some_windows
@@ -22,7 +23,14 @@ from loopscope.objectives.spelling import spelled_section
 from loopscope.recurrence import unroll
 from loopscope.results import WORST_FIRST, AuditedModel, audit_values, provenance, to_json
 from loopscope.results.faults import in_words
-from loopscope.results.layout import AUDIT, CONFIG, newest_checkpoint, write_text
+from loopscope.results.layout import (
+    AUDIT,
+    CONFIG,
+    EVALUATION,
+    PREVIOUS_AUDIT,
+    newest_checkpoint,
+    write_text,
+)
 
 
 def audit_paths(
@@ -113,6 +121,7 @@ def audit_model(
         parameters=parameter_count(opened.model),
         token_texts=token_texts(opened, largest),
         provenance=provenance("cpu", torch.get_num_threads()),
+        fingerprint=opened.fingerprint,
     )
 
 
@@ -152,10 +161,12 @@ def keep_audit(opened: OpenedModel, audited: AuditedModel) -> Path | None:
     if not (opened.records or is_run or is_transformers_folder(path)):
         return None
     try:
+        set_aside(opened, path / AUDIT, PREVIOUS_AUDIT)
         write_text(path / AUDIT, to_json(audit_values(audited)))
     except OSError as error:
         warnings.warn(
             f"the audit of {audited.name} was measured but not kept: {in_words(error)}", stacklevel=2
         )
         return None
+    warn_of_other(opened, EVALUATION)
     return opened.written(path / AUDIT)

@@ -14,6 +14,7 @@ from loopscope.config.run_config import RunConfig
 from loopscope.data.config import DataConfig
 from loopscope.interop.huggingface.pretrained import is_transformers_folder
 from loopscope.jobs.folder import read_result
+from loopscope.jobs.kept_records import warn_of_other
 from loopscope.jobs.opened import OpenedModel, parameter_count
 from loopscope.jobs.text import TextWindows
 from loopscope.model.looped import LoopedTransformer
@@ -23,6 +24,7 @@ from loopscope.plan.training_flops import training_cost
 from loopscope.results import ModelEvaluation, load_evaluation, provenance, to_json
 from loopscope.results.faults import in_words
 from loopscope.results.layout import (
+    AUDIT,
     CONFIG,
     EVALUATION,
     MANIFEST,
@@ -63,6 +65,8 @@ def evaluation_of(opened: OpenedModel, windows: TextWindows, deepest: int) -> Mo
         flops_per_token=flops,
         training_flops_per_token=trained,
         tokens_trained=_tokens_trained(opened.path),
+        depth_conditioned=model.depth_conditioned,
+        fingerprint=opened.fingerprint,
         unknown_share=windows.unknown_share,
         unread_share=windows.unread_share,
         provenance=provenance("cpu", torch.get_num_threads()),
@@ -78,7 +82,11 @@ def evaluation_of(opened: OpenedModel, windows: TextWindows, deepest: int) -> Mo
 
 _SAME = ("condition", "seed", "data", "windows", "sequence", "trained_loops", "parameters", "tokens_trained")
 """An evaluation with another of these is of another text or another model: it is begun anew."""
-_SAME_WHERE_KNOWN = {"weights": "another checkpoint", "tokens": "other windows"}
+_SAME_WHERE_KNOWN = {
+    "weights": "another checkpoint",
+    "fingerprint": "other weights or settings",
+    "tokens": "other windows",
+}
 """The same, with their words; records of earlier versions do not have them."""
 
 
@@ -99,6 +107,7 @@ def keep_evaluation(opened: OpenedModel, evaluation: ModelEvaluation) -> Path | 
             f"the evaluation of {opened.name} was measured but not kept: {in_words(error)}", stacklevel=2
         )
         return None
+    warn_of_other(opened, AUDIT)
     return opened.written(path)
 
 

@@ -17,7 +17,7 @@ from loopscope.config.objective_text import read_objective
 from loopscope.data.config import DataConfig
 from loopscope.data.tokenizers import AbstractTokenizer, WordTokenizer, load_tokenizer
 from loopscope.data.tokenizers.file import FileTokenizer
-from loopscope.interop.huggingface.hub import SETTING_FILES, hub_folder, is_hub_name
+from loopscope.interop.huggingface.hub import SETTING_FILES, WEIGHT_FILES, hub_folder, is_hub_name
 from loopscope.interop.huggingface.loading import load_with as load_with
 from loopscope.interop.huggingface.pretrained import is_transformers_folder
 from loopscope.interop.huggingface.remote_code import allow_remote_code as allow_remote_code
@@ -28,6 +28,7 @@ from loopscope.jobs.folder import check_checkpoint
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.recurrence import AbstractLoopedLM, check_loops
+from loopscope.results.fingerprint import model_fingerprint
 from loopscope.results.layout import CONFIG, TOKENIZER, model_folder
 
 
@@ -43,6 +44,7 @@ class OpenedModel:
     data: DataConfig | None  # of a run
     records: Path | None = None  # where what is measured of it is kept; None: beside it
     at_trained_depth: bool = True
+    fingerprint: str | None = None  # of a folder of transformers: which settings and weights
 
     @property
     def kept_at(self) -> Path:
@@ -102,7 +104,9 @@ def _opened(path: Path) -> OpenedModel:
         file = (hub_folder(path, SETTING_FILES) if on_hub else path) / TOKENIZER
         known_words = FileTokenizer(file.read_text(encoding="utf-8")) if file.is_file() else None
         name = path.as_posix() if on_hub else path.resolve().name
-        return OpenedModel(name, path, load(path), None, known_words, None)
+        model = load(path)
+        whole = hub_folder(path, (*SETTING_FILES, *WEIGHT_FILES)) if on_hub else path
+        return OpenedModel(name, path, model, None, known_words, None, fingerprint=model_fingerprint(whole))
     check_checkpoint(path)
     model = load(path)
     folder = model_folder(path)

@@ -24,6 +24,9 @@ def unroll(
 ) -> Generator[LoopState, Float[Tensor, "batch seq dim"] | None, None]:
     """Run the recurrence and yield one `LoopState` per loop.
 
+    Where a model is `depth_conditioned`, its exits on the way belong to the unroll that they are on: exit k of a run of
+    k loops is the last of `unroll(model, input_ids, k)`, and exit k of a longer one is another.
+
     Sending a tensor into the generator replaces the hidden state that is carried on, which is how
     interventions (clamping a scale, say) are written without a second driver.
 

@@ -11,6 +11,7 @@ from loopscope.results import (
     load_audits,
     load_comparison,
     load_evaluation,
+    model_fingerprint,
 )
 from loopscope.results.layout import AUDIT, EVALUATION, run_files, seed_of
 
@@ -80,3 +81,29 @@ def find_evaluations(folder: str | Path) -> EvaluationFiles:
     except ValueError as error:
         unread.append(str(error).replace(f"{folder}/", ""))
     return EvaluationFiles(tuple(evaluations), comparison, tuple(unread))
+
+
+def check_one_model(folder: str | Path, audits: AuditFiles, evaluated: EvaluationFiles) -> None:
+    """Refuse a page of a model's folder whose records are of other weights, or of two models.
+
+    Raises:
+        ValueError: says which record is of which model, and what to do.
+    """
+    folder = Path(folder)
+    now = model_fingerprint(folder)
+    kept = [(AUDIT, each.name, each.fingerprint) for each in audits.audits]
+    kept += [(EVALUATION, each.name, each.fingerprint) for each in evaluated.evaluations]
+    known = [(record, name, there) for record, name, there in kept if there is not None]
+    for record, name, there in known if now is not None else ():
+        if there != now:
+            raise ValueError(
+                f"{folder / record} was measured of other weights or settings than {folder} has now (of {name}): "
+                f"measure again, or move {record} away"
+            )
+    if len({there for _, _, there in known}) > 1:
+        (one, first, there), *rest = known
+        other, second, _ = next(entry for entry in rest if entry[2] != there)
+        raise ValueError(
+            f"{folder} keeps what was measured of two models: {one} of {first}, {other} of {second}. Keep each model's "
+            f"in a folder of its own, or measure one of them again there (--keep-in {folder})"
+        )

@@ -10,7 +10,7 @@ from loopscope.report.audits.section import AuditSection, build_audit_section
 from loopscope.report.contents import page_entries
 from loopscope.report.evaluations.groups import evaluated_conditions, make_groups
 from loopscope.report.evaluations.section import build_evaluation_section
-from loopscope.report.found import AuditFiles, EvaluationFiles, find_audits, find_evaluations
+from loopscope.report.found import AuditFiles, EvaluationFiles, check_one_model, find_audits, find_evaluations
 from loopscope.report.glossary import AUDIT, DEPTH, RUNS
 from loopscope.report.html import RenderedPage, origins, page_path, render
 from loopscope.report.looks import Looks, condition_of
@@ -48,7 +48,7 @@ def write_report(source: str | Path, out: str | Path | None = None) -> Path:
         out: the page's path; `report.html` in the folder by default. Figures go to `figures/` beside it.
 
     Raises:
-        ValueError: no results there, or `out` is a folder.
+        ValueError: no results there, records of another model than the folder's, or `out` is a folder.
     """
     source = Path(source)
     folder = source if source.is_dir() else source.parent
@@ -61,6 +61,7 @@ def write_report(source: str | Path, out: str | Path | None = None) -> Path:
 
 def _rendered(source: Path, folder: Path, drawing: Drawing) -> RenderedPage:
     audit_files, evaluated = find_audits(folder), find_evaluations(folder)
+    check_one_model(folder, audit_files, evaluated)
     measured = [audited.provenance for audited in audit_files.audits]
     measured += [evaluation.provenance or provenance() for evaluation in evaluated.evaluations]
     alone = bool(measured) and not is_run(source)

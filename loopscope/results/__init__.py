@@ -4,6 +4,7 @@ Every figure that Loopscope draws comes from these records, never from live obje
 
     layout        what lies where in run and study folders, and writing whole files
     manifest      hashes of a folder's files, held against them wherever they are read
+    fingerprint   which model a folder of transformers holds, for what is measured of it
     tensor_file   reading and writing safetensors, with messages that name the file
     faults        what the operating system refused, in a sentence
     lock          one writer a folder
@@ -64,6 +65,7 @@ from loopscope.results.evaluations import (
     Speed,
     load_evaluation,
 )
+from loopscope.results.fingerprint import model_fingerprint
 from loopscope.results.layout import (
     COMPARISON,
     EVALUATION,
@@ -161,6 +163,7 @@ __all__ = [
     "load_comparison",
     "load_evaluation",
     "load_results",
+    "model_fingerprint",
     "model_folder",
     "newest_checkpoint",
     "perplexity",

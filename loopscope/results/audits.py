@@ -232,6 +232,7 @@ class AuditedModel(Readable):
     parameters: int
     token_texts: Mapping[str, str]  # of the largest tokens, by id
     provenance: Provenance
+    fingerprint: str | None = None  # of a folder of transformers: which settings and weights
 
     @property
     def reports(self) -> tuple[AuditReport, ...]:

@@ -140,6 +140,8 @@ class ModelEvaluation(Readable):
     exits: ExitEvaluation | None = None
     provenance: Provenance | None = None
     text_hash: str | None = None  # SHA-256 of the whole validation text; None where it was not asked for
+    depth_conditioned: bool = False  # whether its states depend on how many loops are run
+    fingerprint: str | None = None  # of a folder of transformers: which settings and weights
     unknown_share: float | None = None  # of the text's tokens: they stand for unknown text
     unread_share: float | None = (
         None  # of its bytes: no known token stands for them. None where nobody counts
@@ -151,6 +153,15 @@ class ModelEvaluation(Readable):
         """Return what was evaluated, on what."""
         text = f"{self.windows} windows of {self.sequence} tokens, {self.data}"
         return [f"{self.name}: {self.parameters:,} parameters, trained to loop {self.trained_loops}; {text}."]
+
+    def how_depths_were_read(self) -> str | None:
+        """Return a sentence on exits on the way of a longer run, where these are not those of a shorter one."""
+        if not self.depth_conditioned:
+            return None
+        return (
+            "Its states depend on how many loops are run: every depth was run by itself, and exits on the way of a "
+            "longer run are others (as trained: those of a run of the trained depth)."
+        )
 
     def table(self) -> list[dict[str, Any]]:
         """Return one row per loop, as a user gets it who runs so many; none where depth was not evaluated."""

@@ -22,6 +22,12 @@ def quality(groups: Sequence[Group]) -> Figure:
         if both
         else ""
     )
+    alone = [group.name for group in groups[:MOST_GROUPS] if any(m.depth_conditioned for m in group.models)]
+    if alone:
+        second += (
+            f" The states of {', '.join(alone)} depend on how many loops are run: every depth was run by itself, and "
+            "exits on the way of a longer run are others."
+        )
     return _figure(
         groups,
         "bits_per_byte",

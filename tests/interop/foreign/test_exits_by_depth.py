@@ -1,5 +1,6 @@
 """Exits that a long unroll cannot read off its own forward: what the head reads is that of as many loops."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,9 +10,15 @@ from torch import Tensor, nn
 import loopscope
 from loopscope.audit.audit_report import judge
 from loopscope.audit.verdict import model_verdict
+from loopscope.cli.evaluate_depth_print import print_curves
+from loopscope.evaluation import depth_curves
 from loopscope.recurrence import unroll
+from loopscope.report.evaluations.depth import quality
+from loopscope.report.evaluations.groups import make_groups
+from loopscope.report.looks import Looks
+from loopscope.results import ModelEvaluation
 from tests.interop.fixtures import IDS, LABELS, Plain, build
-from tests.interop.lookalikes import MixtureOfRecursions
+from tests.interop.lookalikes import LoopFormer, MixtureOfRecursions
 
 
 class Counted(Plain):
@@ -116,3 +123,24 @@ def test_a_positional_argument_is_found_by_its_name() -> None:
 
     module = build(Second)
     assert torch.allclose(loopscope.wrap(module, "step", hidden="state")(IDS), module(IDS), atol=1e-5)
+
+
+def test_exits_on_the_way_are_announced_where_the_depth_changes_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A model that knows its depth: what audits, curves and exits print says whose exits they are."""
+    model = loopscope.adapt(build(LoopFormer))
+    assert model.depth_conditioned
+    ids, labels = IDS[:, :8], LABELS[:, :8]
+    (note,) = [note for note in loopscope.audit(model, ids, labels).notes if "how many loops are run" in note]
+    assert f"exits on the way of a run of {model.loops}" in note
+    curves = depth_curves(model, [(ids, labels)], 1.0, 3)
+    names = {"name": "m", "condition": None, "size": None, "seed": None, "trained_loops": model.loops}
+    about = {"parameters": 1, "data": "text", "bytes_per_token": 1.0, "windows": 2, "sequence": 8}
+    evaluation = ModelEvaluation(**names, **about, depth=curves, depth_conditioned=True)
+    for record, said in ((evaluation, True), (replace(evaluation, depth_conditioned=False), False)):
+        print_curves(record)
+        printed = " ".join(capsys.readouterr().out.split())
+        assert ("every depth was run by itself" in printed) is said
+    groups = make_groups([evaluation], [], None, Looks([("m", None)]))
+    assert "The states of m depend on how many loops are run" in quality(groups).caption

@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from loopscope.audit import audit
 from loopscope.evaluation.compare.comparison import compare
 from loopscope.jobs import compare_study
-from loopscope.results import Comparison, ModelEvaluation
-from loopscope.results.layout import AUDIT, EVALUATION, REPORT, visible
+from loopscope.model.config import ModelConfig
+from loopscope.model.looped import LoopedTransformer
+from loopscope.results import AuditReport, Comparison, ModelEvaluation, load_audits, model_fingerprint
+from loopscope.results.layout import AUDIT, EVALUATION, PREVIOUS_AUDIT, REPORT, visible
 from tests.fixtures import TINY
 from tests.interop.huggingface.test_pretrained import byte_tokenizer, dory, hrm
 from tests.report.fixtures import without_files
@@ -129,3 +133,75 @@ def test_what_is_no_model_is_not_compared(
     assert "needs two conditions with completed runs, or models" in capsys.readouterr().err
     assert call("evaluate", "compare", models["dory"], tmp_path) == 2
     assert "nor a model (config.json" in capsys.readouterr().err
+
+
+def trained_on(folder: Path) -> None:
+    """Change the folder's weights, as training does."""
+    (file,) = folder.glob("*.safetensors")
+    save_file({name: 1.01 * tensor for name, tensor in load_file(file).items()}, file, {"format": "pt"})
+
+
+QUICK = ("--sequences", 1, "--length", 16)
+
+
+@pytest.fixture(scope="module")
+def report() -> AuditReport:
+    """An audit, measured once."""
+    ids = torch.arange(20).view(2, 10) * 7 % 40
+    return audit(
+        LoopedTransformer(ModelConfig(dim=8, heads=2, loops=2, vocabulary=40, sequence=16)).eval(), ids, ids
+    )
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch, report: AuditReport) -> None:
+    """Audits whose figures are always the same: what is kept, where, and what is said of it is not."""
+    monkeypatch.setattr("loopscope.jobs.audit.audit", lambda *_: report)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_record_of_other_weights_is_told_and_not_shown(
+    models: dict[str, Path], call: Callable[..., int], capsys: pytest.CaptureFixture[str], text: Path
+) -> None:
+    folder = models["hrm"]
+    assert call("audit", folder, "--data", text, *QUICK) == 0
+    assert load_audits(folder / AUDIT)[0].fingerprint == model_fingerprint(folder)
+    trained_on(folder)
+    capsys.readouterr()
+    assert call("report", folder) == 2
+    assert "was measured of other weights or settings" in " ".join(capsys.readouterr().err.split())
+    before = (folder / AUDIT).read_text()
+    assert call("audit", folder, "--data", text, *QUICK) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "was of other weights of this model; it is kept as audit.previous.json" in said
+    assert (folder / PREVIOUS_AUDIT).read_text() == before
+    assert call("report", folder) == 0
+
+
+@pytest.mark.usefixtures("quick")
+def test_one_folder_does_not_keep_two_models(
+    models: dict[str, Path], call: Callable[..., int], capsys: pytest.CaptureFixture[str], text: Path
+) -> None:
+    kept = models["hrm"].parent / "mine"
+    words = ("--data", text, "--keep-in", kept, "--length", 16)
+    assert call("evaluate", "depth", models["dory"], "--windows", 2, "--loops", 2, *words) == 0
+    capsys.readouterr()
+    assert call("audit", models["hrm"], "--sequences", 1, *words) == 0
+    assert "evaluation.json is of another model, dory" in " ".join(capsys.readouterr().err.split())
+    assert call("report", kept) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "keeps what was measured of two models: audit.json of hrm, evaluation.json of dory" in said
+    assert call("evaluate", "depth", models["hrm"], "--windows", 2, "--loops", 2, *words) == 0
+    assert "was of another text or another model" in " ".join(capsys.readouterr().err.split())
+    assert call("report", kept) == 0
+
+
+@pytest.mark.usefixtures("quick")
+def test_somebody_elses_file_of_that_name_is_not_lost(
+    models: dict[str, Path], call: Callable[..., int], capsys: pytest.CaptureFixture[str], text: Path
+) -> None:
+    folder = models["hrm"]
+    (folder / AUDIT).write_text('{"vulnerabilities": {}}')
+    assert call("audit", folder, "--data", text, *QUICK) == 0
+    assert "audit.json was no audit of Loopscope; it is kept as" in " ".join(capsys.readouterr().err.split())
+    assert (folder / PREVIOUS_AUDIT).read_text() == '{"vulnerabilities": {}}'
