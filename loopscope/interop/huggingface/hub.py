@@ -1,12 +1,17 @@
 """Models by their name on the hub: a folder of the hub's cache, filled where there is a network."""
 
+import difflib
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+
+from loopscope.results.layout import visible
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 SETTING_FILES = ("*.json", "*.py", "tokenizer*")
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
+_told: set[str] = set()
 
 
 def is_hub_name(path: str | Path) -> bool:
@@ -30,6 +35,12 @@ def hub_folder(name: str | Path, patterns: Sequence[str]) -> Path:
 
     named = Path(name).as_posix()
     nothing = f"{named} does not exist; give a run folder, a model folder or a published last.pt. As a name on the hub"
+    if named not in _told and (near := near_paths(named)) is not None:
+        _told.add(named)
+        warnings.warn(
+            f"{named} does not exist here{near}; it is looked for on the hub, as the name of a model",
+            stacklevel=2,
+        )
     try:
         return Path(snapshot_download(named, allow_patterns=list(patterns)))
     except GatedRepoError as error:
@@ -43,3 +54,13 @@ def hub_folder(name: str | Path, patterns: Sequence[str]) -> Path:
             f"{nothing} it is not in the cache, and the hub cannot be reached from here ({type(error).__name__}). "
             f"Fetch it where there is a network, hf download {named} --local-dir FOLDER, and give FOLDER"
         ) from error
+
+
+def near_paths(name: str | Path) -> str | None:
+    """Return what is near a path that does not exist, in words; None where its folder does not exist either."""
+    path = Path(name)
+    if not path.parent.is_dir():
+        return None
+    names = visible(path.parent)
+    near = difflib.get_close_matches(path.name, names, n=3) or names[:3]
+    return f" ({path.parent} has {', '.join(near)})" if near else f" ({path.parent} is empty)"

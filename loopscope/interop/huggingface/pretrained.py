@@ -14,11 +14,12 @@ from loopscope.interop.foreign.adapt import adapt
 from loopscope.interop.huggingface.hub import SETTING_FILES, WEIGHT_FILES, hub_folder, is_hub_name
 from loopscope.interop.huggingface.loading import Loading, chosen_loading, weight_bytes
 from loopscope.interop.huggingface.remote_code import listing, may_run
+from loopscope.interop.huggingface.unlooped import refuse_unlooped
 from loopscope.machine_memory import free_bytes
 from loopscope.recurrence import AbstractLoopedLM
+from loopscope.results.fingerprint import CONFIG_FILE
 from loopscope.results.layout import CONFIG, WEIGHTS
 
-CONFIG_FILE = "config.json"
 INDEX = f"{WEIGHTS}.index.json"
 WRITTEN_FOR = {"ouro": "4.56", "huginn_raven": "4.56"}
 """Families whose own code was written for an older transformers, by `model_type`: newer ones cannot load it."""
@@ -52,6 +53,8 @@ def load_folder(
     on_hub, how = is_hub_name(path), how or chosen_loading()
     folder = hub_folder(path, SETTING_FILES) if on_hub else Path(path)
     remote = _check_family(folder, trust_remote_code)
+    if not remote:
+        refuse_unlooped(folder)
     if on_hub:
         folder = hub_folder(path, (*SETTING_FILES, *WEIGHT_FILES))
     _check_weights(folder, how)

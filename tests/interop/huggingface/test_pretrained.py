@@ -173,14 +173,14 @@ def no_json(folder: Path) -> None:
             with_code,
             r"needs the folder's own code \(modeling_loopy.py \([0-9a-f]{12}\)\). Read it, and add --trust",
         ),
-        (of_another_size, "weights of LlamaForCausalLM are not in the file or have another shape"),
+        (of_another_size, "weights of DoryForCausalLM are not in the file or have another shape"),
         (no_json, "config.json is no JSON"),
     ],
 )
 def test_what_cannot_be_opened_is_refused_by_name(
     saved: Callable[..., Path], harm: Callable[[Path], None], message: str
 ) -> None:
-    folder = saved(llama)
+    folder = saved(llama if harm is unlooped else dory)
     harm(folder)
     with pytest.raises(ValueError, match=message):
         loopscope.load(folder)
