@@ -16,7 +16,7 @@ from loopscope.kv_cache import CacheRef
 from loopscope.model.attention import CausalSelfAttention
 from loopscope.model.config import ModelConfig
 from loopscope.model.feed_forward import build_feed_forward
-from loopscope.ops.dropout import Dropout, dropout_add
+from loopscope.ops.dropout import dropout_add
 from loopscope.ops.rms_norm import RMSNorm
 
 Branch = Callable[[Tensor], Tensor]
@@ -89,7 +89,7 @@ class Layer(nn.Module):
         self.attention = CausalSelfAttention(config, adapted=shared, valued=valued)
         self.feed_forward_norm = build_norm(config, not modulated, to_matmul)
         self.feed_forward = build_feed_forward(config, adapted=shared)
-        self.dropout = Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.dropout)
         two = block.placement in ("sandwich", "sandwich-sum")
         self.attention_norm_after = build_norm(config) if two else None
         self.feed_forward_norm_after = build_norm(config) if two else None

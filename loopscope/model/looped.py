@@ -25,7 +25,6 @@ from loopscope.model.layer import Layer
 from loopscope.model.loop_embedding import build_loop_embedding
 from loopscope.model.readouts import build_readout
 from loopscope.model.value_embeddings import ValueEmbeddings
-from loopscope.ops.dropout import Dropout
 from loopscope.ops.rms_norm import RMSNorm
 from loopscope.recurrence import AbstractLoopedLM, CarryStep, LoopContext
 
@@ -62,7 +61,7 @@ class LoopedTransformer(AbstractLoopedLM):
         self.position_embedding = (
             nn.Embedding(config.sequence, config.dim) if config.positions == "learned" else None
         )
-        self.input_dropout = Dropout(config.dropout)
+        self.input_dropout = nn.Dropout(config.dropout)
         valued = iter(config.value_layers)
         self.prelude = nn.ModuleList(Layer(config, False, next(valued)) for _ in range(config.prelude))
         self.entry_norm = RMSNorm(config.dim, eps=config.norm_eps) if config.injection.norm else None

@@ -20,7 +20,7 @@ from loopscope.objectives import token_loss
 from loopscope.objectives.token_loss import IGNORE_INDEX
 from loopscope.ops import reference
 from loopscope.ops.fusion import Fusable, fused
-from loopscope.ops.matmul import accumulate_, transposed
+from loopscope.ops.matmul import transposed
 
 LOWEST = -60.0
 """Logits further below the largest are raised to this: e^-60 is nothing beside 1 in fp32, and no number on the way
@@ -120,7 +120,7 @@ class LinearCrossEntropy:
         if logit_grad.data_ptr() != self.logits.data_ptr() and self.logits.numel() >= out.numel():
             out = self.logits.view(-1)[: out.numel()].view(out.shape)  # whose logits nobody needs any more
         torch.mm(rows, logit_grad, out=out)
-        accumulate_(self.gradient, out, share)
+        self.gradient.add_(out, alpha=share)
 
 
 class _AddExit(torch.autograd.Function):

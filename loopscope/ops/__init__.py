@@ -13,18 +13,16 @@ off: 220 % (bf16) and 163 % (fp32) more memory, 41 and 22 % more time.
     swiglu                F.silu(gate(x)) * up(x): four wide tensors   39, 50 %
     attention             PyTorch's with dropout, which keeps squares  134, 82 %           its CPU kernel drops out
     narrow_attention *    the fused bf16 kernel, heads to 32 channels  none at this size   its bf16 backward is as fast
-    dropout *             PyTorch's mask, drawn one at a time          1, 2-4 % (noise)    golden losses are made anew
     dropout_add *         a dropout and a sum                          10, 4 %
     add                   hidden + added, in memory of its own         0, 6-9 %
     linear_cross_entropy  the chunked loss: the head's product again   9, 14 %             PyTorch's bf16 loss is exact
     shared_weight *       a sum over loops by autograd                 3, 17 %
     scratch_buffer        torch.empty                                  1, 6-10 %
     cast_weight           a cast for each use                          0, 3-6 %
-    accumulate *          add_ of a narrower tensor                    none                golden losses are made anew
 
-    * draws or sums in an order of its own: golden losses change without it (accumulate: tried; the others: expected)
+    * draws or sums in an order of its own: golden losses change without it
 
-In bf16 no step was slower without dropout (-2.6 %), cast_weight (-1.4), scratch_buffer (-1.7) or accumulate (-0.6). So
-dropout and accumulate save nothing that was measured, and stay only because golden losses would change;
-narrow_attention is for laptop sizes, where it was not measured. All figures: docs/results/2026-11-28-cpu-ops.md.
+In bf16 no step was slower without cast_weight (-1.4 %) or scratch_buffer (-1.7 %), and narrow_attention is for laptop
+sizes, where it was not measured. What saved neither 2 % of time nor of memory is gone: masks for a dropout that stands
+alone, and an addition that widens as it goes. All figures: docs/results/2026-11-28-cpu-ops.md.
 """

@@ -38,7 +38,6 @@ OPERATIONS: dict[str, Operation] = {
     "swiglu": Operation(),
     "attention": Operation(trains=False),
     "narrow_attention": Operation(trains=False),
-    "dropout": Operation(trains=False, first_order=False),
     "dropout_add": Operation(),
     "add": Operation(),
     "linear_cross_entropy": Operation(everywhere=True, first_order=False),
@@ -46,12 +45,11 @@ OPERATIONS: dict[str, Operation] = {
     "shared_weight": Operation(trains=False, first_order=False),
     "scratch_buffer": Operation(trains=False, first_order=False),
     "cast_weight": Operation(trains=False, first_order=False),
-    "accumulate": Operation(trains=False, first_order=False),
 }
 """What each is and saves: the table in `loopscope.ops`."""
 
 _off: ContextVar[frozenset[str]] = ContextVar("off", default=frozenset())
-_plain_types: set[type[nn.Module]] = {nn.Linear}
+_plain_types: set[type[nn.Module]] = {nn.Linear, nn.Dropout}
 
 
 def cpu_ops_apply(

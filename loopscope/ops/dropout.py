@@ -1,4 +1,4 @@
-"""Dropout on a CPU with masks from a seed, which is all that is kept; alone, or on the way into the residual."""
+"""Dropout on the way into the residual, on a CPU, with masks from a seed, which is all that is kept."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,20 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from loopscope.numerics import wide
-from loopscope.ops.dispatch import cpu_ops_apply, is_plain, plain_type
+from loopscope.ops.dispatch import cpu_ops_apply, is_plain
 from loopscope.ops.dropout_masks import DropoutMasks, draw_seed, dropout_gain, kept_in_a_row, short_seed
 from loopscope.ops.fusion import Fusable, fused
-
-
-@plain_type
-class Dropout(nn.Dropout):
-    """`nn.Dropout`; in training on a CPU, outside compiled layers, with masks of `ops.dropout_masks`."""
-
-    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        drops = self.training and 0 < self.p < 1 and not self.inplace
-        if not drops or not cpu_ops_apply("dropout", x):
-            return super().forward(x)
-        return _Dropout.apply(x, x.dtype, self.p, draw_seed(), fused())
 
 
 def dropout_add(
@@ -59,7 +48,7 @@ def _rate(dropout: nn.Module | None) -> float | None:
     """Return the share that a module drops now; None of a module that may do anything else."""
     if dropout is None or not dropout.training:
         return 0.0
-    return dropout.p if isinstance(dropout, Dropout) and is_plain(dropout) else None
+    return dropout.p if isinstance(dropout, nn.Dropout) and is_plain(dropout) else None
 
 
 def dropout_add_at(

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from loopscope.ops.dispatch import is_on
-from loopscope.ops.matmul import accumulate_, transposed
+from loopscope.ops.matmul import transposed
 from loopscope.ops.private_torch import backward_pass_id, backward_pass_reaches
 from loopscope.ops.step_scope import cached_in_step, scratch_buffer
 
@@ -60,11 +60,7 @@ class SharedWeight:
         if left.dtype == dtype:
             torch.addmm(total, left, right, out=total)
             return
-        share = torch.mm(left, right, out=scratch_buffer("share", total.shape, left.dtype))
-        if total.is_contiguous():
-            accumulate_(total, share)
-        else:  # it was begun by another kind of operation
-            total.add_(share)
+        total.add_(torch.mm(left, right, out=scratch_buffer("share", total.shape, left.dtype)))
 
 
 def shared_weight(weight: Float[Tensor, "out dim"]) -> SharedWeight:

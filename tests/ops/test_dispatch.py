@@ -20,7 +20,6 @@ FUNCTIONS = {
     "linear": linear._Linear,
     "swiglu": swiglu._SwiGLU,
     "attention": attention_dropout.DropoutAttention,
-    "dropout": dropout._Dropout,
     "dropout_add": dropout._DropoutAdd,
 }
 
@@ -55,7 +54,7 @@ def test_it_asks_for_device_gradient_and_derivatives() -> None:
         assert cpu_ops_apply("attention", x)
     with sdpa_kernel(SDPBackend.MATH):
         assert not cpu_ops_apply("attention", x)
-        assert cpu_ops_apply("dropout", x)
+        assert cpu_ops_apply("shared_weight", x)
 
 
 @pytest.mark.parametrize(
