@@ -12,7 +12,7 @@ off: 220 % (bf16) and 163 % (fp32) more memory, 41 and 22 % more time.
     linear                F.linear, its gradient summed by autograd    4, 7 %
     swiglu                F.silu(gate(x)) * up(x): four wide tensors   39, 50 %
     attention             PyTorch's with dropout, which keeps squares  134, 82 %           its CPU kernel drops out
-    narrow_attention *    the fused bf16 kernel, heads to 32 channels  none at this size   its bf16 backward is as fast
+    narrow_attention *    the fused bf16 kernel, heads to 32 channels  none; laptop: time  its bf16 backward is as fast
     dropout_add *         a dropout and a sum                          10, 4 %
     add                   hidden + added, in memory of its own         0, 6-9 %
     linear_cross_entropy  the chunked loss: the head's product again   9, 14 %             PyTorch's bf16 loss is exact
@@ -22,7 +22,7 @@ off: 220 % (bf16) and 163 % (fp32) more memory, 41 and 22 % more time.
 
     * draws or sums in an order of its own: golden losses change without it
 
-In bf16 no step was slower without cast_weight (-1.4 %) or scratch_buffer (-1.7 %), and narrow_attention is for laptop
-sizes, where it was not measured. What saved neither 2 % of time nor of memory is gone: masks for a dropout that stands
+In bf16 no step was slower without cast_weight (-1.4 %) or scratch_buffer (-1.7 %). narrow_attention is for laptop sizes:
+there a step takes 28 % longer without it. What saved neither 2 % of time nor of memory is gone: masks for a dropout that stands
 alone, and an addition that widens as it goes. All figures: docs/results/2026-11-28-cpu-ops.md.
 """
