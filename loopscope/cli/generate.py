@@ -59,6 +59,10 @@ class Generate:
     """Texts that end it; they are not printed."""
     cache: bool = True
     """Keep keys and values; without, everything is computed anew for every token."""
+    cache_kind: str | None = None
+    """Of a transformers model: which of its library's caches: dynamic, static, offloaded, quantized; its own choice."""
+    prompt_piece: int | None = None
+    """Tokens of the prompt that are read at once; all by default. Less memory for a long prompt, and the same text."""
     threads: int | None = None
     """CPU threads; torch's choice by default."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -79,6 +83,12 @@ def generate(arguments: Sequence[str]) -> None:
     load_with(command.dtype, command.device_map)
     use_threads(command.threads)
     options = {name: getattr(command, name) for name in _OPTIONS}
+    if command.cache_kind is not None:
+        if not command.cache:
+            raise ValueError(
+                f"cache-kind is {command.cache_kind!r}, and --no-cache asks for none; leave one out"
+            )
+        options["cache"] = command.cache_kind
     made = stream_text(command.path, prompt, command.new_tokens, **options)
     if made.calibrated:
         print(f"threshold {made.threshold:.6g}, as calibrated: {made.calibrated}", file=sys.stderr)
@@ -110,6 +120,7 @@ _OPTIONS = (
     "missing",
     "stop",
     "cache",
+    "prompt_piece",
 )
 _ENDED = {"length": "length", "stop": "a stop string", "eos": "an end token"}
 

@@ -5,9 +5,11 @@ In the order in which a text is made:
     settings    how to generate, and what is refused before anything runs
     padding     prompts of different lengths, as one batch
     decoder     `generate_tokens`, `stream`: read logits, draw, see whether a text has ended
+    text_way    which way tokens are made; models of others register theirs
     steps, cached_steps   one step: the whole text computed anew, or the newest token over the cache
+    grouped_steps   rows that cannot share a batch, as one
     store, view     keys and values of one generation, and one call's view of them
-    exits       what generation asks of an exit rule
+    exits       what generation asks of an exit rule, of one for all rows or of one per row
     missing/    what deeper loops see of tokens that left early
     sampling    from logits to the next token
     streaming, stopping   from tokens to text as they come, and where a text ends
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from loopscope.generation.steps import AbstractSteps
     from loopscope.generation.stopping import Stopping
     from loopscope.generation.streaming import IncrementalDecoder, Tokenizer
+    from loopscope.generation.text_way import AbstractTextWay, text_way
 
 _HOMES = {
     "Settings": "settings",
@@ -41,6 +44,8 @@ _HOMES = {
     "AbstractMissing": "missing",
     "STRATEGIES": "missing",
     "AbstractSteps": "steps",
+    "AbstractTextWay": "text_way",
+    "text_way": "text_way",
     "Generated": "decoder",
     "NewToken": "decoder",
     "generate_tokens": "decoder",
@@ -53,6 +58,7 @@ __all__ = [
     "STRATEGIES",
     "AbstractMissing",
     "AbstractSteps",
+    "AbstractTextWay",
     "Decision",
     "ExitRule",
     "ForcedReading",
@@ -68,6 +74,7 @@ __all__ = [
     "make_steps",
     "pad",
     "stream",
+    "text_way",
 ]
 
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from loopscope.generation.exits import ExitRule
+from loopscope.generation.exits import ExitRule, RowRules
 from loopscope.generation.missing import AbstractMissing
 from loopscope.generation.steps import AbstractSteps, StepOutput
 from loopscope.generation.store import Store
@@ -44,12 +44,12 @@ class CachedSteps(AbstractSteps):
         seq = input_ids.shape[1]
         if seq == 0:
             return
-        kv_cache = View(self.store, slice(0, seq))
+        kv_cache = View(self.store, slice(self._column, self._column + seq))
         has_exits = "readout" in self._model.remembers
         for state in unroll(self._model, input_ids, self._loops, kv_cache=kv_cache):
             if has_exits and (state.is_last or self._rule is not None):
                 state.features()
-        self._column = seq
+        self._column += seq
 
     def step(self, tokens: Int[Tensor, " rows"]) -> StepOutput:
         columns = slice(self._column, self._column + 1)
@@ -101,3 +101,5 @@ class CachedSteps(AbstractSteps):
     def select(self, rows: Int[Tensor, " rows"]) -> None:
         self.store.select(rows)
         self._missing.select(rows)
+        if isinstance(self._rule, RowRules):
+            self._rule.select(rows)

@@ -4,7 +4,7 @@
 batch: cache, strategy and generators are cut, and the others go on as they would alone.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +12,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from loopscope.generation.cached_steps import CachedSteps
-from loopscope.generation.missing import check_missing
+from loopscope.generation.exits import RowRules, distinct
+from loopscope.generation.grouped_steps import GroupedSteps, RowGroup
 from loopscope.generation.padding import to_the_right
 from loopscope.generation.sampling import Sampler
 from loopscope.generation.settings import Settings, check_prompt_ids, check_prompts, check_settings, inference
-from loopscope.generation.steps import AbstractSteps, RecomputedSteps
+from loopscope.generation.steps import AbstractSteps
 from loopscope.generation.stopping import Ending, Reason
+from loopscope.generation.text_way import AbstractTextWay
 from loopscope.guards import device_of
 from loopscope.recurrence import AbstractLoopedLM
 
@@ -105,23 +106,32 @@ def stream(
     """
     check_prompts(model, input_ids)
     ids, pads = to_the_right(input_ids.to(device_of(model)), attention_mask)
-    check_settings(settings, model, ids.shape[1], settings.stopping.new_tokens)
+    rows = check_settings(settings, model, (ids.shape[1] - pads).tolist())
     check_prompt_ids(model, ids)
-    return _stream(model, ids, pads, settings)
+    return _stream(model, ids, pads, settings, rows)
 
 
 def _stream(
-    model: AbstractLoopedLM, ids: Tensor, pads: Tensor, settings: Settings
+    model: AbstractLoopedLM,
+    ids: Tensor,
+    pads: Tensor,
+    settings: Settings,
+    settings_by_row: Sequence[Settings],
 ) -> Generator[list[NewToken], None, None]:
-    steps = make_steps(model, settings, pads, ids.shape[1] + settings.stopping.new_tokens)
+    capacity = ids.shape[1] + max(row.stopping.new_tokens for row in settings_by_row)
+    steps = make_steps(model, settings, pads, capacity)
     prompts = [ids[row, pad:].tolist() for row, pad in enumerate(pads.tolist())]
-    endings = [Ending(settings.stopping, settings.tokenizer, prompt) for prompt in prompts]
+    endings = [
+        Ending(own.stopping, settings.tokenizer, prompt)
+        for own, prompt in zip(settings_by_row, prompts, strict=True)
+    ]
     # Entries that the tokenizer does not have were never trained, and have no text.
     entries = getattr(settings.tokenizer, "vocabulary_size", None)
     sampler, rows, tokens = Sampler(settings.sampling, len(ids)), list(range(len(ids))), ids[:, -1]
     parts = list(model.modules())
     with inference(parts):
-        steps.prefill(ids[:, :-1])
+        for piece in in_pieces(ids[:, :-1], settings.prompt_piece):
+            steps.prefill(piece)
     while rows:
         with inference(parts):
             read = steps.step(tokens)
@@ -145,10 +155,31 @@ def make_steps(
 ) -> AbstractSteps:
     """Return the way to make steps: over a cache where the model can and the settings say so, else computed anew.
 
+    Rows of different depths, or of what else their way needs alike, run in batches of their own.
+
     Args:
         capacity: columns of the longest text that may come.
     """
-    loops = model.loops if settings.loops is None else settings.loops
-    if settings.cache and model.remembers:
-        return CachedSteps(model, loops, settings.rule, check_missing(settings.missing), pads, capacity)
-    return RecomputedSteps(model, loops, settings.rule, pads)
+    rows = settings.by_row(len(pads))
+    rules = distinct([row.rule for row in rows])
+    groups: dict[Any, list[int]] = {}
+    ways: dict[Any, AbstractTextWay] = {}
+    for index, (row, pad) in enumerate(zip(rows, pads.tolist(), strict=True)):
+        way = row.way(model)
+        loops = model.loops if row.loops is None else row.loops
+        key = (loops, type(way), None if way.ragged else pad, None if way.mixed else rules.index(row.rule))
+        groups.setdefault(key, []).append(index)
+        ways.setdefault(key, way)
+    made = []
+    for key, places in groups.items():
+        chosen = torch.tensor(places, device=pads.device)
+        first = int(pads[chosen].min())
+        own = [rows[place].rule for place in places]
+        rule = own[0] if len(distinct(own)) == 1 else RowRules(own)
+        made.append(RowGroup(chosen, first, ways[key].steps(rule, pads[chosen] - first, capacity - first)))
+    return made[0].steps if len(made) == 1 and made[0].first == 0 else GroupedSteps(made)
+
+
+def in_pieces(ids: Int[Tensor, "rows seq"], tokens: int | None) -> Sequence[Int[Tensor, "rows _"]]:
+    """Return prompts in pieces of so many columns; whole where nobody says how many."""
+    return [ids] if tokens is None or ids.shape[1] == 0 else ids.split(tokens, dim=1)

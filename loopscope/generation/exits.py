@@ -1,13 +1,14 @@
 """What generation asks of an exit rule. The rules themselves live elsewhere: whoever has one fits it to this."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Bool, Float
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from loopscope.recurrence import LoopState
+from loopscope.recurrence import LoopState, narrow
 
 
 @dataclass(frozen=True)
@@ -57,3 +58,61 @@ class NewestToken(LoopState):
     def gate_logit(self) -> Float[Tensor, "rows 1"] | None:
         logit = self.whole.gate_logit()
         return None if logit is None else logit[:, -1:]
+
+
+class RowRules:
+    """The rules of a batch's rows, each asked about its own rows; None never leaves early.
+
+    What each keeps is kept for all rows, zeros at those of others, so that rows that leave are cut from it alike.
+    """
+
+    def __init__(self, rules: Sequence[ExitRule | None]) -> None:
+        self._rules = list(rules)
+        self._distinct = [rule for rule in distinct(rules) if rule is not None]
+
+    def decide(self, state: LoopState, before: Mapping[str, Tensor]) -> Decision:
+        """Decide who leaves at this loop: see `ExitRule`."""
+        here = state.hidden.device
+        rows = before.get("rows", torch.arange(len(self._rules), device=here))
+        leave = torch.zeros(len(rows), dtype=torch.bool, device=here)
+        kept: dict[str, Tensor] = {"rows": rows}
+        logits: Tensor | None = None
+        read = "readout" not in state.model.remembers  # whose layers are to note that these rows were read
+        for number, rule in enumerate(self._distinct):
+            own = [place for place, row in enumerate(rows.tolist()) if self._rules[row] == rule]
+            if not own:
+                continue
+            places, prefix = torch.tensor(own, device=here), f"{number} "
+            mine = {
+                name.removeprefix(prefix): value[places]
+                for name, value in before.items()
+                if name.startswith(prefix)
+            }
+            decision = rule.decide(narrow(state, places), mine)
+            leave[places] = decision.leave.to(here)
+            for name, value in decision.kept.items():
+                kept[prefix + name] = _spread(value, places, len(rows))
+            read = read and decision.logits is not None
+            if decision.logits is not None:
+                logits = _spread(decision.logits, places, len(rows), logits)
+        return Decision(leave, kept, logits if read else None)
+
+    def select(self, rows: Int[Tensor, " rows"]) -> None:
+        """Keep only the rules of these rows: all others have ended."""
+        self._rules = [self._rules[row] for row in rows.tolist()]
+
+
+def distinct(rules: Sequence[ExitRule | None]) -> list[ExitRule | None]:
+    """Return rules without those that equal an earlier one."""
+    found: list[ExitRule | None] = []
+    for rule in rules:
+        if rule not in found:
+            found.append(rule)
+    return found
+
+
+def _spread(value: Tensor, places: Tensor, count: int, onto: Tensor | None = None) -> Tensor:
+    """What some rows have, as what all rows have."""
+    whole = value.new_zeros(count, *value.shape[1:]) if onto is None else onto
+    whole[places] = value
+    return whole

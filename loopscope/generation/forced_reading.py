@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from loopscope.generation.decoder import make_steps
+from loopscope.generation.decoder import in_pieces, make_steps
 from loopscope.generation.settings import Settings, check_prompt_ids, check_prompts, check_settings, inference
 from loopscope.guards import device_of
 from loopscope.numerics import wide
@@ -75,14 +75,15 @@ def force(
         )
     if not 1 <= prompt <= seq:
         raise ValueError(f"prompt is {prompt}; it must be from 1 to the {seq} tokens there are")
-    check_settings(settings, model, seq, 1)
+    check_settings(settings, model, [seq] * len(input_ids), 1)
     check_prompt_ids(model, input_ids)
     ids, goal = input_ids.to(device_of(model)), labels.to(device_of(model))
     pads = torch.zeros(len(ids), dtype=torch.int64, device=ids.device)
     steps, parts = make_steps(model, settings, pads, seq), list(model.modules())
     readings: list[Sequence[Tensor]] = []
     with inference(parts):
-        steps.prefill(ids[:, : prompt - 1])
+        for piece in in_pieces(ids[:, : prompt - 1], settings.prompt_piece):
+            steps.prefill(piece)
         for column in range(prompt - 1, seq):
             read = steps.step(ids[:, column])
             losses = F.cross_entropy(wide(read.logits), goal[:, column], reduction="none")

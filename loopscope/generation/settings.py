@@ -3,18 +3,18 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from loopscope.generation.exits import ExitRule
 from loopscope.generation.missing import check_missing
 from loopscope.generation.sampling import Sampling
 from loopscope.generation.stopping import Stopping
 from loopscope.generation.streaming import Tokenizer
+from loopscope.generation.text_way import AbstractTextWay, text_way
 from loopscope.recurrence import (
     AbstractLoopedLM,
     check_input_ids,
@@ -31,21 +31,61 @@ USUAL_NEW_TOKENS = 128
 class Settings:
     """Settings of a generation: everything but the model and the prompts.
 
+    `loops`, `rule` and the number of new tokens may be lists, of one entry per prompt: a row then gets what it gets
+    alone with its own.
+
     Attributes:
         loops: depth to run, also past the trained one; None: the trained depth.
-        rule: who leaves before that; None: nobody.
+        rule: an `ExitRule`, who leaves before that; None: nobody.
         missing: what deeper loops see of tokens that left: lazy, fill or reuse.
-        cache: keep keys and values where the model can. Off: the whole text is computed anew for every token.
+        cache: keep keys and values where the model can. Off: the whole text is computed anew for every token. The name
+            of a kind (`static`): that cache of the model's own library.
         tokenizer: for text as it comes, and for stop strings.
+        prompt_piece: tokens of a prompt that are read at once; None: all. What is read of it is the same.
     """
 
     stopping: Stopping
     sampling: Sampling = field(default_factory=Sampling)
     loops: Any = None
-    rule: ExitRule | None = None
+    rule: Any = None
     missing: Any = "lazy"
-    cache: bool = True
+    cache: Any = True
     tokenizer: Tokenizer | None = None
+    prompt_piece: Any = None
+
+    def by_row(self, count: int) -> "list[Settings]":
+        """Return the settings of each of so many rows, without lists.
+
+        Raises:
+            ValueError: a list of another length.
+        """
+        loops = per_row("loops", self.loops, count)
+        rules = per_row("exit_rule", self.rule, count)
+        numbers = per_row("new_tokens", self.stopping.new_tokens, count)
+        return [
+            replace(self, loops=depth, rule=rule, stopping=replace(self.stopping, new_tokens=number))
+            for depth, rule, number in zip(loops, rules, numbers, strict=True)
+        ]
+
+    def way(self, model: AbstractLoopedLM) -> AbstractTextWay:
+        """Return the way that the text of one row is made; of settings without lists."""
+        loops = model.loops if self.loops is None else self.loops
+        return text_way(model, loops, self.cache, self.missing, self.rule is not None)
+
+
+def per_row(name: str, value: Any, count: int) -> list[Any]:
+    """Return what each of so many rows has: one thing for all, or what a list says.
+
+    Raises:
+        ValueError: a list of another length.
+    """
+    if not isinstance(value, list | tuple):
+        return [value] * count
+    if len(value) != count:
+        raise ValueError(
+            f"{name} has {len(value)} entries for {count} prompts; give one value for all, or a list of {count}"
+        )
+    return list(value)
 
 
 def check_prompts(model: Any, input_ids: Any) -> None:
@@ -59,30 +99,54 @@ def check_prompts(model: Any, input_ids: Any) -> None:
     check_input_ids(input_ids)
 
 
-def check_settings(settings: Settings, model: AbstractLoopedLM, longest: int, more: int) -> None:
-    """Refuse settings that cannot work with a model and prompts, warn of what has no effect.
+def check_settings(
+    settings: Settings, model: AbstractLoopedLM, lengths: Sequence[int], more: int | None = None
+) -> list[Settings]:
+    """Refuse settings that cannot work with a model and prompts, warn of what has no effect; return them row by row.
 
     Args:
-        longest: tokens of the longest prompt.
-        more: tokens that will follow it.
+        lengths: tokens of each prompt.
+        more: tokens that will follow each; None: the new ones.
 
     Raises:
         ValueError: the setting, its value, what is allowed.
     """
-    check_loops(model.loops if settings.loops is None else settings.loops)
-    settings.stopping.check(settings.tokenizer)
+    rows = settings.by_row(len(lengths))
     settings.sampling.check()
     check_missing(settings.missing)
-    _check_positions(model, longest, more)
-    cached = settings.cache and bool(model.remembers)
-    if settings.missing != "lazy" and (settings.rule is None or not cached):
-        why = "every token runs all loops" if settings.rule is None else "without a cache nothing is missing"
+    _check_cache(settings)
+    for row in rows:
+        check_loops(model.loops if row.loops is None else row.loops)
+        row.stopping.check(settings.tokenizer)
+    for row, length in zip(rows, lengths, strict=True):
+        _check_positions(model, length, row.stopping.new_tokens if more is None else more)
+    ways = [row.way(model) for row in rows]
+    if settings.missing != "lazy" and not any(
+        way.cached and row.rule is not None for row, way in zip(rows, ways, strict=True)
+    ):
+        alone = all(row.rule is None for row in rows)
+        why = "every token runs all loops" if alone else "without a cache nothing is missing"
         warnings.warn(f"missing {settings.missing!r} has no effect: {why}", stacklevel=3)
-    if settings.cache and not model.remembers:
+    if settings.prompt_piece is not None and not any(way.chunked for way in ways):
         warnings.warn(
-            f"{type(model).__name__} keeps no keys and values that generation could read, so the whole text is "
-            "computed anew for every token; time grows with the square of the length",
+            "prompt_piece has no effect: without a cache the whole text is read for every token",
             stacklevel=3,
+        )
+    for remark in dict.fromkeys(way.remark for way in ways if way.remark):
+        warnings.warn(remark, stacklevel=3)
+    return rows
+
+
+def _check_cache(settings: Settings) -> None:
+    if not isinstance(settings.cache, bool | str):
+        raise ValueError(
+            f"cache is {settings.cache!r}; it is True, False, or the kind of a transformers model's cache, such as "
+            "'static'"
+        )
+    piece = settings.prompt_piece
+    if piece is not None and (isinstance(piece, bool) or not isinstance(piece, int) or piece < 1):
+        raise ValueError(
+            f"prompt_piece is {piece!r}; it must be a whole number of tokens from 1 up, or left out"
         )
 
 

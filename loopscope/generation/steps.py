@@ -34,7 +34,7 @@ class AbstractSteps(ABC):
 
     @abstractmethod
     def prefill(self, input_ids: Int[Tensor, "rows seq"]) -> None:
-        """Take the texts without their newest tokens; padding is on the left."""
+        """Take the texts without their newest tokens; padding is on the left. A text may come in pieces, in order."""
 
     @abstractmethod
     def step(self, tokens: Int[Tensor, " rows"]) -> StepOutput:
@@ -46,37 +46,23 @@ class AbstractSteps(ABC):
 
 
 class RecomputedSteps(AbstractSteps):
-    """Steps without a cache: each runs every loop over the whole text. The reference, and what a foreign model gets.
+    """Steps without a cache: each runs every loop over the whole text, which is as long in every row. The reference.
 
     An early exit saves nothing but the loops after the last row has left; earlier tokens always run as deep as the
-    newest one needs, so nothing is ever missing. Rows of different lengths run apart, because a model that knows no
-    cache knows no padding either.
+    newest one needs, so nothing is ever missing.
     """
 
-    def __init__(
-        self, model: AbstractLoopedLM, loops: int, rule: ExitRule | None, pads: Int[Tensor, " rows"]
-    ) -> None:
+    def __init__(self, model: AbstractLoopedLM, loops: int, rule: ExitRule | None) -> None:
         self._model, self._loops, self._rule = model, loops, rule
-        self._pads = pads
         self._ids: Tensor | None = None
 
     def prefill(self, input_ids: Int[Tensor, "rows seq"]) -> None:
-        self._ids = input_ids
+        self._ids = input_ids if self._ids is None else torch.cat([self._ids, input_ids], dim=1)
 
     def step(self, tokens: Int[Tensor, " rows"]) -> StepOutput:
-        self._ids = tokens[:, None] if self._ids is None else torch.cat([self._ids, tokens[:, None]], dim=1)
-        logits: Tensor | None = None
-        loops = torch.zeros(len(tokens), dtype=torch.int64)
-        for pad in self._pads.unique().tolist():
-            rows = (self._pads == pad).nonzero().squeeze(1)
-            read = self._read(self._ids[rows, pad:])
-            if logits is None:
-                logits = read.logits.new_empty(len(tokens), read.logits.shape[1])
-            logits[rows], loops[rows.cpu()] = read.logits, read.loops
-        assert logits is not None
-        return StepOutput(logits, loops)
-
-    def _read(self, ids: Tensor) -> StepOutput:
+        self.prefill(tokens[:, None])
+        ids = self._ids
+        assert ids is not None
         if self._rule is None:
             (last,) = deque(unroll(self._model, ids, self._loops), maxlen=1)
             return StepOutput(_newest_logits(last), torch.full((len(ids),), self._loops))
@@ -101,7 +87,6 @@ class RecomputedSteps(AbstractSteps):
         return StepOutput(logits, loops)
 
     def select(self, rows: Int[Tensor, " rows"]) -> None:
-        self._pads = self._pads[rows]
         self._ids = None if self._ids is None else self._ids[rows]
 
 

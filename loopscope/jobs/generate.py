@@ -18,7 +18,7 @@ from loopscope.generation.decoder import Generated, generate_tokens
 from loopscope.generation.exits import Decision, ExitRule
 from loopscope.generation.padding import pad
 from loopscope.generation.sampling import Sampling
-from loopscope.generation.settings import Settings, check_prompts, new_tokens_that_fit
+from loopscope.generation.settings import Settings, check_prompts, new_tokens_that_fit, per_row
 from loopscope.generation.stopping import Stopping
 from loopscope.generation.streaming import Tokenizer
 from loopscope.guards import device_of
@@ -30,7 +30,7 @@ from loopscope.results.layout import TOKENIZER
 def generate(
     model: Any,
     input_ids: Any,
-    new_tokens: int | None = None,
+    new_tokens: int | Sequence[int] | None = None,
     *,
     attention_mask: Tensor | None = None,
     tokenizer: Tokenizer | None = None,
@@ -39,16 +39,18 @@ def generate(
     """Go on with token ids, row by row. Greedy unless told otherwise.
 
     Args:
-        model: any looped model. Native models keep keys and values per loop and layer; others are computed anew for
-            every token, with the same result.
+        model: any looped model. Native models keep keys and values per loop and layer; models of others use the cache
+            of their family's own `generate`, or are computed anew for every token. The text is the same.
         input_ids: prompts, [batch, seq].
-        new_tokens: at most so many per row, from 1 up. None: 128, or fewer where a model has no positions for more,
-            with a warning that says so; a number that does not fit is refused.
+        new_tokens: at most so many per row, from 1 up, or a list of one number per row. None: 128, or fewer where a
+            model has no positions for more, with a warning that says so; a number that does not fit is refused.
         attention_mask: [batch, seq], 1 at tokens, 0 at padding (left or right). A padded row gets what it gets alone.
         tokenizer: for `.texts` and for stop strings; anything with `generate_tokens(ids)`.
-        options: `loops` (any depth from 1 up), `temperature`, `top_k`, `top_p`, `min_p`, `seed` (row r draws with seed
-            + r), `exit_rule` and `threshold` (a name of `loopscope evaluate exits`, or an object with `decide`),
-            `missing` (lazy, fill, reuse), `eos` (token ids), `stop` (strings), `cache` (False: compute anew).
+        options: `loops` (any depth from 1 up, or a list of one per row), `temperature`, `top_k`, `top_p`, `min_p`,
+            `seed` (row r draws with seed + r), `exit_rule` and `threshold` (a name of `loopscope evaluate exits`, or an
+            object with `decide`; or lists of one per row), `missing` (lazy, fill, reuse), `eos` (token ids), `stop`
+            (strings), `cache` (False: compute anew; of a model of transformers also a kind: dynamic, static, offloaded,
+            quantized, none), `prompt_piece` (tokens of the prompt that are read at once).
 
     Returns:
         `.tokens`, `.loops`, `.texts` and `.ended` per row, `.mean_loops` over all.
@@ -68,7 +70,10 @@ def generate(
 
 
 def generate_text(
-    opened: OpenedModel, prompts: str | Sequence[str], new_tokens: int | None = None, **options: Any
+    opened: OpenedModel,
+    prompts: str | Sequence[str],
+    new_tokens: int | Sequence[int] | None = None,
+    **options: Any,
 ) -> Generated:
     """Go on with one text or several, with the model's own tokenizer; see `generate`.
 
@@ -131,22 +136,46 @@ def build_settings(
             f"unknown option {', '.join(sorted(unknown))}; there are {', '.join(sorted(_OPTIONS))}"
         )
     sampling = Sampling(**{name: options.get(name) for name in _SAMPLING})
-    rule, threshold = options.get("exit_rule"), options.get("threshold")
-    if isinstance(rule, str):
-        rule = exit_rule(rule, threshold, model)
-    elif threshold is not None:
-        raise ValueError(
-            f"threshold is {threshold!r}, but no exit_rule is named; name one of {', '.join(_RUNNABLE)}"
-        )
     return Settings(
         stopping=Stopping(new_tokens, _several(options.get("eos", ())), _several(options.get("stop", ()))),
         sampling=sampling,
         loops=options.get("loops"),
-        rule=rule,
+        rule=_rules(options.get("exit_rule"), options.get("threshold"), model),
         missing=options.get("missing", "lazy"),
         cache=options.get("cache", True),
+        prompt_piece=options.get("prompt_piece"),
         tokenizer=tokenizer,
     )
+
+
+def _rules(
+    named: Any, threshold: Any, model: AbstractLoopedLM
+) -> ExitRule | Sequence[ExitRule | None] | None:
+    """The rule of all rows, or a list of one per row where names or thresholds are lists."""
+    lists = [value for value in (named, threshold) if isinstance(value, list | tuple)]
+    if not lists:
+        return _rule(named, threshold, model)
+    names = per_row("exit_rule", named, len(lists[0]))
+    thresholds = per_row("threshold", threshold, len(lists[0]))
+    if len(lists) == 1 and isinstance(named, list | tuple):  # one threshold: of the rows that have a rule
+        thresholds = [None if name is None else threshold for name in names]
+    pairs = [
+        (name if isinstance(name, str) else id(name), name, number)
+        for name, number in zip(names, thresholds, strict=True)
+    ]
+    built = {(key, number): _rule(name, number, model) for key, name, number in pairs}
+    return [built[key, number] for key, _, number in pairs]
+
+
+def _rule(named: Any, threshold: Any, model: AbstractLoopedLM) -> ExitRule | None:
+    if isinstance(named, str):
+        return exit_rule(named, threshold, model)
+    if threshold is not None:
+        raise ValueError(
+            f"threshold is {threshold!r}, but no exit_rule is named; name one of {', '.join(_RUNNABLE)}"
+        )
+    rule: ExitRule | None = named
+    return rule
 
 
 def exit_rule(name: str, threshold: Any, model: AbstractLoopedLM) -> ExitRule:
@@ -191,5 +220,5 @@ def _several(value: Any) -> tuple[Any, ...]:
 
 
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "seed")
-_OPTIONS = {*_SAMPLING, "loops", "exit_rule", "threshold", "missing", "eos", "stop", "cache"}
+_OPTIONS = {*_SAMPLING, "loops", "exit_rule", "threshold", "missing", "eos", "stop", "cache", "prompt_piece"}
 _RUNNABLE = [name for name, rule in RULES.items() if issubclass(rule, AbstractExitRule)]

@@ -99,7 +99,7 @@ def test_settings_out_of_range_are_refused(settings: dict[str, float], message: 
 
     model = lively()
     with pytest.raises(ValueError, match=message):
-        check_settings(build_settings(model, 3, **settings), model, 5, 3)
+        check_settings(build_settings(model, 3, **settings), model, [5])
 
 
 def test_a_seed_without_draws_is_warned_about() -> None:

@@ -2,7 +2,8 @@
 
 from abc import abstractmethod
 from collections import deque
-from contextlib import nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -89,6 +90,13 @@ class FamilyAdapter(AbstractLoopedLM):
 
         Where it starts from a random state, it leaves that state in `own_start`.
         """
+
+    def at_depth(self, loops: int) -> AbstractContextManager[Mapping[str, Any]] | None:
+        """Return a guard that sets the module's own forward to a depth, and gives what it is called with beside.
+
+        None: text is not made by the module's own `generate`.
+        """
+        return None
 
     def embed(self, input_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq dim"]:
         recorded = self._record_repeatably(input_ids)

@@ -7,7 +7,8 @@ loops and, the head being a plain matrix, the readout. z_L goes from cycle to cy
 The module runs the earlier low passes without gradient (`L_bp_cycles`); here every pass has one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,18 @@ class HrmText(TwoStacks):
     @property
     def _inner(self) -> Any:
         return self.module.model
+
+    @contextmanager
+    def at_depth(self, loops: int) -> Iterator[Mapping[str, Any]]:
+        # The cache has a slot per call of a layer, as many as the config calls its hidden layers.
+        config: Any = self.module.config
+        before = config.H_cycles, config.num_hidden_layers
+        calls = loops * (self.low_cycles + 1) * config.num_layers_per_stack
+        config.H_cycles, config.num_hidden_layers = loops, calls
+        try:
+            yield {}
+        finally:
+            config.H_cycles, config.num_hidden_layers = before
 
     def record(self, input_ids: Int[Tensor, "batch seq"]) -> _Recorded:
         call = first_call(lambda: self.module(input_ids, use_cache=False), self._inner.L_module)

@@ -5,6 +5,8 @@ H_k is the input of `model.norm`. The norm's output is the next loop's input, wh
 loop's index where the layer takes one (it only picks a cache slot).
 """
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from loopscope.interop.foreign.families.base import FamilyAdapter
 from loopscope.interop.foreign.tracing.calls import Call, ForwardStop, recording, stand_in
 from loopscope.interop.foreign.tracing.forward_runs import accepts, logits_of
+from loopscope.interop.foreign.tracing.loop_count import LoopCount
 from loopscope.recurrence import LoopContext
 
 
@@ -91,6 +94,14 @@ class Ouro(FamilyAdapter):
             read = self._inner.norm(hidden)
         logit: Tensor = self._inner.early_exit_gate(read)
         return logit.squeeze(-1)
+
+    @contextmanager
+    def at_depth(self, loops: int) -> Iterator[Mapping[str, Any]]:
+        held = {"model": self._inner, "config": getattr(self.module, "config", None)}
+        holders = [f"{name}.total_ut_steps" for name, part in held.items() if hasattr(part, "total_ut_steps")]
+        last = {"exit_at_step": loops - 1} if accepts(self.module, "exit_at_step") else {}
+        with LoopCount(self.module, holders).at(loops):
+            yield last
 
     def own_logits(self, input_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq vocab"]:
         # A threshold in the config may make the module leave earlier; its last exit is what is compared.
