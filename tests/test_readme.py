@@ -145,7 +145,7 @@ def test_the_page_of_foreign_models_runs(
         pytest.skip(f"transformers {transformers.__version__} has no Dory, which the page saves and opens")
     monkeypatch.chdir(tmp_path)
     without_files(monkeypatch)
-    saved, theirs = blocks(ROOT / "docs" / "foreign.md", "python")
+    saved, theirs, text = blocks(ROOT / "docs" / "foreign.md", "python")
     exec(compile(saved, "foreign.md", "exec"), {})
     assert capsys.readouterr().out.splitlines()[-1] == "removed"
     shutil.copytree("dory", "other")
@@ -157,6 +157,8 @@ def test_the_page_of_foreign_models_runs(
     capsys.readouterr()
     exec(compile(theirs, "foreign.md", "exec"), {})
     assert capsys.readouterr().out.startswith("blind\n")
+    exec(compile(text, "foreign.md", "exec"), {})
+    assert "length" in capsys.readouterr().out
 
 
 def test_the_monitor_examples_run(capsys: pytest.CaptureFixture[str]) -> None:

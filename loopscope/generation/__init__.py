@@ -5,7 +5,7 @@ In the order in which a text is made:
     settings    how to generate, and what is refused before anything runs
     padding     prompts of different lengths, as one batch
     decoder     `generate_tokens`, `stream`: read logits, draw, see whether a text has ended
-    text_way    which way tokens are made; models of others register theirs
+    ways        which way tokens are made; models of others register theirs
     steps, cached_steps   one step: the whole text computed anew, or the newest token over the cache
     grouped_steps   rows that cannot share a batch, as one
     store, view     keys and values of one generation, and one call's view of them
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from loopscope.generation.steps import AbstractSteps
     from loopscope.generation.stopping import Stopping
     from loopscope.generation.streaming import IncrementalDecoder, Tokenizer
-    from loopscope.generation.text_way import AbstractTextWay, text_way
+    from loopscope.generation.ways import AbstractTextWay, text_way
 
 _HOMES = {
     "Settings": "settings",
@@ -44,8 +44,8 @@ _HOMES = {
     "AbstractMissing": "missing",
     "STRATEGIES": "missing",
     "AbstractSteps": "steps",
-    "AbstractTextWay": "text_way",
-    "text_way": "text_way",
+    "AbstractTextWay": "ways",
+    "text_way": "ways",
     "Generated": "decoder",
     "NewToken": "decoder",
     "generate_tokens": "decoder",

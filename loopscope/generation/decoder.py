@@ -19,7 +19,7 @@ from loopscope.generation.sampling import Sampler
 from loopscope.generation.settings import Settings, check_prompt_ids, check_prompts, check_settings, inference
 from loopscope.generation.steps import AbstractSteps
 from loopscope.generation.stopping import Ending, Reason
-from loopscope.generation.text_way import AbstractTextWay
+from loopscope.generation.ways import AbstractTextWay
 from loopscope.guards import device_of
 from loopscope.recurrence import AbstractLoopedLM
 

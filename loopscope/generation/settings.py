@@ -14,7 +14,7 @@ from loopscope.generation.missing import check_missing
 from loopscope.generation.sampling import Sampling
 from loopscope.generation.stopping import Stopping
 from loopscope.generation.streaming import Tokenizer
-from loopscope.generation.text_way import AbstractTextWay, text_way
+from loopscope.generation.ways import AbstractTextWay, text_way
 from loopscope.recurrence import (
     AbstractLoopedLM,
     check_input_ids,

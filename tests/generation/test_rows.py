@@ -41,6 +41,8 @@ def alone(model: Any, row: int, rule: Any, **more: Any) -> Generated:
     return generate_tokens(model, ids, Settings(Stopping(NUMBERS[row]), loops=LOOPS[row], rule=rule, **more))
 
 
+# A row without a rule is told, alone, that what is missing has no effect.
+@pytest.mark.filterwarnings("ignore:missing .* has no effect")
 @pytest.mark.parametrize("missing", [*STRATEGIES, "no cache"])
 @pytest.mark.parametrize("name", ["plain", "prelude and coda", "loopformer"])
 def test_rows_get_what_they_get_alone(name: str, missing: str) -> None:

@@ -25,7 +25,7 @@ from loopscope.generation.steps import AbstractSteps, StepOutput
 AtDepth = Callable[[int], AbstractContextManager[Mapping[str, Any]]]
 """Sets a module to so many loops for a while, and gives what its forward is to be called with beside."""
 
-PIECE = "next_sequence_length"
+_PIECE = "next_sequence_length"
 """How `prepare_inputs_for_generation` is told how many tokens are new."""
 
 
@@ -34,7 +34,7 @@ def has_own_generate(module: nn.Module) -> bool:
     names = ("generate", "prepare_inputs_for_generation", "_update_model_kwargs_for_generation")
     if not all(callable(getattr(module, name, None)) for name in names):
         return False
-    makes_ready = PIECE in inspect.signature(module.prepare_inputs_for_generation).parameters  # type: ignore[arg-type]
+    makes_ready = _PIECE in inspect.signature(module.prepare_inputs_for_generation).parameters  # type: ignore[arg-type]
     return makes_ready and "custom_generate" in inspect.signature(module.generate).parameters  # type: ignore[arg-type]
 
 
@@ -97,7 +97,7 @@ class OwnCacheSteps(AbstractSteps):
             inputs = self._module.prepare_inputs_for_generation(
                 self._ids,
                 is_first_iteration=first,
-                **{PIECE: None if first else new.shape[1]},
+                **{_PIECE: None if first else new.shape[1]},
                 **self._made_ready,
             )
             self._output = self._module(**{**inputs, **given}, return_dict=True)

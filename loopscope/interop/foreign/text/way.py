@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from loopscope.generation.exits import ExitRule
 from loopscope.generation.steps import AbstractSteps
-from loopscope.generation.text_way import AbstractTextWay, Anew, text_way
+from loopscope.generation.ways import AbstractTextWay, Anew, text_way
 from loopscope.guards import evaluating
 from loopscope.interop.foreign.families.base import FamilyAdapter
 from loopscope.interop.foreign.text.own_cache import OwnCacheSteps, has_own_generate
@@ -26,7 +26,7 @@ from loopscope.interop.foreign.tracing.traced_model import TracedModel
 from loopscope.numerics import wide
 from loopscope.recurrence import unroll
 
-NONE = "none"
+_NONE = "none"
 """The kind of cache that is none: the whole text is computed anew."""
 
 READ_FIRST = 4
@@ -56,7 +56,7 @@ ForeignModel = FamilyAdapter | TracedModel
 def foreign_way(model: Any, loops: int, cache: bool | str, missing: str, exits: bool) -> AbstractTextWay:
     """Return the way that a text of a model of others is made: see `text_way`."""
     name, kind = type(model.module).__name__, cache if isinstance(cache, str) else None
-    if not cache or kind == NONE:
+    if not cache or kind == _NONE:
         return Anew(model, loops)
     if exits or not keeps_own_cache(model, loops):
         if kind is not None:
