@@ -41,9 +41,11 @@ class AbstractKVCache(ABC):
 
     Attributes:
         positions: of the new tokens, each in its own row's text: 0 is the first token of a row.
+        capacity: tokens of the longest text that may come.
     """
 
     positions: Int[Tensor, "batch seq"]
+    capacity: int
 
     @abstractmethod
     def keep(

@@ -37,6 +37,7 @@ class View(AbstractKVCache):
         written: set[Slot] | None = None,
     ) -> None:
         self.store, self.rows, self.columns = store, rows, columns
+        self.capacity = store.capacity
         self.written = set() if written is None else written
         self._complete = complete
         self._made: dict[str, Any] = {}

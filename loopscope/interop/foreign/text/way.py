@@ -5,7 +5,6 @@ they differ by the family's design, the cache is used and a warning says so; whe
 """
 
 import warnings
-from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,23 +16,17 @@ from torch import Tensor, nn
 
 from loopscope.generation.exits import ExitRule
 from loopscope.generation.steps import AbstractSteps
-from loopscope.generation.ways import AbstractTextWay, Anew, text_way
+from loopscope.generation.ways import AbstractTextWay, Anew, OverCache, text_way
 from loopscope.guards import evaluating
 from loopscope.interop.foreign.families.base import FamilyAdapter
+from loopscope.interop.foreign.text.chained_model import ChainedModel, check_chain
 from loopscope.interop.foreign.text.own_cache import OwnCacheSteps, has_own_generate
-from loopscope.interop.foreign.tracing.forward_runs import disagreement, dtype_of, example, repeatable
+from loopscope.interop.foreign.text.whole_text import READ_FIRST, ForeignModel, whole_text
+from loopscope.interop.foreign.tracing.forward_runs import repeatable
 from loopscope.interop.foreign.tracing.traced_model import TracedModel
-from loopscope.numerics import wide
-from loopscope.recurrence import unroll
 
 _NONE = "none"
 """The kind of cache that is none: the whole text is computed anew."""
-
-READ_FIRST = 4
-"""Tokens of the check's texts that the first call reads; the others come one by one."""
-
-ROUNDINGS = 30
-"""How much of what another length changes by rounding alone is still rounding."""
 
 
 class OwnCache(AbstractTextWay):
@@ -41,14 +34,11 @@ class OwnCache(AbstractTextWay):
 
     ragged = mixed = False
 
-    def __init__(self, model: "ForeignModel", loops: int, kind: str | None, remark: str | None) -> None:
+    def __init__(self, model: ForeignModel, loops: int, kind: str | None, remark: str | None) -> None:
         self._model, self._loops, self._kind, self.remark = model, loops, kind, remark
 
     def steps(self, rule: ExitRule | None, pads: Int[Tensor, " rows"], capacity: int) -> AbstractSteps:
         return own_steps(self._model, self._loops, self._kind, capacity)
-
-
-ForeignModel = FamilyAdapter | TracedModel
 
 
 @text_way.register(FamilyAdapter)
@@ -63,6 +53,14 @@ def foreign_way(model: Any, loops: int, cache: bool | str, missing: str, exits: 
             why = "exits per token have another one" if exits else f"{name} is no model of that library"
             raise ValueError(
                 f"cache is {kind!r}, a kind of cache that transformers makes, and {why}; leave it out"
+            )
+        chained = _chained(model)
+        if isinstance(chained, ChainedModel):
+            return OverCache(chained, loops, missing)
+        if exits:
+            raise ValueError(
+                f"exits per token of {name} cannot keep keys and values per loop and layer: {chained}. Leave the exit "
+                "rule out, or compute the whole text anew for every token: cache=False (--no-cache)"
             )
         return Anew(model, loops, _anew(f"{name} keeps no keys and values that generation could read"))
     found = _checked(model, loops, kind)
@@ -122,6 +120,21 @@ class CacheCheck:
     error: str | None = None
 
 
+def _chained(model: ForeignModel) -> ChainedModel | str:
+    """Return the model read layer by layer, checked once; or why it cannot be."""
+    known: dict[str, ChainedModel | str] = model.__dict__.setdefault("chained", {})
+    design = cut_by_design(model.module) or ""
+    if design not in known:
+        try:
+            chained = ChainedModel(model)
+            check_chain(chained)
+            known[design] = chained
+        except Exception as error:  # whatever a stranger's layer says of being called so
+            said = " ".join(str(error).split())[:300]
+            known[design] = said if isinstance(error, ValueError) else f"{type(error).__name__}: {said}"
+    return known[design]
+
+
 def _checked(model: ForeignModel, loops: int, kind: str | None) -> CacheCheck:
     """What a check has shown, once for each depth and kind of cache."""
     known: dict[Any, CacheCheck] = model.__dict__.setdefault("checked_caches", {})
@@ -139,26 +152,14 @@ def _checked(model: ForeignModel, loops: int, kind: str | None) -> CacheCheck:
 
 @torch.no_grad()
 def _gap(model: ForeignModel, loops: int, kind: str | None) -> str | None:
-    """How the logits over the cache differ from those of the whole text, in words; None where they agree.
-
-    Texts of other lengths round otherwise, which a recurrence can carry on and enlarge: what that does without any
-    cache is no difference of a cache's.
-    """
-    module: Any = model.module
-    ids = example(module, lambda ids: module(ids, use_cache=False))
-    (last,) = deque(unroll(model, ids, loops), maxlen=1)
-    whole = last.logits()
-    steps = own_steps(model, loops, kind, max(ids.shape[1], *_windows(module)) + 1)
+    """How the logits over the cache differ from those of the whole text, in words; None where they agree."""
+    whole = whole_text(model, loops)
+    ids, last = whole.ids, whole.ids.shape[1]
+    steps = own_steps(model, loops, kind, max(last, *_windows(model.module)) + 1)
     steps.prefill(ids[:, : READ_FIRST - 1])
-    read = [steps.step(ids[:, place]).logits for place in range(READ_FIRST - 1, ids.shape[1])]
-    own, found = whole[:, READ_FIRST - 1 :], torch.stack(read, dim=1)
-    rounding = 0.0
-    for length in range(READ_FIRST + 1, ids.shape[1]):
-        (alone,) = deque(unroll(model, ids[:, :length], loops), maxlen=1)
-        rounding = max(rounding, float((wide(alone.logits()) - wide(whole[:, :length])).abs().max()))
-    if bool((wide(found) - wide(own)).abs().max() <= ROUNDINGS * rounding):
-        return None
-    return disagreement(own, found, dtype_of(module))
+    places = torch.arange(READ_FIRST - 1, last, device=ids.device)
+    read = torch.stack([steps.step(ids[:, place]).logits for place in places.tolist()], dim=1)
+    return whole.difference(read, loops, places.expand(len(ids), -1))
 
 
 def _windows(module: Any) -> Sequence[int]:
