@@ -137,7 +137,9 @@ def check_chain(chained: ChainedModel) -> None:
         ids, device = whole.ids, whole.ids.device
         store = Store(torch.zeros(len(ids), dtype=torch.int64, device=device), ids.shape[1])
         first = READ_FIRST
-        apart = torch.tensor([[first, first + 1], [first, first]], device=device)  # as tokens that are caught up
+        apart = torch.tensor(
+            [[first, first + 1], [first, first]], device=device
+        )  # as tokens that are caught up
         one_by_one = [slice(place, place + 1) for place in range(first, ids.shape[1])]
         calls: list[Columns] = [slice(0, first), apart, *one_by_one]
         for columns in calls:

@@ -120,9 +120,19 @@ class CacheCheck:
     error: str | None = None
 
 
+class Findings(dict[Any, Any]):
+    """What was found out of a model, kept with it. A copy has weights of its own, and starts empty."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Findings":
+        return Findings()
+
+    def __reduce__(self) -> tuple[type["Findings"], tuple[()]]:
+        return Findings, ()
+
+
 def _chained(model: ForeignModel) -> ChainedModel | str:
     """Return the model read layer by layer, checked once; or why it cannot be."""
-    known: dict[str, ChainedModel | str] = model.__dict__.setdefault("chained", {})
+    known: dict[str, ChainedModel | str] = model.__dict__.setdefault("chained", Findings())
     design = cut_by_design(model.module) or ""
     if design not in known:
         try:
@@ -137,7 +147,7 @@ def _chained(model: ForeignModel) -> ChainedModel | str:
 
 def _checked(model: ForeignModel, loops: int, kind: str | None) -> CacheCheck:
     """What a check has shown, once for each depth and kind of cache."""
-    known: dict[Any, CacheCheck] = model.__dict__.setdefault("checked_caches", {})
+    known: dict[Any, CacheCheck] = model.__dict__.setdefault("checked_caches", Findings())
     design = cut_by_design(model.module)
     if (loops, kind, design) not in known:
         try:

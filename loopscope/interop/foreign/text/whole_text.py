@@ -1,7 +1,7 @@
-"""What a cache is held to: the exits of a small random text that is computed whole, and how far rounding alone moves them.
+"""What a cache is held to: the exits of a small random text that is computed whole, and how far rounding moves them.
 
-Texts of other lengths round otherwise, which a recurrence can carry on and enlarge. What that does without any cache is no
-difference of a cache's.
+Texts of other lengths round otherwise, which a recurrence can carry on and enlarge. What that does without any cache is
+no difference of a cache's.
 """
 
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class WholeText:
     def difference(
         self, logits: Float[Tensor, "batch places vocab"], loop: int, places: Int[Tensor, "batch places"]
     ) -> str | None:
-        """Return how an exit's logits at some places differ from those of the whole text, in words; None: they agree."""
+        """Return how an exit's logits at some places differ from the whole text's, in words; None: they agree."""
         whole = self.exits[loop - 1]
         own = whole.gather(1, places[..., None].expand(-1, -1, whole.shape[-1]))
         if bool((wide(logits) - wide(own)).abs().max() <= ROUNDINGS * self.rounding[loop - 1]):

@@ -1,5 +1,6 @@
 """Exits per token in models of others: the text that a model gives which recomputes everything under the same rule."""
 
+import copy
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -117,6 +118,16 @@ def test_rows_with_rules_of_their_own_get_what_they_get_alone(name: str) -> None
         ids = IDS[row][MASK[row] == 1][None]
         alone = generate_tokens(model, ids, Settings(Stopping(10), rule=rule, loops=depth))
         assert (made.tokens[row], made.loops[row]) == (alone.tokens[0], alone.loops[0])
+
+
+def test_a_copy_has_weights_of_its_own() -> None:
+    _, model = adapted(FAMILIES["ouro"])
+    first = loopscope.generate(model, IDS, 4)
+    copied: Any = copy.deepcopy(model)
+    with torch.no_grad():
+        copied.module.model.norm.weight.neg_()
+    changed = loopscope.generate(copied, IDS, 4)
+    assert changed == loopscope.generate(copied, IDS, 4, cache=False) != first
 
 
 def test_rules_by_name_and_gates() -> None:
