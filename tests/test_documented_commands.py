@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
 from loopscope.cli import study
 from loopscope.config import recipes
@@ -141,6 +142,8 @@ def test_code_of_a_page(monkeypatch: pytest.MonkeyPatch, fresh: Path, page: str)
     monkeypatch.chdir(fresh)
     runs(fresh, "raw", of="base")
     for code in blocks(ROOT / "docs" / page, "python"):
+        if "DoryConfig" in code and not hasattr(transformers, "DoryConfig"):
+            continue  # an older transformers
         exec(compile(code, page, "exec"), {})
 
 
