@@ -21,6 +21,7 @@ from loopscope.config import recipes
 from loopscope.config.recipes import CONDITIONS
 from loopscope.training import loop
 from tests.cli.fixtures import CLASSES, class_of
+from tests.evaluation.tasks.fixtures import write_tasks
 from tests.fixtures import run_command
 from tests.test_readme import PAPERS, ROOT, blocks
 
@@ -78,6 +79,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                 "The recurrence adds to the state in every loop.\n" * 200
             )
         (folder / "start.txt").write_text("def main(")
+        write_tasks(folder / "questions", 4)
         for name, text in zip(("run", "variants"), blocks(ROOT / "docs" / "guide.md", "yaml"), strict=True):
             (folder / f"{name}.yaml").write_text(text)
         for name, weight in (("a", 0.1), ("b", 0.2)):

@@ -1,4 +1,4 @@
-"""`loopscope evaluate PART`: depth, exits, compare. Each part is a file of its own, imported when it is asked for."""
+"""`loopscope evaluate PART`: depth, exits, compare, tasks. Each is a file of its own, imported when it is asked for."""
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -9,6 +9,7 @@ EVALUATIONS: Mapping[str, tuple[str, str]] = {
     "depth": ("evaluate_depth", "loss, accuracy and scale at every loop, also past the trained depth"),
     "exits": ("evaluate_exits", "what each exit rule trades, thresholds that hold, realised speed"),
     "compare": ("evaluate_compare", "conditions of a study, paired by seed and by window"),
+    "tasks": ("evaluate_tasks", "benchmarks of lm-evaluation-harness at several depths"),
 }
 """Part → module beside this one (it has a function of the same name), and what the part is."""
 

@@ -6,25 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from loopscope.cli.arguments import check_counts
-from loopscope.results import ModelEvaluation, to_json
+from loopscope.results import ModelEvaluation, TaskEvaluation, to_json
 
 if TYPE_CHECKING:
     from loopscope.jobs.evaluation_series import IfKnown
 
 
 @dataclass(frozen=True)
-class OnText:
-    """Options of a command that evaluates models on held-out text."""
+class OnMachine:
+    """Options of a command that runs models: on which machine, in which form it prints."""
 
-    data: str | None = None
-    """Text files (a path or a glob), stdlib, a Hugging Face dataset, or tokens.safetensors with input_ids.
-    By default a run's whole validation text; other models get 256 windows of stdlib."""
-    windows: int | None = None
-    """At most so many windows, spread evenly."""
-    length: int | None = None
-    """Tokens of a window; the trained length by default."""
     batch: int = 16
-    """Windows at a time: memory grows with it, results do not change."""
+    """Windows or requests at a time: memory grows with it, results do not change."""
     threads: int | None = None
     """CPU threads; torch's choice by default."""
     device: str = "cpu"
@@ -39,13 +32,39 @@ class OnText:
     """Print JSON, and nothing else."""
 
 
+@dataclass(frozen=True)
+class OnText(OnMachine):
+    """Options of a command that evaluates models on held-out text."""
+
+    data: str | None = None
+    """Text files (a path or a glob), stdlib, a Hugging Face dataset, or tokens.safetensors with input_ids.
+    By default a run's whole validation text; other models get 256 windows of stdlib."""
+    windows: int | None = None
+    """At most so many windows, spread evenly."""
+    length: int | None = None
+    """Tokens of a window; the trained length by default."""
+
+
 def job_arguments(command: OnText) -> dict[str, Any]:
     """Set a command's threads, and give what it says of text and machine as a job's arguments.
 
     Raises:
         ValueError: a number below 1.
     """
-    check_counts(command, "windows", "length", "batch", "threads")
+    check_counts(command, "windows", "length")
+    return {
+        **{name: getattr(command, name) for name in ("data", "windows", "length")},
+        **machine_arguments(command),
+    }
+
+
+def machine_arguments(command: OnMachine) -> dict[str, Any]:
+    """Set a command's threads, and give what it says of the machine as a job's arguments.
+
+    Raises:
+        ValueError: a number below 1, or two words on where the model goes.
+    """
+    check_counts(command, "batch", "threads")
     if command.device_map is not None and command.device != "cpu":
         raise ValueError(
             f"device is {command.device} and device-map {command.device_map}: both say where the model goes; give one"
@@ -55,10 +74,10 @@ def job_arguments(command: OnText) -> dict[str, Any]:
     load_with(command.dtype, command.device_map)
     use_threads(command.threads)
     use_cpu_ops(command.cpu_ops)
-    return {name: getattr(command, name) for name in ("data", "windows", "length", "batch", "device")}
+    return {name: getattr(command, name) for name in ("batch", "device")}
 
 
-def print_json(evaluations: Sequence[ModelEvaluation]) -> None:
+def print_json(evaluations: Sequence[ModelEvaluation | TaskEvaluation]) -> None:
     """One evaluation as it is, several as `models`; nothing where there is none."""
     if not evaluations:
         return

@@ -7,6 +7,7 @@ The rooms, from one model to many:
     exits/        early exits: rules, what they trade, calibrated thresholds, realised speed
     lens/         every state by loop and layer, patches, and what each exit says of a text
     statistics/   intervals and tests over seeds and windows of text
+    tasks/        benchmarks of lm-evaluation-harness at several depths, from one unroll
     compare/      conditions side by side, at matched depth and matched FLOPs, from evaluation records
 """
 

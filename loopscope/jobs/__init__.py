@@ -7,6 +7,7 @@
     opened, text        from a path to a model with what it knows of itself, and to windows of text
     audit               from a path to an audited model
     evaluate            the record that a model's evaluation is kept in; evaluate_depth, evaluate_exits: its parts;
+                        evaluate_tasks: benchmarks by depth, in a record of their own; task_tokenizer reads for them;
                         evaluation_series: several models, with what is done kept; evaluate_compare: conditions side
                         by side, from the runs and models that `sources` finds; shared_text is what models of
                         different tokenizers are compared on
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from loopscope.jobs.evaluate_depth import measure_depth as measure_depth
     from loopscope.jobs.evaluate_exits import ExitSettings as ExitSettings
     from loopscope.jobs.evaluate_exits import measure_exits as measure_exits
+    from loopscope.jobs.evaluate_tasks import TaskSettings as TaskSettings
+    from loopscope.jobs.evaluate_tasks import measure_tasks as measure_tasks
+    from loopscope.jobs.evaluate_tasks import open_tasks as open_tasks
     from loopscope.jobs.evaluation_series import evaluate_series as evaluate_series
     from loopscope.jobs.generate import generate_text as generate_text
     from loopscope.jobs.import_published import convert_published as convert_published
@@ -55,6 +59,7 @@ _HOMES = {
     "OpenedModel": "opened",
     "allow_remote_code": "opened",
     "ExitSettings": "evaluate_exits",
+    "TaskSettings": "evaluate_tasks",
     "TextStream": "text_stream",
     "TextWindows": "text",
     "audit_model": "audit",
@@ -71,8 +76,10 @@ _HOMES = {
     "load_with": "opened",
     "measure_depth": "evaluate_depth",
     "measure_exits": "evaluate_exits",
+    "measure_tasks": "evaluate_tasks",
     "open_model": "opened",
     "open_subject": "opened",
+    "open_tasks": "evaluate_tasks",
     "ordered_first_runs": "study_order",
     "ordered_runs": "study_order",
     "parse_objective": "audit",
@@ -85,6 +92,7 @@ _HOMES = {
 __all__ = [
     "ExitSettings",
     "OpenedModel",
+    "TaskSettings",
     "TextStream",
     "TextWindows",
     "allow_remote_code",
@@ -102,7 +110,9 @@ __all__ = [
     "load_with",
     "measure_depth",
     "measure_exits",
+    "measure_tasks",
     "open_model",
+    "open_tasks",
     "ordered_first_runs",
     "ordered_runs",
     "parse_objective",

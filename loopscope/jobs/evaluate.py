@@ -43,7 +43,7 @@ def evaluation_of(opened: OpenedModel, windows: TextWindows, deepest: int) -> Mo
     Args:
         deepest: FLOPs are counted for every depth up to it.
     """
-    sections = _sections(opened.path)
+    sections = run_sections(opened.path)
     model, training = opened.model, sections.get("training") or {}
     sequence = windows.input_ids.shape[1]
     flops: tuple[float, ...] = ()
@@ -64,13 +64,13 @@ def evaluation_of(opened: OpenedModel, windows: TextWindows, deepest: int) -> Mo
         sequence=sequence,
         flops_per_token=flops,
         training_flops_per_token=trained,
-        tokens_trained=_tokens_trained(opened.path),
+        tokens_trained=tokens_trained(opened.path),
         depth_conditioned=model.depth_conditioned,
         fingerprint=opened.fingerprint,
         unknown_share=windows.unknown_share,
         unread_share=windows.unread_share,
         provenance=provenance("cpu", torch.get_num_threads()),
-        weights=_weights(opened.path),
+        weights=checkpoint_hash(opened.path),
         tokens=windows.hash,
     )
     kept = load_evaluation(opened.kept_at) if opened.keeps and opened.kept_at.is_dir() else None
@@ -132,8 +132,8 @@ def _changed(kept: ModelEvaluation, now: ModelEvaluation) -> list[str]:
     return [key for key in (*_SAME, *known) if getattr(kept, key) != getattr(now, key)]
 
 
-def _weights(path: Path) -> str | None:
-    """Hash of the table of a checkpoint's files; None for what has no such table."""
+def checkpoint_hash(path: Path) -> str | None:
+    """Return the hash of the table of a checkpoint's files; None for what has no such table."""
     if not path.is_dir() or is_transformers_folder(path):
         return None
     tables = [table for name in (STATE, MANIFEST) if (table := model_folder(path) / name).is_file()]
@@ -154,12 +154,14 @@ def _as_run(sections: Mapping[str, Any], model: LoopedTransformer) -> RunConfig:
     return RunConfig.model_construct(model=model.config, **known)
 
 
-def _sections(path: Path) -> dict[str, Any]:
+def run_sections(path: Path) -> dict[str, Any]:
+    """Return what a run's or a model's config says, section by section; nothing of a model of others."""
     if not path.is_dir() or is_transformers_folder(path):
         return {}
     return read_yaml(model_folder(path) / CONFIG)
 
 
-def _tokens_trained(path: Path) -> int | None:
+def tokens_trained(path: Path) -> int | None:
+    """Return how many tokens a run was trained on; None where nothing says."""
     result = read_result(path)
     return None if result is None else result.tokens_trained

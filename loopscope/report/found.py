@@ -8,12 +8,14 @@ from loopscope.results import (
     AuditedModel,
     Comparison,
     ModelEvaluation,
+    TaskEvaluation,
     load_audits,
     load_comparison,
     load_evaluation,
+    load_tasks,
     model_fingerprint,
 )
-from loopscope.results.layout import AUDIT, EVALUATION, run_files, seed_of
+from loopscope.results.layout import AUDIT, EVALUATION, TASKS, run_files, seed_of
 
 
 @dataclass(frozen=True)
@@ -54,17 +56,18 @@ def _with_seeds(audits: list[tuple[AuditedModel, Path]]) -> list[AuditedModel]:
 
 @dataclass(frozen=True)
 class EvaluationFiles:
-    """Evaluations, first seeds first, the comparison, and files that could not be read, each with why."""
+    """Evaluations, first seeds first, the comparison, files that could not be read, each with why, and benchmarks."""
 
     evaluations: tuple[ModelEvaluation, ...]
     comparison: Comparison | None
     unread: tuple[str, ...]
+    tasks: tuple[TaskEvaluation, ...] = ()
 
 
 def find_evaluations(folder: str | Path) -> EvaluationFiles:
-    """Find `evaluation.json` in a run's folder or in those of a study's runs, and `comparison.json`.
+    """Find `evaluation.json` and `tasks.json` in a run's folder or in those of a study's runs, and `comparison.json`.
 
-    A file that is neither is named on the page and costs nobody the report.
+    A file that is none is named on the page and costs nobody the report.
     """
     folder = Path(folder)
     evaluations = []
@@ -76,11 +79,18 @@ def find_evaluations(folder: str | Path) -> EvaluationFiles:
                 evaluations.append(evaluation)
         except ValueError as error:
             unread.append(str(error).replace(f"{folder}/", ""))
+    tasks = []
+    for path in run_files(folder, TASKS):
+        try:
+            if (scored := load_tasks(path)) is not None:
+                tasks.append(scored)
+        except ValueError as error:
+            unread.append(str(error).replace(f"{folder}/", ""))
     try:
         comparison = load_comparison(folder)
     except ValueError as error:
         unread.append(str(error).replace(f"{folder}/", ""))
-    return EvaluationFiles(tuple(evaluations), comparison, tuple(unread))
+    return EvaluationFiles(tuple(evaluations), comparison, tuple(unread), tuple(tasks))
 
 
 def check_one_model(folder: str | Path, audits: AuditFiles, evaluated: EvaluationFiles) -> None:
@@ -93,6 +103,7 @@ def check_one_model(folder: str | Path, audits: AuditFiles, evaluated: Evaluatio
     now = model_fingerprint(folder)
     kept = [(AUDIT, each.name, each.fingerprint) for each in audits.audits]
     kept += [(EVALUATION, each.name, each.fingerprint) for each in evaluated.evaluations]
+    kept += [(TASKS, each.name, each.fingerprint) for each in evaluated.tasks]
     known = [(record, name, there) for record, name, there in kept if there is not None]
     for record, name, there in known if now is not None else ():
         if there != now:

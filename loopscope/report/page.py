@@ -27,9 +27,19 @@ from loopscope.report.study.conditions import RUNAWAY_DRIFT, RUNAWAY_SIZE, Study
 from loopscope.report.study.figures import build_figures
 from loopscope.report.study.findings import findings
 from loopscope.report.study.table import headline
-from loopscope.results import StudyResults, load_results, provenance
+from loopscope.results import ModelEvaluation, StudyResults, TaskEvaluation, load_results, provenance
 from loopscope.results.layout import AUDIT as AUDIT_FILE
-from loopscope.results.layout import CONFIG, EVALUATION, REPORT, RESULT, RESULTS, STUDY, run_files
+from loopscope.results.layout import (
+    CONFIG,
+    EVALUATION,
+    REPORT,
+    RESULT,
+    RESULTS,
+    STUDY,
+    TASKS,
+    is_model_folder,
+    run_files,
+)
 from loopscope.results.student_t import SEEDS_NEEDED
 
 HERO = ("scale-last-loop", "perplexity-by-loop")
@@ -63,7 +73,8 @@ def _rendered(source: Path, folder: Path, drawing: Drawing) -> RenderedPage:
     audit_files, evaluated = find_audits(folder), find_evaluations(folder)
     check_one_model(folder, audit_files, evaluated)
     measured = [audited.provenance for audited in audit_files.audits]
-    measured += [evaluation.provenance or provenance() for evaluation in evaluated.evaluations]
+    scored: list[ModelEvaluation | TaskEvaluation] = [*evaluated.evaluations, *evaluated.tasks]
+    measured += [evaluation.provenance or provenance() for evaluation in scored]
     alone = bool(measured) and not is_run(source)
     results = StudyResults((), measured[0]) if alone else load_results(source)
     conditions = group_runs(results.runs)
@@ -84,8 +95,8 @@ def _rendered(source: Path, folder: Path, drawing: Drawing) -> RenderedPage:
         parts=[*(() if alone else [RUNS]), *([DEPTH] if evaluation else ()), *([AUDIT] if audit else ())],
         title=folder.resolve().name,
         statements=statements,
-        heading=f"What was measured of {evaluated.evaluations[0].name}"
-        if alone and evaluated.evaluations
+        heading=f"What was measured of {scored[0].name}"
+        if alone and scored
         else findings(conditions, looks)[0],
         alone=alone,
         contents=page_entries(not alone, bool(figures), evaluation, audit, unread, ended),
@@ -100,12 +111,15 @@ def _rendered(source: Path, folder: Path, drawing: Drawing) -> RenderedPage:
 
 def _about(folder: Path) -> int:
     """About how many figures a folder's page will have: other processes start to draw before records are read."""
-    return 6 + 12 * sum(bool(run_files(folder, name)) for name in (AUDIT_FILE, EVALUATION))
+    return 6 + 12 * sum(bool(run_files(folder, name)) for name in (AUDIT_FILE, EVALUATION, TASKS))
 
 
 def is_run(source: Path) -> bool:
     """Whether a path is what training writes: a run, a study, or a file of results. A model alone may be measured."""
-    return not source.is_dir() or any((source / name).exists() for name in (CONFIG, STUDY, RESULT, RESULTS))
+    trained = (source / CONFIG).exists() and not is_model_folder(source)
+    return (
+        not source.is_dir() or trained or any((source / name).exists() for name in (STUDY, RESULT, RESULTS))
+    )
 
 
 def page_looks(conditions: Sequence[StudyCondition], audits: AuditFiles, evaluated: EvaluationFiles) -> Looks:
@@ -113,7 +127,7 @@ def page_looks(conditions: Sequence[StudyCondition], audits: AuditFiles, evaluat
     return Looks(
         [
             *((condition.name, condition.size) for condition in conditions),
-            *evaluated_conditions(evaluated.evaluations, evaluated.comparison),
+            *evaluated_conditions(evaluated.evaluations, evaluated.comparison, evaluated.tasks),
             *((condition_of(audited.name or "model"), None) for audited in audits.audits),
         ]
     )

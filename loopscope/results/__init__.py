@@ -11,6 +11,7 @@ Every figure that Loopscope draws comes from these records, never from live obje
     runs          what was run and how it ended; monitoring: the scale monitor's checks
     audits        what audits saw; static_audits: what a config says; evaluations: what every depth and exit is worth
     comparisons   conditions beside each other, at every depth
+    task_scores   benchmarks of a model at several depths
     logit_lens    what every exit says after every token of a text
     origin        when, where and with what a record was made
     codec         records to JSON and back; readable: records as people see them
@@ -96,6 +97,7 @@ from loopscope.results.runs import (
     study_from_json,
 )
 from loopscope.results.static_audits import StaticAudit, StaticLoop
+from loopscope.results.task_scores import TaskEvaluation, TaskMetric, TaskScores, load_tasks
 
 __all__ = [
     "COMPARISON",
@@ -147,6 +149,9 @@ __all__ = [
     "StaticLoop",
     "Status",
     "StudyResults",
+    "TaskEvaluation",
+    "TaskMetric",
+    "TaskScores",
     "TokenNorms",
     "TokenView",
     "TrainPoint",
@@ -163,6 +168,7 @@ __all__ = [
     "load_comparison",
     "load_evaluation",
     "load_results",
+    "load_tasks",
     "model_fingerprint",
     "model_folder",
     "newest_checkpoint",

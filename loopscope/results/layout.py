@@ -11,6 +11,7 @@
       metrics.jsonl               one record a line, while it trains
       result.json                 how it ended
       audit.json, evaluation.json what was measured of it later
+      tasks.json                  benchmarks at several depths
       checkpoints/step-NNNNNNNN/  a model folder with the optimizer's state beside; state.json has hashes of all of it
     MODEL/                        what `load` reads
       config.yaml, model.safetensors, tokenizer.json, and their hashes: manifest.json
@@ -41,6 +42,9 @@ PREVIOUS_EVALUATION = "evaluation.previous.json"
 PREVIOUS_AUDIT = "audit.previous.json"
 """An audit of an earlier checkpoint, set aside when the run went on."""
 COMPARISON = "comparison.json"
+TASKS = "tasks.json"
+PREVIOUS_TASKS = "tasks.previous.json"
+"""Benchmarks of another model (an earlier checkpoint, say), which made room for those of this one."""
 WEIGHTS = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"

@@ -23,6 +23,7 @@ CLASSES = {
     "evaluate depth": "Depth",
     "evaluate exits": "EvaluateExits",
     "evaluate compare": "Compare",
+    "evaluate tasks": "EvaluateTasks",
 }
 
 

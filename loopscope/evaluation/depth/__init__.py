@@ -2,6 +2,7 @@
 
 From tokens to a verdict:
 
+    readings       loop k as the last of k loops, for some depths, from one unroll where that serves
     token_scores   cross-entropy and hits of every token, a chunk at a time
     curve          `depth_curves`: quality and scale at every loop, from one unroll per batch
     verdict        `depth_verdict`: how far a condition's depth reaches, over its seeds

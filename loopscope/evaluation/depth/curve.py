@@ -14,13 +14,13 @@ window and loop.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from loopscope.evaluation.depth.readings import in_unroll_of, states_at_depths
 from loopscope.evaluation.depth.token_scores import token_scores
 from loopscope.evaluation.texts import UncheckedBatch, texts_in
 from loopscope.guards import evaluating
@@ -109,24 +109,17 @@ def _read(
     """Every loop in every reading; `as trained` only below the trained depth, from which on both are the same."""
     trained = range(1, min(model.loops, depth + 1)) if "as trained" in readings else range(0)
     if model.depth_conditioned:
-        for loops in range(1, depth + 1):
-            for state in unroll(model, input_ids, loops):
-                if state.is_last:
-                    yield "at depth", state
+        for state in states_at_depths(model, input_ids, range(1, depth + 1)):
+            yield "at depth", state
         if trained:
             for state in unroll(model, input_ids):
                 if state.loop in trained:
                     yield "as trained", state
         return
     for state in unroll(model, input_ids, depth):
-        yield "at depth", _in_unroll_of(state, state.loop)
+        yield "at depth", in_unroll_of(state, state.loop)
         if state.loop in trained:
-            yield "as trained", _in_unroll_of(state, model.loops)
-
-
-def _in_unroll_of(state: LoopState, loops: int) -> LoopState:
-    """Return a state as a loop of an unroll of so many."""
-    return replace(state, context=replace(state.context, loops=loops))
+            yield "as trained", in_unroll_of(state, model.loops)
 
 
 def _differ(model: AbstractLoopedLM, input_ids: Tensor, depth: int) -> bool:
@@ -136,7 +129,7 @@ def _differ(model: AbstractLoopedLM, input_ids: Tensor, depth: int) -> bool:
         return model.depth_conditioned and deepest >= 1
     return any(
         not torch.equal(
-            _in_unroll_of(state, state.loop).features(), _in_unroll_of(state, model.loops).features()
+            in_unroll_of(state, state.loop).features(), in_unroll_of(state, model.loops).features()
         )
         for state in unroll(model, input_ids, deepest)
     )

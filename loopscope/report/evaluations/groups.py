@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from loopscope.report.looks import ConditionStyle, Looks
 from loopscope.report.plots.figure import Mark
 from loopscope.report.study.conditions import Estimate, StudyCondition, estimate
-from loopscope.results import Comparison, DepthCurve, DepthVerdict, LoopQuality, ModelEvaluation
+from loopscope.results import (
+    Comparison,
+    DepthCurve,
+    DepthVerdict,
+    LoopQuality,
+    ModelEvaluation,
+    TaskEvaluation,
+)
 from loopscope.results.evaluations import CurveReading
 
 MOST_GROUPS = 12
@@ -68,10 +75,13 @@ def _field(entry: LoopQuality, field: str) -> float | None:
 
 
 def evaluated_conditions(
-    evaluations: Sequence[ModelEvaluation], comparison: Comparison | None
+    evaluations: Sequence[ModelEvaluation],
+    comparison: Comparison | None,
+    tasks: Sequence[TaskEvaluation] = (),
 ) -> list[tuple[str, str | None]]:
     """Return name and size of every condition that was evaluated or compared, in the records' order."""
-    evaluated = [(entry.condition or entry.name or "model", entry.size) for entry in evaluations]
+    measured: list[ModelEvaluation | TaskEvaluation] = [*evaluations, *tasks]
+    evaluated = [(entry.condition or entry.name or "model", entry.size) for entry in measured]
     compared = (*comparison.conditions, *_named_in(comparison)) if comparison else ()
     return [*dict.fromkeys(evaluated), *((name, None) for name in dict.fromkeys(compared))]
 

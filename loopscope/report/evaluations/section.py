@@ -13,13 +13,14 @@ from loopscope.report.evaluations.groups import Group, evaluated_conditions, mak
 from loopscope.report.evaluations.matched import matched_figure, matched_table
 from loopscope.report.evaluations.pareto import against_loops, against_time
 from loopscope.report.evaluations.speed import speed_table, speed_up
+from loopscope.report.evaluations.task_curves import task_figures, task_sentences, task_table
 from loopscope.report.evaluations.verdicts import depth_headline, verdict_sentences, verdict_table
 from loopscope.report.found import EvaluationFiles
 from loopscope.report.looks import Looks
 from loopscope.report.plots.figure import Figure
 from loopscope.report.study.conditions import StudyCondition
 from loopscope.report.study.table import HeadlineTable
-from loopscope.results import Comparison, ModelEvaluation
+from loopscope.results import Comparison, ModelEvaluation, TaskEvaluation
 
 TABLE_ROWS = 12
 """Rows of a table that stands in the open."""
@@ -62,6 +63,7 @@ class EvaluationSection:
     notes: tuple[str, ...]
     models: tuple[ModelEvaluation, ...]
     warnings: tuple[str, ...]  # runs that were not evaluated, texts that differ
+    tasks: tuple[TaskEvaluation, ...] = ()  # models that benchmarks were scored of
 
     @property
     def compared(self) -> bool:
@@ -82,14 +84,17 @@ def build_evaluation_section(
     Args:
         looks: those of the page; by default the study's conditions first, then what is of none of them.
     """
-    if not files.evaluations and files.comparison is None:
+    if not files.evaluations and files.comparison is None and not files.tasks:
         return None
     comparison = files.comparison
     named = [(condition.name, condition.size) for condition in conditions]
-    looks = looks or Looks([*named, *evaluated_conditions(files.evaluations, comparison)])
+    looks = looks or Looks([*named, *evaluated_conditions(files.evaluations, comparison, files.tasks)])
     groups = make_groups(files.evaluations, conditions, comparison, looks)
     worth = glance(groups)
-    parts = [_depth(groups), _exits(groups), _speed(groups)]
+    tasks = tuple(
+        sorted(files.tasks, key=lambda model: looks.of(model.condition or model.name, model.size).place)
+    )
+    parts = [_depth(groups), _tasks(tasks, looks), _exits(groups), _speed(groups)]
     if comparison:
         parts += [_pairs(comparison, looks), _fronts(comparison, looks), _matched(comparison, looks)]
     return EvaluationSection(
@@ -99,6 +104,7 @@ def build_evaluation_section(
         notes=comparison.notes if comparison else (),
         models=tuple(model for group in groups for model in group.models),
         warnings=_warnings(files.evaluations, conditions),
+        tasks=tasks,
     )
 
 
@@ -112,6 +118,28 @@ def _depth(groups: Sequence[Group]) -> SectionPart:
         filled_rows(quality(groups), *(figure for figure in small if figure.series)),
         verdict_table(groups),
         said=tuple(verdict_sentences(groups)),
+    )
+
+
+def _tasks(models: Sequence[TaskEvaluation], looks: Looks) -> SectionPart:
+    said = tuple(task_sentences(models, looks))
+    harness = ", ".join(dict.fromkeys(scores.harness for model in models for scores in model.tasks))
+    apart = any(
+        not scores.one_unroll and scores.kind not in ("generate_until", "group")
+        for model in models
+        for scores in model.tasks
+    )
+    unrolled = (
+        "by a run for each depth where a model's exits on the way are others" if apart else "from one unroll"
+    )
+    return SectionPart(
+        "tasks",
+        "Benchmarks by depth",
+        f"lm-evaluation-harness {harness}: likelihoods at all depths {unrolled}, text written anew at each depth.",
+        filled_rows(*task_figures(models, looks)),
+        task_table(models, looks),
+        said=said[: 2 * SENTENCES],
+        rest=said[2 * SENTENCES :],
     )
 
 
