@@ -94,7 +94,7 @@ def load_suite(
     folder = None if include_path is None else Path(include_path)
     if folder is not None and not folder.is_dir():
         raise ValueError(f"include-path is {folder}, which is no folder; name one that holds tasks as YAML")
-    with quiet(also_errors=not sys.stderr.isatty()):
+    with quiet_harness(also_errors=not sys.stderr.isatty()):
         manager, tops = _resolved(names, folder)
         loaded = _load(manager, tops)
     for name, task in loaded["tasks"].items():
@@ -116,7 +116,7 @@ def run_harness(lm: Any, suite: TaskSuite) -> dict[str, Any]:
     """
     from lm_eval.evaluator import evaluate
 
-    with quiet(), same_random_numbers(torch.device("cpu")), _requests_once(suite), _templates_once():
+    with quiet_harness(), same_random_numbers(torch.device("cpu")), _requests_once(suite), _templates_once():
         _prepare(suite)
         found: dict[str, Any] = evaluate(
             lm,
@@ -239,7 +239,7 @@ def _not_loaded(name: str, error: Exception) -> str:
 
 
 @contextmanager
-def quiet(also_errors: bool = True) -> Iterator[None]:
+def quiet_harness(also_errors: bool = True) -> Iterator[None]:
     """Keep what the harness prints, counts and logs to itself; warnings of Loopscope's own come out afterwards.
 
     Args:

@@ -120,9 +120,9 @@ def harness_run(lm: Any, folder: Path, names: Sequence[str]) -> dict[str, Any]:
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
-    from loopscope.evaluation.tasks.harness import BOOTSTRAP, quiet
+    from loopscope.evaluation.tasks.harness import BOOTSTRAP, quiet_harness
 
-    with quiet():
+    with quiet_harness():
         manager = TaskManager(include_path=folder, include_defaults=False)
         found = simple_evaluate(
             lm, tasks=list(names), task_manager=manager, bootstrap_iters=BOOTSTRAP, log_samples=False
