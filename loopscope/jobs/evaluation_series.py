@@ -24,7 +24,7 @@ class _Known:
 
 
 def evaluate_series(
-    paths: Sequence[Path],
+    paths: Sequence[str | Path],
     measure: Callable[[Path, IfKnown], ModelEvaluation],
     title: str,
     again: bool = False,
@@ -40,7 +40,7 @@ def evaluate_series(
         again: measure anew what was measured before.
     """
     display = ProgressDisplay(title, len(paths), 0, transient=True)
-    for number, path in enumerate(paths, start=1):
+    for number, path in enumerate(map(Path, paths), start=1):
         known = _Known()
         outcome: ModelEvaluation | ValueError
         began = time.monotonic()

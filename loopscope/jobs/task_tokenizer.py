@@ -17,6 +17,7 @@ from loopscope.interop.huggingface.pretrained import is_transformers_folder
 from loopscope.interop.huggingface.remote_code import may_run
 from loopscope.jobs.generate import tokenizer_of
 from loopscope.jobs.opened import OpenedModel
+from loopscope.results.layout import TOKENIZER
 
 
 class OwnTokenizer:
@@ -91,7 +92,7 @@ def _read(folder: Path) -> Any:
         cause = " ".join(str(error).split())[:200]
         raise ValueError(
             f"{folder} has no tokenizer that transformers reads ({type(error).__name__}: {cause}), and benchmarks are "
-            "text; put its tokenizer.json and tokenizer_config.json there"
+            f"text; put its {TOKENIZER} and its settings there"
         ) from error
 
 

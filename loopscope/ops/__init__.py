@@ -22,7 +22,7 @@ off: 220 % (bf16) and 163 % (fp32) more memory, 41 and 22 % more time.
 
     * draws or sums in an order of its own: golden losses change without it
 
-In bf16 no step was slower without cast_weight (-1.4 %) or scratch_buffer (-1.7 %). narrow_attention is for laptop sizes:
-there a step takes 28 % longer without it. What saved neither 2 % of time nor of memory is gone: masks for a dropout that stands
-alone, and an addition that widens as it goes. All figures: docs/results/2026-11-28-cpu-ops.md.
+In bf16 no step was slower without cast_weight (-1.4 %) or scratch_buffer (-1.7 %). narrow_attention is for laptop
+sizes: there a step takes 28 % longer without it. What saved neither 2 % of time nor of memory is gone: masks for a
+dropout that stands alone, and an addition that widens as it goes. All figures: docs/results/2026-11-28-cpu-ops.md.
 """
