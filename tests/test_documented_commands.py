@@ -26,6 +26,7 @@ from tests.fixtures import run_command
 from tests.test_readme import PAPERS, ROOT, blocks
 
 ELSEWHERE = {"evaluation.md", "extending.md", "foreign.md"}
+PROMPTS = '{"prompt": "def main(", "new_tokens": 8}\n{"prompt": "import ", "loops": 2}\n'
 PAGES = ("guide.md", "audit.md", "tasks.md", "generation.md", "lens.md")
 
 
@@ -80,6 +81,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             )
         (folder / "start.txt").write_text("def main(")
         write_tasks(folder / "questions", 4)
+        (folder / "prompts.jsonl").write_text(PROMPTS)
         for name, text in zip(("run", "variants"), blocks(ROOT / "docs" / "guide.md", "yaml"), strict=True):
             (folder / f"{name}.yaml").write_text(text)
         for name, weight in (("a", 0.1), ("b", 0.2)):

@@ -12,7 +12,7 @@ import tyro
 from loopscope.cli.arguments import DEEPEST, check_counts, parse
 
 if TYPE_CHECKING:
-    from loopscope.jobs import TextStream
+    from loopscope.jobs import TextBatch, TextStream
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Generate:
         loopscope generate runs/raw --prompt-file start.txt --new-tokens 64 --temperature 0.8 --top-p 0.95 --seed 1
         loopscope generate runs/raw --prompt 'import ' --exit-rule max-probability --threshold 0.9 --missing lazy
         loopscope generate last.pt --prompt 'The ' --loops 8 --json
+        loopscope generate runs/raw --prompts prompts.jsonl --new-tokens 32
     """
 
     path: tyro.conf.Positional[Path]
@@ -35,6 +36,8 @@ class Generate:
     """Text to go on with."""
     prompt_file: Path | None = None
     """File that holds it; `-` reads standard input."""
+    prompts: Path | None = None
+    """File of JSON lines, read as one batch: prompt, and its own new_tokens, loops, exit_rule, threshold."""
     new_tokens: int | None = None
     """At most so many tokens; 128 by default, or as many as the model has positions for."""
     loops: int | None = None
@@ -70,7 +73,7 @@ class Generate:
     device_map: str | None = None
     """Of a transformers folder: where its parts go: auto, cuda:0, a JSON object, …; accelerate places them."""
     json: bool = False
-    """Print one JSON object with text, tokens and loops, and nothing else."""
+    """Print one JSON object with text, tokens and loops, and nothing else; --prompts prints one a line in any case."""
 
 
 def generate(arguments: Sequence[str]) -> None:
@@ -78,7 +81,7 @@ def generate(arguments: Sequence[str]) -> None:
     command = parse(Generate, "generate", arguments)
     prompt = _prompt(command)
     check_counts(command, "loops", most=DEEPEST)
-    from loopscope.jobs import load_with, stream_text, use_threads
+    from loopscope.jobs import generate_batch, load_with, stream_text, use_threads
 
     load_with(command.dtype, command.device_map)
     use_threads(command.threads)
@@ -89,6 +92,9 @@ def generate(arguments: Sequence[str]) -> None:
                 f"cache-kind is {command.cache_kind!r}, and --no-cache asks for none; leave one out"
             )
         options["cache"] = command.cache_kind
+    if command.prompts is not None:
+        _print_batch(generate_batch(command.path, command.prompts, command.new_tokens, **options))
+        return
     made = stream_text(command.path, prompt, command.new_tokens, **options)
     if made.calibrated:
         print(f"threshold {made.threshold:.6g}, as calibrated: {made.calibrated}", file=sys.stderr)
@@ -126,9 +132,11 @@ _ENDED = {"length": "length", "stop": "a stop string", "eos": "an end token"}
 
 
 def _prompt(command: Generate) -> str:
-    if (command.prompt is None) == (command.prompt_file is None):
+    given = [command.prompt, command.prompt_file, command.prompts]
+    if sum(source is not None for source in given) != 1:
         raise ValueError(
-            "give the text to go on with: --prompt TEXT, or --prompt-file FILE (- for standard input)"
+            "give the text to go on with: --prompt TEXT, or --prompt-file FILE (- for standard input), or several as "
+            "--prompts FILE.jsonl"
         )
     if command.prompt_file is None:
         return command.prompt or ""
@@ -147,6 +155,17 @@ def _prompt(command: Generate) -> str:
         raise ValueError(
             f"prompt-file {command.prompt_file} cannot be read as UTF-8 text: {error}"
         ) from error
+
+
+def _print_batch(batch: "TextBatch") -> None:
+    """One JSON object a line, in the order of the prompts; then what all of them took."""
+    for line in batch.lines:
+        print(json.dumps(line, ensure_ascii=False))
+    count = sum(len(line["tokens"]) for line in batch.lines)
+    print(
+        f"{len(batch.lines)} texts, {count} tokens in {batch.seconds:.2f} s, {count / batch.seconds:.1f} tokens/s",
+        file=sys.stderr,
+    )
 
 
 def _values(command: Generate, prompt: str, made: "TextStream") -> dict[str, Any]:

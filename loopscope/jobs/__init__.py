@@ -11,7 +11,8 @@
                         evaluation_series: several models, with what is done kept; evaluate_compare: conditions side
                         by side, from the runs and models that `sources` finds; shared_text is what models of
                         different tokenizers are compared on
-    generate            settings from plain arguments; text_stream: text as it comes
+    generate            settings from plain arguments; text_stream: text as it comes; text_batch: several texts
+                        that differ in what is asked of them
     lens                what every exit says of a prompt
     import_published    a published checkpoint to a model folder
     machine             device and threads as a user names them
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
     from loopscope.jobs.text import TextWindows as TextWindows
     from loopscope.jobs.text import held_out as held_out
     from loopscope.jobs.text import some_windows as some_windows
+    from loopscope.jobs.text_batch import TextBatch as TextBatch
+    from loopscope.jobs.text_batch import generate_batch as generate_batch
     from loopscope.jobs.text_stream import TextStream as TextStream
     from loopscope.jobs.text_stream import stream_text as stream_text
     from loopscope.jobs.train import execute as execute
@@ -60,6 +63,7 @@ _HOMES = {
     "allow_remote_code": "opened",
     "ExitSettings": "evaluate_exits",
     "TaskSettings": "evaluate_tasks",
+    "TextBatch": "text_batch",
     "TextStream": "text_stream",
     "TextWindows": "text",
     "audit_model": "audit",
@@ -86,6 +90,7 @@ _HOMES = {
     "run_study": "study",
     "some_windows": "text",
     "stream_text": "text_stream",
+    "generate_batch": "text_batch",
     "use_cpu_ops": "machine",
     "use_threads": "machine",
 }

@@ -70,7 +70,9 @@ def stream_text(path: str | Path, prompt: str, new_tokens: int | None = None, **
     tokenizer = tokenizer_of(opened)
     calibrated = None
     if options.get("threshold") is None and options.get("exit_rule") is not None:
-        options["threshold"], calibrated = _calibrated(opened, options["exit_rule"], options.get("loops"))
+        options["threshold"], calibrated = calibrated_threshold(
+            opened, options["exit_rule"], options.get("loops")
+        )
     ids = torch.tensor([encode(tokenizer, prompt)])
     if new_tokens is None:
         new_tokens = new_tokens_that_fit(opened.model, ids.shape[1])
@@ -79,8 +81,10 @@ def stream_text(path: str | Path, prompt: str, new_tokens: int | None = None, **
     return TextStream(opened.name, depth, options.get("threshold"), calibrated, steps)
 
 
-def _calibrated(opened: OpenedModel, rule: str, loops: int | None) -> tuple[float | None, str | None]:
-    """The threshold that an evaluation has calibrated for tokens at the depth asked for, and why."""
+def calibrated_threshold(
+    opened: OpenedModel, rule: str, loops: int | None
+) -> tuple[float | None, str | None]:
+    """Return the threshold that an evaluation has calibrated for tokens at this depth, and why; or two Nones."""
     if not opened.path.is_dir() or loops not in (None, opened.model.loops):
         return None, None
     kept = load_evaluation(opened.path)

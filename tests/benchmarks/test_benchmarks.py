@@ -161,6 +161,16 @@ def test_two_models_of_others_have_their_rows(here: Here) -> None:
         assert row["one_unroll"] < 1e-4
 
 
+def test_text_of_a_model_of_others_is_timed_three_ways(here: Here) -> None:
+    words = ["hrm", "--dim", "32", "--new-tokens", "4", "--pairs", "1", "--prompt", "3"]
+    found = here.run("foreign_text", *words)
+    row = found["rows"]["hrm"]
+    assert row["same"]
+    assert found["speedup_vs_baseline"] == min(row["over_anew"], row["over_theirs"])
+    assert row["over_theirs"] == pytest.approx(row["cached"] / row["theirs"])
+    assert {"machine", "transformers", "threads"} <= found.keys()
+
+
 @pytest.mark.slow
 def test_the_report_benchmark_runs(here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Undrawn: that processes draw is held by the report's own tests."""

@@ -1,10 +1,16 @@
 """Runs on the embedded corpus that take a second."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from loopscope.config.recipes import recipe
+from loopscope.data.tokenizers import ByteTokenizer
+from loopscope.interop.model_folder import save_model
+from loopscope.model.config import ModelConfig
+from loopscope.model.looped import LoopedTransformer
 
 OVER: dict[str, Any] = {
     "model": {"dim": 16, "heads": 2, "layers": 1, "loops": 2, "vocabulary": 64, "sequence": 16},
@@ -52,3 +58,20 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def tiny(condition: str = "dense/rmsnorm", **sections: dict[str, Any]) -> Any:
     over = {name: {**values, **sections.get(name, {})} for name, values in TINY.items()}
     return recipe("laptop", condition, over)
+
+
+def byte_model(**changes: Any) -> LoopedTransformer:
+    """A small model of bytes whose texts do not repeat one token."""
+    torch.manual_seed(0)
+    settings = {"dim": 32, "layers": 1, "loops": 3, "vocabulary": 300, "sequence": 40, "tied": False}
+    model = LoopedTransformer(ModelConfig(**settings | {"initialisation": "published"} | changes)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+    return model
+
+
+def byte_folder(path: Path) -> Path:
+    """A folder of that model, with its tokenizer."""
+    save_model(byte_model(), path, {}, {"tokenizer.json": ByteTokenizer().to_text()})
+    return path

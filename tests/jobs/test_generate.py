@@ -15,30 +15,16 @@ import loopscope
 from loopscope.data.tokenizers import ByteTokenizer
 from loopscope.evaluation.exits.rules import build_rule
 from loopscope.generation.missing import STRATEGIES
-from loopscope.interop.model_folder import save_model
 from loopscope.jobs.generate import generate_text
 from loopscope.jobs.opened import open_model
-from loopscope.model.config import ModelConfig
-from loopscope.model.looped import LoopedTransformer
 from tests.fixtures import run_command
+from tests.jobs.fixtures import byte_folder, byte_model
 from tests.test_recurrence import LinearCore
-
-
-def _model(**changes: Any) -> LoopedTransformer:
-    torch.manual_seed(0)
-    settings = {"dim": 32, "layers": 1, "loops": 3, "vocabulary": 300, "sequence": 40, "tied": False}
-    model = LoopedTransformer(ModelConfig(**settings | {"initialisation": "published"} | changes)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.2 * torch.randn_like(parameter)
-    return model
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "model"
-    save_model(_model(), path, {}, {"tokenizer.json": ByteTokenizer().to_text()})
-    return path
+    return byte_folder(tmp_path / "model")
 
 
 @pytest.fixture
@@ -54,7 +40,7 @@ IDS = torch.tensor([[3, 14, 15, 92]])
 )
 @pytest.mark.parametrize("missing", STRATEGIES)
 def test_rules_of_evaluation_run_per_token(rule: str, missing: str) -> None:
-    model = _model(exit_gate=True)
+    model = byte_model(exit_gate=True)
     full = loopscope.generate(model, IDS, 6)
     never = build_rule(rule).never
     made = loopscope.generate(model, IDS, 6, exit_rule=rule, threshold=never, missing=missing)
@@ -73,7 +59,7 @@ def test_rules_of_evaluation_run_per_token(rule: str, missing: str) -> None:
 
 
 def test_fixed_is_fixed_depth() -> None:
-    model = _model()
+    model = byte_model()
     made = loopscope.generate(model, IDS, 6, exit_rule="fixed", threshold=2)
     assert made == loopscope.generate(model, IDS, 6, loops=2)
 
@@ -100,7 +86,7 @@ def test_a_model_without_a_past_is_computed_anew_and_says_so_once() -> None:
 
 @pytest.mark.smoke
 def test_a_strangers_model_generates_what_ours_does() -> None:
-    ours = _model()
+    ours = byte_model()
 
     class Stranger(torch.nn.Module):
         def __init__(self) -> None:
@@ -147,28 +133,28 @@ def test_a_strangers_model_generates_what_ours_does() -> None:
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_runs(options: dict[str, Any], message: str) -> None:
-    model = _model()
+    model = byte_model()
     model.core = None  # type: ignore[method-assign,assignment]
     if options.get("exit_rule") == "gate":
-        model = _model()
+        model = byte_model()
     with pytest.raises(ValueError, match=message.replace("?", r"\?")):
         loopscope.generate(model, IDS, **{"new_tokens": 5} | options)
 
 
 def test_the_last_position_can_be_used() -> None:
-    assert len(loopscope.generate(_model(), IDS, 37).tokens[0]) == 37
+    assert len(loopscope.generate(byte_model(), IDS, 37).tokens[0]) == 37
 
 
 def test_where_nobody_says_how_many_as_many_are_made_as_fit_and_that_is_said() -> None:
     with pytest.warns(
         UserWarning, match="37 new tokens at most, not the usual 128: the prompt has 4 tokens"
     ) as said:
-        made = loopscope.generate(_model(), IDS)
+        made = loopscope.generate(byte_model(), IDS)
     assert len(made.tokens[0]) == 37
     assert len(said) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert len(loopscope.generate(_model(positions="rotary"), IDS).tokens[0]) == 128
+        assert len(loopscope.generate(byte_model(positions="rotary"), IDS).tokens[0]) == 128
 
 
 def test_the_command_makes_as_many_as_fit(
@@ -183,7 +169,7 @@ def test_the_command_makes_as_many_as_fit(
 
 
 def test_prompts_that_cannot_be_are_refused() -> None:
-    model = _model()
+    model = byte_model()
     with pytest.raises(ValueError, match="the prompt is empty"):
         loopscope.generate(model, torch.zeros(1, 0, dtype=torch.int64))
     with pytest.raises(ValueError, match="the prompt has 41 tokens; this model has 40 learned positions"):
@@ -198,9 +184,9 @@ def test_prompts_that_cannot_be_are_refused() -> None:
 
 def test_settings_without_effect_are_warned_about() -> None:
     with pytest.warns(UserWarning, match="missing 'fill' has no effect: every token runs all loops"):
-        loopscope.generate(_model(), IDS, 2, missing="fill")
+        loopscope.generate(byte_model(), IDS, 2, missing="fill")
     with pytest.warns(UserWarning, match="missing 'fill' has no effect: without a cache"):
-        loopscope.generate(_model(), IDS, 2, missing="fill", cache=False, exit_rule="fixed", threshold=2)
+        loopscope.generate(byte_model(), IDS, 2, missing="fill", cache=False, exit_rule="fixed", threshold=2)
 
 
 def test_the_command_streams_text_and_says_what_it_cost(
