@@ -87,7 +87,7 @@ class OwnCacheSteps(AbstractSteps):
         assert new is not None
         first = self._ids is None
         self._ids = new if self._ids is None else torch.cat([self._ids, new], dim=1)
-        with self._at_depth(self._loops) as given, quiet():
+        with self._at_depth(self._loops) as given:
             if first:
                 self._made_ready = self._make_ready(new)
             else:
@@ -119,14 +119,11 @@ class OwnCacheSteps(AbstractSteps):
             return made_ready
 
         kind = {} if self._kind is None else {"cache_implementation": self._kind}
-        made_ready: dict[str, Any] = self._module.generate(
-            ids,
-            custom_generate=stop,
-            max_new_tokens=max(1, self._capacity - ids.shape[1]),
-            do_sample=False,
-            use_cache=True,
-            **kind,
-        )
+        count = max(1, self._capacity - ids.shape[1])
+        with quiet():
+            made_ready: dict[str, Any] = self._module.generate(
+                ids, custom_generate=stop, max_new_tokens=count, do_sample=False, use_cache=True, **kind
+            )
         return made_ready
 
 
