@@ -23,7 +23,7 @@ class Compare(OnText):
         loopscope evaluate compare runs/mine
         loopscope evaluate compare runs/mine --conditions dense/raw,dense/rmsnorm --loops 8
         loopscope evaluate compare runs/mine --time --threads 2
-        loopscope evaluate compare runs/words runs/bytes
+        loopscope evaluate compare runs/words runs/bytes --keep-in runs/compared
     """
 
     paths: tyro.conf.Positional[tuple[Path, ...]] = (Path("."),)
@@ -34,6 +34,8 @@ class Compare(OnText):
     """The deepest loop; twice each condition's trained depth by default."""
     time: bool = False
     """Measure seconds per token at every depth, in this process, alternately."""
+    keep_in: Path | None = None
+    """Keep comparison.json in this folder, of several paths too. Then `loopscope report` it."""
 
 
 def evaluate_compare(arguments: Sequence[str]) -> None:
@@ -46,8 +48,10 @@ def evaluate_compare(arguments: Sequence[str]) -> None:
     from loopscope.results import to_json
 
     conditions = None if command.conditions is None else split_names(command.conditions)
-    compared = compare_study(command.paths, conditions, command.loops, time=command.time, **text)
+    compared = compare_study(
+        command.paths, conditions, command.loops, time=command.time, keep_in=command.keep_in, **text
+    )
     if command.json:
         print(to_json(compared))
     else:
-        print_comparison(compared, kept=len(command.paths) == 1)
+        print_comparison(compared, kept=len(command.paths) == 1 or command.keep_in is not None)

@@ -11,7 +11,7 @@ from loopscope.results.layout import COMPARISON
 
 
 def print_comparison(comparison: Comparison, console: Console | None = None, kept: bool = True) -> None:
-    """Sentences, notes, and five tables."""
+    """Sentences, notes, and six tables."""
     console = console or Console()
     settings = comparison.settings
     unit = settings.get("unit", "bits per byte")
@@ -25,6 +25,7 @@ def print_comparison(comparison: Comparison, console: Console | None = None, kep
     trained = max((verdict.trained_loops for verdict in comparison.verdicts), default=1)
     _differences([d for d in comparison.differences if d.loop == trained], trained, unit, console)
     _pareto(comparison.options, unit, console)
+    _equal_flops(comparison, unit, console)
     if comparison.matched:
         _matched(comparison.matched, unit, console)
     print_verdicts(comparison.verdicts, console)
@@ -67,20 +68,50 @@ def _differences(differences: Sequence[Difference], loop: int, unit: str, consol
 def _pareto(options: Sequence[Option], unit: str, console: Console) -> None:
     """Only what nothing beats; the whole table is in the file."""
     measured = any(option.seconds_per_token is not None for option in options)
-    cost = "µs per token" if measured else "FLOPs per token"
-    table = new_table(["nothing beats (mean)", "loops", unit, cost, "over loops", "over time"])
+    time = ["µs per token"] if measured else []
+    table = new_table(["nothing beats (mean)", "loops", unit, "FLOPs per token", *time, "for its"])
     for option in sorted(options, key=lambda o: (o.loops, o.bits_per_byte.mean)):
-        if not (option.best_for_loops or option.best_for_time):
+        fronts = {"loops": option.best_for_loops, "FLOPs": option.best_for_flops}
+        fronts |= {"time": option.best_for_time} if measured else {}
+        if not any(fronts.values()):
             continue
-        seconds, flops = option.seconds_per_token, option.flops_per_token
-        cell = f"{seconds * 1e6:.3g}" if seconds is not None else "" if flops is None else f"{flops:.3g}"
-        marks = ["✓" if on else "" for on in (option.best_for_loops, option.best_for_time)]
-        table.add_row(option.condition, str(option.loops), with_interval(option.bits_per_byte), cell, *marks)
+        seconds = option.seconds_per_token
+        table.add_row(
+            option.condition,
+            str(option.loops),
+            with_interval(option.bits_per_byte),
+            _figure(option.flops_per_token),
+            *([_figure(None if seconds is None else seconds * 1e6)] if measured else []),
+            ", ".join(name for name, on in fronts.items() if on),
+        )
     console.print(table)
     if not measured:
-        counted = any(option.flops_per_token is not None for option in options)
-        what = "Time by counted FLOPs" if counted else "Nothing counts the FLOPs of these models"
-        say(console, f"{what}; --time measures it.")
+        say(console, "--time measures seconds per token at every depth.")
+    console.print()
+
+
+def _equal_flops(comparison: Comparison, unit: str, console: Console) -> None:
+    """Who is ahead within an amount of arithmetic, and by how much."""
+    if comparison.equal_flops:
+        per = "byte" if unit == "bits per byte" else "token"
+        table = new_table(
+            [f"FLOPs per {per}, from", "ahead", "loops", unit, "best other", "loops", "behind by"]
+        )
+        for entry in comparison.equal_flops:
+            other, loops = entry.second or "", "" if entry.second_loops is None else str(entry.second_loops)
+            behind = "" if entry.behind is None else with_interval(entry.behind, sign=True)
+            table.add_row(
+                f"{entry.flops_per_byte:.3g}",
+                entry.condition,
+                str(entry.loops),
+                with_interval(entry.bits_per_byte),
+                other,
+                loops,
+                behind,
+            )
+        console.print(table)
+    if how := comparison.settings.get("flops"):
+        say(console, f"{how}.")
     console.print()
 
 

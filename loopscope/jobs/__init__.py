@@ -13,6 +13,7 @@
                         different tokenizers are compared on
     generate            settings from plain arguments; text_stream: text as it comes; text_batch: several texts
                         that differ in what is asked of them
+    counted_flops       FLOPs of a model that no formula knows
     lens                what every exit says of a prompt
     import_published    a published checkpoint to a model folder
     machine             device and threads as a user names them

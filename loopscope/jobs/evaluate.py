@@ -72,6 +72,7 @@ def evaluation_of(opened: OpenedModel, windows: TextWindows, deepest: int) -> Mo
         provenance=provenance("cpu", torch.get_num_threads()),
         weights=checkpoint_hash(opened.path),
         tokens=windows.hash,
+        flops_counted=not isinstance(model, LoopedTransformer),
     )
     kept = load_evaluation(opened.kept_at) if opened.keeps and opened.kept_at.is_dir() else None
     if kept is None or _changed(kept, begun):

@@ -16,9 +16,9 @@ from loopscope.evaluation.compare.comparison import compare
 from loopscope.evaluation.compare.condition import same_windows
 from loopscope.evaluation.compare.timing import seconds_per_token
 from loopscope.interop.load import load
-from loopscope.jobs.evaluate_depth import cut_depth, depth_before, depth_of
+from loopscope.jobs.evaluate_depth import cut_depth, depth_before, depth_of, with_flops
 from loopscope.jobs.machine import device_named
-from loopscope.jobs.opened import OpenedModel, open_model
+from loopscope.jobs.opened import OpenedModel, open_model, records_folder
 from loopscope.jobs.shared_text import SharedText, shared_text
 from loopscope.jobs.sources import SourceRun, completed_runs
 from loopscope.jobs.text import TextWindows, hash_of, held_out, text_hash
@@ -38,6 +38,7 @@ def compare_study(
     length: int | None = None,
     batch: int = 16,
     device: str = "cpu",
+    keep_in: str | Path | None = None,
 ) -> Comparison:
     """Compare conditions at every depth, paired by seed and by window; keep the comparison of one study in its folder.
 
@@ -55,6 +56,7 @@ def compare_study(
         data: as `held_out` takes it, with `windows` and `length`.
         batch: windows at a time: memory grows with it, results do not change.
         device: auto, cpu, cuda, mps.
+        keep_in: the folder in which the comparison is kept, made where it is not there, instead of a study's.
 
     Raises:
         ValueError: no study or run there, fewer than two conditions with completed runs, or text that cannot be read
@@ -62,6 +64,7 @@ def compare_study(
     """
     if loops is not None:
         check_loops(loops)
+    folder = records_folder(keep_in)
     sources = [study] if isinstance(study, str | Path) else list(study)
     where = device_named(device)
     runs = completed_runs(sources, conditions)
@@ -100,7 +103,10 @@ def compare_study(
     elif asked == (None,) * 3:  # each has read the whole of its text
         evaluations = _hashed(evaluations, datas)
     compared = compare(evaluations, seconds, runs.notes)
-    if len(sources) == 1 and is_study(sources[0]):
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / COMPARISON, to_json(compared))
+    elif len(sources) == 1 and is_study(sources[0]):
         write_text(Path(sources[0]) / COMPARISON, to_json(compared))
     return compared
 
@@ -153,9 +159,9 @@ def _evaluation(
     keep: bool,
 ) -> ModelEvaluation:
     """What was measured of a run before, where it is of this text and deep enough; else measured now."""
-    if (known := depth_before(opened, text, loops)) is not None:
-        return known
     deepest = loops or 2 * opened.model.loops
+    if (known := depth_before(opened, text, loops)) is not None:
+        return with_flops(known, opened, text, deepest)
     return cut_depth(depth_of(opened, text, deepest, batch, device, keep), deepest)
 
 

@@ -12,10 +12,12 @@ from loopscope.data.lost_text import lost_text_note
 from loopscope.evaluation.compare.condition import group_evaluations
 from loopscope.evaluation.depth.curve import depth_curves
 from loopscope.evaluation.depth.verdict import depth_verdict
+from loopscope.jobs.counted_flops import counted_flops
 from loopscope.jobs.evaluate import evaluation_of, keep_evaluation
 from loopscope.jobs.machine import device_named, placed
 from loopscope.jobs.opened import OpenedModel, open_model
 from loopscope.jobs.text import TextWindows, held_out
+from loopscope.model.looped import LoopedTransformer
 from loopscope.recurrence import check_loops, vocabulary_size
 from loopscope.results import DepthCurve, DepthVerdict, ModelEvaluation
 
@@ -97,10 +99,20 @@ def depth_of(
         opened.name, curves, vocabulary_size(opened.model, windows.input_ids[:1].to(device))
     ):
         warnings.warn(note, stacklevel=2)
-    evaluation = replace(begun, depth=curves)
+    evaluation = with_flops(replace(begun, depth=curves), opened, windows, deepest)
     if keep:
         keep_evaluation(opened, evaluation)
     return evaluation
+
+
+def with_flops(
+    evaluation: ModelEvaluation, opened: OpenedModel, windows: TextWindows, deepest: int
+) -> ModelEvaluation:
+    """Return an evaluation with FLOPs to every depth, counted where no config says them."""
+    if isinstance(opened.model, LoopedTransformer) or len(evaluation.flops_per_token) >= deepest:
+        return evaluation
+    counted = counted_flops(opened.model, windows.input_ids, deepest)
+    return replace(evaluation, flops_per_token=counted, flops_counted=True)
 
 
 def _untaught(name: str, curves: Sequence[DepthCurve], vocabulary: int) -> str | None:

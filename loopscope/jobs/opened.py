@@ -73,9 +73,7 @@ def open_model(path: str | Path, keep_in: str | Path | None = None, loops: int |
     Raises:
         ValueError: nothing to load there, or damaged; says which file and what to do. A depth that it cannot run at.
     """
-    folder = None if keep_in is None else Path(keep_in)
-    if folder is not None and folder.exists() and not folder.is_dir():
-        raise ValueError(f"keep-in is {folder}, a file; name a folder")
+    folder = records_folder(keep_in)
     if loops is not None:
         check_loops(loops)
     opened = _opened(Path(path))
@@ -88,6 +86,18 @@ def open_model(path: str | Path, keep_in: str | Path | None = None, loops: int |
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     return replace(opened, records=folder)
+
+
+def records_folder(keep_in: str | Path | None) -> Path | None:
+    """Return the folder in which records are to be kept; None: beside what they are of.
+
+    Raises:
+        ValueError: it is a file.
+    """
+    folder = None if keep_in is None else Path(keep_in)
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise ValueError(f"keep-in is {folder}, a file; name a folder")
+    return folder
 
 
 def _opened(path: Path) -> OpenedModel:

@@ -20,6 +20,7 @@ from loopscope.report.statements import (
     audit_statements,
     depth_statements,
     ending_statement,
+    listed,
     missing_statements,
     quality_statement,
 )
@@ -27,7 +28,14 @@ from loopscope.report.study.conditions import RUNAWAY_DRIFT, RUNAWAY_SIZE, Study
 from loopscope.report.study.figures import build_figures
 from loopscope.report.study.findings import findings
 from loopscope.report.study.table import headline
-from loopscope.results import ModelEvaluation, StudyResults, TaskEvaluation, load_results, provenance
+from loopscope.results import (
+    Comparison,
+    ModelEvaluation,
+    StudyResults,
+    TaskEvaluation,
+    load_results,
+    provenance,
+)
 from loopscope.results.layout import AUDIT as AUDIT_FILE
 from loopscope.results.layout import (
     CONFIG,
@@ -75,6 +83,8 @@ def _rendered(source: Path, folder: Path, drawing: Drawing) -> RenderedPage:
     measured = [audited.provenance for audited in audit_files.audits]
     scored: list[ModelEvaluation | TaskEvaluation] = [*evaluated.evaluations, *evaluated.tasks]
     measured += [evaluation.provenance or provenance() for evaluation in scored]
+    if (compared := evaluated.comparison) is not None:
+        measured.append(compared.provenance or provenance())
     alone = bool(measured) and not is_run(source)
     results = StudyResults((), measured[0]) if alone else load_results(source)
     conditions = group_runs(results.runs)
@@ -95,9 +105,7 @@ def _rendered(source: Path, folder: Path, drawing: Drawing) -> RenderedPage:
         parts=[*(() if alone else [RUNS]), *([DEPTH] if evaluation else ()), *([AUDIT] if audit else ())],
         title=folder.resolve().name,
         statements=statements,
-        heading=f"What was measured of {scored[0].name}"
-        if alone and scored
-        else findings(conditions, looks)[0],
+        heading=(_measured_heading(scored, compared) if alone else "") or findings(conditions, looks)[0],
         alone=alone,
         contents=page_entries(not alone, bool(figures), evaluation, audit, unread, ended),
         figures=figures,
@@ -107,6 +115,13 @@ def _rendered(source: Path, folder: Path, drawing: Drawing) -> RenderedPage:
         unread=audit_files.unread,
         **_study(results, conditions, looks),
     )
+
+
+def _measured_heading(scored: Sequence[ModelEvaluation | TaskEvaluation], compared: Comparison | None) -> str:
+    """The heading of a page that has no runs, of one model's records or of a comparison; nothing of audits alone."""
+    if scored:
+        return f"What was measured of {scored[0].name}"
+    return "" if compared is None else f"{listed(compared.conditions)} compared"
 
 
 def _about(folder: Path) -> int:
@@ -148,6 +163,10 @@ def _statements(
         ending_statement(conditions),
     ):
         statements += [statement] if statement else []
+    if not (
+        conditions or evaluated.evaluations or evaluated.tasks or audit
+    ):  # a comparison of several folders
+        return statements
     depth = any(group.models[0].depth for group in groups)
     return [*statements, *missing_statements(audit is not None, depth, conditions, str(source))]
 

@@ -84,6 +84,21 @@ class Option:
     seconds_per_token: float | None  # measured; None where it was not
     best_for_loops: bool  # on the front of quality against loops
     best_for_time: bool  # on the front of quality against measured time (FLOPs where it was not measured)
+    flops_per_byte: float | None = None  # of text; per token where tokens have no bytes
+    best_for_flops: bool = False  # on the front of quality against FLOPs per byte
+
+
+@dataclass(frozen=True)
+class EqualFlops:
+    """From an amount of arithmetic on: which condition is best within it, at which depth."""
+
+    flops_per_byte: float
+    condition: str
+    loops: int
+    bits_per_byte: Interval
+    second: str | None  # the best other condition within the same amount; None: none is so cheap
+    second_loops: int | None
+    behind: Interval | None  # bits per byte of the second minus the best's, paired by seed and window
 
 
 @dataclass(frozen=True)
@@ -120,6 +135,7 @@ class Comparison(Readable):
     notes: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     provenance: Provenance | None = None
+    equal_flops: tuple[EqualFlops, ...] = ()  # from the smallest amount up
 
     def lines(self) -> list[str]:
         """Return what the data separates and what it does not, then notes."""

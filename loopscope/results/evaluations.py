@@ -148,6 +148,7 @@ class ModelEvaluation(Readable):
     )
     weights: str | None = None  # hash of the checkpoint; None where nobody keeps one
     tokens: str | None = None  # hash of the windows
+    flops_counted: bool = False  # whether FLOPs are a count of its forward, not what its config says
 
     def lines(self) -> list[str]:
         """Return what was evaluated, on what."""

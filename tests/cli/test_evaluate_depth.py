@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from loopscope.report.page import write_report
 from loopscope.results import load_comparison, load_evaluation, load_results
 from tests.fixtures import TINY, run_command
+from tests.report.fixtures import without_files
 
 
 @pytest.fixture
@@ -99,6 +101,33 @@ def test_comparing_a_study(call: Any, study: Path, capsys: pytest.CaptureFixture
     assert all(o.seconds_per_token and o.flops_per_token for o in found.options)
     evaluated = load_evaluation(study / "dense_rmsnorm" / "seed-2")
     assert evaluated is not None
+
+
+def test_a_comparison_of_several_folders_may_be_kept_and_has_a_page(
+    call: Any,
+    study: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    runs = [study / name / "seed-0" for name in ("dense_rmsnorm", "dense_final-only")]
+    assert call("evaluate", "compare", *runs, "--loops", "2", "--keep-in", tmp_path / "new" / "kept") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Every loop's figures are in comparison.json" in shown
+    assert "At equal FLOPs per byte of text" in shown
+    assert "from the config: dense/rmsnorm, dense/final-only" in shown
+    found = load_comparison(tmp_path / "new" / "kept")
+    assert found is not None
+    assert found.equal_flops
+    assert load_comparison(study) is None
+    without_files(monkeypatch)
+    page = write_report(tmp_path / "new" / "kept").read_text()
+    assert "dense/rmsnorm, dense/final-only compared" in page
+    assert "who is ahead at equal FLOPs" in page
+    assert "Not audited" not in page
+    (tmp_path / "file").write_text("")
+    assert call("evaluate", "compare", *runs, "--keep-in", tmp_path / "file") == 2
+    assert "file, a file; name a folder" in capsys.readouterr().err
 
 
 def test_a_comparison_uses_what_was_evaluated(

@@ -57,7 +57,7 @@ def test_evaluations_beside_the_runs_become_a_section(tmp_path: Path) -> None:
     text = write(tmp_path, evaluations=made, comparison=make_comparison(("a/b", "c/d")))
     assert_offline(text)
     assert "Depth and exits" in text
-    assert len(evaluation_keys(text)) == 11
+    assert len(evaluation_keys(text)) == 12
     assert text.index('id="evaluation-worth"') < text.index('id="evaluation-depth"')
     assert "made up: the data does not separate two of them" in text
     assert "made up: hurts" in text

@@ -7,6 +7,7 @@ In the order in which a comparison is made:
     matched       looped models beside models that do not loop
     timing        seconds per token at every depth, measured alternately
     pareto        every condition at every depth, and which of them nothing beats
+    equal_flops   who is ahead within an amount of arithmetic
     sentences     what a comparison says, in plain sentences
     comparison    `compare`: all of it as one record
 """

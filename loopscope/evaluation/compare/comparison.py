@@ -20,6 +20,7 @@ from loopscope.evaluation.compare.differences import (
     paired_difference,
     pairwise,
 )
+from loopscope.evaluation.compare.equal_flops import equal_flops, equal_flops_sentence
 from loopscope.evaluation.compare.matched import baseline_role, counterparts, inference_flops, run_flops
 from loopscope.evaluation.compare.pareto import options
 from loopscope.evaluation.compare.sentences import comparison_sentences, count
@@ -81,13 +82,19 @@ def compare(
     )
     tests = dict(zip(against, zip(against.values(), corrected[len(plain) :], strict=True), strict=True))
     matched = tuple(row for one, beside in pairs for row in _rows(one, beside, tests))
+    table = options(shared, seconds or {})
+    ahead = equal_flops(shared, table)
+    per = "byte of text" if shared[0].unit == "bits per byte" else "token"
     return Comparison(
         conditions=tuple(condition.name for condition in shared),
         verdicts=tuple(depth_verdict(c) for c in conditions if baseline_role(c.name) is None),
         differences=differences,
-        options=tuple(options(shared, seconds or {})),
+        options=tuple(table),
         matched=matched,
-        sentences=comparison_sentences(differences, matched, seeds, shared[0].unit),
+        sentences=(
+            *comparison_sentences(differences, matched, seeds, shared[0].unit),
+            *equal_flops_sentence(ahead, per),
+        ),
         confidence=CONFIDENCE,
         notes=(
             *notes,
@@ -105,8 +112,10 @@ def compare(
             "windows": _each(evaluations, "windows"),
             "sequence": _each(evaluations, "sequence"),
             "tests": str(sum(entry.difference.p is not None for entry in (*plain, *against.values()))),
+            "flops": _about_flops(shared),
         },
         provenance=provenance(),
+        equal_flops=ahead,
     )
 
 
@@ -203,6 +212,17 @@ def _about_lost_text(conditions: Sequence[Condition]) -> list[str]:
         f"Tokens that stand for unknown text ({listed}): bits per byte are too low there, and compare between "
         "conditions of one tokenizer only."
     ]
+
+
+def _about_flops(conditions: Sequence[Condition]) -> str:
+    """How FLOPs were counted, of which condition."""
+    ways: dict[str, list[str]] = {}
+    for condition in conditions:
+        first = condition.evaluations[0]
+        counted = "counted on one forward at each depth" if first.flops_counted else "from the config"
+        ways.setdefault(counted if first.flops_per_token else "not counted", []).append(condition.name)
+    listed = "; ".join(f"{way}: {', '.join(names)}" for way, names in ways.items())
+    return f"FLOPs are those of matrix products, attention's whole square included ({listed})"
 
 
 def _each(evaluations: Sequence[ModelEvaluation], name: str) -> str:

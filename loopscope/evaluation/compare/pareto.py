@@ -1,4 +1,4 @@
-"""Quality against loops and against time: every condition at every depth, and which of them nothing beats.
+"""Quality against loops, FLOPs and time: every condition at every depth, and which of them nothing beats.
 
 An option is on a front where no other has no more bits per byte at no more cost, and less of one of them. Fronts are
 of means: whether two neighbours on one are really apart is for the differences to say. Baselines that do not loop are
@@ -8,6 +8,7 @@ left out of the front over loops, because one loop of a deeper stack is no loop 
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from loopscope.evaluation.compare.condition import Condition
 from loopscope.evaluation.compare.matched import baseline_role
@@ -40,24 +41,23 @@ def options(conditions: Sequence[Condition], seconds: Mapping[str, Sequence[floa
     ]
     bits = [option.bits_per_byte.mean for option in begun]
     loops = [math.inf if baseline_role(option.condition) else float(option.loops) for option in begun]
-    times, alike = [option.seconds_per_token for option in begun], SAME_TIME
-    if any(time is None for time in times):
-        times, alike = [option.flops_per_token for option in begun], 1.0
     # Per byte: conditions may have tokens of different lengths.
     sizes = [condition.bytes_per_token for condition in conditions for _ in range(condition.loops)]
-    known = [math.inf if time is None else time / size for time, size in zip(times, sizes, strict=True)]
+    flops = [_per(option.flops_per_token, size) for option, size in zip(begun, sizes, strict=True)]
+    times = [_per(option.seconds_per_token, size) for option, size in zip(begun, sizes, strict=True)]
+    by_flops = front([_known(value) for value in flops], bits)
+    timed = all(time is not None for time in times)
+    by_time = front([_known(value) for value in times], bits, SAME_TIME) if timed else by_flops
     return [
-        Option(
-            option.condition,
-            option.loops,
-            option.bits_per_byte,
-            option.flops_per_token,
-            option.seconds_per_token,
-            best_for_loops=by_loops,
-            best_for_time=by_time,
+        replace(
+            option,
+            best_for_loops=best_for_loops,
+            best_for_time=best_for_time,
+            flops_per_byte=per_byte,
+            best_for_flops=best_for_flops,
         )
-        for option, by_loops, by_time in zip(
-            begun, front(loops, bits), front(known, bits, alike), strict=True
+        for option, best_for_loops, best_for_time, per_byte, best_for_flops in zip(
+            begun, front(loops, bits), by_time, flops, by_flops, strict=True
         )
     ]
 
@@ -83,3 +83,11 @@ def front(costs: Sequence[float], losses: Sequence[float], alike: float = 1.0) -
 
 def _at(values: Sequence[float], loop: int) -> float | None:
     return values[loop - 1] if loop <= len(values) else None
+
+
+def _per(value: float | None, size: float) -> float | None:
+    return None if value is None else value / size
+
+
+def _known(value: float | None) -> float:
+    return math.inf if value is None else value

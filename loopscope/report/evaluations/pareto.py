@@ -4,11 +4,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from loopscope.report.evaluations.formatting import interval_text
+from loopscope.report.evaluations.formatting import cell, interval_text
 from loopscope.report.looks import ConditionStyle, Looks
 from loopscope.report.plots.figure import Figure, Series, spans_decades
-from loopscope.report.study.table import number
-from loopscope.results import Comparison, Option
+from loopscope.report.study.table import HeadlineTable, TableCell, number
+from loopscope.results import Comparison, EqualFlops, Option
 
 _FRONT = "#b8860b"
 _Cost = Callable[[Option], float | None]
@@ -30,24 +30,63 @@ def against_loops(comparison: Comparison, looks: Looks) -> Figure:
     )
 
 
-def against_time(comparison: Comparison, looks: Looks) -> Figure:
-    """Draw bits per byte against measured seconds, or counted arithmetic where any option was not timed.
-
-    The record's front is made the same way: times and counts do not mix.
-    """
-    timed = all(option.seconds_per_token is not None for option in comparison.options)
-    measured = "measured time" if timed else "counted arithmetic"
+def against_flops(comparison: Comparison, looks: Looks) -> Figure:
+    """Draw bits per byte against counted arithmetic: per byte of text, or per token in records of before."""
+    by_byte = any(option.flops_per_byte is not None for option in comparison.options)
+    how = comparison.settings.get("flops", "")
     return _figure(
         comparison,
         looks,
-        "time" if timed else "flops",
-        f"Quality against {measured}",
-        f"The same, by what a token costs in {measured}. Unlike loops, this compares models of different sizes.",
-        "microseconds per token" if timed else "forward FLOPs per token",
-        (lambda o: None if o.seconds_per_token is None else 1e6 * o.seconds_per_token)
-        if timed
-        else (lambda o: o.flops_per_token),
+        "flops",
+        "Quality against counted arithmetic",
+        "Every condition at every depth, by the arithmetic of a forward. Unlike loops, this compares models of "
+        "different sizes. Full dots on the golden line: nothing else is as good with as little."
+        + (f" {how}." if how else ""),
+        "forward FLOPs per byte of text" if by_byte else "forward FLOPs per token",
+        lambda option: option.flops_per_byte if by_byte else option.flops_per_token,
+        (lambda option: option.best_for_flops) if by_byte else (lambda option: option.best_for_time),
+    )
+
+
+def against_time(comparison: Comparison, looks: Looks) -> Figure | None:
+    """Draw bits per byte against measured seconds; None where any option was not timed."""
+    if any(option.seconds_per_token is None for option in comparison.options):
+        return None
+    return _figure(
+        comparison,
+        looks,
+        "time",
+        "Quality against measured time",
+        "The same, by what a token costs in measured time.",
+        "microseconds per token",
+        lambda option: None if option.seconds_per_token is None else 1e6 * option.seconds_per_token,
         lambda option: option.best_for_time,
+    )
+
+
+def equal_flops_table(comparison: Comparison, looks: Looks) -> HeadlineTable | None:
+    """Return who is ahead from which amount of arithmetic on, one row per amount; None where nothing was counted."""
+    headings = (
+        ("", ("ahead", "from so many FLOPs per byte")),
+        ("it", ("loops", "bits per byte")),
+        ("best other within as many", ("condition", "loops", "behind by")),
+    )
+    rows = tuple(_ahead(entry, looks) for entry in comparison.equal_flops)
+    return HeadlineTable(headings, rows) if rows else None
+
+
+def _ahead(entry: EqualFlops, looks: Looks) -> tuple[TableCell, ...]:
+    name = looks.of(entry.condition).name
+    second = "" if entry.second is None else looks.of(entry.second).name
+    loops = entry.second_loops
+    return (
+        TableCell(name, name),
+        TableCell(number(entry.flops_per_byte), entry.flops_per_byte),
+        TableCell(str(entry.loops), entry.loops),
+        cell(entry.bits_per_byte),
+        TableCell(second, second),
+        TableCell("", math.inf) if loops is None else TableCell(str(loops), loops),
+        TableCell("", math.inf) if entry.behind is None else cell(entry.behind, plus=True),
     )
 
 

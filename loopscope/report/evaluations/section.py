@@ -11,7 +11,7 @@ from loopscope.report.evaluations.differences import difference_table, forest
 from loopscope.report.evaluations.exits import trade_off
 from loopscope.report.evaluations.groups import Group, evaluated_conditions, make_groups
 from loopscope.report.evaluations.matched import matched_figure, matched_table
-from loopscope.report.evaluations.pareto import against_loops, against_time
+from loopscope.report.evaluations.pareto import against_flops, against_loops, against_time, equal_flops_table
 from loopscope.report.evaluations.speed import speed_table, speed_up
 from loopscope.report.evaluations.task_curves import task_figures, task_sentences, task_table
 from loopscope.report.evaluations.verdicts import depth_headline, verdict_sentences, verdict_table
@@ -181,11 +181,19 @@ def _pairs(comparison: Comparison, looks: Looks) -> SectionPart:
 
 
 def _fronts(comparison: Comparison, looks: Looks) -> SectionPart:
+    time = against_time(comparison, looks)
+    drawn = [against_loops(comparison, looks), against_flops(comparison, looks), *([time] if time else [])]
     return SectionPart(
         "pareto",
         "Quality for what it costs",
-        "A condition at a depth is worth considering where nothing is both better and cheaper.",
-        filled_rows(against_loops(comparison, looks), against_time(comparison, looks)),
+        "A condition at a depth is worth considering where nothing is both better and cheaper."
+        + (
+            " The table says who is ahead at equal FLOPs, at whatever depth."
+            if comparison.equal_flops
+            else ""
+        ),
+        filled_rows(*drawn),
+        equal_flops_table(comparison, looks),
     )
 
 

@@ -44,7 +44,7 @@ def test_what_the_correction_takes_back_is_a_hint() -> None:
     found = compare(runs)
     assert [d.p for d in found.differences] == pytest.approx([1, 0.0202, 0.0287], abs=1e-3)
     assert [d.p_corrected for d in found.differences] == pytest.approx([1, 0.0606, 0.0606], abs=1e-3)
-    hint, apart = found.sentences
+    hint, apart, _ = found.sentences  # and who is ahead at equal FLOPs
     assert hint.startswith("A hint, no finding")
     assert "a and c (loop 1; " in hint
     assert "b and c (loop 1; " in hint

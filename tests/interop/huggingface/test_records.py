@@ -100,6 +100,11 @@ def test_models_of_others_compare_on_one_text_and_nothing_is_written(
     compared = json.loads(capsys.readouterr().out)
     assert compared["conditions"] == ["dory", "hrm"]
     assert compared["settings"]["unit"] == "bits per byte"
+    assert "counted on one forward at each depth: dory, hrm" in compared["settings"]["flops"]
+    assert all(option["flops_per_token"] > 0 for option in compared["options"])
+    amounts = [entry["flops_per_byte"] for entry in compared["equal_flops"]]
+    assert amounts
+    assert amounts == sorted(amounts)
     assert {name: visible(folder) for name, folder in models.items()} == before
 
 
@@ -124,6 +129,8 @@ def test_a_run_compares_with_a_model_of_others_on_the_runs_own_text(
     read = [each.windows * each.sequence * each.bytes_per_token for each in (own, theirs)]
     assert read[0] == pytest.approx(read[1], rel=0.05)  # the last window is not filled
     assert [curve.per_loop for curve in theirs.depth]
+    assert (own.flops_counted, theirs.flops_counted) == (False, True)
+    assert len(compared.equal_flops) > 0
 
 
 def test_what_is_no_model_is_not_compared(

@@ -8,7 +8,9 @@ from loopscope.report.evaluations.calibrated import calibration_table
 from loopscope.report.evaluations.differences import difference_table, forest
 from loopscope.report.evaluations.exits import trade_off
 from loopscope.report.evaluations.matched import matched_figure, matched_table
-from loopscope.report.evaluations.pareto import against_loops, against_time
+from loopscope.report.evaluations.pareto import against_flops, against_loops, against_time, equal_flops_table
+from loopscope.results import Comparison, EqualFlops, decode, to_json
+from loopscope.results.codec import json_object
 from tests.report.evaluations.fixtures import (
     around,
     groups_of,
@@ -60,6 +62,7 @@ def test_the_front_is_what_the_record_marks() -> None:
     groups = groups_of(make_evaluation("a"), make_evaluation("b"))
     looks = looks_for(comparison)
     loops, time = against_loops(comparison, looks), against_time(comparison, looks)
+    assert time is not None
     assert loops.series[0].name == "front"
     assert loops.series[0].x == (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
     assert named(loops, "a").hollow == (False,) * 6
@@ -70,17 +73,47 @@ def test_the_front_is_what_the_record_marks() -> None:
     assert "not drawn" not in time.caption
 
 
-def test_without_measured_time_the_arithmetic_is_drawn() -> None:
+def test_arithmetic_is_drawn_beside_time_and_without_it() -> None:
     made = make_comparison(("a", "b"))
-    last = replace(made.options[-1], seconds_per_token=None)
     looks = looks_for(made)
-    figure = against_time(replace(made, options=(*made.options[:-1], last)), looks)
+    figure = against_flops(made, looks)
     assert figure.key == "evaluation-pareto-flops"
+    assert figure.x_label == "forward FLOPs per token"  # a record of before
     assert named(figure, "b").x == tuple(2e6 * k for k in range(1, 7))
-    uncounted = replace(made.options[0], seconds_per_token=None, flops_per_token=None)
-    figure = against_time(replace(made, options=(uncounted, *made.options[1:])), looks)
+    last = replace(made.options[-1], seconds_per_token=None)
+    assert against_time(replace(made, options=(*made.options[:-1], last)), looks) is None
+    uncounted = replace(made.options[0], flops_per_token=None)
+    figure = against_flops(replace(made, options=(uncounted, *made.options[1:])), looks)
     assert len(named(figure, "a").x) == 5
     assert "not drawn: 1" in figure.caption
+
+
+def test_who_is_ahead_at_equal_flops_is_a_table() -> None:
+    made = make_comparison(("a", "b"))
+    options = tuple(
+        replace(o, flops_per_byte=(o.flops_per_token or 0.0) / 2, best_for_flops=o.loops < 3)
+        for o in made.options
+    )
+    ahead = (
+        EqualFlops(5e5, "a", 1, around(2.3, 0.02), None, None, None),
+        EqualFlops(1e6, "b", 2, around(2.1, 0.02), "a", 2, around(0.04, 0.01)),
+    )
+    comparison = replace(made, options=options, equal_flops=ahead, settings={"flops": "FLOPs are counted so"})
+    looks = looks_for(comparison)
+    figure = against_flops(comparison, looks)
+    assert figure.x_label == "forward FLOPs per byte of text"
+    assert named(figure, "a").x[0] == 5e5
+    assert named(figure, "a").hollow == (False,) * 2 + (True,) * 4
+    assert figure.caption.endswith("FLOPs are counted so.")
+    table = equal_flops_table(comparison, looks)
+    assert table is not None
+    assert [[cell.text for cell in row] for row in table.rows] == [
+        ["a", "500,000", "1", "2.30", "", "", ""],
+        ["b", "1,000,000", "2", "2.10", "a", "2", "+0.0400"],
+    ]
+    assert equal_flops_table(made, looks) is None
+    again = decode(Comparison, json_object(to_json(comparison)))
+    assert again.equal_flops == ahead
 
 
 def test_unlooped_models_have_no_place_on_the_axis_of_loops() -> None:
@@ -90,7 +123,7 @@ def test_unlooped_models_have_no_place_on_the_axis_of_loops() -> None:
     assert "unlooped" not in {
         series.name for series in against_loops(comparison, looks_for(comparison)).series
     }
-    assert "unlooped" in {series.name for series in against_time(comparison, looks_for(comparison)).series}
+    assert "unlooped" in {series.name for series in against_flops(comparison, looks_for(comparison)).series}
 
 
 def test_a_bound_is_named_so_in_the_table_and_has_no_calibrated_point() -> None:

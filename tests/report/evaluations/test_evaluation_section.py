@@ -42,6 +42,7 @@ def test_every_figure_is_drawn_by_both_renderers() -> None:
         "evaluation-exits-token",
         "evaluation-speed",
         "evaluation-differences",
+        "evaluation-pareto-flops",
         "evaluation-pareto-loops",
         "evaluation-pareto-time",
         "evaluation-matched",
