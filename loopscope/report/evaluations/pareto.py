@@ -67,7 +67,7 @@ def against_time(comparison: Comparison, looks: Looks) -> Figure | None:
 def equal_flops_table(comparison: Comparison, looks: Looks) -> HeadlineTable | None:
     """Return who is ahead from which amount of arithmetic on, one row per amount; None where nothing was counted."""
     headings = (
-        ("", ("ahead", "from so many FLOPs per byte")),
+        ("", ("ahead", "FLOPs per byte, from")),
         ("it", ("loops", "bits per byte")),
         ("best other within as many", ("condition", "loops", "behind by")),
     )
