@@ -14,7 +14,7 @@ from loopscope.guards import device_of, evaluating
 from loopscope.interop.foreign.text.attention_calls import AttentionOverCache
 from loopscope.interop.foreign.text.layer_arguments import LayerArguments, layer_arguments
 from loopscope.interop.foreign.text.layer_chain import layer_chain
-from loopscope.interop.foreign.text.whole_text import READ_FIRST, ForeignModel, whole_text
+from loopscope.interop.foreign.text.whole_text import READ_FIRST, ForeignModel, WholeText
 from loopscope.interop.foreign.tracing.calls import ForwardStop, state_of
 from loopscope.interop.foreign.tracing.forward_runs import repeatable
 from loopscope.interop.foreign.tracing.traced_model import TracedModel
@@ -25,7 +25,8 @@ from loopscope.recurrence import AbstractLoopedLM, LoopContext, unroll
 class ChainedModel(AbstractLoopedLM):
     """An adapted or wrapped model, whose layers are called one by one over the context's cache. Only for generation.
 
-    Memory: beside the cache, tables of what its layers are called with, as long as the longest text.
+    Memory: beside the cache, tables of what its layers are called with, as long as the longest text; once for each
+    length, what its forward makes of masks for a text of that length.
     """
 
     def __init__(self, inner: ForeignModel) -> None:
@@ -133,7 +134,7 @@ def check_chain(chained: ChainedModel) -> None:
 
     inner, module, loops = chained.inner, chained.inner.module, chained.inner.loops + 1
     with evaluating(module), repeatable(module):
-        whole = whole_text(inner, loops)
+        whole = WholeText(inner, loops)
         ids, device = whole.ids, whole.ids.device
         store = Store(torch.zeros(len(ids), dtype=torch.int64, device=device), ids.shape[1])
         first = READ_FIRST

@@ -21,7 +21,7 @@ from loopscope.guards import evaluating
 from loopscope.interop.foreign.families.base import FamilyAdapter
 from loopscope.interop.foreign.text.chained_model import ChainedModel, check_chain
 from loopscope.interop.foreign.text.own_cache import OwnCacheSteps, has_own_generate
-from loopscope.interop.foreign.text.whole_text import READ_FIRST, ForeignModel, whole_text
+from loopscope.interop.foreign.text.whole_text import READ_FIRST, ForeignModel, WholeText
 from loopscope.interop.foreign.tracing.forward_runs import repeatable
 from loopscope.interop.foreign.tracing.traced_model import TracedModel
 
@@ -163,7 +163,7 @@ def _checked(model: ForeignModel, loops: int, kind: str | None) -> CacheCheck:
 @torch.no_grad()
 def _gap(model: ForeignModel, loops: int, kind: str | None) -> str | None:
     """How the logits over the cache differ from those of the whole text, in words; None where they agree."""
-    whole = whole_text(model, loops)
+    whole = WholeText(model, loops)
     ids, last = whole.ids, whole.ids.shape[1]
     steps = own_steps(model, loops, kind, max(last, *_windows(model.module)) + 1)
     steps.prefill(ids[:, : READ_FIRST - 1])

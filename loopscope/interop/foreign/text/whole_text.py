@@ -4,7 +4,7 @@ Texts of other lengths round otherwise, which a recurrence can carry on and enla
 no difference of a cache's.
 """
 
-from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -25,19 +25,22 @@ ROUNDINGS = 30
 """How much of what another length changes by rounding alone is still rounding."""
 
 
-@dataclass(frozen=True)
 class WholeText:
-    """A small batch of texts, computed whole.
+    """A small random batch of texts, computed whole. The module is in evaluation mode, its draws are fixed.
 
     Attributes:
-        exits: logits of every loop.
-        rounding: how far a shorter text moves them, by loop.
+        exits: logits of every loop up to this depth.
     """
 
-    ids: Int[Tensor, "batch seq"]
-    exits: list[Tensor]
-    rounding: list[float]
-    dtype: torch.dtype
+    @torch.no_grad()
+    def __init__(self, model: ForeignModel, loops: int) -> None:
+        self._model, self._loops = model, loops
+        if isinstance(model, TracedModel):
+            self.ids = model.interceptor.own.example(model.trained_count)
+        else:
+            self.ids = example(model.module, model.own_logits)
+            model.own_start = None
+        self.exits = [state.logits() for state in unroll(model, self.ids, loops)]
 
     def difference(
         self, logits: Float[Tensor, "batch places vocab"], loop: int, places: Int[Tensor, "batch places"]
@@ -45,23 +48,20 @@ class WholeText:
         """Return how an exit's logits at some places differ from the whole text's, in words; None: they agree."""
         whole = self.exits[loop - 1]
         own = whole.gather(1, places[..., None].expand(-1, -1, whole.shape[-1]))
-        if bool((wide(logits) - wide(own)).abs().max() <= ROUNDINGS * self.rounding[loop - 1]):
+        said = disagreement(logits, own, dtype_of(self._model.module))
+        if said is None or bool(
+            (wide(logits) - wide(own)).abs().max() <= ROUNDINGS * self.rounding[loop - 1]
+        ):
             return None
-        return disagreement(logits, own, self.dtype)
+        return said
 
-
-@torch.no_grad()
-def whole_text(model: ForeignModel, loops: int) -> WholeText:
-    """Return the exits of a small random batch at this depth; the module is in evaluation mode, its draws are fixed."""
-    if isinstance(model, TracedModel):
-        ids = model.interceptor.own.example(model.trained_count)
-    else:
-        ids = example(model.module, model.own_logits)
-        model.own_start = None
-    exits = [state.logits() for state in unroll(model, ids, loops)]
-    rounding = [0.0] * loops
-    for length in range(READ_FIRST + 1, ids.shape[1]):
-        for state in unroll(model, ids[:, :length], loops):
-            moved = wide(state.logits()) - wide(exits[state.loop - 1][:, :length])
-            rounding[state.loop - 1] = max(rounding[state.loop - 1], float(moved.abs().max()))
-    return WholeText(ids, exits, rounding, dtype_of(model.module))
+    @cached_property
+    @torch.no_grad()
+    def rounding(self) -> list[float]:
+        """How far shorter texts move the exits, by loop."""
+        moved = [0.0] * self._loops
+        for length in range(READ_FIRST + 1, self.ids.shape[1]):
+            for state in unroll(self._model, self.ids[:, :length], self._loops):
+                gap = wide(state.logits()) - wide(self.exits[state.loop - 1][:, :length])
+                moved[state.loop - 1] = max(moved[state.loop - 1], float(gap.abs().max()))
+        return moved

@@ -109,6 +109,12 @@ def test_the_other_strategies_run_and_are_full_depth_where_nobody_leaves(name: s
     assert made.tokens != text(name, rule=Erratic()).tokens, "they are approximations"
 
 
+@each_family
+def test_a_prompt_in_pieces_is_the_prompt(name: str) -> None:
+    for rule in (None, Erratic()):
+        assert text(name, 4, rule=rule, prompt_piece=3) == text(name, 4, rule=rule)
+
+
 @pytest.mark.parametrize("name", ["ouro", "dory"])
 def test_rows_with_rules_of_their_own_get_what_they_get_alone(name: str) -> None:
     model = built(name)[1]
@@ -151,7 +157,7 @@ def test_rules_by_name_and_gates() -> None:
             "recurrent_kv_cache_mode='last_loop' has one slot",
         ),
         (hrm, "the low stack's state goes from cycle to cycle"),
-        (inkling, "messages between the passes"),
+        pytest.param(inkling, "messages between the passes", marks=pytest.mark.slow),
         (lookalikes.LoopCoderForCausalLM, "later loops read the first loop's keys and values"),
         (lookalikes.Parcae, "its adapter decays the state"),
         (lookalikes.LoopedNanochat, "is known for Ouro, Huginn, Dory, Nanbeige and LoopLM"),

@@ -48,7 +48,9 @@ FAMILIES = {
     "hrm": Family(hrm, _hrm_depth),
     "of one's own": Family(lambda: CachedOuroForCausalLM(CachedOuroConfig()), _set("total_ut_steps")),
 }
-each_family = pytest.mark.parametrize("name", FAMILIES)
+each_family = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "inkling" else ()) for name in FAMILIES]
+)
 most_families = pytest.mark.parametrize(
     "name", [name for name in FAMILIES if name != "inkling"]
 )  # a slow forward
