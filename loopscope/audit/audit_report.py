@@ -1,6 +1,6 @@
 """One audit: everything measured on one batch, as one record."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +25,17 @@ from loopscope.objectives.objective import Objective
 from loopscope.objectives.placements import Dense
 from loopscope.objectives.spelling import as_objective
 from loopscope.recurrence import AbstractLoopedLM, LoopState, unroll
-from loopscope.results import AuditReport, Carry, LoopVerdict, LoopVisibility
+from loopscope.results import (
+    AuditReport,
+    Carry,
+    Clamped,
+    Expansion,
+    LoopDynamics,
+    LoopVerdict,
+    LoopVisibility,
+    Radial,
+    TokenNorms,
+)
 
 BEYOND = 4
 """Drift is followed to this many times the trained depth."""
@@ -57,8 +67,25 @@ def audit(
             that do not fit, a sequence that is too long, or tokens whose loss is exactly 0, so that no gradient shows
             what it sees.
     """
-    with _prepared(model, input_ids, labels, objective, attention_mask) as batch:
-        return _measure(batch)
+    return audit_each(model, input_ids, labels, [objective], attention_mask)[0]
+
+
+def audit_each(
+    model: Any, input_ids: Any, labels: Any, objectives: Sequence[Any], attention_mask: Any = None
+) -> list[AuditReport]:
+    """Audit a model under several objectives; what does not depend on them is measured once.
+
+    Other arguments and errors are `audit`'s.
+    """
+    reports: list[AuditReport] = []
+    facts: _Facts | None = None
+    for objective in objectives:
+        with _prepared(model, input_ids, labels, objective, attention_mask) as batch:
+            with torch.no_grad():
+                states = list(unroll(batch.model, batch.input_ids))
+            facts = facts or _facts(batch, states)
+            reports.append(_measure(batch, states, facts))
+    return reports
 
 
 def judge(
@@ -119,6 +146,36 @@ def _prepared(
             yield _Batch(measured, input_ids, labels, objective or Objective(Dense()), notes, padded)
 
 
+@dataclass(frozen=True)
+class _Facts:
+    """What is measured of the model and the text alone, whatever it is judged under."""
+
+    carried: Sequence[Carry]
+    clamped: Mapping[str, Clamped]
+    readout: tuple[Radial, ...]
+    expansion: Expansion
+    dynamics: tuple[LoopDynamics, ...]
+    tokens: tuple[TokenNorms, ...]
+    final_scale_sweep: Mapping[str, float]
+    rescaled: Mapping[str, Clamped]
+
+
+def _facts(batch: _Batch, states: Sequence[LoopState]) -> _Facts:
+    model, input_ids, labels = batch.model, batch.input_ids, batch.labels
+    clamped = radial_clamp(states, labels)
+    rescaled = rescale_each_loop(states, labels, clamped["none"], RESCALED)
+    return _Facts(
+        carried=measure_carries(states),
+        clamped=clamped,
+        readout=tuple(readout_visibility(states, labels)),
+        expansion=measure_expansion(model, input_ids, BEYOND * model.loops),
+        dynamics=tuple(measure_dynamics(*batch.first)),
+        tokens=tuple(token_norms(states, places=None if batch.padded is None else batch.padded.places)),
+        final_scale_sweep={f"{k:g}": v for k, v in final_scale_sweep(states[-1], labels).items()},
+        rescaled={str(loop): run for loop, run in rescaled.items()},
+    )
+
+
 def _verdicts(
     batch: _Batch, states: Sequence[LoopState], seen: Sequence[LoopVisibility], carried: Sequence[Carry]
 ) -> list[LoopVerdict]:
@@ -129,12 +186,10 @@ def _verdicts(
     return loops
 
 
-def _measure(batch: _Batch) -> AuditReport:
+def _measure(batch: _Batch, states: Sequence[LoopState], facts: _Facts) -> AuditReport:
     model, input_ids, labels, objective = batch.model, batch.input_ids, batch.labels, batch.objective
     seen = measure_visibility(model, objective, input_ids, labels)
-    with torch.no_grad():
-        states = list(unroll(model, input_ids))
-    carried = measure_carries(states)
+    carried = facts.carried
     loops = _verdicts(batch, states, seen, carried)
     verdict = model_verdict(loops)
     beside = measure_side_scales(states, objective, labels)
@@ -142,8 +197,7 @@ def _measure(batch: _Batch) -> AuditReport:
     worst = worst_verdict([verdict, *(row.status for row in beside)])
     louder = {row.name for row in beside if row.status == worst != verdict}  # what the verdict is of
     terms = tuple(dict.fromkeys(path.split("/")[0] for loop in seen for path in loop.direct))
-    clamped = radial_clamp(states, labels)
-    own = clamped["none"]
+    own = facts.clamped["none"]
     return AuditReport(
         verdict=worst,
         why=" ".join([*(said[name] for name in sorted(louder)), why(loops, seen, terms, model.readout_name)]),
@@ -152,14 +206,14 @@ def _measure(batch: _Batch) -> AuditReport:
         loops=tuple(loops),
         cross_entropy=own.cross_entropy,
         visibility=tuple(seen),
-        readout=tuple(readout_visibility(states, labels)),
+        readout=facts.readout,
         carry=tuple(carried),
-        expansion=measure_expansion(model, input_ids, BEYOND * model.loops),
-        dynamics=tuple(measure_dynamics(*batch.first)),
-        tokens=tuple(token_norms(states, places=None if batch.padded is None else batch.padded.places)),
-        final_scale_sweep={f"{k:g}": v for k, v in final_scale_sweep(states[-1], labels).items()},
-        radial_clamp=clamped,
-        rescaled={str(loop): run for loop, run in rescale_each_loop(states, labels, own, RESCALED).items()},
+        expansion=facts.expansion,
+        dynamics=facts.dynamics,
+        tokens=facts.tokens,
+        final_scale_sweep=facts.final_scale_sweep,
+        radial_clamp=facts.clamped,
+        rescaled=facts.rescaled,
         remedies=tuple(try_remedies(states, carried, objective, labels, own.cross_entropy))
         if verdict in ("blind", "damped")
         else (),

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from loopscope.audit.audit_report import audit
+from loopscope.audit.audit_report import audit_each
 from loopscope.config.nested import read_yaml
 from loopscope.config.objective_text import read_objective
 from loopscope.guards import device_of
@@ -104,9 +104,8 @@ def audit_model(
     else:
         judged, origin = plausible(opened, tokens), "assumed"
     try:
-        reports = [
-            audit(opened.model, tokens.input_ids, tokens.labels, build_objective(config)) for config in judged
-        ]
+        objectives = [build_objective(config) for config in judged]
+        reports = audit_each(opened.model, tokens.input_ids, tokens.labels, objectives)
     except ValueError as error:  # of several models, the one
         raise ValueError(f"{opened.path}: {error}") from error
     reports.sort(key=lambda report: WORST_FIRST.index(report.verdict))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import loopscope
+from loopscope.audit import audit_report
 from loopscope.monitor import ScaleMonitor
 from loopscope.objectives import ObjectiveConfig, build_objective
 from loopscope.results import to_json
@@ -133,3 +134,13 @@ def test_a_loss_of_exactly_0_is_an_outcome_of_its_own_and_no_blindness() -> None
         certain = last.logits().argmax(dim=-1)
     with pytest.raises(ValueError, match="cross-entropy is exactly 0 at loop 3, all that the loss reads"):
         loopscope.audit(model, IDS, certain, build_objective(ObjectiveConfig(placement="terminal")))
+
+
+def test_several_objectives_share_what_does_not_depend_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, words = make(), ["terminal", "dense", "terminal+norm_penalty=0.1"]
+    alone = [loopscope.audit(model, IDS, LABELS, word) for word in words]
+    counted: list[int] = []
+    own = audit_report.measure_dynamics
+    monkeypatch.setattr(audit_report, "measure_dynamics", lambda *given: counted.append(1) or own(*given))
+    assert loopscope.audit.audit_each(model, IDS, LABELS, words) == alone
+    assert len(counted) == 1

@@ -33,6 +33,20 @@ def test_power_iteration_finds_the_largest_eigenvalue() -> None:
     assert settled
 
 
+def test_no_more_products_are_taken_once_the_growth_stands_still() -> None:
+    matrix = operator(torch.tensor([0.9, 0.1, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0]))
+    taken: list[Tensor] = []
+
+    def product(v: Tensor) -> Tensor:
+        taken.append(v)
+        return v @ matrix.T
+
+    radius, settled = power_iteration(product, LIKE, iterations=40)
+    assert len(taken) < 20
+    assert radius == pytest.approx(0.9, rel=1e-3)
+    assert settled
+
+
 def test_a_complex_pair_is_met_by_the_mean_growth() -> None:
     turn = torch.eye(8, dtype=torch.float64) * 0.2
     turn[:2, :2] = 1.1 * torch.tensor([[0.0, -1.0], [1.0, 0.0]])
