@@ -130,6 +130,10 @@ def wrap(
         if model.follows_head:  # as it is with the module's own types and weights
             assert model.example is not None
             model.example, _ = model.record(model.example.input_ids, model.loops)
+            if model.remembers_before_head:
+                assert isinstance(model.head_step, nn.Module)
+                with torch.no_grad(), model.fixed_draws():
+                    model.interceptor.remember_until(model.example, model.head_step)
     return model
 
 

@@ -56,6 +56,11 @@ class Loading:
                 f"device-map is {text!r}; give {', '.join(MAPS)}, cuda:1, or a JSON object such as "
                 '\'{"model.layers.0": "cuda:0", "": "cpu"}\''
             )
+        if "disk" in parts.values():
+            raise ValueError(
+                f"device-map is {text!r}; parts on the disk cannot be read as audits, curves and generation read them: "
+                "name devices, or leave device-map out"
+            )
         return parts
 
 

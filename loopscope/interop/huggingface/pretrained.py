@@ -79,6 +79,7 @@ def load_folder(
             f"({type(error).__name__}: {cause}){_older(kind)}"
         ) from error
     _check_complete(folder, module, found)
+    _check_in_place(folder, module, how)
     try:
         return adapt(module.eval())
     except ValueError as error:
@@ -165,6 +166,23 @@ def _check_weights(folder: Path, how: Loading) -> None:
             f"{folder} needs about {needed / 2**30:.1f} GiB of memory, and {there / 2**30:.1f} GiB are free; {smaller}"
             "let --device-map auto place it over what devices there are, use a larger machine, or end what else runs"
         )
+
+
+def _check_in_place(folder: Path, module: Any, how: Loading) -> None:
+    """Refuse parts that accelerate left where they come from for their own call alone: nothing else can read them."""
+    elsewhere = sum(parameter.is_meta for parameter in module.parameters())
+    if elsewhere:
+        places = {str(place) for place in getattr(module, "hf_device_map", {}).values()}
+        raise ValueError(
+            f"{folder}: device-map {how.device_map} left {elsewhere} weights off the devices "
+            f"({', '.join(sorted(places))}), because these hold no more, and audits, curves and generation cannot read "
+            "them there. Use devices with more memory or --dtype bfloat16, or leave --device-map out: on the CPU it "
+            f"needs about {ROOM * _bytes_of(folder, how) / 2**30:.1f} GiB"
+        )
+
+
+def _bytes_of(folder: Path, how: Loading) -> int:
+    return weight_bytes(sorted(folder.glob("*.safetensors")), how.dtype)
 
 
 def _check_complete(folder: Path, module: Any, found: dict[str, Any]) -> None:

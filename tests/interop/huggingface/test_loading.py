@@ -69,11 +69,29 @@ def test_parts_are_placed_by_accelerate(narrow: Path) -> None:
         assert torch.equal(model(IDS), plain(IDS))
 
 
+def test_parts_that_are_left_off_the_devices_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `auto` leaves those that no device has room for."""
+    pytest.importorskip("accelerate")
+    dory().eval().save_pretrained(tmp_path / "dory")
+    monkeypatch.setattr(Loading, "placement", lambda self: {"": "disk"})
+    with pytest.raises(
+        ValueError,
+        match=r"device-map auto left \d+ weights off the devices \(disk\).*on the CPU it needs about 0.0 GiB",
+    ):
+        loopscope.load(tmp_path / "dory", device_map="auto")
+
+
 @pytest.mark.parametrize(
     ("how", "message"),
     [
         ({"device_map": "everywhere"}, "device-map is 'everywhere'; give auto"),
         ({"device_map": "[]"}, "device-map is '\\[\\]'; give auto"),
+        (
+            {"device_map": '{"": "disk"}'},
+            "parts on the disk cannot be read .* name devices, or leave device-map out",
+        ),
     ],
 )
 def test_what_is_no_way_to_load_is_refused(narrow: Path, how: dict[str, Any], message: str) -> None:

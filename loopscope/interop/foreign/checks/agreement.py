@@ -132,7 +132,23 @@ def try_following_head(model: TracedModel, trace: Trace, features: Tensor, own: 
     tolerance = LOGITS_TOLERANCE.get(dtype, HALF_TOLERANCE)
     apart = _close(changed[:, 1:], logits[:, 1:], tolerance) and not _close(changed, logits, tolerance)
     model.follows_head = apart and disagreement(logits, own, dtype) is None
+    if model.follows_head:
+        model.remembers_before_head = _remembers(model, trace, {logits: features, changed: others})
     return model.follows_head
+
+
+def _remembers(model: TracedModel, trace: Trace, slowly: Mapping[Tensor, Tensor]) -> bool:
+    """Whether the head gives the same where what precedes it is not run again. Leaves the trace so if it does."""
+    assert isinstance(model.head_step, nn.Module)
+    try:
+        with model.fixed_draws():
+            model.interceptor.remember_until(trace, model.head_step)
+        if all(torch.equal(model.head(features), logits) for logits, features in slowly.items()):
+            return True
+    except Exception:  # a forward that looks at what precedes its head
+        pass
+    trace.before_head = {}
+    return False
 
 
 @torch.no_grad()

@@ -63,7 +63,8 @@ def new_carry(module: Any, ids: Tensor) -> tuple[Any, ...]:
 @contextmanager
 def repeatable(module: nn.Module) -> Iterator[None]:
     """Fix torch's random draws for a while, on the CPU and the module's devices; put the generators back."""
-    devices = sorted({p.device.index or 0 for p in module.parameters() if p.device.type == "cuda"})
+    on_gpus = module.parameters() if torch.cuda.is_initialized() else ()
+    devices = sorted({p.device.index or 0 for p in on_gpus if p.device.type == "cuda"})
     with torch.random.fork_rng(devices=devices):
         torch.default_generator.manual_seed(0)
         for device in devices:

@@ -19,17 +19,25 @@ GRADIENT_SETTINGS: Mapping[str, Callable[[Any], Any]] = {
 """Attributes that say which loops have a gradient, and what lets all of them have one, of the part's config."""
 
 
+def parts_with_settings(module: nn.Module) -> list[nn.Module]:
+    """Return the parts of a module that have such a setting, and a config that says what is all."""
+    return [
+        part
+        for part in module.modules()
+        if hasattr(part, "config") and any(name in vars(part) for name in GRADIENT_SETTINGS)
+    ]
+
+
 @contextmanager
-def whole_gradient(module: nn.Module) -> Iterator[None]:
-    """Set all such settings of a module's parts so that every loop has a gradient. Put back afterwards."""
+def whole_gradient(parts: Sequence[nn.Module]) -> Iterator[None]:
+    """Set all such settings of these parts so that every loop has a gradient. Put back afterwards."""
     before: list[tuple[Any, str, Any]] = []
     try:
-        for part in module.modules():
-            config = getattr(part, "config", None)
+        for part in parts:
             for name, everything in GRADIENT_SETTINGS.items():
-                if name in vars(part) and config is not None:
+                if name in vars(part):
                     before.append((part, name, vars(part)[name]))
-                    setattr(part, name, everything(config))
+                    setattr(part, name, everything(part.config))
         yield
     finally:
         for part, name, value in before:

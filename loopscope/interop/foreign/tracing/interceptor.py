@@ -28,6 +28,7 @@ from loopscope.interop.foreign.tracing.calls import (
 )
 from loopscope.interop.foreign.tracing.gradient_prefix import KeptGradient
 from loopscope.interop.foreign.tracing.own_forward import OwnForward
+from loopscope.interop.foreign.tracing.remembered_calls import answering, remembering
 from loopscope.interop.foreign.tracing.trace import Trace
 
 Plan = Callable[[Position, Call, Forward], Any]
@@ -206,7 +207,15 @@ class ForwardInterceptor:
             call = call_of(head, args, kwargs).with_hidden(features[None])
             return original(*call.args, **call.kwargs)
 
+        if trace.before_head:
+            with answering(trace.before_head), stand_in(head, lambda own: lambda *a, **k: at_head(a, k, own)):
+                return self.own.run(trace.input_ids, trace.loop_count)
         return self._run(trace, plan, head, at_head)
+
+    def remember_until(self, trace: Trace, head: nn.Module) -> None:
+        """Let what precedes the head in this trace's runs be answered from memory when other features reach it."""
+        with remembering(head) as trace.before_head:
+            self.own.run(trace.input_ids, trace.loop_count)
 
     def run_planned(self, trace: Trace, plan: Plan) -> Any:
         """Run the forward to its end, with the block's calls answered by a plan; return what it returns."""

@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from loopscope.interop.foreign.tracing.forward_runs import accepts, example, picked
-from loopscope.interop.foreign.tracing.gradient_prefix import whole_gradient
+from loopscope.interop.foreign.tracing.gradient_prefix import parts_with_settings, whole_gradient
 from loopscope.interop.foreign.tracing.loop_count import LoopCount
 
 Arguments = Mapping[str, Any] | Callable[[Tensor], Mapping[str, Any]]
@@ -36,12 +36,15 @@ class OwnForward:
     logits_at: str | int | Callable[[Any], Any] | None = None
     sequence: int | None = None
 
+    def __post_init__(self) -> None:
+        self.settings = parts_with_settings(self.module)
+
     def run(self, input_ids: Int[Tensor, "batch seq"], loops: int | None) -> Any:
         """Run it undisturbed, set to `loops` where that is a number; return what it returns of logits."""
         given = self.arguments(input_ids) if callable(self.arguments) else self.arguments
         cache = {"use_cache": False} if not self.makes_cache and accepts(self.module, "use_cache") else {}
         called_with = (input_ids,) if self.inputs is None else self.inputs(input_ids)
-        with self.count.at(loops) as counted, whole_gradient(self.module):
+        with self.count.at(loops) as counted, whole_gradient(self.settings):
             return picked(self.module(*called_with, **{**cache, **given, **counted}), self.logits_at)
 
     def example(self, loops: int | None) -> Int[Tensor, "batch seq"]:

@@ -1,6 +1,7 @@
 """What a run of a foreign forward leaves behind: the calls of its parts, without the states they were called with."""
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -18,6 +19,9 @@ class Trace:
     calls: list[list[Call]] = field(default_factory=list)  # by loop and layer, without their states
     others: dict[nn.Module, Call] = field(default_factory=dict)  # last calls of readout and gate parts
     states: dict[int, Tensor] = field(default_factory=dict)  # the block's outputs, where they were asked for
+    before_head: dict[nn.Module, list[Any]] = field(
+        default_factory=dict
+    )  # what precedes the head, where remembered
 
     @property
     def depth(self) -> int:

@@ -88,6 +88,7 @@ class TracedModel(AbstractLoopedLM):
         self.records = UnrollRecords()
         self.replays = self.passes_on = self.follows_head = self.reads_by_depth = False
         self.runs_deeper = True
+        self.remembers_before_head = False  # `follows_head` without running what precedes it
         self.example: Trace | None = None  # the trace of the check's batch, for `follows_head`
         # Plain attributes: the parts are in `module` already, and would be registered twice.
         self.__dict__.update(readout_steps=readout, head_step=head, gate_steps=gate, embedding=embedding)
