@@ -253,9 +253,10 @@ def _seen_by(seen: Sequence[LoopVisibility]) -> str:
             term, path = name.split("/")
             key = term.split("@")[0].replace("_", " ") + (f" through the {path}" if path != "state" else "")
             strength[key] = max(strength.get(key, 0.0), entry.absolute)
-    return " and ".join(
-        f"the {key}" for key, value in sorted(strength.items(), key=lambda item: -item[1]) if value >= SEEN
-    )
+    ordered = sorted(strength, key=lambda key: -strength[key])
+    # Each may be below what counts, and their sum, or what carries make of them, above it.
+    named = [key for key in ordered if strength[key] >= SEEN] or ordered[:1]
+    return " and ".join(f"the {key}" for key in named)
 
 
 def shares_text(shares: Sequence[float]) -> str:

@@ -9,10 +9,12 @@ from torch import Tensor
 
 import loopscope
 from loopscope.audit.audit_report import judge
+from loopscope.audit.verdict import loop_verdicts, why
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.objective import build_objective
 from loopscope.recurrence import unroll
+from loopscope.results import SEEN, Carry, LoopVisibility, Radial
 from tests.audit.fixtures import IDS, LABELS, LOOPS, audit, make, verdict
 
 
@@ -127,3 +129,14 @@ def test_a_last_loop_that_nothing_sees_is_not_called_seen() -> None:
     assert "The scale of loops 1-2 is seen by" in report.why
     assert report.why.endswith("Loop 3 hands its own on to none.")
     assert "hands" not in audit(make(readout={"kind": "raw"})).why
+
+
+def test_what_is_seen_only_where_it_is_carried_to_has_its_term_named() -> None:
+    """Each loop's own visibility is below what counts; carries above 1 bring it over."""
+    weak = Radial(0.8 * SEEN, 0.8 * SEEN, 0.1)
+    seen = [LoopVisibility(loop, {"norm_penalty/state": weak}, {}, 10 * SEEN, 0.0, 0.0) for loop in (1, 2)]
+    loops = loop_verdicts(seen, [Carry(loop, 1.5, 0.0, 1.0, 1.0) for loop in (1, 2)])
+    assert loops[0].status == "visible"
+    assert loops[0].exposure == pytest.approx(1.2 * SEEN)
+    said = why(loops, seen, ["cross_entropy", "norm_penalty"])
+    assert "is seen by the norm penalty, there or at a loop it is carried to" in said

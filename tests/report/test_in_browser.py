@@ -15,7 +15,7 @@ from tests.report.evaluations.fixtures import make_comparison, make_evaluation
 from tests.report.fixtures import without_files
 from tests.report.study.fixtures import make_failed, make_run, make_study
 
-DESK, PHONE = 1400, 390
+DESK, PHONE, PAPER = 1400, 390, 718
 NAMES = (
     "dense/rmsnorm-with-a-name-that-is-long-enough-to-be-cut-and-ends-in-1",
     "dense/rmsnorm-with-a-name-that-is-long-enough-to-be-cut-and-ends-in-2",
@@ -209,3 +209,30 @@ def test_paper_has_the_still_pictures(opened: Opened) -> None:
     assert all(stills)
     assert page.locator(".plot:visible, .up:visible, .hint:visible").count() == 0
     page.emulate_media(media="screen")
+
+
+def test_on_paper_nothing_is_cut_dark_or_a_heading_alone(opened: Opened) -> None:
+    """At the width of A4 between a browser's own margins, also where the screen is dark."""
+    page = opened.page
+    page.emulate_media(media="print", color_scheme="dark")
+    page.set_viewport_size({"width": PAPER, "height": 1000})
+    cut = page.evaluate(
+        """() => [...document.querySelectorAll("main *")].filter((element) =>
+            element.checkVisibility() && element.getBoundingClientRect().right > innerWidth + 1
+        ).map((element) => element.outerHTML.slice(0, 90))"""
+    )
+    assert cut == []
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    alone = page.evaluate(
+        """() => [...document.querySelectorAll("main h2, main h3")].filter((heading) => {
+            const next = heading.nextElementSibling;
+            return heading.checkVisibility() && !(next && next.checkVisibility() && next.offsetHeight);
+        }).map((heading) => heading.textContent)"""
+    )
+    assert alone == []
+    sizes = page.eval_on_selector_all(
+        "table", "found => found.map((table) => parseFloat(getComputedStyle(table).fontSize))"
+    )
+    assert min(sizes) >= 7
+    page.emulate_media(media="screen", color_scheme="light")
+    page.set_viewport_size({"width": opened.width, "height": 900})

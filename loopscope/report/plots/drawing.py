@@ -3,6 +3,7 @@
 `python -m loopscope.report.plots.drawing` draws what its standard input holds, for the process that started it.
 """
 
+import gc
 import os
 import pickle
 import subprocess
@@ -99,6 +100,7 @@ class Drawing:
 
 def draw_all(stream: IO[bytes], back: IO[bytes]) -> None:
     """Draw every job that a stream holds, one after the other, and write each drawing back."""
+    gc.disable()  # a drawing is of many small parts that hold each other; this process ends with the page
     while True:
         try:
             job = pickle.load(stream)

@@ -19,9 +19,21 @@ def draw_grid(ax: Any, grid: Grid) -> None:
             if shade is None:
                 continue
             cell = Rectangle((x - 0.48, -row - 0.45), 0.96, 0.9, color=SHADES[shade], lw=0, zorder=2)
+            cell.set_in_layout(False)
             ax.add_patch(cell)
             if written and text:
-                ax.text(x, -row, text, ha="center", va="center", fontsize=7.5, color=_INK[shade], zorder=3)
+                # Inside its cell: nothing that the layout has to make room for.
+                ax.text(
+                    x,
+                    -row,
+                    text,
+                    ha="center",
+                    va="center",
+                    fontsize=7.5,
+                    color=_INK[shade],
+                    zorder=3,
+                    in_layout=False,
+                )
     for row, text in enumerate(grid.ends):
         ax.annotate(
             text,

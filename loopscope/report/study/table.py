@@ -35,6 +35,11 @@ class HeadlineTable:
     groups: tuple[tuple[str, tuple[str, ...]], ...]
     rows: tuple[tuple[TableCell, ...], ...]
 
+    @property
+    def columns(self) -> int:
+        """How many columns there are, which decides how small they are printed."""
+        return sum(len(headings) for _, headings in self.groups)
+
     @cached_property
     def pads(self) -> tuple[tuple[str, ...], ...]:
         """Per cell, what would have to follow its number for the decimal points of the column to stand in line.
