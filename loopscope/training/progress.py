@@ -37,6 +37,7 @@ class ProgressDisplay:
         self.start = start
         self.quiet = quiet
         self.began = self.last_line = time.monotonic()
+        self.last_figures = title
         self.live = self.console.is_terminal and not quiet
         self.progress = Progress(
             TextColumn("{task.fields[place]}", markup=False, table_column=Column(no_wrap=True)),
@@ -89,7 +90,8 @@ class ProgressDisplay:
             text += f"  MFU {speed['mfu']:.0%}"
         if self.live:  # first and last loop, so that 80 columns cut none
             ends = " … ".join(f"{size:.3g}" for size in (rms[:1] if len(rms) == 1 else (rms[0], rms[-1])))
-            self.show(step, f"{text}  RMS {ends}  {self.title}")
+            self.last_figures = f"{text}  RMS {ends}  {self.title}"
+            self.show(step, self.last_figures)
             return
         text += f"  RMS by loop {scales}"
         now = time.monotonic()
@@ -117,6 +119,7 @@ class ProgressDisplay:
             unit = "bits per byte (perplexity)"
             exits = "  ".join(f"{entry.bits_per_byte:.3f} ({entry.perplexity:,.4g})" for entry in per_loop)
         self.say(f"{self.title}  step {step}, validation {unit} by loop: {exits}")
+        self.show(step, self.last_figures)  # what stays on the screen in the end
 
     def say(self, text: str) -> None:
         """Print a line that stays: as it is on a terminal, elsewhere whole and with the time."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from loopscope.results import LoopMetrics
 from loopscope.training import progress
 from loopscope.training.progress import ProgressDisplay, hours
 from tests.fixtures import TINY
@@ -136,3 +137,18 @@ def test_what_is_live_is_the_monitor_s_scale(
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     norms = [record["l2_norm"] for record in records if record["kind"] == "train"][-1]
     assert shown.endswith("RMS by loop " + " ".join(f"{norm / 16**0.5:.3g}" for norm in norms))
+
+
+def test_what_stays_on_a_terminal_are_the_last_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, out = Clock(monkeypatch), io.StringIO()
+    screen = Console(file=out, force_terminal=True, width=80, color_system=None)
+    monkeypatch.setattr(progress, "Console", lambda **_: screen)
+    display = ProgressDisplay("dense/rmsnorm seed 0", 100, 0)
+    clock.now += 10
+    display.figures(100, 3.21, [15.1, 14.8], {"tokens_per_second": 12_345.6})
+    display.last_evaluation(100, "the whole validation text")
+    screen.print(display.progress.get_renderable())
+    assert "last evaluation, on the whole validation text" in out.getvalue()
+    display.evaluation(100, [LoopMetrics(1, 1.0, 2.7, 1.1, 3.0, 0.5)])
+    screen.print(display.progress.get_renderable())
+    assert "loss 3.210  12,346 tok/s  RMS 15.1 … 14.8" in out.getvalue().splitlines()[-1]
