@@ -34,7 +34,7 @@ COMMANDS: Mapping[str, Command] = {
     "evaluate": Command("evaluate", "evaluate", "what every depth is worth, exits, conditions side by side"),
     "generate": Command("generate", "generate", "text, token by token, with early exits if asked for"),
     "lens": Command("lens", "lens", "what each exit would say, token by token and loop by loop"),
-    "recipes": Command("recipes", "recipes", "families and sizes: parameters, FLOPs, what holds their scale"),
+    "recipes": Command("recipes", "recipes", "families and sizes: parameters, FLOPs, what holds the scale"),
     "report": Command("report", "report", "one self-contained HTML page from results"),
     "import-published": Command("import_published", "import_published", "read the paper's last.pt"),
 }
@@ -44,18 +44,21 @@ TRUST = "--trust-remote-code"
 
 USAGE = """usage: loopscope COMMAND [options]
 
-Train looped language models and see which part of their hidden state the loss cannot.
+Train looped language models and see which part of their hidden state the loss
+cannot.
 
 {commands}
 
-loopscope COMMAND --help explains one, with examples; loopscope COMMAND --help-all lists every setting. Start with:
+loopscope COMMAND --help explains one, with examples; --help-all lists every
+setting. Start with:
   loopscope study --out runs/first --seeds 1
   loopscope audit runs/first
   loopscope report runs/first
 
-loopscope --import MODULE COMMAND … imports a module of your own first, for runs that name its classes
-(so does LOOPSCOPE_IMPORT=MODULE in the environment).
-loopscope COMMAND … --trust-remote-code runs the code that a model folder of transformers brings."""
+loopscope --import MODULE COMMAND … imports a module of your own first, for runs
+that name its classes (so does LOOPSCOPE_IMPORT=MODULE in the environment).
+loopscope COMMAND … --trust-remote-code runs the code that a model folder of
+transformers brings."""
 
 
 def main() -> None:

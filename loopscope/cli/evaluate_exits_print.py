@@ -44,7 +44,8 @@ def print_exits(evaluation: ModelEvaluation, kept: Path | None, console: Console
         if whole != short:
             _say(console, f"{short} is {whole}.")
     if kept is not None:
-        _say(console, f"Kept in {kept}.")
+        # A path that is cut into lines cannot be copied.
+        console.print(f"Kept in {kept}.", markup=False, highlight=False, soft_wrap=True)
 
 
 def _fixed(points: Sequence[ExitPoint]) -> Table:

@@ -112,6 +112,12 @@ def generate(arguments: Sequence[str]) -> None:
         f"{_ENDED[made.ended]}",
         file=sys.stderr,
     )
+    if made.news and not made.text.strip():
+        print(
+            "the text is blanks and line breaks alone, which this model holds likeliest: train it longer, or draw with "
+            "--temperature 1",
+            file=sys.stderr,
+        )
 
 
 _OPTIONS = (

@@ -48,7 +48,9 @@ def help_text(command: str, kind: type, typed: Sequence[str], more: Sections | N
     """
     more = more or Sections()
     width = min(shutil.get_terminal_size().columns, 100)
-    own = options_of(kind)
+    # A command's own options before those that it shares, and what has no name of its own before all.
+    mine = inspect.get_annotations(kind)
+    own = sorted(options_of(kind), key=lambda option: (not option.positional, option.name not in mine))
     everything = "--help-all" in typed
     if everything and more.options and (name := _section(typed)):
         inside = [each for each in more.texts if f"{each}.".startswith(f"{known_section(name, more)}.")]

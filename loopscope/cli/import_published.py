@@ -11,7 +11,9 @@ from loopscope.cli.arguments import parse
 
 @dataclass(frozen=True)
 class ImportPublished:
-    """Convert the paper's checkpoint (last.pt) into a model folder.
+    """Convert a checkpoint of the paper's own code (last.pt) into a model folder.
+
+    Nothing else needs one: loopscope train makes models of your own, and audit and generate read a last.pt as it is.
 
     Example:
         loopscope import-published last.pt models/dense

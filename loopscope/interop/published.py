@@ -102,7 +102,10 @@ def _checkpoint(path: Path, data: Mapping[str, Any]) -> PublishedCheckpoint:
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise ValueError(f"{path} is not a file; give the path of a published last.pt")
+        raise ValueError(
+            f"{path} is not a file; give the path of a last.pt, which the paper's own code writes. To train a model of "
+            "your own none is needed: loopscope train --out runs/first"
+        )
     _check_sums(path)
     try:
         data = torch.load(path, map_location="cpu", weights_only=True)

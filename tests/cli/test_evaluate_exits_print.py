@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -37,3 +38,11 @@ def test_long_names_are_told_apart() -> None:
     assert [line.split()[0] for line in rows] == [*(name.rpartition(":")[2] for name in NAMES.values())] * 4
     for name in NAMES.values():
         assert f"{name.rpartition(':')[2]} is {name}." in " ".join(shown.split())
+
+
+def test_a_path_stays_in_one_line() -> None:
+    console = Console(file=StringIO(), width=40)
+    path = Path("/a/folder/with-a-long/name-that-has-hyphens/dense_raw/seed-0/evaluation.json")
+    print_exits(make_evaluation(exits=make_exits()), path, console)
+    assert isinstance(console.file, StringIO)
+    assert f"Kept in {path}." in console.file.getvalue().splitlines()

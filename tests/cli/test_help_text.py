@@ -116,3 +116,18 @@ def test_recipes_fit_eighty_columns(
 )
 def test_counts_in_three_digits(number: float, text: str) -> None:
     assert in_short(number) == text
+
+
+def test_a_command_s_own_options_come_before_those_that_it_shares(
+    call: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = shown(call, capsys, "evaluate", "exits", "--help")
+    places = [said.index(f"\n  {name} ") for name in ("PATH", "--rules", "--again", "--batch", "--device")]
+    assert places == sorted(places)
+
+
+def test_what_is_said_without_a_command_fits_eighty_columns(
+    call: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call() == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
