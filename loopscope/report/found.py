@@ -1,7 +1,9 @@
 """The audits, the evaluations and the comparison that lie in the folders of a study and of its runs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from loopscope.report.looks import condition_of
 from loopscope.results import (
@@ -70,27 +72,32 @@ def find_evaluations(folder: str | Path) -> EvaluationFiles:
     A file that is none is named on the page and costs nobody the report.
     """
     folder = Path(folder)
-    evaluations = []
     comparison = None
-    unread = []
-    for path in run_files(folder, EVALUATION):
-        try:
-            if (evaluation := load_evaluation(path)) is not None:
-                evaluations.append(evaluation)
-        except ValueError as error:
-            unread.append(str(error).replace(f"{folder}/", ""))
-    tasks = []
-    for path in run_files(folder, TASKS):
-        try:
-            if (scored := load_tasks(path)) is not None:
-                tasks.append(scored)
-        except ValueError as error:
-            unread.append(str(error).replace(f"{folder}/", ""))
+    unread: list[str] = []
+    evaluations = _records(folder, EVALUATION, load_evaluation, unread)
+    tasks = _records(folder, TASKS, load_tasks, unread)
     try:
         comparison = load_comparison(folder)
     except ValueError as error:
         unread.append(str(error).replace(f"{folder}/", ""))
     return EvaluationFiles(tuple(evaluations), comparison, tuple(unread), tuple(tasks))
+
+
+_Record = TypeVar("_Record")
+
+
+def _records(
+    folder: Path, name: str, load: Callable[[Path], _Record | None], unread: list[str]
+) -> list[_Record]:
+    """Records of one name, first seeds first; those that cannot be read go to `unread`, each with why."""
+    found = []
+    for path in run_files(folder, name):
+        try:
+            if (record := load(path)) is not None:
+                found.append(record)
+        except ValueError as error:
+            unread.append(str(error).replace(f"{folder}/", ""))
+    return found
 
 
 def check_one_model(folder: str | Path, audits: AuditFiles, evaluated: EvaluationFiles) -> None:

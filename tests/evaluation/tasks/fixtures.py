@@ -136,3 +136,34 @@ def few_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     from lm_eval.tasks import manager
 
     monkeypatch.setattr(manager, "__file__", str(Path(manager.__file__).parent / "arc" / "manager.py"))
+
+
+@pytest.fixture(scope="session")
+def dory_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small Dory with a tokenizer that has BOS and EOS."""
+    import tokenizers
+    import transformers
+
+    from tests.evaluation.lens.fixtures import dory
+
+    if not hasattr(transformers, "DoryConfig"):
+        pytest.skip(f"transformers {transformers.__version__} has no Dory")
+    folder = tmp_path_factory.mktemp("dory")
+    torch.manual_seed(0)
+    dory(vocab_size=300, max_position_embeddings=64).save_pretrained(folder)
+    bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
+    bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=300,
+        initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
+        special_tokens=["<s>", "</s>"],
+        show_progress=False,
+    )
+    bpe.train_from_iterator(["the sky is blue and the grass is green in winter"] * 3, trainer)
+    bpe.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 0)]
+    )
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>")
+    fast.save_pretrained(folder)
+    return folder

@@ -2,84 +2,30 @@
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
+from loopscope.data.tokenizers import ByteTokenizer
 from loopscope.interop.load import load
+from loopscope.interop.model_folder import save_model
 from loopscope.jobs.evaluate_tasks import TaskSettings, measure_tasks, open_tasks, usual_depths
-from loopscope.recurrence import AbstractLoopedLM, unroll
 from loopscope.results import TaskEvaluation
 
 pytest.importorskip("lm_eval")
-from lm_eval.api.model import LM
 from lm_eval.models.huggingface import HFLM
-from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from tests.evaluation.tasks.fixtures import byte_folder as byte_folder
 from tests.evaluation.tasks.fixtures import byte_model, harness_run, write_tasks
+from tests.evaluation.tasks.fixtures import dory_folder as dory_folder
 from tests.evaluation.tasks.fixtures import questions as questions
 from tests.evaluation.tasks.fixtures import quick_harness as quick_harness
+from tests.evaluation.tasks.plain_lm import PlainLM
 
 DEPTHS = (1, 2, 4, 8)
 NAMES = ("colours", "lines", "lasts", "endings")
-SPACE = ord("\n")
-
-
-class PlainLM(LM):  # type: ignore[misc]
-    """A model of bytes at one depth, one request at a time, all logits at once: what one writes first."""
-
-    def __init__(self, model: AbstractLoopedLM, loops: int, longest: int = 64) -> None:
-        super().__init__()
-        self.model, self.loops, self.longest = model, loops, longest
-
-    @torch.no_grad()
-    def logits(self, ids: list[int]) -> torch.Tensor:
-        *_, last = unroll(self.model, torch.tensor([ids]), self.loops)
-        return last.logits()[0]
-
-    def score(self, before: list[int], scored: list[int]) -> tuple[float, bool]:
-        ids = (before + scored)[-(self.longest + 1) :]
-        logs = self.logits(ids[:-1]).log_softmax(dim=-1)[-len(scored) :]
-        right = torch.tensor(scored)
-        return float(logs.gather(1, right[:, None]).sum()), bool((logs.argmax(dim=-1) == right).all())
-
-    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
-        found = []
-        for context, answer in (request.args for request in requests):
-            whole, before = list((context + answer).encode()), list(context.rstrip().encode())
-            found.append(self.score(before, whole[len(before) :]))
-        return found
-
-    def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
-        def windows(text: str) -> Iterator[tuple[list[int], list[int]]]:
-            return map(
-                make_disjoint_window,
-                get_rolling_token_windows(
-                    token_list=list(text.encode()),
-                    prefix_token=SPACE,
-                    max_seq_len=self.longest,
-                    context_len=1,
-                ),
-            )
-
-        return [sum(self.score(*pair)[0] for pair in windows(request.args[0])) for request in requests]
-
-    def generate_until(self, requests: list[Any]) -> list[str]:
-        texts = []
-        for context, settings in (request.args for request in requests):
-            ids, text = list(context.encode())[-(self.longest - settings["max_gen_toks"]) :], b""
-            for _ in range(settings["max_gen_toks"]):
-                ids.append(int(self.logits(ids)[-1].argmax()))
-                text += bytes([ids[-1]])
-            made = text.decode("utf-8", errors="replace")
-            for end in settings["until"]:
-                made = made.split(end)[0]
-            texts.append(made)
-        return texts
+BYTES = ByteTokenizer().to_text()
 
 
 def measured(path: Path, questions: Path, batch: int = 3, **over: Any) -> TaskEvaluation:
@@ -183,37 +129,6 @@ def test_depths_that_are_usual() -> None:
     assert usual_depths(6) == (1, 2, 4, 6, 8, 12)
 
 
-@pytest.fixture(scope="module")
-def dory_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small Dory with a tokenizer that has BOS and EOS."""
-    import tokenizers
-    import transformers
-
-    from tests.evaluation.lens.fixtures import dory
-
-    if not hasattr(transformers, "DoryConfig"):
-        pytest.skip(f"transformers {transformers.__version__} has no Dory")
-    folder = tmp_path_factory.mktemp("dory")
-    torch.manual_seed(0)
-    dory(vocab_size=300, max_position_embeddings=64).save_pretrained(folder)
-    bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
-    bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = tokenizers.decoders.ByteLevel()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=300,
-        initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
-        special_tokens=["<s>", "</s>"],
-        show_progress=False,
-    )
-    bpe.train_from_iterator(["the sky is blue and the grass is green in winter"] * 3, trainer)
-    bpe.post_processor = tokenizers.processors.TemplateProcessing(
-        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 0)]
-    )
-    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>")
-    fast.save_pretrained(folder)
-    return folder
-
-
 @pytest.mark.usefixtures("quick_harness")
 @pytest.mark.smoke
 def test_a_model_of_transformers_is_scored_as_the_harness_scores_it(
@@ -256,11 +171,14 @@ def test_facts_of_the_harness(byte_folder: Path, questions: Path) -> None:
 
 
 def test_a_model_whose_states_know_the_depth_is_run_at_each(tmp_path: Path, questions: Path) -> None:
-    from loopscope.data.tokenizers import ByteTokenizer
-    from loopscope.interop.model_folder import save_model
-
     model = byte_model(loop_embedding="modulation")
     assert model.depth_conditioned
-    save_model(model, tmp_path / "model", {}, {"tokenizer.json": ByteTokenizer().to_text()})
+    save_model(model, tmp_path / "model", {}, {"tokenizer.json": BYTES})
     made = measured(tmp_path / "model", questions, tasks=("colours", "lines"))
     assert not any(scores.one_unroll for scores in made.tasks)
+
+
+def test_a_published_checkpoint_is_scored_and_its_folder_left_alone(fixtures: Path, questions: Path) -> None:
+    made = measured(fixtures / "dense_rmsnorm" / "last.pt", questions, tasks=("colours",), prefix=None)
+    assert [scores.loops for scores in made.tasks] == [DEPTHS]
+    assert not (fixtures / "dense_rmsnorm" / "tasks.json").exists()
