@@ -30,6 +30,7 @@ UNLOOPED = {
 }
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", UNLOOPED)
 def test_the_config_alone_is_enough(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def loading(*_: Any, **__: Any) -> None:

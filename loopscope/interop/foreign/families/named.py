@@ -121,19 +121,15 @@ FOLLOWED = (
         lambda module: "layers",
         {"set_loops": "num_loops"},
     ),
-    NamedFamily(
-        "LoopLM",
-        ("embed", "moe_layer", "final_norm", "exit_gate", "lm_head"),
-        ("max_recurrent_steps",),
-        lambda module: "moe_layer",
-        {"gate": "exit_gate", "set_loops": "num_steps"},
-    ),
-    NamedFamily(
-        "LoopLM",
-        ("embed", "layers", "final_norm", "exit_gate", "lm_head"),
-        ("max_recurrent_steps",),
-        lambda module: "layers",
-        {"gate": "exit_gate", "set_loops": "num_steps"},
+    *(
+        NamedFamily(
+            "LoopLM",
+            ("embed", repeats, "final_norm", "exit_gate", "lm_head"),
+            ("max_recurrent_steps",),
+            lambda module, repeats=repeats: repeats,  # type: ignore[misc]
+            {"gate": "exit_gate", "set_loops": "num_steps"},
+        )
+        for repeats in ("moe_layer", "layers")  # with experts, `layers` is there too, and empty
     ),
     NamedFamily(
         "LoopFormer",
