@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 RECORD = Path(__file__).parent / "assets" / "costs.json"
-DEAR = 0.25
+DEAR = 0.12
 """Seconds from which a test is recorded, and left out by `--quick`."""
 
 CHEAP = 0.04
