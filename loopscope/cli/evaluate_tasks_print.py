@@ -63,9 +63,10 @@ def _footing(evaluation: TaskEvaluation) -> str:
         ways.append("likelihoods from a run per depth, because this model's exits on the way are others")
     if any(scores.kind == "generate_until" for scores in tasks):
         ways.append("text written at each depth")
+    marked = any(evaluation.trained_loops in scores.loops for scores in evaluation.tasks)
     return (
-        f"◂ the trained depth. ±: standard error over documents ({listed}). lm-evaluation-harness "
-        f"{tasks[0].harness if tasks else ''}: {'; '.join(ways)}."
+        f"{'◂ the trained depth. ' if marked else ''}±: standard error over documents ({listed}). "
+        f"lm-evaluation-harness {tasks[0].harness if tasks else ''}: {'; '.join(ways)}."
     )
 
 

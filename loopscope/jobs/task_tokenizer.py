@@ -29,6 +29,11 @@ class OwnTokenizer:
     def __init__(self, tokenizer: AbstractTokenizer, prefix: str | None) -> None:
         self.tokenizer = tokenizer
         self.prefix = None if prefix is None else one_token(self, prefix)
+        if self.prefix is not None and self.prefix == tokenizer.unknown_id:
+            raise ValueError(
+                f"prefix is {prefix!r}, which this model's tokenizer does not know: it would stand there as any "
+                "unknown text does; name a text of one token, such as a newline"
+            )
 
     def encode(self, text: str, special: bool | None = None) -> list[int]:
         """Return the ids of a text; there are no special ones to add."""

@@ -76,7 +76,7 @@ def test_benchmarks_of_another_model_make_room(
     (folder / "tasks.json").rename(folder.parent / "tasks.json")
     save_model(byte_model(layers=2), folder, {}, {"tokenizer.json": ByteTokenizer().to_text()})
     (folder.parent / "tasks.json").rename(folder / "tasks.json")
-    capsys.readouterr()
+    assert "trained depth" not in capsys.readouterr().out, "no column is it"
     assert call(folder, *asked) == 0
     assert "is kept as tasks.previous.json" in capsys.readouterr().err
     now, before = load_tasks(folder), load_tasks(folder / "tasks.previous.json")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 import warnings
 from functools import partial
@@ -120,7 +121,8 @@ def test_a_strangers_model_generates_what_ours_does() -> None:
         ),
         ({"loops": 0}, "loops is 0; it must be a whole number from 1 up"),
         ({"missing": "lasy"}, "missing is 'lasy'; did you mean lazy?"),
-        ({"missing": None}, "missing is None"),
+        ({"missing": None}, "missing is None. It is one of lazy"),
+        ({"missing": ["lazy", "fill"]}, "missing is ['lazy', 'fill']. It is one of lazy"),
         ({"exit_rule": "margin", "threshold": 1}, "unknown exit rule 'margin'"),
         ({"exit_rule": "oracle", "threshold": 1}, "knows the labels: a bound, not a rule to run"),
         ({"exit_rule": "kl"}, "exit rule 'kl' needs a threshold"),
@@ -137,7 +139,7 @@ def test_what_cannot_work_is_refused_before_anything_runs(options: dict[str, Any
     model.core = None  # type: ignore[method-assign,assignment]
     if options.get("exit_rule") == "gate":
         model = byte_model()
-    with pytest.raises(ValueError, match=message.replace("?", r"\?")):
+    with pytest.raises(ValueError, match=re.escape(message)):
         loopscope.generate(model, IDS, **{"new_tokens": 5} | options)
 
 

@@ -1,7 +1,7 @@
 """Who is ahead at equal FLOPs: the best of every condition, at any depth, within an amount of arithmetic.
 
-Amounts are FLOPs per byte of text: conditions may have tokens of different lengths. Only amounts at which the best
-changes are listed; between two of them the first holds.
+Amounts are FLOPs per byte of text: conditions may have tokens of different lengths. Only amounts at which the best, or
+the best of the other conditions, changes are listed; between two of them the first holds.
 """
 
 import math
@@ -24,26 +24,28 @@ def equal_flops(conditions: Sequence[Condition], options: Sequence[Option]) -> t
         options: the Pareto table of these conditions.
     """
     of = {condition.name: condition for condition in conditions}
-    counted = [option for option in options if _cost(option) is not None]
-    if len({option.condition for option in counted}) < 2:
+    if len({option.condition for option in options if _cost(option) is not None}) < 2:
         return ()
-    found = []
-    for best in sorted((option for option in counted if option.best_for_flops), key=_amount):
-        others = [
-            option
-            for option in counted
-            if option.condition != best.condition
-            and _amount(option) <= _amount(best)
-            and math.isfinite(option.bits_per_byte.mean)
-        ]
-        second = min(others, key=lambda option: option.bits_per_byte.mean, default=None)
+    counted = [
+        option for option in options if _cost(option) is not None and math.isfinite(option.bits_per_byte.mean)
+    ]
+    found: list[EqualFlops] = []
+    shown: tuple[Option, Option | None] | None = None
+    for amount in sorted({_amount(option) for option in counted}):
+        within = [option for option in counted if _amount(option) <= amount]
+        best = min(within, key=_rank)
+        others = [option for option in within if option.condition != best.condition]
+        second = min(others, key=_rank, default=None)
+        if shown == (best, second):
+            continue
+        shown = best, second
         behind = None
         if second is not None:
             pair = of[best.condition], best.loops, of[second.condition], second.loops
             behind = paired_difference(*pair).difference.interval
         found.append(
             EqualFlops(
-                flops_per_byte=_amount(best),
+                flops_per_byte=amount,
                 condition=best.condition,
                 loops=best.loops,
                 bits_per_byte=best.bits_per_byte,
@@ -53,6 +55,11 @@ def equal_flops(conditions: Sequence[Condition], options: Sequence[Option]) -> t
             )
         )
     return tuple(found)
+
+
+def _rank(option: Option) -> tuple[float, float]:
+    """The fewest bits, and of as many the cheapest."""
+    return option.bits_per_byte.mean, _amount(option)
 
 
 def _cost(option: Option) -> float | None:
@@ -76,11 +83,13 @@ def equal_flops_sentence(entries: Sequence[EqualFlops], per: str) -> tuple[str, 
     parts = []
     for name, group in groupby(entries, key=lambda entry: entry.condition):
         stretch = list(group)
-        parts.append(f"{name} from {stretch[0].flops_per_byte:.2g} on ({spans(e.loops for e in stretch)})")
+        parts.append(f"{name} from {stretch[0].flops_per_byte:.2g} on ({spans({e.loops for e in stretch})})")
     if len(parts) == 1:
         name = entries[0].condition
+        met = next((entry for entry in entries if entry.second is not None), entries[0])
+        alone = "" if met is entries[0] else f"; no other runs on less than {met.flops_per_byte:.2g}"
         return (
             f"At equal FLOPs per {per}, {name} is ahead at every amount from {entries[0].flops_per_byte:.2g} on "
-            f"({spans(entry.loops for entry in entries)}), by its mean.",
+            f"({spans({entry.loops for entry in entries})}), by its mean{alone}.",
         )
     return (f"At equal FLOPs per {per}, ahead by their means are {'; then '.join(parts)}.",)

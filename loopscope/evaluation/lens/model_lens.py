@@ -13,7 +13,15 @@ from loopscope.evaluation.lens.recorder import LoopRecorder
 from loopscope.evaluation.lens.sites import LoopSites, find_sites
 from loopscope.evaluation.lens.views import LoopView, view_of
 from loopscope.guards import evaluating
-from loopscope.recurrence import AbstractLoopedLM, check_input_ids, check_loops, check_model_and_ids, unroll
+from loopscope.objectives.labels import check_range
+from loopscope.recurrence import (
+    AbstractLoopedLM,
+    check_input_ids,
+    check_loops,
+    check_model_and_ids,
+    unroll,
+    vocabulary_size,
+)
 
 
 def lens(model: Any, input_ids: Any, loops: int | None = None) -> "Lens":
@@ -28,8 +36,8 @@ def lens(model: Any, input_ids: Any, loops: int | None = None) -> "Lens":
         What is asked by loop and layer, and patched; see `Lens`. Its layers were found in a run of two loops.
 
     Raises:
-        ValueError: no looped model, ids that are no [batch, seq] of integers, more tokens than the model has positions,
-            or loops below 1.
+        ValueError: no looped model, ids that are no [batch, seq] of integers or not in its vocabulary, more tokens than
+            the model has positions, or loops below 1.
 
     Example:
         >>> seen = loopscope.lens(model, ids)
@@ -45,6 +53,8 @@ def lens(model: Any, input_ids: Any, loops: int | None = None) -> "Lens":
             f"input_ids has {input_ids.shape[1]} tokens, and the model has {limit} positions: shorten it"
         )
     depth = check_loops(model.loops if loops is None else loops)
+    with torch.no_grad(), evaluating(model):
+        check_range(input_ids, input_ids[:0], vocabulary_size(model, input_ids))
     return Lens(model, input_ids, depth, find_sites(model, input_ids, depth))
 
 

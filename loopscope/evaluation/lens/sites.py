@@ -119,7 +119,9 @@ def _opened(frame: CallFrame, lists: Mapping[nn.Module, nn.Module]) -> list[Call
     stacks: dict[int, list[CallFrame]] = {}
     for inner in _outermost(frame, set(lists)):
         stacks.setdefault(id(lists[inner.module]), []).append(inner)
-    layers = [layer for stack in stacks.values() if _chained(stack) for layer in stack]
+    layers = [
+        layer for stack in stacks.values() if _chained(stack) or _is_one(frame, stack) for layer in stack
+    ]
     return layers or [frame]
 
 
@@ -128,6 +130,15 @@ def _chained(stack: Sequence[CallFrame]) -> bool:
     pairs = pairwise(stack)
     return (
         len(stack) > 1 and one_class and all(after.called_with is before.returned for before, after in pairs)
+    )
+
+
+def _is_one(frame: CallFrame, stack: Sequence[CallFrame]) -> bool:
+    """Whether a stack has a single layer: what attends is in it, and none of it beside."""
+    return (
+        len(stack) == 1
+        and find_sublayers(stack[0]).attention is not None
+        and find_sublayers(frame).attention is None
     )
 
 

@@ -161,11 +161,12 @@ class DepthLM(TemplateLM):  # type: ignore[misc]
             )
         windows = [list(map(make_disjoint_window, self._windows(text))) for text in new]
         texts = [ScoredText((*before, *scored), len(scored)) for of in windows for before, scored in of]
-        scores = self._score(texts, "scoring texts") if texts else {}
+        # Of empty texts there is nothing to score: each has the log-likelihood 0.
+        scores = self._score(texts, "scoring texts") if texts else {depth: [] for depth in self.depths}
         done = 0
         for text, of in zip(new, windows, strict=True):
             self._rolling[text] = {
-                depth: sum(score.log_likelihood for score in scores[depth][done : done + len(of)])
+                depth: sum((score.log_likelihood for score in scores[depth][done : done + len(of)]), 0.0)
                 for depth in self.depths
             }
             done += len(of)

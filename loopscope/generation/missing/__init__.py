@@ -20,9 +20,9 @@ def check_missing(name: Any) -> type[AbstractMissing]:
     Raises:
         ValueError: no such strategy.
     """
-    if name not in STRATEGIES:
+    if not isinstance(name, str) or name not in STRATEGIES:
         near = get_close_matches(str(name), STRATEGIES, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = f"; did you mean {near[0]}?" if near else "."
         raise ValueError(
             f"missing is {name!r}{hint} It is one of lazy (exact, computed when needed), fill (the exited state's "
             "keys and values) and reuse (those of the deepest loop that ran)"

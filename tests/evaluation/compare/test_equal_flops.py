@@ -37,6 +37,26 @@ def test_the_best_of_any_condition_and_depth_within_an_amount() -> None:
     )
 
 
+def test_one_that_is_always_ahead_is_set_beside_the_others_where_they_can_run() -> None:
+    """a's one loop beats all that b has, from 150 on; below that there is nothing to beat."""
+    over = {"b": {"flops_per_token": (150.0, 300.0, 450.0)}}
+    found = compare(study({"a": [2.0, 2.1], "b": [2.9, 2.5, 2.6]}, over=over, **EXACT))
+    rows = [
+        (e.flops_per_byte * 3.5, e.condition, e.loops, e.second, e.second_loops) for e in found.equal_flops
+    ]
+    assert rows == [
+        (pytest.approx(100), "a", 1, None, None),
+        (pytest.approx(150), "a", 1, "b", 1),
+        (pytest.approx(300), "a", 1, "b", 2),
+    ]
+    behind = [entry.behind.mean / BITS for entry in found.equal_flops if entry.behind is not None]
+    assert behind == [pytest.approx(0.9), pytest.approx(0.5)]
+    assert found.sentences[-1] == (
+        "At equal FLOPs per byte of text, a is ahead at every amount from 29 on (loop 1), by its mean; no other runs "
+        "on less than 43."
+    )
+
+
 def test_longer_tokens_cost_less_a_byte() -> None:
     """As much per token, and twice the bytes in each: another tokenizer on the same text."""
     wide = {"bytes_per_token": 7.0, "windows": 20, "text_hash": "same"}

@@ -63,6 +63,8 @@ INPUTS: list[tuple[Any, Any, Any, str]] = [
     (None, IDS[0], None, "input_ids has shape (10,)"),
     (None, IDS[:, :0], None, "input_ids has shape (2, 0)"),
     (None, IDS.float(), None, "input_ids has dtype torch.float32"),
+    (None, IDS + 40, None, "input_ids go from 40 to 79; this model has ids 0 to 39"),
+    (None, IDS - 40, None, "input_ids go from -40 to -1; this model"),
     (None, IDS, 0, "loops is 0; it must be a whole number from 1 up"),
 ]
 

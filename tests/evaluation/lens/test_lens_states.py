@@ -13,6 +13,7 @@ from loopscope.evaluation.lens import STATE_PLACES
 from loopscope.guards import evaluating
 from tests.evaluation.lens.fixtures import DEPTH, IDS, LENS_CASES, caught, lens_case
 from tests.interop.fixtures import Gated, Injected, Remembering, build
+from tests.interop.foreign.families.fixtures import hrm, hrm_at
 
 each_model = pytest.mark.parametrize("name", LENS_CASES)
 
@@ -112,6 +113,23 @@ def test_layers_are_named_by_their_paths() -> None:
     assert names("dory") == ("model.layers.1", "model.layers.2")
     low = [f"model.L_module.layers.{layer}, call {call}" for call in (1, 2) for layer in (0, 1)]
     assert names("hrm") == (*low, "model.H_module.layers.0", "model.H_module.layers.1")
+
+
+def test_a_stack_of_one_layer_counts_as_its_layer() -> None:
+    """Its state is before the norm that ends the stack, and attention and feed-forward are its own."""
+    module = hrm(num_hidden_layers=1, L_cycles=1).eval()
+    seen = loopscope.lens(loopscope.adapt(module), IDS, loops=2)
+    assert seen.layers == ("model.L_module.layers.0", "model.H_module.layers.0")
+    returned: list[torch.Tensor] = []
+    hook = module.model.H_module.layers[0].register_forward_hook(
+        lambda layer, args, output: returned.append(output)
+    )
+    with torch.no_grad():
+        hrm_at(module, 2)
+    hook.remove()
+    high = [seen[loop, 1] for loop in (1, 2)]
+    assert all(torch.equal(states.after, own) for states, own in zip(high, returned, strict=True))
+    assert all(states.attention is not None and states.middle is not None for states in high)
 
 
 @pytest.mark.parametrize("kind", [Injected, Gated, Remembering])

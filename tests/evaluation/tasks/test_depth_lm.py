@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 import torch
 
-from loopscope.data.tokenizers import ByteTokenizer
+from loopscope.data.tokenizers import ByteTokenizer, WordTokenizer
 from loopscope.evaluation.depth.readings import one_unroll_serves
 from loopscope.evaluation.tasks import text_scores
 from loopscope.evaluation.tasks.text_scores import ScoredText, score_texts
 from loopscope.interop.model_folder import save_model
 from loopscope.jobs.evaluate_tasks import _writer
 from loopscope.jobs.opened import open_model
-from loopscope.jobs.task_tokenizer import task_tokenizer
+from loopscope.jobs.task_tokenizer import OwnTokenizer, task_tokenizer
 from loopscope.model.looped import LoopedTransformer
 from loopscope.recurrence import unroll
 
@@ -48,6 +48,21 @@ def test_text_of_a_batch_is_that_of_single_prompts_also_with_learned_positions(
 
     assert made(1) == made(8)
     assert len(set(made(1))) > 1
+
+
+def test_an_empty_text_has_nothing_to_score(byte_folder: Path) -> None:
+    """As the harness's own model of transformers has it, also where no other text comes with it."""
+    opened = open_model(byte_folder)
+    tokenizer = task_tokenizer(opened, "\n")
+    lm = DepthLM(opened.model, tokenizer, _writer(opened, tokenizer), (1, 3), 64, 8, "it")
+    assert lm.loglikelihood_rolling([Instance("loglikelihood_rolling", {}, ("",), 0, ("lines", 0, 1))]) == [0]
+
+
+def test_a_prefix_that_is_an_unknown_token_is_none() -> None:
+    words = WordTokenizer.train(["a rose is a rose\n"], 20, min_count=1)
+    assert OwnTokenizer(words, "rose").prefix == words.encode("rose")[0]
+    with pytest.raises(ValueError, match="prefix is 'tulip', which this model's tokenizer does not know"):
+        OwnTokenizer(words, "tulip")
 
 
 def test_settings_of_generation_are_read_as_the_harness_means_them(byte_folder: Path) -> None:

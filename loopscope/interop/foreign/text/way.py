@@ -165,7 +165,8 @@ def _gap(model: ForeignModel, loops: int, kind: str | None) -> str | None:
     """How the logits over the cache differ from those of the whole text, in words; None where they agree."""
     whole = WholeText(model, loops)
     ids, last = whole.ids, whole.ids.shape[1]
-    steps = own_steps(model, loops, kind, max(last, *_windows(model.module)) + 1)
+    # A static cache holds one token less than the text, and has to be longer than a window for the two to differ.
+    steps = own_steps(model, loops, kind, max(last, *_windows(model.module)) + 2)
     steps.prefill(ids[:, : READ_FIRST - 1])
     places = torch.arange(READ_FIRST - 1, last, device=ids.device)
     read = torch.stack([steps.step(ids[:, place]).logits for place in places.tolist()], dim=1)

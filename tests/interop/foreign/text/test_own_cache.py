@@ -122,6 +122,15 @@ def test_cached_text_is_the_text_computed_anew_and_that_of_the_familys_own_gener
     assert len({token for row in made.tokens for token in row}) > 3, "one token again and again tests nothing"
 
 
+@pytest.mark.slow
+def test_a_kind_that_fails_behind_the_window_is_refused_before_any_text() -> None:
+    """Inkling's static cache, of a module whose own generate never ran: transformers remembers the largest it made."""
+    module, model = adapted(inkling)
+    assert not hasattr(module, "_previous_max_cache_length")
+    with pytest.raises(ValueError, match="cache is 'static', and Inkling.* cannot use it"):
+        loopscope.generate(model, PROMPT, COUNT, cache="static")
+
+
 @each_family
 def test_a_step_costs_one_token(name: str) -> None:
     module, model = built(name)
