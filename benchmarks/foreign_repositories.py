@@ -21,7 +21,8 @@ import transformers
 
 from benchmarks.environment import environment, finish, table
 from benchmarks.foreign_models import FAILS, measure
-from benchmarks.repository_models import REPOSITORIES, Repository
+from benchmarks.repository_code import Repository
+from benchmarks.repository_models import REPOSITORIES
 from tests.interop.foreign.families.models import IDS, LABELS
 
 HEADINGS = "model, commit, opened by, verdict, right, exits, depths, one unroll, bf16, masks, seconds"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
@@ -14,31 +14,13 @@ from torch import Tensor, nn
 from loopscope.interop.foreign.families.base import UnrollRecords
 from loopscope.interop.foreign.tracing.answers import Answer
 from loopscope.interop.foreign.tracing.forward_runs import logits_of, repeatable
+from loopscope.interop.foreign.tracing.history import History, states_of
 from loopscope.interop.foreign.tracing.interceptor import ForwardInterceptor
 from loopscope.interop.foreign.tracing.side_state import SideState
 from loopscope.interop.foreign.tracing.trace import Trace
 from loopscope.recurrence import AbstractLoopedLM, LoopContext, LoopState
 
 Step = nn.Module | Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class History:
-    """The block's outputs up to a loop, as a chain: a run that goes on from a state shares what was before."""
-
-    loop: int
-    state: Tensor
-    before: "History | None"
-    side: Mapping[Any, Tensor] = field(default_factory=dict)  # what else the block returned that goes on
-
-    def states(self) -> dict[int, Answer]:
-        """Return the block's outputs, by loop."""
-        return {**states_of(self.before), self.loop: Answer(self.state, self.side)}
-
-
-def states_of(history: History | None) -> dict[int, Answer]:
-    """Return the block's outputs in a history, by loop; none of none."""
-    return {} if history is None else history.states()
 
 
 @dataclass(frozen=True)
