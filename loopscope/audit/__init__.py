@@ -15,14 +15,14 @@ audit, which `audit_report` puts together:
     declared        what a readout and a carry declare of scale, against what they do
     tokens          how the state's size is spread over tokens and channels
     patched_model, remedies   what would close a blind spot, tried on the model as it is
-    audit_report    `audit`: all of it as one record; `audit_each`: under several objectives
+    audit_report    `audit`: all of it as one record; `judge`: the verdict alone; `…_each`: under several objectives
 """
 
 import sys
 from types import ModuleType
 from typing import Any
 
-from loopscope.audit.audit_report import audit, audit_each
+from loopscope.audit.audit_report import audit, audit_each, judge, judge_each
 from loopscope.audit.carry import measure_carries
 from loopscope.audit.dynamics import measure_dynamics
 from loopscope.audit.expansion import measure_expansion
@@ -41,6 +41,8 @@ __all__ = [
     "check_audit",
     "direct_visibility",
     "final_scale_sweep",
+    "judge",
+    "judge_each",
     "loop_verdicts",
     "measure_carries",
     "measure_dynamics",

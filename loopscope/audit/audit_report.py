@@ -21,6 +21,7 @@ from loopscope.audit.tokens import token_norms
 from loopscope.audit.verdict import check_saturation, loop_verdicts, model_verdict, why, worst_verdict
 from loopscope.audit.visibility import loop_visibilities, measure_visibility, readout_visibility
 from loopscope.guards import evaluating
+from loopscope.numerics import scale
 from loopscope.objectives.objective import Objective
 from loopscope.objectives.placements import Dense
 from loopscope.objectives.spelling import as_objective
@@ -30,6 +31,7 @@ from loopscope.results import (
     Carry,
     Clamped,
     Expansion,
+    Judgement,
     LoopDynamics,
     LoopVerdict,
     LoopVisibility,
@@ -90,17 +92,30 @@ def audit_each(
 
 def judge(
     model: Any, input_ids: Any, labels: Any, objective: Any = None, attention_mask: Any = None
-) -> tuple[LoopVerdict, ...]:
+) -> Judgement:
     """Measure what the verdict rests on and nothing else: visibility and carry. Arguments and errors are `audit`'s.
 
     Returns:
-        The verdicts of loops 1..K, as `audit` gives them.
+        Verdict, why and the verdicts of loops 1..K, as `audit` gives them.
     """
-    with _prepared(model, input_ids, labels, objective, attention_mask) as batch:
-        with torch.no_grad():
-            states = list(unroll(batch.model, batch.input_ids))
-        seen = loop_visibilities(states, batch.objective, batch.labels)
-        return tuple(_verdicts(batch, states, seen, measure_carries(states)))
+    return judge_each(model, input_ids, labels, [objective], attention_mask)[0]
+
+
+def judge_each(
+    model: Any, input_ids: Any, labels: Any, objectives: Sequence[Any], attention_mask: Any = None
+) -> list[Judgement]:
+    """Judge a model under several objectives; carries, which do not depend on them, are measured once."""
+    found: list[Judgement] = []
+    carried: Sequence[Carry] = ()
+    for objective in objectives:
+        with _prepared(model, input_ids, labels, objective, attention_mask) as batch:
+            with torch.no_grad():
+                states = list(unroll(batch.model, batch.input_ids))
+            carried = carried or measure_carries(states)
+            found.append(
+                _judgement(batch, states, loop_visibilities(states, batch.objective, batch.labels), carried)
+            )
+    return found
 
 
 @dataclass(frozen=True)
@@ -186,24 +201,46 @@ def _verdicts(
     return loops
 
 
-def _measure(batch: _Batch, states: Sequence[LoopState], facts: _Facts) -> AuditReport:
-    model, input_ids, labels, objective = batch.model, batch.input_ids, batch.labels, batch.objective
-    seen = measure_visibility(model, objective, input_ids, labels)
-    carried = facts.carried
+def _judgement(
+    batch: _Batch, states: Sequence[LoopState], seen: Sequence[LoopVisibility], carried: Sequence[Carry]
+) -> Judgement:
     loops = _verdicts(batch, states, seen, carried)
     verdict = model_verdict(loops)
-    beside = measure_side_scales(states, objective, labels)
+    beside = measure_side_scales(states, batch.objective, batch.labels)
     said = side_sentences(beside)
     worst = worst_verdict([verdict, *(row.status for row in beside)])
     louder = {row.name for row in beside if row.status == worst != verdict}  # what the verdict is of
     terms = tuple(dict.fromkeys(path.split("/")[0] for loop in seen for path in loop.direct))
-    own = facts.clamped["none"]
-    return AuditReport(
+    reason = why(loops, seen, terms, batch.model.readout_name)
+    return Judgement(
         verdict=worst,
-        why=" ".join([*(said[name] for name in sorted(louder)), why(loops, seen, terms, model.readout_name)]),
-        objective=objective.name,
+        why=" ".join([*(said[name] for name in sorted(louder)), reason]),
+        objective=batch.objective.name,
         terms=terms,
         loops=tuple(loops),
+        rms=tuple(float(scale(state.hidden).mean()) for state in states),
+        side_scales=tuple(beside),
+        notes=(
+            *batch.notes,
+            *notes_on(states, batch.labels),
+            *wrong_declarations(states, batch.objective.placement),
+            *(sentence for name, sentence in said.items() if name not in louder),
+        ),
+    )
+
+
+def _measure(batch: _Batch, states: Sequence[LoopState], facts: _Facts) -> AuditReport:
+    labels, objective = batch.labels, batch.objective
+    seen = measure_visibility(batch.model, objective, batch.input_ids, labels)
+    carried = facts.carried
+    judged = _judgement(batch, states, seen, carried)
+    own = facts.clamped["none"]
+    return AuditReport(
+        verdict=judged.verdict,
+        why=judged.why,
+        objective=judged.objective,
+        terms=judged.terms,
+        loops=judged.loops,
         cross_entropy=own.cross_entropy,
         visibility=tuple(seen),
         readout=facts.readout,
@@ -215,13 +252,8 @@ def _measure(batch: _Batch, states: Sequence[LoopState], facts: _Facts) -> Audit
         radial_clamp=facts.clamped,
         rescaled=facts.rescaled,
         remedies=tuple(try_remedies(states, carried, objective, labels, own.cross_entropy))
-        if verdict in ("blind", "damped")
+        if model_verdict(judged.loops) in ("blind", "damped")
         else (),
-        notes=(
-            *batch.notes,
-            *notes_on(states, labels),
-            *wrong_declarations(states, objective.placement),
-            *(sentence for name, sentence in said.items() if name not in louder),
-        ),
-        side_scales=tuple(beside),
+        notes=judged.notes,
+        side_scales=judged.side_scales,
     )

@@ -24,6 +24,7 @@ class Audit:
         loopscope audit runs/demo --out runs/demo/audit.html
         loopscope audit last.pt --objective dense+norm_penalty=0.01 --data 'text/*.txt' --json
         loopscope audit --config run.yaml
+        loopscope audit runs/raw --fast
     """
 
     paths: tyro.conf.Positional[tuple[Path, ...]] = ()
@@ -40,6 +41,8 @@ class Audit:
     """Depth to audit at; the trained depth by default. At another, nothing is kept but with --keep-in."""
     length: int | None = None
     """Tokens of a window; the trained length by default, at most 256."""
+    fast: bool = False
+    """The verdict alone: visibility, carry and exposure, in a fraction of the time. Nothing is kept."""
     threads: int | None = None
     """CPU threads; torch's choice by default."""
     cpu_ops: Literal["auto", "off"] = "auto"
@@ -70,7 +73,10 @@ def audit(arguments: Sequence[str]) -> None:
         )
     if command.config and command.loops is not None:
         raise ValueError("loops is for a model that is measured; a config says its own depth in model.loops")
-    verdicts = _static_audit(command) if command.config else _measured_audit(command)
+    if command.fast:
+        _refuse_beside_fast(command)
+    measure = _fast_audit if command.fast else _measured_audit
+    verdicts = _static_audit(command) if command.config else measure(command)
     if command.strict and "blind" in verdicts:
         raise SystemExit(1)
 
@@ -93,16 +99,51 @@ def _static_audit(command: Audit) -> list[str]:
     return [found.verdict]
 
 
-def _measured_audit(command: Audit) -> list[str]:
+def _refuse_beside_fast(command: Audit) -> None:
+    for name, given in (("out", command.out), ("keep-in", command.keep_in), ("config", command.config)):
+        if given is not None:
+            why = (
+                "a config is read, not measured"
+                if name == "config"
+                else "a page and a record are of a whole audit"
+            )
+            raise ValueError(f"--{name} does not go with --fast: {why}; leave one of them out")
+
+
+def _fast_audit(command: Audit) -> list[str]:
+    _set_up(command)
+    from loopscope.cli.audit_print import print_judged
+    from loopscope.jobs import judge_paths
+    from loopscope.results import judged_values, to_json
+
+    of = (command.paths, command.objective, command.data, command.sequences, command.length, command.loops)
+    found = []
+    for judged in judge_paths(*of):
+        found.append(judged)
+        if not command.json:
+            print_judged(judged)
+    if command.json:
+        values = [judged_values(judged) for judged in found]
+        print(to_json(values[0] if len(values) == 1 else {"models": values}))
+    return [judged.judgement.verdict for judged in found]
+
+
+def _set_up(command: Audit) -> None:
     check_counts(command, "sequences", "length", "threads")
     check_counts(command, "loops", most=DEEPEST)
-    from loopscope.cli.audit_print import print_audits
-    from loopscope.jobs import audit_paths, load_with, use_cpu_ops, use_threads
-    from loopscope.results import audit_values, to_json
+    from loopscope.jobs import load_with, use_cpu_ops, use_threads
 
     load_with(command.dtype, command.device_map)
     use_threads(command.threads)
     use_cpu_ops(command.cpu_ops)
+
+
+def _measured_audit(command: Audit) -> list[str]:
+    _set_up(command)
+    from loopscope.cli.audit_print import print_audits
+    from loopscope.jobs import audit_paths
+    from loopscope.results import audit_values, to_json
+
     audits = []
     for audited in audit_paths(
         command.paths,

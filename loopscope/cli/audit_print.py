@@ -6,7 +6,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from loopscope.results import AuditedModel, AuditReport, StaticAudit, Verdict
+from loopscope.results import (
+    AuditedModel,
+    AuditReport,
+    JudgedModel,
+    Judgement,
+    LoopVerdict,
+    SideScale,
+    StaticAudit,
+    Verdict,
+)
 
 VERDICT_STYLES: dict[Verdict, str] = {
     "blind": "bold white on red",
@@ -26,6 +35,25 @@ def print_audits(audits: Sequence[AuditedModel], console: Console | None = None)
         _print_audit(audited, console)
 
 
+def print_judged(judged: JudgedModel, console: Console | None = None) -> None:
+    """A verdict without the rest of an audit."""
+    console = console or Console()
+    judgement = judged.judgement
+    _print_verdict(judged, judgement, judged.judgements, console)
+    table = _table("loop", "verdict", "RMS", "carry", "direct visibility", "exposure")
+    for loop, rms in zip(judgement.loops, judgement.rms, strict=True):
+        table.add_row(str(loop.loop), _word(loop.status), _n(rms), *_exposed(loop))
+    console.print(_captioned(table))
+    if judgement.side_scales:
+        console.print(_beside(judgement.side_scales))
+    batch, length = judged.batch
+    _say(console, f"{judged.parameters:,} parameters; {batch} × {length} tokens: {judged.data}.")
+    _say(
+        console, "The verdict alone (--fast). Drift, what a changed scale costs and remedies: without --fast."
+    )
+    console.print()
+
+
 def print_static(audit: StaticAudit, console: Console | None = None) -> None:
     """What a config says before training."""
     console = console or Console()
@@ -40,21 +68,10 @@ def print_static(audit: StaticAudit, console: Console | None = None) -> None:
 
 def _print_audit(audited: AuditedModel, console: Console) -> None:
     report = audited.report
-    console.print(_headline(report.verdict, audited.name))
-    _say(console, report.why)
-    for note in report.notes:
-        _say(console, note)
-    origin = {
-        "model": f"Judged under its own objective, {report.objective}.",
-        "given": f"Judged under the objective given, {report.objective}.",
-        "assumed": "Nothing says what it was trained on, so the plausible objectives were judged: "
-        + ", ".join(f"{r.objective} {r.verdict}" for r in audited.reports)
-        + ". Name its own with --objective.",
-    }
-    _say(console, origin[audited.objective_from])
+    _print_verdict(audited, report, audited.reports, console)
     console.print(_loops(report))
     if report.side_scales:
-        console.print(_beside(report))
+        console.print(_beside(report.side_scales))
     expansion = report.expansion
     drift = f"Scale goes from {_n(expansion.rms[0])} at loop 1 to {_n(expansion.rms[-1])} at loop {len(expansion.rms)}"
     grown = expansion.rms[-1] - expansion.rms[0]
@@ -68,6 +85,26 @@ def _print_audit(audited: AuditedModel, console: Console) -> None:
     console.print()
 
 
+def _print_verdict(
+    model: AuditedModel | JudgedModel,
+    worst: AuditReport | Judgement,
+    reports: Sequence[AuditReport | Judgement],
+    console: Console,
+) -> None:
+    console.print(_headline(worst.verdict, model.name))
+    _say(console, worst.why)
+    for note in worst.notes:
+        _say(console, note)
+    origin = {
+        "model": f"Judged under its own objective, {worst.objective}.",
+        "given": f"Judged under the objective given, {worst.objective}.",
+        "assumed": "Nothing says what it was trained on, so the plausible objectives were judged: "
+        + ", ".join(f"{r.objective} {r.verdict}" for r in reports)
+        + ". Name its own with --objective.",
+    }
+    _say(console, origin[model.objective_from])
+
+
 def _loops(report: AuditReport) -> Table:
     table = _table(
         "loop", "verdict", "RMS", "carry", "direct visibility", "exposure", "cross-entropy", "radius"
@@ -77,20 +114,27 @@ def _loops(report: AuditReport) -> Table:
             str(loop.loop),
             _word(loop.status),
             _n(report.expansion.rms[loop.loop - 1]),
-            f"{abs(loop.carry):.0%}",
-            f"{loop.direct:.1e}",
-            f"{loop.exposure:.1e}",
+            *_exposed(loop),
             f"{entropy:.3f}",
             f"{dynamics.spectral_radius:.2f}",
         )
+    return _captioned(table)
+
+
+def _exposed(loop: LoopVerdict) -> tuple[str, str, str]:
+    """Cells of carry, direct visibility and exposure."""
+    return f"{abs(loop.carry):.0%}", f"{loop.direct:.1e}", f"{loop.exposure:.1e}"
+
+
+def _captioned(table: Table) -> Table:
     table.caption = "visibility and exposure in nats for a scale e times as large"
     table.caption_justify = "left"
     return table
 
 
-def _beside(report: AuditReport) -> Table:
+def _beside(side_scales: Sequence[SideScale]) -> Table:
     table = _table("beside H", "loop", "verdict", "RMS", "carry", "visibility", "radial share", "exposure")
-    for side in report.side_scales:
+    for side in side_scales:
         table.add_row(
             side.name,
             str(side.loop),

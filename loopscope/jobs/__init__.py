@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from loopscope.jobs.audit import audit_model as audit_model
     from loopscope.jobs.audit import audit_paths as audit_paths
+    from loopscope.jobs.audit import judge_paths as judge_paths
     from loopscope.jobs.audit import parse_objective as parse_objective
     from loopscope.jobs.evaluate_compare import compare_study as compare_study
     from loopscope.jobs.evaluate_depth import depth_verdicts as depth_verdicts
@@ -69,6 +70,7 @@ _HOMES = {
     "TextWindows": "text",
     "audit_model": "audit",
     "audit_paths": "audit",
+    "judge_paths": "audit",
     "check_one": "opened",
     "compare_study": "evaluate_compare",
     "convert_published": "import_published",
@@ -112,6 +114,7 @@ __all__ = [
     "execute",
     "generate_text",
     "held_out",
+    "judge_paths",
     "lens_prompt",
     "load_with",
     "measure_depth",

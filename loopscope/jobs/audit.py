@@ -1,14 +1,15 @@
 """From a path to an audited model: under its own objective, a given one, or the plausible ones."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 
-from loopscope.audit.audit_report import audit_each
+from loopscope.audit.audit_report import audit_each, judge_each
 from loopscope.config.nested import read_yaml
 from loopscope.config.objective_text import read_objective
 from loopscope.guards import device_of
@@ -18,10 +19,10 @@ from loopscope.jobs.opened import OpenedModel, check_one, open_model, parameter_
 from loopscope.jobs.study_order import ordered_first_runs
 from loopscope.jobs.text import TextWindows, some_windows
 from loopscope.objectives.config import ObjectiveConfig
-from loopscope.objectives.objective import build_objective
+from loopscope.objectives.objective import Objective, build_objective
 from loopscope.objectives.spelling import spelled_section
 from loopscope.recurrence import unroll
-from loopscope.results import WORST_FIRST, AuditedModel, audit_values, provenance, to_json
+from loopscope.results import WORST_FIRST, AuditedModel, JudgedModel, audit_values, provenance, to_json
 from loopscope.results.faults import in_words
 from loopscope.results.layout import (
     AUDIT,
@@ -31,6 +32,11 @@ from loopscope.results.layout import (
     newest_checkpoint,
     write_text,
 )
+
+Origin = Literal["given", "model", "assumed"]
+"""Where an objective comes from."""
+
+Found = TypeVar("Found")
 
 
 def audit_paths(
@@ -60,29 +66,59 @@ def audit_paths(
     """
     if objective is not None:
         parse_objective(objective)
-    found = [path for given in paths for path in ordered_first_runs(given)]
-    check_one(found, keep_in)
-    opened = [open_model(path, keep_in, loops) for path in found]
+    opened = _opened(paths, keep_in, loops)
 
     def audits() -> Iterator[AuditedModel]:
-        errors: list[ValueError] = []
-        for model in opened:
-            try:
-                audited = audit_model(model, objective, data, sequences, length)
-            except ValueError as error:  # a diverged run is no reason to lose the others
-                errors.append(error)
-                continue
+        for model, audited in _each(opened, lambda one: audit_model(one, objective, data, sequences, length)):
             if keep:
                 keep_audit(model, audited)
             yield audited
-        if len(errors) == 1:
-            raise errors[0]
-        if errors:
-            raise ValueError(
-                f"{len(errors)} of {len(opened)} models could not be audited; the first: {errors[0]}"
-            )
 
     return audits()
+
+
+def judge_paths(
+    paths: Sequence[str | Path],
+    objective: str | None = None,
+    data: str | None = None,
+    sequences: int = 8,
+    length: int | None = None,
+    loops: int | None = None,
+) -> Iterator[JudgedModel]:
+    """Measure the verdicts alone of what `audit_paths` audits. Arguments and errors are its; nothing is kept."""
+    if objective is not None:
+        parse_objective(objective)
+    opened = _opened(paths, None, loops)
+    return (
+        judged
+        for _, judged in _each(opened, lambda one: judge_model(one, objective, data, sequences, length))
+    )
+
+
+def _opened(paths: Sequence[str | Path], keep_in: str | Path | None, loops: int | None) -> list[OpenedModel]:
+    found = [path for given in paths for path in ordered_first_runs(given)]
+    check_one(found, keep_in)
+    return [open_model(path, keep_in, loops) for path in found]
+
+
+def _each(
+    opened: Sequence[OpenedModel], measure: Callable[[OpenedModel], Found]
+) -> Iterator[tuple[OpenedModel, Found]]:
+    """Measure models one by one; those that cannot be are an error after the others."""
+    errors: list[ValueError] = []
+    for model in opened:
+        try:
+            outcome = measure(model)
+        except ValueError as error:  # a diverged run is no reason to lose the others
+            errors.append(error)
+            continue
+        yield model, outcome
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise ValueError(
+            f"{len(errors)} of {len(opened)} models could not be audited; the first: {errors[0]}"
+        )
 
 
 def audit_model(
@@ -93,21 +129,9 @@ def audit_model(
     length: int | None = None,
 ) -> AuditedModel:
     """Audit one model under its own objective, a given one, or the plausible ones."""
-    tokens = some_windows(opened, data, sequences, length)
-    where = device_of(opened.model)
-    tokens = replace(tokens, input_ids=tokens.input_ids.to(where), labels=tokens.labels.to(where))
-    origin: Literal["given", "model", "assumed"]
-    if objective is not None:
-        judged, origin = [parse_objective(objective)], "given"
-    elif opened.objective is not None:
-        judged, origin = [opened.objective], "model"
-    else:
-        judged, origin = plausible(opened, tokens), "assumed"
-    try:
-        objectives = [build_objective(config) for config in judged]
-        reports = audit_each(opened.model, tokens.input_ids, tokens.labels, objectives)
-    except ValueError as error:  # of several models, the one
-        raise ValueError(f"{opened.path}: {error}") from error
+    tokens, judged, origin = _to_measure(opened, objective, data, sequences, length)
+    with _named(opened):
+        reports = audit_each(opened.model, tokens.input_ids, tokens.labels, judged)
     reports.sort(key=lambda report: WORST_FIRST.index(report.verdict))
     largest = [token for report in reports[:1] for loop in report.tokens for _, _, token, _ in loop.largest]
     return AuditedModel(
@@ -122,6 +146,58 @@ def audit_model(
         provenance=provenance("cpu", torch.get_num_threads()),
         fingerprint=opened.fingerprint,
     )
+
+
+def judge_model(
+    opened: OpenedModel,
+    objective: str | None = None,
+    data: str | None = None,
+    sequences: int = 8,
+    length: int | None = None,
+) -> JudgedModel:
+    """Measure the verdict on one model and no more, under its own objective, a given one, or the plausible ones."""
+    tokens, judged, origin = _to_measure(opened, objective, data, sequences, length)
+    with _named(opened):
+        found = judge_each(opened.model, tokens.input_ids, tokens.labels, judged)
+    found.sort(key=lambda judgement: WORST_FIRST.index(judgement.verdict))
+    return JudgedModel(
+        name=opened.name,
+        judgement=found[0],
+        objective_from=origin,
+        others=tuple(found[1:]),
+        data=tokens.text,
+        batch=(tokens.input_ids.shape[0], tokens.input_ids.shape[1]),
+        parameters=parameter_count(opened.model),
+        provenance=provenance("cpu", torch.get_num_threads()),
+        fingerprint=opened.fingerprint,
+    )
+
+
+def _to_measure(
+    opened: OpenedModel, objective: str | None, data: str | None, sequences: int, length: int | None
+) -> tuple[TextWindows, list[Objective], Origin]:
+    """Return tokens where the model is, the objectives to judge it under, and where they come from."""
+    tokens = some_windows(opened, data, sequences, length)
+    where = device_of(opened.model)
+    tokens = replace(tokens, input_ids=tokens.input_ids.to(where), labels=tokens.labels.to(where))
+    origin: Origin
+    if objective is not None:
+        judged, origin = [parse_objective(objective)], "given"
+    elif opened.objective is not None:
+        judged, origin = [opened.objective], "model"
+    else:
+        judged, origin = plausible(opened, tokens), "assumed"
+    with _named(opened):
+        return tokens, [build_objective(config) for config in judged], origin
+
+
+@contextmanager
+def _named(opened: OpenedModel) -> Iterator[None]:
+    """Name the model in an error: of several, the one."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{opened.path}: {error}") from error
 
 
 def plausible(opened: OpenedModel, tokens: TextWindows) -> list[ObjectiveConfig]:

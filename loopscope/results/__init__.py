@@ -68,6 +68,7 @@ from loopscope.results.evaluations import (
     load_evaluation,
 )
 from loopscope.results.fingerprint import model_fingerprint
+from loopscope.results.judgements import JudgedModel, Judgement, judged_values
 from loopscope.results.layout import (
     COMPARISON,
     EVALUATION,
@@ -129,6 +130,8 @@ __all__ = [
     "FolderHeldError",
     "Guess",
     "Interval",
+    "JudgedModel",
+    "Judgement",
     "LensLoop",
     "LogitLens",
     "LoopDynamics",
@@ -166,6 +169,7 @@ __all__ = [
     "first_runs",
     "hold",
     "is_study",
+    "judged_values",
     "load_audits",
     "load_comparison",
     "load_evaluation",

@@ -33,7 +33,7 @@ def audit(model: LoopedTransformer, **objective: Any) -> Any:
 
 def verdict(model: LoopedTransformer, **objective: Any) -> Any:
     """The model's verdict alone: what an audit says of it, without all else that it measures."""
-    return model_verdict(judge(model, IDS, LABELS, build_objective(ObjectiveConfig(**objective))))
+    return model_verdict(judge(model, IDS, LABELS, build_objective(ObjectiveConfig(**objective))).loops)
 
 
 def carried(model: LoopedTransformer, loops: int = LOOPS) -> list[Any]:

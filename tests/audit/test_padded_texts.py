@@ -89,8 +89,10 @@ def test_rows_of_several_lengths_have_their_weighted_mean() -> None:
     ids, mask = pad([[5, 3, 8, 1], [9, 9, 2], [4, 4, 1, 6, 2]], "right")
     labels = ids.roll(-1, 1).masked_fill(mask == 0, -100)
     sizes = mask.sum(dim=1).tolist()
-    whole = judge(model, ids, labels, attention_mask=mask == 1)
-    own = [judge(model, ids[row : row + 1, :n], labels[row : row + 1, :n]) for row, n in enumerate(sizes)]
+    whole = judge(model, ids, labels, attention_mask=mask == 1).loops
+    own = [
+        judge(model, ids[row : row + 1, :n], labels[row : row + 1, :n]).loops for row, n in enumerate(sizes)
+    ]
     for loop, of_rows in zip(whole, zip(*own, strict=True), strict=True):
         for name in ("carry", "direct"):
             mean = sum(n * getattr(row, name) for n, row in zip(sizes, of_rows, strict=True)) / sum(sizes)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import loopscope
+from loopscope.audit.audit_report import judge
 from loopscope.audit.side_scales import measure_side_scales, side_sentences
 from loopscope.objectives.spelling import as_objective
 from loopscope.recurrence import PaddedRows, unroll
@@ -146,6 +147,8 @@ def test_a_blind_momentum_is_the_verdict_and_is_said_everywhere() -> None:
     assert "no loss term sees it" in report.why
     assert report.why.endswith("it is removed.")
     assert decode(AuditReport, json.loads(to_json(report))).side_scales == report.side_scales
+    fast = judge(model, IDS, LABELS)
+    assert (fast.verdict, fast.why, fast.side_scales) == (report.verdict, report.why, report.side_scales)
 
 
 def test_a_harmless_momentum_is_a_note() -> None:

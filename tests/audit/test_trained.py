@@ -69,7 +69,7 @@ def test_verdicts_of_trained_models(condition: str, trained: Trained) -> None:
     assert result.status == "completed"
     assert opened.objective is not None  # the run says what it was trained on
     tokens = some_windows(opened, None, 2)
-    loops = judge(opened.model, tokens.input_ids, tokens.labels, build_objective(opened.objective))
+    loops = judge(opened.model, tokens.input_ids, tokens.labels, build_objective(opened.objective)).loops
     assert {loop.status for loop in loops} == {VERDICTS[condition]}  # at every loop
 
 

@@ -51,7 +51,7 @@ def test_verdicts_before_any_training(
 def test_the_verdict_alone_is_the_audits(model: dict[str, Any], objective: dict[str, Any]) -> None:
     built = make(**model)
     report = audit(built, **objective)
-    assert judge(built, IDS, LABELS, build_objective(ObjectiveConfig(**objective))) == report.loops
+    assert judge(built, IDS, LABELS, build_objective(ObjectiveConfig(**objective))).loops == report.loops
     assert verdict(built, **objective) == report.verdict
 
 

@@ -64,7 +64,7 @@ def test_a_family_trains_a_step_and_audits_as_it_reads(family: str, condition: s
     model = LoopedTransformer(config.model)
     objective = build_objective(config.objective)
     objective(unroll_to(model, IDS, draw_depths(config.training.depth, 4, 0, 0, 2)), LABELS).total.backward()
-    measured = judge(model, IDS, LABELS, objective)
+    measured = judge(model, IDS, LABELS, objective).loops
     read = audit_config(config)
     for said, found in zip(read.loops, measured, strict=True):
         assert found.status in open_verdicts(config, said), (said, found)
@@ -83,7 +83,7 @@ def test_a_family_as_published_trains_a_step_and_has_its_verdict(family: str) ->
     loss = objective(unroll_to(model, IDS, depths, config.training.depth.backprop), LABELS)
     loss.total.backward()
     assert torch.isfinite(loss.total)
-    measured = judge(model, IDS, LABELS, objective)
+    measured = judge(model, IDS, LABELS, objective).loops
     read = audit_config(config)
     assert read.verdict == VERDICTS[family]
     # Weights that were moved make parcae's coda show what it hides at its start: either is right for a fading sight.

@@ -26,7 +26,7 @@ def test_shipped_conditions(condition: str, initialisation: str) -> None:
     config = recipe("laptop", condition, over)
     torch.manual_seed(0)
     model = LoopedTransformer(config.model)
-    measured = judge(model, IDS, LABELS, build_objective(config.objective))
+    measured = judge(model, IDS, LABELS, build_objective(config.objective)).loops
     read = audit_config(config)
     assert read.verdict == model_verdict(measured) == VERDICTS[condition]
     assert [loop.status for loop in read.loops] == [loop.status for loop in measured]
@@ -91,7 +91,7 @@ def test_conditions_of_ones_own(over: dict[str, dict[str, object]], statuses: li
     over = {**over, "model": {**SMALL["model"], **over["model"]}, "data": SMALL["data"]}
     config = recipe("laptop", "mine", over)
     torch.manual_seed(0)
-    measured = judge(LoopedTransformer(config.model), IDS, LABELS, build_objective(config.objective))
+    measured = judge(LoopedTransformer(config.model), IDS, LABELS, build_objective(config.objective)).loops
     assert [loop.status for loop in audit_config(config).loops] == statuses
     assert [loop.status for loop in measured] == statuses
 

@@ -74,7 +74,7 @@ def test_exits_of_one_unroll_are_those_of_as_many_loops(kind: type[Counted], ver
     with torch.no_grad():
         for state in unroll(model, IDS, 6):
             assert torch.allclose(state.logits(), module(IDS, state.loop), atol=1e-5)
-    assert {loop.status for loop in judge(model, IDS, LABELS)} == {verdict}
+    assert {loop.status for loop in judge(model, IDS, LABELS).loops} == {verdict}
 
 
 @pytest.mark.filterwarnings("ignore:what follows loop 2")
@@ -90,7 +90,7 @@ def test_tokens_that_leave_keep_their_state() -> None:
         for state in unroll(model, IDS, 6):
             assert torch.allclose(state.logits(), own[state.loop], atol=1e-5)
     # Of a token that left, nothing is carried on: the mean over tokens is below 1.
-    assert model_verdict(judge(model, IDS, LABELS)) == "blind"
+    assert model_verdict(judge(model, IDS, LABELS).loops) == "blind"
 
 
 def test_a_sum_over_loops_needs_a_way_to_set_them() -> None:

@@ -150,7 +150,7 @@ def test_loops_without_a_gradient_have_one_in_audits_alone(
     measured = [
         (one.carry, one.direct)
         for of in (model, loopscope.wrap(whole, "layers"))
-        for one in judge(of, IDS, LABELS)
+        for one in judge(of, IDS, LABELS).loops
     ]
     assert measured[:3] == [pytest.approx(figures, rel=1e-4, abs=1e-6) for figures in measured[3:]]
     first, *_, last = unroll(model, IDS)
@@ -186,7 +186,7 @@ def test_hrm_text_has_its_whole_gradient_by_its_own_setting() -> None:
         wrapped = loopscope.wrap(module, "model.H_module")  # refused, were the gradient cut
     assert module.model.L_bp_cycles_padded == before != [3, 3]
     assert wrapped.remarks == ()
-    assert {loop.status for loop in judge(wrapped, IDS, LABELS)} == {"removed"}
+    assert {loop.status for loop in judge(wrapped, IDS, LABELS).loops} == {"removed"}
     report = loopscope.audit(loopscope.adapt(module), IDS, LABELS)
     assert report.verdict == "removed"
     assert {(side.name, side.status) for side in report.side_scales} == {("low stack", "removed")}

@@ -96,7 +96,7 @@ def test_carries_and_radial_shares_are_what_hooks_measure(seed: int) -> None:
     assert [carry.mean for carry in measured] == pytest.approx(expected, abs=2e-3)
     share = radial_share(module)
     assert (share > 0.01) == bool(module.reads)  # at random weights a raw readout shows a few percent
-    for loop, carry in zip(judge(model, IDS, LABELS)[:-1], expected, strict=True):
+    for loop, carry in zip(judge(model, IDS, LABELS).loops[:-1], expected, strict=True):
         assert loop.status == ("removed" if abs(carry) < 0.05 else "visible" if module.reads else "blind")
 
 

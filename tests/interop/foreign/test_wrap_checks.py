@@ -59,7 +59,7 @@ def test_readouts_of_their_own_by_loop_are_kept(where: Any) -> None:
             norm.weight.fill_(1.0 + loop)
         for state, own in zip(unroll(model, IDS), module(IDS)["every"], strict=True):
             assert torch.allclose(state.logits(), own, atol=1e-5)
-    assert {loop.status for loop in judge(model, IDS, LABELS)} == {"blind"}
+    assert {loop.status for loop in judge(model, IDS, LABELS).loops} == {"blind"}
 
 
 def test_a_name_that_the_result_has_not_is_refused() -> None:
@@ -195,7 +195,7 @@ def test_what_travels_in_a_cache_is_followed() -> None:
     module = build(Loop1InCache)
     model = loopscope.wrap(module, "layers")
     assert torch.allclose(model(IDS), module(IDS), atol=1e-5)
-    assert {loop.status for loop in judge(model, IDS, LABELS)} == {"blind"}
+    assert {loop.status for loop in judge(model, IDS, LABELS).loops} == {"blind"}
 
 
 class ReadsInside(Plain):

@@ -49,7 +49,7 @@ def test_looplm_is_blind_but_for_its_gate() -> None:
             assert torch.allclose(state.hidden, hidden, atol=1e-5)
             assert torch.allclose(state.logits(), logits, atol=1e-4)
             assert torch.allclose(torch.sigmoid(state.gate_logit()), gate, atol=1e-5)
-    assert {loop.status for loop in judge(model, IDS, LABELS)} == {"blind"}
+    assert {loop.status for loop in judge(model, IDS, LABELS).loops} == {"blind"}
     report = loopscope.audit(model, IDS, LABELS, build_objective(ObjectiveConfig(placement="exit-weighted")))
     assert report.verdict == "visible"
     for loop in report.visibility[:-1]:
@@ -82,7 +82,7 @@ def test_loopformer_is_blind() -> None:
         ).loops
         == 2
     )
-    loops = judge(model, IDS, LABELS)
+    loops = judge(model, IDS, LABELS).loops
     assert {loop.status for loop in loops} == {"blind"}
     assert all(loop.carry > 0.5 for loop in loops)
 
@@ -102,7 +102,7 @@ def test_looped_nanochat_removes_scale(injection: str) -> None:
         assert torch.allclose(states[-1].logits(), module(IDS, num_recur=8)[0], atol=1e-5)
         chunk = states[-1].features().flatten(0, 1)[3:7]
         assert torch.allclose(model.head(chunk), states[-1].logits().flatten(0, 1)[3:7], atol=1e-5)
-    assert {loop.status for loop in judge(model, IDS, LABELS)} == {"removed"}
+    assert {loop.status for loop in judge(model, IDS, LABELS).loops} == {"removed"}
 
     def head(features: Tensor) -> Tensor:
         return 15 * torch.tanh(module.lm_head(features)[..., : lookalikes.VOCABULARY] / 15)

@@ -54,7 +54,7 @@ def main(folder: str, way: str) -> None:
     before, began = peak_mb(), time.perf_counter()
     model = loopscope.load(folder, dtype="float32" if way == "float32" else "auto")
     loaded = peak_mb() - before
-    loops = judge(model, ids[:, :-1], ids[:, 1:])
+    loops = judge(model, ids[:, :-1], ids[:, 1:]).loops
     print(
         json.dumps(
             {

@@ -22,7 +22,7 @@ from tests.interop.foreign.families.fixtures import CASES, IDS, LABELS, build, h
 def test_exit_gates(name: str) -> None:
     module, model = build(CASES[name])
     objective = build_objective(ObjectiveConfig(placement="exit-weighted"))
-    assert {loop.status for loop in judge(model, IDS, LABELS, objective)} == {"removed"}
+    assert {loop.status for loop in judge(model, IDS, LABELS, objective).loops} == {"removed"}
     with torch.no_grad():
         gates = [state.gate_logit() for state in unroll(model, IDS)]
         looped = module.model(IDS)[2] if name == "ouro" else None
@@ -81,7 +81,7 @@ def test_half_precision_is_unrolled_as_it_is_and_audited_in_a_copy(make: Callabl
     report = loopscope.audit(model, IDS, LABELS)
     assert "bfloat16" in report.notes[0]
     assert {parameter.dtype for parameter in module.parameters()} == {torch.bfloat16}
-    assert report.verdict == model_verdict(judge(model.float(), IDS, LABELS))
+    assert report.verdict == model_verdict(judge(model.float(), IDS, LABELS).loops)
 
 
 @pytest.mark.parametrize(
@@ -109,4 +109,4 @@ def test_x_transformers_with_its_options(
         if not settings.get("num_memory_tokens") and not settings.get("sigsoftmax_logits"):
             for state, own in zip(unroll(model, IDS), every, strict=True):
                 assert torch.allclose(state.logits(), own, atol=1e-5)
-    assert model_verdict(judge(model, IDS, LABELS)) == verdict
+    assert model_verdict(judge(model, IDS, LABELS).loops) == verdict

@@ -37,7 +37,7 @@ def test_exits_are_the_modules_own_and_the_verdict_the_structures(case: Named) -
         for state in unroll(model, IDS, 2 * model.loops):
             if case.on_the_way or state.is_last:
                 assert torch.allclose(state.logits(), own[state.loop], atol=1e-4)
-    assert model_verdict(judge(model, IDS, LABELS)) == case.verdict
+    assert model_verdict(judge(model, IDS, LABELS).loops) == case.verdict
 
 
 def test_hrm_text_is_audited_with_its_whole_gradient_and_its_setting_left() -> None:

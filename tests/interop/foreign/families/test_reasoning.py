@@ -60,7 +60,7 @@ def test_no_puzzle_positions_are_no_side_state() -> None:
     model = loopscope.adapt(TinyRecursive(puzzle_positions=0).eval())
     state = next(iter(unroll(model, IDS)))
     assert set(model.beside(state.hidden, 1, state.context)) == {"low stack"}
-    assert {loop.status for loop in judge(model, IDS, LABELS)} == {"removed"}
+    assert {loop.status for loop in judge(model, IDS, LABELS).loops} == {"removed"}
 
 
 def test_a_text_of_another_length_is_refused() -> None:
