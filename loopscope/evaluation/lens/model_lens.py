@@ -88,13 +88,13 @@ class Lens:
     def __iter__(self) -> Iterator[LoopView]:
         return self.stream()
 
-    def stream(self, layers: Collection[int] | None = None) -> Iterator[LoopView]:
-        """Yield the loops in order, each with the states of these layers; None: of all.
+    def stream(self, layers: int | Collection[int] | None = None) -> Iterator[LoopView]:
+        """Yield the loops in order, each with the states of this layer, or of these; None: of all.
 
         Raises:
             ValueError: a layer that is not there.
         """
-        wanted = None if layers is None else [self._check_layer(layer) for layer in layers]
+        wanted = None if layers is None else [self._check_layer(layer) for layer in _listed(layers)]
         return self._run(self.loops, lambda loop: wanted)
 
     def __getitem__(self, place: Any) -> Any:
@@ -115,23 +115,25 @@ class Lens:
         return self._at(self.loops, [])
 
     def states(
-        self, at: Any = "after", loops: Collection[int] | None = None, layers: Collection[int] | None = None
+        self,
+        at: Any = "after",
+        loops: int | Collection[int] | None = None,
+        layers: int | Collection[int] | None = None,
     ) -> dict[tuple[int, int], Tensor]:
         """Return one kind of state by (loop, layer), in one run; only these are kept.
 
         Args:
             at: which of `LayerStates`; where a layer has none, it is left out.
-            loops: from 1; None: all.
-            layers: from 0; None: all.
+            loops: one or several, from 1; None: all.
+            layers: one or several, from 0; None: all.
 
         Raises:
             ValueError: a loop, a layer or a kind of state that is not there.
         """
         self._check_place(at)
-        asked = [self._check_loop(loop) for loop in (range(1, self.loops + 1) if loops is None else loops)]
-        wanted = [
-            self._check_layer(layer) for layer in (range(len(self.layers)) if layers is None else layers)
-        ]
+        every_loop, every_layer = range(1, self.loops + 1), range(len(self.layers))
+        asked = [self._check_loop(loop) for loop in _listed(every_loop if loops is None else loops)]
+        wanted = [self._check_layer(layer) for layer in _listed(every_layer if layers is None else layers)]
         found: dict[tuple[int, int], Tensor] = {}
         for view in self._run(max(asked, default=0), lambda loop: wanted if loop in asked else []):
             for states in view.layers:
@@ -233,3 +235,8 @@ class Lens:
     def _check_place(self, at: Any) -> None:
         if at not in STATE_PLACES:
             raise ValueError(f"at is {at!r}; a layer has {', '.join(STATE_PLACES)}")
+
+
+def _listed(asked: int | Collection[int]) -> Collection[int]:
+    """Return what was asked for as a collection: one number may stand alone."""
+    return asked if isinstance(asked, Collection) else (asked,)

@@ -102,6 +102,7 @@ def test_what_is_asked_for_by_place_is_what_streams(name: str) -> None:
     assert torch.equal(seen[3, last].after, streamed[3, last].after)
     assert torch.equal(seen[3].layers[last].before, streamed[3, last].before)
     assert seen[3].loop == 3
+    assert list(seen.states(loops=2, layers=last)) == [(2, last)]
     assert seen.last().loop == DEPTH
 
 
