@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
@@ -100,13 +100,14 @@ def _static_audit(command: Audit) -> list[str]:
 
 
 def _refuse_beside_fast(command: Audit) -> None:
-    for name, given in (("out", command.out), ("keep-in", command.keep_in), ("config", command.config)):
+    whole = "a page and a record are of a whole audit"
+    beside = {
+        "out": (command.out, whole),
+        "keep-in": (command.keep_in, whole),
+        "config": (command.config, "a config is read, not measured"),
+    }
+    for name, (given, why) in beside.items():
         if given is not None:
-            why = (
-                "a config is read, not measured"
-                if name == "config"
-                else "a page and a record are of a whole audit"
-            )
             raise ValueError(f"--{name} does not go with --fast: {why}; leave one of them out")
 
 
@@ -114,7 +115,7 @@ def _fast_audit(command: Audit) -> list[str]:
     _set_up(command)
     from loopscope.cli.audit_print import print_judged
     from loopscope.jobs import judge_paths
-    from loopscope.results import judged_values, to_json
+    from loopscope.results import judged_values
 
     of = (command.paths, command.objective, command.data, command.sequences, command.length, command.loops)
     found = []
@@ -123,9 +124,15 @@ def _fast_audit(command: Audit) -> list[str]:
         if not command.json:
             print_judged(judged)
     if command.json:
-        values = [judged_values(judged) for judged in found]
-        print(to_json(values[0] if len(values) == 1 else {"models": values}))
+        _print_json([judged_values(judged) for judged in found])
     return [judged.judgement.verdict for judged in found]
+
+
+def _print_json(values: Sequence[dict[str, Any]]) -> None:
+    """One model as it is, several under `models`."""
+    from loopscope.results import to_json
+
+    print(to_json(values[0] if len(values) == 1 else {"models": values}))
 
 
 def _set_up(command: Audit) -> None:
@@ -142,7 +149,7 @@ def _measured_audit(command: Audit) -> list[str]:
     _set_up(command)
     from loopscope.cli.audit_print import print_audits
     from loopscope.jobs import audit_paths
-    from loopscope.results import audit_values, to_json
+    from loopscope.results import audit_values
 
     audits = []
     for audited in audit_paths(
@@ -161,8 +168,7 @@ def _measured_audit(command: Audit) -> list[str]:
     if not command.json and (others := _other_seeds(command.paths)):
         print(f"The first seed of each condition was audited. Another one: loopscope audit {others[0]}")
     if command.json:
-        values = [audit_values(audited) for audited in audits]
-        print(to_json(values[0] if len(values) == 1 else {"models": values}))
+        _print_json([audit_values(audited) for audited in audits])
     if command.out:
         from loopscope.report.audit_page import write_audit_page
 

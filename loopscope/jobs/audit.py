@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -135,16 +135,11 @@ def audit_model(
     reports.sort(key=lambda report: WORST_FIRST.index(report.verdict))
     largest = [token for report in reports[:1] for loop in report.tokens for _, _, token, _ in loop.largest]
     return AuditedModel(
-        name=opened.name,
         report=reports[0],
         objective_from=origin,
         others=tuple(reports[1:]),
-        data=tokens.text,
-        batch=(tokens.input_ids.shape[0], tokens.input_ids.shape[1]),
-        parameters=parameter_count(opened.model),
         token_texts=token_texts(opened, largest),
-        provenance=provenance("cpu", torch.get_num_threads()),
-        fingerprint=opened.fingerprint,
+        **_measured_of(opened, tokens),
     )
 
 
@@ -161,16 +156,23 @@ def judge_model(
         found = judge_each(opened.model, tokens.input_ids, tokens.labels, judged)
     found.sort(key=lambda judgement: WORST_FIRST.index(judgement.verdict))
     return JudgedModel(
-        name=opened.name,
         judgement=found[0],
         objective_from=origin,
         others=tuple(found[1:]),
-        data=tokens.text,
-        batch=(tokens.input_ids.shape[0], tokens.input_ids.shape[1]),
-        parameters=parameter_count(opened.model),
-        provenance=provenance("cpu", torch.get_num_threads()),
-        fingerprint=opened.fingerprint,
+        **_measured_of(opened, tokens),
     )
+
+
+def _measured_of(opened: OpenedModel, tokens: TextWindows) -> dict[str, Any]:
+    """What a record says of the model and the text that were measured, whatever was measured of them."""
+    return {
+        "name": opened.name,
+        "data": tokens.text,
+        "batch": (tokens.input_ids.shape[0], tokens.input_ids.shape[1]),
+        "parameters": parameter_count(opened.model),
+        "provenance": provenance("cpu", torch.get_num_threads()),
+        "fingerprint": opened.fingerprint,
+    }
 
 
 def _to_measure(
