@@ -10,7 +10,7 @@ from loopscope.kv_cache import AbstractKVCache, CacheRef, Visible
 from loopscope.model.config import ModelConfig
 from loopscope.model.config.checks import rotated_channels
 from loopscope.model.linear import build_linear, in_loop
-from loopscope.model.rotary import angles_at, rotary_angles, rotate
+from loopscope.model.rotary import RotaryTurns, rotate
 from loopscope.model.value_embeddings import GATE_CHANNELS, add_value_embeddings
 from loopscope.ops.attention import attention
 from loopscope.ops.linear import linear
@@ -18,7 +18,7 @@ from loopscope.ops.rms_norm import RMSNorm
 
 
 class CausalSelfAttention(nn.Module):
-    """Attention, without biases but for `qk_bias`. The rows of `qkv` are queries, keys, values, each by head.
+    """Attention. The rows of `qkv` are queries, keys, values, each by head.
 
     Keys and values may have fewer heads than queries (Ainslie et al., "GQA", arXiv 2305.13245), queries and
     keys a norm of their own (Henry et al., arXiv 2010.04245), and every token a window it sees (Beltagy et
@@ -33,9 +33,12 @@ class CausalSelfAttention(nn.Module):
         self.rotary = config.positions == "rotary"
         self.rotated = rotated_channels(config)
         self.settings = config.attention
+        self.turns = RotaryTurns.of(config.attention, self.rotated)
         rows = (config.heads + 2 * config.key_value_heads) * config.head_dim
-        self.qkv = build_linear(config.dim, rows, config, adapted)
-        self.out = build_linear(config.dim, config.dim, config, adapted)
+        self.qkv = build_linear(config.dim, rows, config, adapted, self.settings.bias)
+        self.out = build_linear(
+            config.heads * config.head_dim, config.dim, config, adapted, self.settings.bias
+        )
         norms = config.attention.qk_norm
         self.query_norm = RMSNorm(config.head_dim, eps=config.norm_eps) if norms else None
         self.key_norm = RMSNorm(config.head_dim, eps=config.norm_eps) if norms else None
@@ -115,12 +118,10 @@ class CausalSelfAttention(nn.Module):
             yield part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
     def _angles(self, x: Tensor, kv_cache: AbstractKVCache | None) -> tuple[Tensor, Tensor]:
-        settings = self.settings
-        rotated, base, scaling = self.rotated, settings.rotary_base, settings.rotary_scaling
         if kv_cache is None:
-            return rotary_angles(x.shape[1], rotated, x.device, base, scaling)
+            return self.turns.angles(torch.arange(x.shape[1], device=x.device))
         # Every layer rotates by the same angles: one pair per call. The heads' axis goes between rows and tokens.
-        return kv_cache.once("rotary", lambda: angles_at(kv_cache.positions[:, None], rotated, base, scaling))
+        return kv_cache.once("rotary", lambda: self.turns.angles(kv_cache.positions[:, None]))
 
     def _own(self, key: Tensor, value: Tensor) -> Visible:
         """Return what tokens see where nothing came before them: each itself and all before it, within the window."""

@@ -19,8 +19,8 @@ from loopscope.model.config import ModelConfig
 class AdaptedLinear(nn.Linear):
     """A shared matrix with one low-rank change per trained loop; later loops use the last one's."""
 
-    def __init__(self, inputs: int, outputs: int, loops: int, rank: int, gain: float) -> None:
-        super().__init__(inputs, outputs, bias=False)
+    def __init__(self, inputs: int, outputs: int, loops: int, rank: int, gain: float, bias: bool) -> None:
+        super().__init__(inputs, outputs, bias=bias)
         self.gain = gain
         self.down_by_loop = nn.Parameter(torch.randn(loops, rank, inputs) / inputs**0.5)
         self.up_by_loop = nn.Parameter(torch.zeros(loops, outputs, rank))
@@ -32,12 +32,14 @@ class AdaptedLinear(nn.Linear):
         return self(x) + self.gain * change
 
 
-def build_linear(inputs: int, outputs: int, config: ModelConfig, adapted: bool) -> nn.Linear:
-    """Return a matrix without bias, with adapters where a shared layer has them."""
+def build_linear(
+    inputs: int, outputs: int, config: ModelConfig, adapted: bool, bias: bool = False
+) -> nn.Linear:
+    """Return a matrix, with adapters where a shared layer has them."""
     rank = config.adapters.rank
     if not adapted or rank == 0:
-        return nn.Linear(inputs, outputs, bias=False)
-    return AdaptedLinear(inputs, outputs, config.loops, rank, config.adapters.alpha / rank)
+        return nn.Linear(inputs, outputs, bias=bias)
+    return AdaptedLinear(inputs, outputs, config.loops, rank, config.adapters.alpha / rank, bias)
 
 
 def in_loop(matrix: nn.Module, loop: int) -> Callable[[Tensor], Tensor]:

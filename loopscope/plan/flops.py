@@ -182,7 +182,7 @@ def _head(config: ModelConfig) -> int:
 def attention_matrices(config: ModelConfig) -> Matrices:
     """Return (inputs, outputs) of queries, keys and values together, and of the output."""
     rows = (config.heads + 2 * config.key_value_heads) * config.head_dim
-    return [(config.dim, rows), (config.dim, config.dim)]
+    return [(config.dim, rows), (config.heads * config.head_dim, config.dim)]
 
 
 def feed_forward_matrices(config: ModelConfig) -> Matrices:
@@ -197,7 +197,7 @@ def _products(config: ModelConfig, matrices: Matrices, shared: bool) -> int:
 
 
 def _scores(config: ModelConfig, seq: int) -> int:
-    return 4 * seq * config.dim
+    return 4 * seq * config.heads * config.head_dim
 
 
 def _attention_flops(config: ModelConfig, seq: int, shared: bool) -> int:

@@ -116,6 +116,10 @@ def _layer(config: ModelConfig, norm: int, shared: bool) -> int:
         count += 2 * norm
     if config.attention.qk_bias:
         count += (config.heads + config.key_value_heads) * config.head_dim
+    if config.attention.bias:
+        count += (config.heads + 2 * config.key_value_heads) * config.head_dim + config.dim
+    if config.block.bias:
+        count += sum(outputs for _, outputs in feed_forward_matrices(config))
     return count + 2 * config.head_dim * config.attention.qk_norm
 
 
@@ -140,8 +144,10 @@ def _layer_activations(config: ModelConfig, loop: int) -> int:
     """
     dim, width = config.dim, config.width
     rows = (config.heads + 2 * config.key_value_heads) * config.head_dim
-    attention = 2 * dim + rows + dim  # the norm's input and output, queries to values, what `out` reads
-    inner = {"swiglu": 2, "gelu": 2, "relu2": 3}[config.block.activation]
+    attention = (
+        2 * dim + rows + config.heads * config.head_dim
+    )  # the norm's input and output, queries to values, what `out` reads
+    inner = {"swiglu": 2, "gelu": 2, "gelu-tanh": 2, "gelu-new": 5, "relu2": 3}[config.block.activation]
     feed_forward = 2 * dim + inner * width
     after = 2 * dim if config.block.placement == "sandwich" else 0
     once = config.looped == "attention" and loop > 1

@@ -60,6 +60,20 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "gated values": {"prelude": 1, "attention": {"value_embeddings": "gated", "key_value_heads": 2}},
     "window": {"attention": {"window": 3, "qk_norm": True}},
     "part rotary": {"positions": "rotary", "attention": {"rotary_fraction": 0.5, "rotary_scaling": 2.0}},
+    "wide heads": {
+        "positions": "rotary",
+        "attention": {
+            **{"head_dim": 12, "key_value_heads": 2, "qk_norm": True, "bias": True},
+            **{"rotary_formula": "inverse", "rotary_scaling": 8.0, "rotary_bands": (1.0, 4.0, 16)},
+        },
+        "block": {"bias": True},
+    },
+    "gpt2": {
+        "prelude": 1,
+        "attention": {"bias": True},
+        "block": {"norm": "layernorm", "bias": True, "activation": "gelu-new"},
+        "readout": "layernorm",
+    },
     "adapters": {"adapters": {"rank": 2, "alpha": 4.0}},
     "decay": {"carry": ["rmsnorm", "decay"], "injection": "add"},
 }

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
-from loopscope.model.rotary import rotary_angles, rotate
+from loopscope.model.rotary import RotaryTurns, rotate
 from loopscope.recurrence import unroll
 from loopscope.training.muon import layer_matrices
 from tests.model.fixtures import TINY, build
@@ -58,7 +58,7 @@ def test_biases_come_before_positions() -> None:
     x = torch.randn(2, 9, 32)
     heads = [part.view(2, 9, 4, 8).transpose(1, 2) for part in attention.qkv(x).chunk(3, dim=-1)]
     bias = attention.qk_bias.view(2, 4, 1, 8)
-    cos, sin = rotary_angles(9, 8, x.device)
+    cos, sin = RotaryTurns(8).angles(torch.arange(9))
     query, key = (rotate(part + own, cos, sin) for part, own in zip(heads[:2], bias, strict=True))
     assert torch.allclose(attention(x), attention.out(attended(query, key, heads[2])), atol=1e-5)
 

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from loopscope.config.recipes import recipe
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
-from loopscope.model.rotary import rotary_angles, rotate
+from loopscope.model.rotary import RotaryTurns, rotate
 from loopscope.numerics import scale
 from loopscope.recurrence import unroll
 
@@ -108,7 +108,7 @@ def test_attention_is_causal() -> None:
 def test_rotary_scores_depend_on_distance_only() -> None:
     torch.manual_seed(0)
     query, key = torch.randn(2, 1, 1, 1, 8)
-    cos, sin = rotary_angles(20, 8, torch.device("cpu"))
+    cos, sin = RotaryTurns(8).angles(torch.arange(20))
     scores = [
         float(
             (

@@ -67,7 +67,7 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
             "block": {
                 "placement": placement,
                 "scaling": draw(st.sampled_from(scaling)),
-                "activation": draw(st.sampled_from(["swiglu", "gelu", "relu2"])),
+                "activation": draw(st.sampled_from(["swiglu", "gelu", "gelu-tanh", "gelu-new", "relu2"])),
             },
             "attention": {
                 "qk_norm": draw(st.booleans()),

@@ -77,7 +77,7 @@ class ModelConfig(BaseModel):
     layers: int = Field(2, ge=1, le=10_000)
     """Layers of the shared stack."""
     heads: int = Field(4, ge=1, le=2**20)
-    """Attention heads; must divide dim."""
+    """Attention heads; must divide dim, unless attention.head_dim says how wide they are."""
     loops: int = Field(4, ge=1, le=10_000)
     """K, the trained depth."""
     vocabulary: int = Field(4096, ge=2, le=2**24)
@@ -157,16 +157,23 @@ class ModelConfig(BaseModel):
                 raise ValueError(
                     f"carry_settings names {name!r}, which is no step of carry {list(self.carry)}"
                 )
-        if self.dim % self.heads:
+        if self.dim % self.heads and self.attention.head_dim is None:
             near = [heads for heads in range(1, self.dim + 1) if self.dim % heads == 0]
             close = sorted(near, key=lambda heads: abs(heads - self.heads))[:3]
             raise ValueError(
-                f"heads {self.heads} does not divide dim {self.dim}; heads that do, nearest first: {close}"
+                f"heads {self.heads} does not divide dim {self.dim}; heads that do, nearest first: {close} (or set "
+                "attention.head_dim)"
             )
-        if self.positions == "rotary" and (self.dim // self.heads) % 2:
+        if self.positions == "rotary" and self.head_dim % 2:
+            own = self.attention.head_dim is not None
             raise ValueError(
-                f"rotary positions need an even number of channels per head; dim {self.dim} / heads "
-                f"{self.heads} is {self.dim // self.heads}"
+                "rotary positions need an even number of channels per head; "
+                + (
+                    f"attention.head_dim is {self.head_dim}"
+                    if own
+                    else f"dim {self.dim} / heads {self.heads} is "
+                )
+                + ("" if own else str(self.head_dim))
             )
         if len(set(self.carry)) != len(self.carry):
             raise ValueError(f"carry {list(self.carry)} names a step twice; name each once")
@@ -176,7 +183,7 @@ class ModelConfig(BaseModel):
     @property
     def head_dim(self) -> int:
         """Channels of one attention head."""
-        return self.dim // self.heads
+        return self.attention.head_dim or self.dim // self.heads
 
     @property
     def key_value_heads(self) -> int:

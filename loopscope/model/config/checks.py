@@ -30,13 +30,19 @@ def _contradictions(config: "ModelConfig") -> Iterator[str]:
             f"attention.key_value_heads {config.key_value_heads} does not divide heads {config.heads}: query "
             "heads share keys in equal groups; take a divisor"
         )
-    turned = [name for name in ("rotary_base", "rotary_scaling", "rotary_fraction") if _set(attention, name)]
+    rotary = ("rotary_base", "rotary_scaling", "rotary_bands", "rotary_formula", "rotary_fraction")
+    turned = [name for name in rotary if _set(attention, name)]
     if turned and config.positions != "rotary":
         yield f"attention.{turned[0]} is set, but positions are {config.positions!r}; set positions: rotary"
     if config.positions == "rotary" and rotated_channels(config) < 2:
         yield (
             f"attention.rotary_fraction {attention.rotary_fraction} of {config.head_dim} channels per head leaves "
             "none to turn; raise it"
+        )
+    if (bands := attention.rotary_bands) is not None and not (0 < bands[0] < bands[1] and bands[2] >= 1):
+        yield (
+            f"attention.rotary_bands {list(bands)} are (low, high, length): turns over a text of `length` tokens, low "
+            "above 0 and below high"
         )
     if injection.kind == "none" and not start_of(config).value("shows_input"):
         yield (

@@ -12,7 +12,8 @@ from loopscope.model.config.variants import INJECTIONS
 
 NormPlacement = Literal["pre", "sandwich", "sandwich-sum", "post"]
 Scaling = Literal["none", "1/N", "1/sqrt(N)", "1/(N*sqrt(L))", "deepnorm", "deeploop"]
-Activation = Literal["swiglu", "gelu", "relu2"]
+Activation = Literal["swiglu", "gelu", "gelu-tanh", "gelu-new", "relu2"]
+RotaryFormula = Literal["power", "inverse"]
 
 VariantSettings = dict[str, Any]
 """Settings that a variant of a user's own declares, by name."""
@@ -27,6 +28,10 @@ class AttentionConfig(BaseModel):
 
     key_value_heads: int | None = Field(None, ge=1, le=2**20)
     """Heads of keys and values, shared by groups of query heads; None: as many as heads."""
+    head_dim: int | None = Field(None, ge=1, le=2**20)
+    """Channels of every head; None: dim / heads. Another number, and attention is wider or narrower than the state."""
+    bias: bool = False
+    """A learned bias on queries, keys, values and what leaves attention."""
     qk_norm: bool = False
     """RMSNorm over the channels of every query and key head, before positions are applied."""
     window: int | None = Field(None, ge=1, le=2**24)
@@ -35,6 +40,13 @@ class AttentionConfig(BaseModel):
     """Rotary: the longest wavelength is about 2π times this."""
     rotary_scaling: float = Field(1.0, gt=0, le=1e30)
     """Rotary: positions are divided by this (linear interpolation, to run beyond the trained length)."""
+    rotary_bands: tuple[float, float, int] | None = None
+    """Rotary: scale only what turns slowly, as Llama 3.1 does. (low, high, length): channels that turn more than `high`
+    times over a text of `length` tokens keep their speed, those that turn less than `low` times are divided by
+    rotary_scaling, and between the two both are mixed. None: all are scaled alike."""
+    rotary_formula: RotaryFormula = "power"
+    """Rotary: how a channel's speed is computed; the two differ in the last bit. power: base^(-i/n). inverse:
+    1 / base^(i/n), as transformers does, whose models this reproduces bit for bit."""
     rotary_fraction: float = Field(1.0, gt=0, le=1)
     """Rotary: share of each head's channels that turn; the rest carries no position."""
     qk_bias: bool = False
@@ -56,7 +68,10 @@ class BlockConfig(BaseModel):
     norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
     """Kind of every norm inside layers."""
     activation: Activation = "swiglu"
-    """swiglu: three matrices. gelu, relu2 (squared ReLU): two."""
+    """swiglu: three matrices. The others two: gelu, gelu-tanh (its approximation), gelu-new (the same, rounded as GPT-2
+    in transformers does it, and slower), relu2 (squared ReLU)."""
+    bias: bool = False
+    """A learned bias on every matrix of the feed-forward."""
     width: int | None = Field(None, ge=1, le=2**24)
     """Exact width of the feed-forward; None: feed_forward × dim."""
 
