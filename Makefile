@@ -7,7 +7,7 @@ TORCH_INDEX ?=
 DEMO := runs/demo
 DEMO_CONDITIONS := dense/rmsnorm,dense/raw,dense/rmsnorm+penalty,terminal/rmsnorm
 
-.PHONY: help install demo test quick lint types picture clean
+.PHONY: help install demo test quick lint types docs serve picture clean
 
 help: ## what there is to make
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch \
 		$(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[data,eval,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[data,eval,dev,docs]'
 	touch $(STAMP)
 
 demo: $(STAMP) ## train and audit four models, write runs/demo/report.html: minutes
@@ -45,8 +45,14 @@ lint: $(STAMP) ## ruff, and the format
 types: $(STAMP) ## mypy, strict
 	$(BIN)/mypy
 
+docs: $(STAMP) ## the site, in build/site: fails at a broken link
+	$(BIN)/zensical build --strict
+
+serve: $(STAMP) ## the site while it is written, at localhost:8000
+	$(BIN)/zensical serve
+
 picture: demo ## the README's picture, from the demo's results
 	cp $(DEMO)/figures/hero.png docs/demo.png
 
 clean: ## all that was made here
-	rm -rf $(VENV) runs build *.egg-info
+	rm -rf $(VENV) runs build .cache *.egg-info

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGES = [
     *ROOT.glob("*.md"),
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted(page for page in (ROOT / "docs").rglob("*.md") if page.parent.name != "results"),
 ]  # dated results keep the names of their day
 
 MADE_BY_USERS = {"figures/", "checkpoints/"}  # folders that a run or a report makes
@@ -91,7 +91,7 @@ def changelog_old_names(text: str) -> set[str]:
     return {name for old, _ in rows for name in re.findall(r"`([\w./]+)`", old)}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_a_page_names_exists(page: Path) -> None:
     assert missing(page.read_text()) == set()
 
