@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 class Recording:
     def __init__(self, slow: float = 0.0) -> None:
         self.read: list[tuple[int, str]] = []
-        self.slow = slow
+        self.slow, self.ended = slow, 0
 
     def __len__(self) -> int:
         return 8
@@ -24,6 +24,7 @@ class Recording:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         self.read.append((step, threading.current_thread().name))
         time.sleep(self.slow)
+        self.ended += 1
         if step == 6:
             raise OSError("the disk is gone")
         row = torch.full((batch_size, 3), 100 * seed + step)
@@ -55,10 +56,12 @@ def test_what_reading_raises_is_raised_in_the_step() -> None:
 
 
 def test_waiting_is_counted_and_hidden_behind_a_longer_step() -> None:
-    with Prefetcher(Recording(slow=0.05), seed=0, batch=1, steps=9, device=CPU) as batches:
+    windows = Recording(slow=0.1)
+    with Prefetcher(windows, seed=0, batch=1, steps=9, device=CPU) as batches:
         batches.get(0)
         first = batches.waited
-        assert first >= 0.05
-        time.sleep(0.3)  # the step
+        assert first >= 0.1
+        while windows.ended < 2:  # the step
+            time.sleep(0.01)
         batches.get(1)
-        assert batches.waited - first < 0.05
+        assert batches.waited - first < 0.1

@@ -64,10 +64,12 @@ def _slow(patterns: tuple[str, ...], kind: str) -> str | None:
             stderr=subprocess.DEVNULL,
             timeout=SECONDS,
         ).stdout.split()
-    except subprocess.TimeoutExpired as error:
+        # One that cannot be compiled has not begun: who uses it refuses it, in the words of its library.
+        ended = len(words) % 2 == 0
+    except subprocess.TimeoutExpired as error:  # while it ran, or while it was compiled
         words = (error.stdout or b"").split()
-    # One that cannot be compiled has not begun: who uses it refuses it, in the words of its library.
-    return patterns[len(words) // 2] if len(words) % 2 else None
+        ended = len(words) == 2 * len(patterns)
+    return None if ended else patterns[len(words) // 2]
 
 
 def patterns_in(value: Any) -> Iterator[str]:

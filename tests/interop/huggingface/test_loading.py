@@ -1,8 +1,5 @@
 """How folders are loaded: type, devices, memory, the hub's cache; and audits where copies of all weights do not fit."""
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +9,12 @@ import pytest
 import torch
 
 import loopscope
+from loopscope.audit.audit_report import judge
 from loopscope.interop.huggingface import loading
 from loopscope.interop.huggingface.loading import Loading, weight_bytes
 from loopscope.results import to_json
-from tests.interop.huggingface.peak_memory import middling
+from tests.interop.foreign.families import fixtures as families
+from tests.interop.huggingface.tensor_memory import LiveBytes
 from tests.interop.huggingface.test_pretrained import IDS, byte_tokenizer, dory, hrm
 
 
@@ -169,16 +168,24 @@ def test_a_name_on_the_hub_is_opened_from_its_cache(
         loopscope.load("owner/small-hrm")
 
 
-@pytest.mark.slow
-def test_a_bf16_model_is_audited_in_less_memory_than_an_fp32_load_takes(tmp_path: Path) -> None:
-    """Its weights, the largest one in fp32 and what is computed: measured in processes of their own."""
+def test_a_bf16_model_is_audited_in_less_memory_than_an_fp32_load_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights, and what lives beside them while it is judged: by bytes of tensors, the same on every machine."""
     torch.manual_seed(0)
-    middling().bfloat16().eval().save_pretrained(tmp_path / "dory")
-    found = {}
-    for way in ("at-use", "float32"):
-        words = [sys.executable, "-m", "tests.interop.huggingface.peak_memory", tmp_path / "dory", way]
-        done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=True)
-        found[way] = json.loads(done.stdout.splitlines()[-1])
-    assert found["at-use"]["judged"] == found["float32"]["judged"]
-    # 244 against 314 MB where it was written, imports that loading makes among them (562 against 752 of 68 million)
-    assert found["at-use"]["peak"] < 0.9 * found["float32"]["peak"]
+    large = families.hrm(vocab_size=300, hidden_size=128, intermediate_size=512)  # beside nine tokens' states
+    large.bfloat16().eval().save_pretrained(tmp_path)
+    most, judged = {}, {}
+    for way, free in (("at use", 1), ("copies", None), ("fp32 load", None)):
+        monkeypatch.setattr("loopscope.wide_weights.free_bytes", lambda free=free: free)
+        if way != "copies":  # of the same stored weights
+            model = loopscope.load(tmp_path, dtype="float32" if way == "fp32 load" else "auto")
+        weights = {each.data_ptr(): each.nbytes for each in model.parameters()}
+        with LiveBytes() as live:
+            loops = judge(model, IDS[:1, :-1], IDS[:1, 1:]).loops
+        most[way] = sum(weights.values()) + live.most
+        judged[way] = [(each.status, each.direct, each.carry) for each in loops]
+    assert judged["at use"] == judged["copies"] == judged["fp32 load"]
+    numbers = large.num_parameters()
+    assert most["fp32 load"] - most["at use"] > 1.5 * numbers  # two bytes each, less one weight that is wide
+    assert most["copies"] - most["at use"] > 3.5 * numbers  # four each
