@@ -17,7 +17,11 @@ from loopscope.interop.foreign.checks.agreement import (
 from loopscope.interop.foreign.checks.gate import check_gate
 from loopscope.interop.foreign.checks.lifted_gradients import check_and_lift_gradients
 from loopscope.interop.foreign.checks.other_weights import checked_in_fp32, enlarging, other_weights
-from loopscope.interop.foreign.checks.side_paths import check_reads_one_loop, warn_of_side_paths
+from loopscope.interop.foreign.checks.side_paths import (
+    check_reads_one_loop,
+    reads_last_alone,
+    warn_of_side_paths,
+)
 from loopscope.interop.foreign.checks.side_states import find_side_states
 from loopscope.interop.foreign.tracing.calls import CalledPart
 from loopscope.interop.foreign.tracing.forward_runs import NoLogitsError, carry_and_batch, logits_of
@@ -169,6 +173,7 @@ def _fit(model: TracedModel, block: object, ways: Sequence[Sequence[CalledPart]]
             _check_values(model, trace, start, output)
         except Exception:
             raise error from None
+    model.reads_last_alone = reads_last_alone(model, trace)
     _check_again_with_other_weights(model, ids, trace.depth)
     check_gate(model, trace)
     check_and_lift_gradients(model, trace, start)
@@ -203,6 +208,7 @@ def _check_again_with_other_weights(model: TracedModel, ids: Tensor, depth: int)
         choose_shortcuts(model, trace, _start(model, ids))
         model.replays, model.passes_on = model.replays and quick[0], model.passes_on and quick[1]
         check_logits(model, trace, output)
+        model.reads_last_alone = model.reads_last_alone and reads_last_alone(model, trace)
 
 
 @torch.no_grad()

@@ -1,7 +1,9 @@
 """States by loop and layer against plain hooks in the module's own forward; what is kept, and for how long."""
 
 import copy
+import gc
 import weakref
+from types import FunctionType, ModuleType
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 import loopscope
 from loopscope.evaluation.lens import STATE_PLACES
 from loopscope.guards import evaluating
+from loopscope.recurrence import LoopState, unroll_from
 from tests.evaluation.lens.fixtures import DEPTH, IDS, LENS_CASES, caught, lens_case
 from tests.interop.fixtures import Gated, Injected, Remembering, build
 from tests.interop.foreign.families.fixtures import hrm, hrm_at
@@ -175,6 +178,48 @@ def test_a_streamed_lens_holds_two_loops_however_deep_it_looks(name: str) -> Non
         return most
 
     assert alive(4) == alive(16) > 3
+
+
+@pytest.mark.parametrize("name", ["dory", "hrm"])
+def test_what_goes_on_beside_the_state_is_kept_for_the_last_loops_alone(name: str) -> None:
+    """A low stack's state, the block's earlier outputs: what an adapter keeps of an unroll does not grow with it."""
+    _, _, model = lens_case(name)
+
+    def kept(loops: int) -> int:
+        views = loopscope.lens(model, IDS, loops).stream()
+        for _ in range(loops - 1):
+            next(views)
+        found, stack = {}, [model.records]
+        seen: set[int] = set()
+        while stack:
+            value = stack.pop()
+            if id(value) in seen or isinstance(value, nn.Module | type | ModuleType | FunctionType):
+                continue
+            seen.add(id(value))
+            if isinstance(value, Tensor):
+                found[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+            stack += gc.get_referents(value)
+        return sum(found.values())
+
+    assert kept(4) == kept(12) > 0
+
+
+@pytest.mark.parametrize("name", ["dory", "hrm"])
+def test_a_state_that_is_held_has_what_was_beside_it_and_one_that_was_let_go_gets_it_again(name: str) -> None:
+    _, _, model = lens_case(name)
+    with torch.no_grad(), evaluating(model):
+        states = list(loopscope.unroll(model, IDS, 6))
+        own = [state.hidden.clone() for state in states]
+        loop, context = states[2].loop, states[2].context
+        again = [state.hidden for state in unroll_from(states[2], states[2].hidden)]
+        assert all(torch.equal(one, other) for one, other in zip(again, own[3:], strict=True))
+        changed = [state.hidden for state in unroll_from(states[2], 2 * states[2].hidden)]
+        del states, again
+        late = LoopState(loop, own[2], model, context)
+        again = [state.hidden for state in unroll_from(late, own[2])]
+        assert all(torch.equal(one, other) for one, other in zip(again, own[3:], strict=True))
+        later = [state.hidden for state in unroll_from(late, 2 * own[2])]
+        assert all(torch.equal(one, other) for one, other in zip(later, changed, strict=True))
 
 
 def test_what_was_not_asked_for_is_not_kept() -> None:

@@ -83,6 +83,18 @@ def warn_of_side_paths(model: TracedModel, trace: Trace) -> None:
         )
 
 
+def reads_last_alone(model: TracedModel, trace: Trace) -> bool:
+    """Return whether a loop, and the head, read nothing of the loops before but the last one's state.
+
+    Where the block's calls leave something in a cache, or return more than the state, it is not asked: no.
+    """
+    if model.interceptor.side_names or model.interceptor.reruns or model.reads_by_depth:
+        return False
+    if model.readout_steps is None and reads_earlier_loops(model, trace):
+        return False
+    return not _carries_more(model, trace)
+
+
 def _carries_more(model: TracedModel, trace: Trace) -> bool:
     """Whether a loop's input depends on more than the state before it."""
     interceptor, own = model.interceptor, trace.states

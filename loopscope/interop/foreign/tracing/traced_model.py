@@ -43,9 +43,10 @@ class TracedModel(AbstractLoopedLM):
             reads what later loops leave beside their states, or a sum over all.
         runs_deeper: the forward runs more loops than the trained depth, where it can be set; otherwise the last one is
             repeated.
+        reads_last_alone: a loop, and the head, read nothing of the loops before but the last one's state.
 
-    Memory: where a model is `stateless`, one state at a time, as for any looped model; otherwise the states of all
-    loops of an unroll, which the forward is answered with.
+    Memory: where a model is `stateless`, or `reads_last_alone` and no gradient is recorded, one state at a time, as for
+    any looped model; otherwise the states of all loops of an unroll, which the forward is answered with.
     """
 
     narrows = False
@@ -70,6 +71,7 @@ class TracedModel(AbstractLoopedLM):
         self.records = UnrollRecords()
         self.replays = self.passes_on = self.follows_head = self.reads_by_depth = False
         self.runs_deeper = True
+        self.reads_last_alone = False
         self.remembers_before_head = False  # `follows_head` without running what precedes it
         self.example: Trace | None = None  # the trace of the check's batch, for `follows_head`
         # Plain attributes: the parts are in `module` already, and would be registered twice.
@@ -101,13 +103,19 @@ class TracedModel(AbstractLoopedLM):
         recorded = self.recorded(context)
         if self.stateless:
             return self.interceptor.replay(recorded.trace, hidden, loop)
-        before = self._history(recorded, loop - 1, context).of_input(hidden, loop)
+        history = self._history(recorded, loop - 1, context)
+        before = history.of_input(hidden, loop)
+        if before is not None and before.state is None:
+            before = History(loop - 1, history.held(loop - 1), None)
         if self.replays:
             answer = Answer(self.interceptor.replay(recorded.trace, hidden, loop), {})
         else:
             with self.fixed_draws():
                 answer = self.interceptor.answer(recorded.trace, states_of(before), hidden, loop)
-        recorded.history.after_core(answer.state, loop, History(loop, answer.state, before, answer.side))
+        kept = None if self.reads_last_alone else before
+        after = History(loop, answer.state, kept, answer.side)
+        without = History(loop, None, None) if self.reads_last_alone else None
+        history.after_core(answer.state, loop, after, without)
         return answer.state
 
     def carry(
