@@ -1,6 +1,7 @@
 """Shared by all tests: shapes are checked, threads are bounded, shared material is found or skipped."""
 
 import os
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
@@ -9,6 +10,9 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Read once, when trackio is imported: its database of this machine is nobody's to write to.
+TRACKIO = tempfile.TemporaryDirectory(prefix="trackio-")
+os.environ["TRACKIO_DIR"] = TRACKIO.name
 
 from tests import shape_checks
 from tests.costs import pytest_addoption, pytest_collection_modifyitems, pytest_configure  # noqa: F401 (hooks)

@@ -27,7 +27,7 @@ from tests.test_readme import PAPERS, ROOT, blocks
 
 ELSEWHERE = {"evaluation.md", "extending.md", "foreign.md"}
 PROMPTS = '{"prompt": "def main(", "new_tokens": 8}\n{"prompt": "import ", "loops": 2}\n'
-PAGES = ("guide.md", "audit.md", "tasks.md", "generation.md", "lens.md")
+PAGES = ("guide.md", "audit.md", "tasks.md", "generation.md", "lens.md", "loggers.md")
 
 
 def tiny() -> dict[str, object]:
@@ -136,6 +136,9 @@ def test_examples_of_help(monkeypatch: pytest.MonkeyPatch, fresh: Path, command:
 @pytest.mark.usefixtures("quick_figures", "quick_timing")
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_of_a_page(monkeypatch: pytest.MonkeyPatch, fresh: Path, page: str) -> None:
+    if page == "loggers.md":
+        pytest.importorskip("tensorboard", reason="extra `log`")
+        pytest.importorskip("trackio", reason="extra `log`")
     runs(fresh, "raw", of="base")
     runs(fresh, "study", of="one")
     run_all(monkeypatch, fresh, in_page(page))

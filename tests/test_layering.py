@@ -162,6 +162,7 @@ TWINS = {
         "generation/missing/base.py",
         "interop/foreign/families/base.py",
         "model/readouts/base.py",
+        "training/loggers/base.py",
     ],
     "the settings of its room": ["data/config.py", "objectives/config.py", "training/config.py"],
     "a module of the model, and the fast operation that it calls": [

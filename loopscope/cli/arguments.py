@@ -94,6 +94,8 @@ def with_config(
     words = list(arguments) if _completes(arguments) else checked_words(name, options, arguments)
     path = _flag(words, "config")
     over = as_config(path, read_yaml(Path(path))) if path else {}
+    if (log := _flag(words, "log")) is not None:
+        over = merged(over, {"training": {"log": log}})
     out = _flag(words, "out") or ""
     if name == "train" and "--resume" in words:
         import_named(over, words)

@@ -8,6 +8,7 @@ import tyro
 
 from loopscope.cli.arguments import parse
 from loopscope.results.faults import concerning
+from loopscope.results.layout import is_tracked
 
 
 @dataclass(frozen=True)
@@ -35,3 +36,7 @@ def report(arguments: Sequence[str]) -> None:
     with concerning(command.out or command.source):  # a full disk names no figure
         page = write_report(command.source, command.out)
     print(page)
+    if is_tracked(command.source):
+        from loopscope.jobs import add_to_trackers
+
+        add_to_trackers(command.source, {}, page)

@@ -52,6 +52,9 @@ class Study:
     """Named size, of those listed below: what is trained, on what."""
     wait: bool = True
     """In the end, wait for runs that other processes train in this folder; --no-wait leaves them to those."""
+    log: str | None = None
+    """Trackers that have its curves too, separated by commas: tensorboard, trackio, wandb (extra `log`); none turns
+    them off."""
     quiet: bool = False
     """Print nothing but errors."""
 

@@ -36,6 +36,9 @@ class Train:
     resume: bool = False
     """Go on from the newest checkpoint in the folder, bit for bit, with the folder's own settings; with more
     training.steps, to a later end."""
+    log: str | None = None
+    """Trackers that have its curves too, separated by commas: tensorboard, trackio, wandb (extra `log`); none turns
+    them off."""
     quiet: bool = False
     """Print nothing but errors."""
 

@@ -13,6 +13,7 @@
                         different tokenizers are compared on
     generate            settings from plain arguments; text_stream: text as it comes; text_batch: several texts
                         that differ in what is asked of them
+    run_trackers        what trackers are told of a run
     counted_flops       FLOPs of a model that no formula knows
     lens                what every exit says of a prompt
     import_published    a published checkpoint to a model folder
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from loopscope.jobs.opened import check_one as check_one
     from loopscope.jobs.opened import load_with as load_with
     from loopscope.jobs.opened import open_model as open_model
+    from loopscope.jobs.run_trackers import add_to_trackers as add_to_trackers
     from loopscope.jobs.study import run_study as run_study
     from loopscope.jobs.study_order import ordered_first_runs as ordered_first_runs
     from loopscope.jobs.study_order import ordered_runs as ordered_runs
@@ -68,6 +70,7 @@ _HOMES = {
     "TextBatch": "text_batch",
     "TextStream": "text_stream",
     "TextWindows": "text",
+    "add_to_trackers": "run_trackers",
     "audit_model": "audit",
     "audit_paths": "audit",
     "judge_paths": "audit",
@@ -103,6 +106,7 @@ __all__ = [
     "TaskSettings",
     "TextStream",
     "TextWindows",
+    "add_to_trackers",
     "allow_remote_code",
     "audit_model",
     "audit_paths",

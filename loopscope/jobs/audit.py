@@ -16,6 +16,7 @@ from loopscope.guards import device_of
 from loopscope.interop.huggingface.pretrained import is_transformers_folder
 from loopscope.jobs.kept_records import set_aside, warn_of_other
 from loopscope.jobs.opened import OpenedModel, check_one, open_model, parameter_count, token_texts
+from loopscope.jobs.run_trackers import add_to_trackers
 from loopscope.jobs.study_order import ordered_first_runs
 from loopscope.jobs.text import TextWindows, some_windows
 from loopscope.objectives.config import ObjectiveConfig
@@ -71,7 +72,9 @@ def audit_paths(
     def audits() -> Iterator[AuditedModel]:
         for model, audited in _each(opened, lambda one: audit_model(one, objective, data, sequences, length)):
             if keep:
-                keep_audit(model, audited)
+                kept = keep_audit(model, audited)
+                if kept is not None:
+                    add_to_trackers(kept.parent, {"verdict": "\n\n".join(audited.report.lines())}, kept)
             yield audited
 
     return audits()

@@ -19,6 +19,8 @@ MAY_DIFFER = {
     *("steps", "epochs", "weights"),
     *("device", "precision", "threads", "compile", "cpu_ops", "gradient_checkpointing", "accumulation"),
     *(
+        "log",
+        "log_project",
         "log_every",
         "monitor_every",
         "evaluate_every",
@@ -104,7 +106,7 @@ def as_resumed(there: dict[str, Any], now: dict[str, Any], longer: bool = False)
     kept, asked = there.get("training"), now["training"]
     if not isinstance(kept, dict):
         return there
-    free = ("device", "threads", "evaluate_every")
+    free = ("device", "threads", "evaluate_every", "log", "log_project")
     kept = {**kept, **{name: asked[name] for name in free}}
     if longer:
         for name in ("steps", "epochs"):

@@ -44,6 +44,7 @@ from loopscope.results.layout import (
 )
 from loopscope.results.lock import FolderHeldError, hold
 from loopscope.training.checkpoint import verify
+from loopscope.training.loggers import check_loggers
 from loopscope.training.progress import ProgressDisplay
 
 POLL = 1.0
@@ -82,6 +83,7 @@ def run_study(
     """
     out = Path(out)
     grid = plan(size, conditions, seeds, over, variants)
+    check_loggers(grid[0].training.log)
     base = claim(out, size, over or {})
     todo = [cell for config in grid if (cell := _check(out, config)) is not None]
     if not keep_named(

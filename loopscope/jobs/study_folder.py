@@ -17,7 +17,7 @@ from loopscope.jobs.study_results import BRIEFLY
 from loopscope.results.layout import STUDY, is_study, visible, write_text
 from loopscope.results.lock import hold
 
-_SHARED = ("size", "over")
+OF_TRACKERS = ("log", "log_project")
 
 
 def claim(out: Path, size: str, over: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def claim(out: Path, size: str, over: Mapping[str, Any]) -> dict[str, Any]:
         with hold(out, wait=BRIEFLY):
             if not is_study(out):
                 write_text(out / STUDY, yaml.safe_dump(base, sort_keys=False))
-    there = _as_long(_shared(read_yaml(out / STUDY)), base)
+    there = _as_long(_logged_as(base, _shared(read_yaml(out / STUDY))), base)
     there, now = ({"size": values["size"], **values["over"]} for values in (there, base))
     refuse_difference(there, now, out)
     return base
@@ -63,11 +63,21 @@ def keep_named(
             del now["variants"]
         if now != kept:
             write_text(out / STUDY, yaml.safe_dump(now, sort_keys=False))
-    return _shared(kept) == base
+    return _logged_as(base, _shared(kept)) == base
 
 
 def _shared(kept: Mapping[str, Any]) -> dict[str, Any]:
     return {"size": kept.get("size"), "over": kept.get("over") or {}}
+
+
+def _logged_as(base: Mapping[str, Any], there: dict[str, Any]) -> dict[str, Any]:
+    """What a study's folder says, with the trackers that are named now: any part of it may have its own."""
+    now = _training(base["over"])
+    own = {name: value for name, value in _training(there["over"]).items() if name not in OF_TRACKERS}
+    named = {name: now[name] for name in OF_TRACKERS if name in now}
+    rest = {name: value for name, value in there["over"].items() if name != "training"}
+    section = {"training": {**own, **named}} if own or named or "training" in base["over"] else {}
+    return {**there, "over": {**rest, **section}}
 
 
 def _as_long(there: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:

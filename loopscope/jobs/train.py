@@ -10,7 +10,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from loopscope.data.preparation import PreparedData
 from loopscope.data.source import PreparedTask, open_data
 from loopscope.jobs.folder import as_resumed, check_folder, read_result, written_config
 from loopscope.jobs.resumption import earlier_end, resumed
+from loopscope.jobs.run_trackers import close_trackers, open_trackers
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.objective import build_objective
 from loopscope.ops.dispatch import cpu_ops
@@ -47,6 +48,7 @@ from loopscope.results.layout import (
     write_text,
 )
 from loopscope.results.lock import hold
+from loopscope.training.loggers import check_loggers
 from loopscope.training.loop import Outcome, TrainingData, train
 from loopscope.training.metrics import read_metrics
 from loopscope.training.validation import Batches
@@ -69,6 +71,7 @@ def execute(config: RunConfig, run: str | Path, resume: bool = False, quiet: boo
         TrainingStoppedError: (a KeyboardInterrupt) Ctrl-C or SIGTERM: the step was finished, and is saved.
     """
     run = Path(run)
+    check_loggers(config.training.log)
     # Whether it may go on is asked once it is held.
     check_folder(resumed(config, run).config, run, resume or run.exists())
     with hold(run):
@@ -97,7 +100,12 @@ def _execute(config: RunConfig, run: Path, quiet: bool) -> RunResult:
 
     before = earlier_end(run)
     write_text(run / CONFIG, config.to_yaml())
-    with _audits_of_now(run), cpu_ops(config.training.cpu_ops):  # also what validates and monitors
+    trackers = open_trackers(config, run)
+    with (
+        closing(trackers),
+        _audits_of_now(run),
+        cpu_ops(config.training.cpu_ops),
+    ):  # also what validates and monitors
         outcome = train(
             model,
             build_objective(config.objective),
@@ -109,13 +117,15 @@ def _execute(config: RunConfig, run: Path, quiet: bool) -> RunResult:
             quiet=quiet,
             flops_per_token=step_flops_by_depth(config),
             before=before,
+            trackers=trackers,
         )
-    result = replace(
-        _result(config, run, model.parameter_count(), outcome),
-        unknown_share=data.lost.unknown,
-        unread_share=data.lost.unread,
-    )
-    write_text(run / RESULT, to_json(result))
+        result = replace(
+            _result(config, run, model.parameter_count(), outcome),
+            unknown_share=data.lost.unknown,
+            unread_share=data.lost.unread,
+        )
+        write_text(run / RESULT, to_json(result))
+        close_trackers(trackers, result, run)
     return result
 
 

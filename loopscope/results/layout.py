@@ -12,6 +12,7 @@
       result.json                 how it ended
       audit.json, evaluation.json what was measured of it later
       tasks.json                  benchmarks at several depths
+      trackers.json               which trackers have it, and as what; tensorboard/ and wandb/: what those write
       checkpoints/step-NNNNNNNN/  a model folder with the optimizer's state beside; state.json has hashes of all of it
     MODEL/                        what `load` reads
       config.yaml, model.safetensors, tokenizer.json, and their hashes: manifest.json
@@ -42,6 +43,9 @@ PREVIOUS_EVALUATION = "evaluation.previous.json"
 PREVIOUS_AUDIT = "audit.previous.json"
 """An audit of an earlier checkpoint, set aside when the run went on."""
 COMPARISON = "comparison.json"
+TRACKERS = "trackers.json"
+TENSORBOARD = "tensorboard"
+"""Event files of a run, and below it those of its loops."""
 TASKS = "tasks.json"
 PREVIOUS_TASKS = "tasks.previous.json"
 """Benchmarks of another model (an earlier checkpoint, say), which made room for those of this one."""
@@ -153,6 +157,11 @@ def seed_of(run: str | Path) -> int | None:
 def is_study(path: str | Path) -> bool:
     """Whether a path is a study's folder."""
     return (Path(path) / STUDY).is_file()
+
+
+def is_tracked(path: str | Path) -> bool:
+    """Whether a tracker has a run, or one of a study's runs."""
+    return bool(run_files(path, TRACKERS))
 
 
 def run_files(folder: str | Path, name: str) -> list[Path]:

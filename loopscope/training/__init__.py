@@ -15,6 +15,7 @@ In the order in which a run passes:
     scale_monitor   the scale monitor of a run
     checkpoint, weights   where a run stands, on disk; weights of another run to begin with
     metrics, progress, throughput   what is logged, what is shown, and how fast it goes
+    loggers/        trackers of runs: TensorBoard, Trackio, Weights & Biases
 """
 
 from importlib import import_module

@@ -63,6 +63,10 @@ class TrainingConfig(BaseModel):
     """CPU threads; None leaves torch's choice."""
     log_every: int = Field(10, ge=1, le=_LONG)
     """Steps between records of the training loss."""
+    log: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
+    """Trackers that have the run's curves beside `metrics.jsonl`; none of them can stop a run."""
+    log_project: str | None = Field(None, min_length=1, max_length=100)
+    """What trackio and wandb file it under; None: the name of its study's folder, or loopscope."""
     monitor_every: int | None = Field(20, ge=0, le=_LONG)
     """Steps between checks for a scale that grows unseen, stretched to cost at most 2 %; 0 or None: none."""
     evaluate_every: int | None = Field(None, ge=1, le=_LONG)
@@ -80,6 +84,16 @@ class TrainingConfig(BaseModel):
         if isinstance(values, dict) and values.get("epochs") is not None and "steps" not in values:
             return {**values, "steps": None}
         return values
+
+    @field_validator("log", mode="before")
+    @classmethod
+    def _names_between_commas(cls, value: Any) -> Any:
+        names = value.split(",") if isinstance(value, str) else value
+        if not isinstance(names, list | tuple):
+            return value
+        parts = [part for name in names for part in (name.split(",") if isinstance(name, str) else [name])]
+        named = [part.strip() if isinstance(part, str) else part for part in parts]
+        return tuple(dict.fromkeys(part for part in named if part not in ("", "none")))
 
     @field_validator("gradient_checkpointing", mode="before")
     @classmethod

@@ -27,6 +27,7 @@ from loopscope.training.config import TrainingConfig
 from loopscope.training.extension import extension_note
 from loopscope.training.finite_watch import FiniteWatch
 from loopscope.training.hardware import resolve_device, resolve_precision
+from loopscope.training.loggers import LoggerGroup
 from loopscope.training.malloc import keep_freed_memory
 from loopscope.training.metrics import MetricsLog
 from loopscope.training.optim import Optimizer, build_optimizer, learning_rate, set_learning_rate
@@ -69,6 +70,7 @@ def train(
     quiet: bool = False,
     flops_per_token: FlopsPerToken | None = None,
     before: TrainingConfig | None = None,
+    trackers: LoggerGroup | None = None,
 ) -> Outcome:
     """Train a looped model, from the newest checkpoint of `run` where there is one.
 
@@ -78,6 +80,7 @@ def train(
         title: shown beside the progress.
         flops_per_token: of a step by its number of loops, for the FLOP/s that are logged; None logs none.
         before: how long the run was to be until now, where it is made longer: what that changes is said.
+        trackers: are given all that is logged.
 
     Raises:
         ValueError: the device or the compiler asked for is not there, or the checkpoint is damaged.
@@ -98,7 +101,7 @@ def train(
     if checkpoint := newest_checkpoint(run):
         progress = load_checkpoint(checkpoint, model, optimizer)
     run.mkdir(parents=True, exist_ok=True)
-    log = MetricsLog(run, progress.step, steps)
+    log = MetricsLog(run, progress.step, steps, trackers.record if trackers else None)
     watch = FiniteWatch(objective.placement.reads, device)
 
     display = ProgressDisplay(title, steps, progress.step, quiet)

@@ -3,6 +3,7 @@
 import json
 import math
 import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,17 @@ class MetricsLog:
     Args:
         resumed_at: step of the checkpoint; later records go.
         steps: steps of the whole run; its final evaluation goes too, because it is always repeated.
+        also: is given every record that is written, as it can be read back.
     """
 
-    def __init__(self, run: str | Path, resumed_at: int, steps: int) -> None:
+    def __init__(
+        self,
+        run: str | Path,
+        resumed_at: int,
+        steps: int,
+        also: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> None:
+        self.also = also
         self.path = Path(run) / METRICS
         _check_against(checkpoint_folder(run, resumed_at), self.path)
         kept = [
@@ -37,8 +46,11 @@ class MetricsLog:
 
     def write(self, kind: str, step: int, **values: Any) -> None:
         """Append one record and hand it to the operating system."""
+        record = {key: _plain(value) for key, value in {"kind": kind, "step": step, **values}.items()}
         with concerning(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(_line({"kind": kind, "step": step, **values}))
+            file.write(_line(record))
+        if self.also is not None:
+            self.also(record)
 
 
 def read_metrics(run: str | Path) -> list[dict[str, Any]]:
