@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from loopscope.cli.output import output
 from loopscope.results import (
     AuditedModel,
     AuditReport,
@@ -30,14 +31,14 @@ MARKS: dict[Verdict, str] = {"blind": "✗", "damped": "~", "visible": "✓", "r
 
 def print_audits(audits: Sequence[AuditedModel], console: Console | None = None) -> None:
     """One card per model."""
-    console = console or Console()
+    console = console or output()
     for audited in audits:
         _print_audit(audited, console)
 
 
 def print_judged(judged: JudgedModel, console: Console | None = None) -> None:
     """A verdict without the rest of an audit."""
-    console = console or Console()
+    console = console or output()
     judgement = judged.judgement
     _print_verdict(judged, judgement, judged.judgements, console)
     table = _table("loop", "verdict", "RMS", "carry", "direct visibility", "exposure")
@@ -56,7 +57,7 @@ def print_judged(judged: JudgedModel, console: Console | None = None) -> None:
 
 def print_static(audit: StaticAudit, console: Console | None = None) -> None:
     """What a config says before training."""
-    console = console or Console()
+    console = console or output()
     console.print(_headline(audit.verdict, audit.name))
     _say(console, f"{audit.why}.")
     table = _table("loop", "verdict", "why")

@@ -6,13 +6,14 @@ from rich.console import Console
 from rich.text import Text
 
 from loopscope.cli.evaluate_depth_print import new_table, print_verdicts, say, with_interval
+from loopscope.cli.output import output
 from loopscope.results import Comparison, Difference, Matched, Option
 from loopscope.results.layout import COMPARISON
 
 
 def print_comparison(comparison: Comparison, console: Console | None = None, kept: bool = True) -> None:
     """Sentences, notes, and six tables."""
-    console = console or Console()
+    console = console or output()
     settings = comparison.settings
     unit = settings.get("unit", "bits per byte")
     console.print(Text("What the data separates, each model run to so many loops", "bold"))

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from loopscope.cli.output import output
 from loopscope.results import DepthVerdict, Interval, ModelEvaluation
 
 BEYOND_STYLES = {
@@ -19,7 +20,7 @@ BEYOND_STYLES = {
 
 def print_curves(evaluation: ModelEvaluation, console: Console | None = None) -> None:
     """One table per reading; the trained depth is marked."""
-    console = console or Console()
+    console = console or output()
     console.print(Text(evaluation.name, "bold"))
     for curve in evaluation.depth:
         exact = any(entry.exact_match is not None for entry in curve.per_loop)
@@ -59,7 +60,7 @@ _TITLES = {
 
 def print_verdicts(verdicts: Sequence[DepthVerdict], console: Console | None = None) -> None:
     """One line of judgement and one of reason per condition."""
-    console = console or Console()
+    console = console or output()
     for verdict in verdicts:
         word = f" more loops: {verdict.beyond} "
         console.print(Text.assemble((word, BEYOND_STYLES[verdict.beyond]), "  ", (verdict.condition, "bold")))

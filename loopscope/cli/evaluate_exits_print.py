@@ -6,13 +6,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from loopscope.cli.output import output
 from loopscope.results import Calibration, ExitEvaluation, ExitPoint, ModelEvaluation, Speed
 from loopscope.results.short_names import short_names
 
 
 def print_exits(evaluation: ModelEvaluation, kept: Path | None, console: Console | None = None) -> None:
     """One model's."""
-    console = console or Console()
+    console = console or output()
     exits = evaluation.exits
     assert exits is not None
     console.print(f"\n[bold]{evaluation.name}[/bold]", highlight=False)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from loopscope.cli.evaluate_depth_print import new_table, say, short_number
+from loopscope.cli.output import output
 from loopscope.results import TaskEvaluation, TaskMetric, TaskScores
 from loopscope.results.task_scores import best_sentence, metric_name
 
@@ -18,7 +19,7 @@ EVERY = 15.0
 
 def print_tasks(evaluation: TaskEvaluation, console: Console | None = None) -> None:
     """One table: tasks and metrics down, loops across, each value with its standard error below it."""
-    console = console or Console()
+    console = console or output()
     console.print(Text(evaluation.name, "bold"))
     loops = sorted({loop for scores in evaluation.tasks for loop in scores.loops})
     headings = [f"{loop}{' ◂' if loop == evaluation.trained_loops else ''}" for loop in loops]

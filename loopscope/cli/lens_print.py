@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.text import Text
 
 from loopscope.cli.evaluate_depth_print import new_table, say, short_number
+from loopscope.cli.output import output
 from loopscope.results.logit_lens import LogitLens
 from loopscope.results.readable import written_out
 
@@ -13,7 +14,7 @@ _TOKEN = 12
 
 def print_lens(made: LogitLens, console: Console | None = None) -> None:
     """What each exit says after each token, from where on it stays, and what the loops come to."""
-    console = console or Console()
+    console = console or output()
     shown = _loops_that_fit(len(made.loops), console.width)
     table = new_table(["token", *(f"loop {loop}" for loop in shown), "settles"], left=len(shown) + 1)
     for place, text in enumerate(made.token_texts):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from loopscope.cli.arguments import parse
+from loopscope.cli.output import output
 from loopscope.config.baselines import BASELINES
 from loopscope.config.families import FAMILIES
 
@@ -44,8 +45,6 @@ def recipes(arguments: Sequence[str]) -> None:
         for row in rows:
             print(json.dumps(asdict(row), ensure_ascii=False))
         return
-    from rich.console import Console
-
     table = Table(box=None, pad_edge=False)
     headings = ("family", "size", "parameters", "loops", "FLOPs\nper token", "training\nper token", "verdict")
     for heading in headings:
@@ -61,7 +60,7 @@ def recipes(arguments: Sequence[str]) -> None:
             in_short(row.training_flops_per_token),
             row.verdict,
         )
-    console = Console()
+    console = output()
     console.print(table, markup=False)
     for name in dict.fromkeys(row.family for row in rows):
         console.print(_words(name, rows), markup=False, highlight=False)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from loopscope.cli.output import output
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -38,7 +40,7 @@ def print_results(runs: Sequence["RunResult"], folder: Path, quiet: bool) -> Non
             f"{first.rms:.3g}  {last.rms:.3g}" if first and last else "",
             *(["" if run.unknown_share is None else f"{run.unknown_share:.1%}"] if lossy else []),
         )
-    _print(table)
+    output().print(table, markup=False)
 
 
 def print_means(runs: Sequence["RunResult"], quiet: bool) -> None:
@@ -61,7 +63,7 @@ def print_means(runs: Sequence["RunResult"], quiet: bool) -> None:
         of = sum(run.condition == condition for run in runs)
         seeds = str(of) if len(members) == of else f"{len(members)} of {of}"
         table.add_row(condition, seeds, *(_mean(field, members) for _, field in QUANTITIES))
-    _print(table)
+    output().print(table, markup=False)
 
 
 def _mean(field: str, runs: Sequence["RunResult"]) -> str:
@@ -82,19 +84,6 @@ def _table(title: str) -> "Table":
     from rich.table import Table
 
     return Table(title=title, title_justify="left")
-
-
-def _print(table: "Table") -> None:
-    """A table on a terminal, or whole in a file, which is as wide as its lines: nothing wrapped, no blanks at ends."""
-    from rich.console import Console
-
-    console = Console()
-    if console.is_terminal:
-        console.print(table, markup=False)
-        return
-    with (wide := Console(width=200)).capture() as captured:
-        wide.print(table, markup=False)
-    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def print_next(runs: Sequence["RunResult"], folder: Path, quiet: bool) -> None:

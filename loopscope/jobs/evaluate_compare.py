@@ -25,6 +25,7 @@ from loopscope.jobs.text import TextWindows, hash_of, held_out, text_hash
 from loopscope.recurrence import check_loops
 from loopscope.results import Comparison, ModelEvaluation, to_json
 from loopscope.results.layout import COMPARISON, CONFIG, is_study, write_text
+from loopscope.training.progress import ProgressDisplay
 
 
 def compare_study(
@@ -75,7 +76,8 @@ def compare_study(
     texts: dict[str, TextWindows] = {}  # runs of one study share their text
     evaluations = []
     datas = []
-    for run in runs.kept:
+    display = ProgressDisplay("compare", len(runs.kept), 0, transient=True)
+    for number, run in enumerate(runs.kept):
         opened = open_model(run.run)  # one model in memory at a time
         on_its_own = one_text is None or (
             run.trained_here and asked == (None,) * 3 and opened.data == of_runs[0]
@@ -87,7 +89,11 @@ def compare_study(
             key = f"{opened.data} {getattr(getattr(opened.model, 'config', None), 'sequence', None)}"
             text = texts[key] if key in texts else held_out(opened, *asked)
         texts[key] = text
-        measured = _evaluation(opened, text, loops, batch, where, keep=on_its_own)
+        with display:
+            display.show(number, f"evaluate depth  {run.name}, {run.run.name}")
+            measured = _evaluation(opened, text, loops, batch, where, keep=on_its_own)
+        if not display.live:
+            display.say(f"compare {number + 1}/{len(runs.kept)}  {run.run}: its depth curve is there")
         evaluations.append(replace(measured, condition=run.name))
         datas.append(opened.data)
     seconds: dict[str, tuple[float, ...]] = {}
