@@ -82,7 +82,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (folder / "start.txt").write_text("def main(")
         write_tasks(folder / "questions", 4)
         (folder / "prompts.jsonl").write_text(PROMPTS)
-        for name, text in zip(("run", "variants"), blocks(ROOT / "docs" / "guide.md", "yaml"), strict=True):
+        for name, text in zip(
+            ("run", "variants", "released"), blocks(ROOT / "docs" / "guide.md", "yaml"), strict=True
+        ):
             (folder / f"{name}.yaml").write_text(text)
         for name, weight in (("a", 0.1), ("b", 0.2)):
             (folder / f"{name}.yaml").write_text(f"objective: {{norm_penalty: {{weight: {weight}}}}}\n")

@@ -55,6 +55,7 @@ CONFIGS = (
     "model.config",
     "objectives.config",
     "objectives.depth_config",
+    "objectives.phase",
     "objectives.placement_config",
     "data.config",
     "data.task_config",

@@ -33,6 +33,7 @@ from loopscope.config.nested import (
     merged,
     one_line,
     read_yaml,
+    section_in,
     shown,
     yaml_value,
 )
@@ -120,9 +121,10 @@ def with_config(
     over = {key: value for key, value in over.items() if key not in ("size", "condition", *variants)}
     over = checked_sections(size, condition, over)
     readout, placement = _flag(words, "model.readout.kind"), _flag(words, "objective.placement")
-    if not is_condition(condition) and readout and placement:
-        own = {"model": {"readout": {"kind": readout}}, "objective": {"placement": placement}}
-        over = merged(over, own)
+    schedule = _flag(words, "objective.schedule")
+    if not is_condition(condition) and readout and (placement or schedule):
+        objective = {"placement": placement} if placement else {"schedule": _listed(schedule, "schedule")}
+        over = merged(over, {"model": {"readout": {"kind": readout}}, "objective": objective})
     base = looped_by(size, condition, over)
     command, named = _named(kind, name, words, base)
     over = with_corpus(merged(over, named))
@@ -158,8 +160,9 @@ def _named(
     )
     parsed: Any = _parsed(flags, name, words, checked=True)
     given = {section: asdict(getattr(parsed, section)) for section in SECTIONS}
-    before = base.model_dump()
-    found = changes(_plain(before), _plain(_read_words(before, given)))
+    before = {section: _values(getattr(base, section)) for section in SECTIONS}
+    now = {section: _read_words(getattr(base, section), given[section]) for section in SECTIONS}
+    found = changes(_plain(before), _plain(now))
     # Said, so it holds, also where it is the size's own and other settings would imply another.
     for section, setting, implied_by in (
         ("training", EVALUATE_EVERY, f"--training.{EVALUATE_EVERY}"),
@@ -234,6 +237,10 @@ def _as_flags(section: BaseModel) -> tuple[Any, Any]:
         elif isinstance(value, Mapping):
             said = {HELP: f"{words} One word of YAML."}
             entries.append((name, str, field(default=json.dumps(value), metadata=said)))
+        elif section_in(info.annotation):
+            word = None if value is None else json.dumps([entry.model_dump(mode="json") for entry in value])
+            said = {HELP: f"{words} One word of YAML."}
+            entries.append((name, str | None, field(default=word, metadata=said)))
         else:
             entries.append((name, info.annotation, field(default=value, metadata={HELP: words})))
     made = make_dataclass(type(section).__name__, entries)
@@ -241,18 +248,38 @@ def _as_flags(section: BaseModel) -> tuple[Any, Any]:
     return made, field(default_factory=made)
 
 
-def _read_words(base: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Flags that are mappings in the config, from the one word that they are on the command line."""
+def _read_words(section: BaseModel, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags of a section; what is more than a word in the config, from the one word that it is on the command line."""
     found: dict[str, Any] = {}
-    for key, value in given.items():
-        before = base.get(key)
-        if isinstance(before, Mapping):
-            mapping = isinstance(value, Mapping)
-            found[key] = (
-                _read_words(before, value) if mapping else yaml_value(value, f"{key} ({{name: value}})")
-            )
+    for name, value in given.items():
+        before = getattr(section, name)
+        if isinstance(before, BaseModel):
+            found[name] = _read_words(before, value)
+        elif isinstance(before, Mapping):
+            found[name] = yaml_value(value, f"{name} ({{name: value}})")
+        elif section_in(type(section).model_fields[name].annotation):
+            found[name] = _listed(value, name)
         else:
-            found[key] = value
+            found[name] = value
+    return found
+
+
+def _listed(word: str | None, name: str) -> Any:
+    return (
+        None if word in (None, "None") else yaml_value(word, f"{name} ([{{name: value}}, {{name: value}}])")
+    )
+
+
+def _values(section: BaseModel) -> dict[str, Any]:
+    """Every setting of a section, those that a list of sections says for it included."""
+    found: dict[str, Any] = {}
+    for name, info in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            found[name] = _values(value)
+        else:
+            listed = value is not None and section_in(info.annotation)
+            found[name] = [entry.model_dump(mode="json") for entry in value] if listed else value
     return found
 
 

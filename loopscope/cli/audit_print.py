@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loopscope.cli.output import output
+from loopscope.cli.recipes import in_short
 from loopscope.results import (
     AuditedModel,
     AuditReport,
@@ -15,6 +16,7 @@ from loopscope.results import (
     LoopVerdict,
     SideScale,
     StaticAudit,
+    StaticLoop,
     Verdict,
 )
 
@@ -60,11 +62,20 @@ def print_static(audit: StaticAudit, console: Console | None = None) -> None:
     console = console or output()
     console.print(_headline(audit.verdict, audit.name))
     _say(console, f"{audit.why}.")
-    table = _table("loop", "verdict", "why")
-    for loop in audit.loops:
-        table.add_row(str(loop.loop), _word(loop.status), loop.reason)
-    console.print(table)
+    for number, phase in enumerate(audit.phases, start=1):
+        cost = f"{in_short(phase.flops_per_token)} FLOPs per token of a training step"
+        _say(console, f"Phase {number}, {phase.name} ({phase.when}; {cost}): {phase.verdict}.")
+        console.print(_static_loops(phase.loops))
+    if not audit.phases:
+        console.print(_static_loops(audit.loops))
     _say(console, "Read from the config. Measure it once a model is trained: loopscope audit RUN.")
+
+
+def _static_loops(loops: Sequence[StaticLoop]) -> Table:
+    table = _table("loop", "verdict", "why")
+    for loop in loops:
+        table.add_row(str(loop.loop), _word(loop.status), loop.reason)
+    return table
 
 
 def _print_audit(audited: AuditedModel, console: Console) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from loopscope.config.implied import with_corpus
 from loopscope.config.intervals import EVALUATE_EVERY, stretched_intervals
 from loopscope.config.nested import merged, read_yaml
-from loopscope.config.recipes import NAMED, SIZES, is_baseline, recipe
+from loopscope.config.recipes import NAMED, SIZES, has_schedule, is_baseline, recipe
 from loopscope.config.run_config import RunConfig, kept_config, parse_config
 from loopscope.results.class_names import import_module
 from loopscope.results.layout import CONFIG, STUDY
@@ -79,6 +79,8 @@ def gone_on_with(kept: Mapping[str, Any], named: Mapping[str, Any]) -> RunConfig
         if shape := {name: model[name] for name in ("layers", "loops") if name in model}:
             made = recipe(size, condition, {"model": shape}).model
             named = merged(named, {"model": {"layers": made.layers, "loops": made.loops}})
+    if has_schedule(named) and not has_schedule(kept):  # another config: let the folder say so
+        kept = {**kept, "objective": {}}
     return parse_config(merged(kept, with_corpus(named)))
 
 

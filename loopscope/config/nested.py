@@ -3,7 +3,7 @@
 import reprlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -163,9 +163,17 @@ def one_line(text: str, most: int = 1000) -> str:
 def _fields(section: Any, where: list[str]) -> list[str]:
     """Names of the fields of the config section at `where`, seen from `section`."""
     for part in where:
+        if part.isdigit():  # a place in a list of sections
+            continue
         field = section.model_fields.get(part)
-        annotation = field.annotation if field else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        section = section_in(field.annotation) if field else None
+        if section is None:
             return []
-        section = annotation
     return list(section.model_fields)
+
+
+def section_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the config section in a field's type: the type itself, or that of a list's entries; None where none is."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(section_in, get_args(annotation))), None)

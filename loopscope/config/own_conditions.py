@@ -5,7 +5,8 @@
       fast: {training: {learning_rate: 3e-3}}
 
 Each changes the condition that it names (dense/rmsnorm where it names none), or is one of its own where it says both
-`model.readout` and `objective.placement`. Its name is its own, so it may contradict what the condition's name says.
+`model.readout` and `objective.placement` (or `objective.schedule`). Its name is its own, so it may contradict what the
+condition's name says.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,15 @@ from typing import Any
 from loopscope.config.families import Change
 from loopscope.config.implied import with_implied
 from loopscope.config.nested import changes, merged, read_yaml
-from loopscope.config.recipes import CONDITIONS, is_condition, known, recipe, recipe_values
+from loopscope.config.recipes import (
+    CONDITIONS,
+    has_schedule,
+    is_condition,
+    is_whole,
+    known,
+    recipe,
+    recipe_values,
+)
 from loopscope.config.run_config import RunConfig, parse_config
 from loopscope.results.class_names import own_words
 
@@ -60,13 +69,16 @@ def own_recipe(size: str, name: str, change: Change, over: Change | None = None)
         )
     if not isinstance(base, str) or not is_condition(base):
         whole = merged(over or {}, asked)
-        if base != name or not _is_whole(whole):
+        if base != name or not is_whole(whole):
             known(f"condition of variant {name!r}:", str(base), CONDITIONS)
         return recipe(size, name, whole)
     with own_words():
         whole = merged(over or {}, asked)  # what one names, the other need not
         asked = merged(asked, changes(whole, with_implied(whole)))
-        values = merged(recipe_values(size, base, over), asked)
+        values = recipe_values(size, base, over)
+        if has_schedule(asked):  # instead of what the condition is trained on, not of what is said beside it
+            values["objective"] = dict((over or {}).get("objective") or {})
+        values = merged(values, asked)
         return parse_config({**values, "condition": name}, f"variant {name}")
 
 
@@ -93,7 +105,7 @@ def _named(word: str, variants: Mapping[str, Change]) -> tuple[str, Change | Non
     if word in variants:
         change = variants[word]
         # Whole by itself: then its name is its condition's.
-        return word, {"condition": word, **change} if _is_whole(change) else change
+        return word, {"condition": word, **change} if is_whole(change) else change
     if not word.endswith((".yaml", ".yml")):
         return word, None
     values = read_yaml(Path(word))
@@ -103,12 +115,4 @@ def _named(word: str, variants: Mapping[str, Change]) -> tuple[str, Change | Non
     name = Path(word).stem
     if is_condition(name):
         raise ValueError(f"{word} has the name of a condition, which it changes; give it another")
-    return name, {"condition": name, **values} if own is None and _is_whole(values) else values
-
-
-def _is_whole(change: Change) -> bool:
-    """Whether a change says by itself what a condition is."""
-    return all(
-        isinstance(section := change.get(name), Mapping) and key in section
-        for name, key in (("model", "readout"), ("objective", "placement"))
-    )
+    return name, {"condition": name, **values} if own is None and is_whole(values) else values

@@ -164,13 +164,13 @@ def recipe_values(size: str, condition: str, over: Change | None = None) -> dict
     """Return the run config of a size and a condition as nested plain values, not yet validated.
 
     A condition that is not in `CONDITIONS` is a name of the user's own where `over` says what it is, that
-    is, holds both `model.readout` and `objective.placement`.
+    is, holds both `model.readout` and `objective.placement` (or a schedule of placements).
     """
     over = with_implied(checked_sections(size, condition, over or {}))
     values: dict[str, Any] = merged(
         {"size": size, "condition": condition}, SIZES[known("size", size, SIZES)]()
     )
-    own = "readout" in (over.get("model") or {}) and "placement" in (over.get("objective") or {})
+    own = is_whole(over)
     if is_condition(condition) or not own:
         change = condition_change(condition, size, over)
         if is_baseline(condition):
@@ -182,6 +182,19 @@ def recipe_values(size: str, condition: str, over: Change | None = None) -> dict
         own = values["training"]
         values["training"] = {**own, "epochs": None, **stretched_intervals(own, training["steps"])}
     return merged(values, {**over, "size": size, "condition": condition})
+
+
+def has_schedule(change: Change) -> bool:
+    """Return whether a change says what a run is trained on phase by phase."""
+    objective = change.get("objective")
+    return isinstance(objective, Mapping) and objective.get("schedule") is not None
+
+
+def is_whole(change: Change) -> bool:
+    """Return whether a change says by itself what a condition is: its readout, and its placement or schedule."""
+    model, objective = (change.get(name) or {} for name in ("model", "objective"))
+    whole = isinstance(objective, Mapping) and ("placement" in objective or has_schedule(change))
+    return isinstance(model, Mapping) and "readout" in model and whole
 
 
 def looped_by(size: str, condition: str, over: Change | None = None) -> RunConfig:
@@ -264,6 +277,11 @@ def _looped_shape(size: str, over: Change) -> dict[str, Any]:
 
 def _refuse_contradiction(condition: str, change: Change, over: Change) -> None:
     """A run must be what its label says: what a condition sets cannot be set otherwise under its name."""
+    if has_schedule(over):
+        raise ValueError(
+            f"condition {condition!r} has one objective for the whole run, and objective.schedule others. Give it a "
+            "name of your own: condition: my-name, with model.readout.kind and objective.schedule"
+        )
     both = merged(change, over)
     contradicted = [
         difference

@@ -12,12 +12,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from loopscope.config.nested import validated
+from loopscope.config.objective_checks import check_objective, check_phase_depth
 from loopscope.config.without_effect import cuts, without_effect
 from loopscope.data.config import DataConfig
 from loopscope.model.config import ModelConfig
-from loopscope.model.config.chosen_variants import readout_of
 from loopscope.objectives.config import ObjectiveConfig
-from loopscope.objectives.placement_config import placement_of
 from loopscope.training.config import TrainingConfig
 
 
@@ -37,24 +36,8 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "RunConfig":
-        self.objective.check_loops(self.model.loops)
-        placement = placement_of(self.objective)
-        if placement.needs_gate and not self.model.exit_gate:
-            raise ValueError(
-                f"objective.placement {placement.name!r} needs a learned gate; set model.exit_gate: true"
-            )
-        if placement.gate_only and readout_of(self.model).value("adapts"):
-            raise ValueError(
-                f"objective.placement {placement.name!r} trains the gate alone, but readout "
-                f"{self.model.readout.kind!r} moves with every step; set model.readout.s_ref: fixed, which keeps the "
-                "value it has come to, or another readout"
-            )
+        check_objective(self)
         self._check_depth()
-        if self.model.exit_gate and not placement.needs_gate:
-            warnings.warn(
-                f"model.exit_gate is on, but placement {self.objective.placement!r} never trains the gate",
-                stacklevel=2,
-            )
         if self.model.loops == 1 and self.model.carry:
             warnings.warn(
                 f"model.carry {list(self.model.carry)} has no effect with 1 loop: there is no next one",
@@ -81,8 +64,8 @@ class RunConfig(BaseModel):
         return self
 
     def _check_depth(self) -> None:
-        """What a varying depth asks of the objective, and of the gradient's reach."""
-        depth, objective, loops = self.training.depth, self.objective, self.model.loops
+        """What a varying depth asks of every phase of the objective, and of the gradient's reach."""
+        depth, loops = self.training.depth, self.model.loops
         if depth.distribution != "lognormal-poisson":
             top = depth.most(loops)
             if depth.low > top:
@@ -91,27 +74,8 @@ class RunConfig(BaseModel):
                     f"{depth.distribution!r} here; lower it, or raise "
                     f"training.depth.{'high' if depth.distribution == 'uniform' else 'mean'} (None: model.loops)"
                 )
-        if depth.varies:
-            weighted = {
-                "loop_weights": objective.loop_weights,
-                "final_loop_weights": objective.final_loop_weights,
-                "norm_penalty.loop_weights": objective.norm_penalty.loop_weights,
-                "scale_anchor.loop_weights": objective.scale_anchor.loop_weights,
-            }
-            for name, weights in weighted.items():
-                if weights is not None:
-                    raise ValueError(
-                        f"objective.{name} has one number per loop, but training.depth varies the loops per step; "
-                        "remove one of the two"
-                    )
-        if depth.per_sequence:
-            self._check_sequences()
-        fewest = placement_of(objective).declaration.fewest_loops
-        if min(loops, depth.fewest(loops)) < fewest:
-            raise ValueError(
-                f"objective.placement {objective.placement!r} compares loops; set model.loops (and "
-                f"training.depth.low) to {fewest} or more"
-            )
+        for where, phase in self.objective.named_phases():
+            check_phase_depth(self, where, phase)
         if depth.backprop is not None and not depth.varies and depth.backprop >= loops:
             warnings.warn(
                 f"training.depth.backprop {depth.backprop} has no effect: all steps run {loops} loops",
@@ -123,10 +87,6 @@ class RunConfig(BaseModel):
                 f"training.depth.backprop {depth.backprop} is below the depth and nothing is injected into later "
                 f"loops: {starved} would get no gradient. Set model.injection.kind (add, gated, concat), or raise "
                 "backprop"
-            )
-        if objective.shortcut.weight > 0 and loops == 1 and not depth.varies:
-            warnings.warn(
-                "objective.shortcut has no effect with 1 loop: there is no shorter way", stacklevel=2
             )
 
     def _check_task(self) -> None:
@@ -145,28 +105,6 @@ class RunConfig(BaseModel):
                     "do",
                     stacklevel=2,
                 )
-
-    def _check_sequences(self) -> None:
-        """What sequences with a depth of their own ask of the objective and of the model."""
-        objective = self.objective
-        if placement_of(objective).declaration.reads != "last":
-            raise ValueError(
-                "training.depth.per_sequence gives each sequence a loss at its own depth, which is placement "
-                f"'terminal', not {objective.placement!r}; set objective.placement: terminal"
-            )
-        for name in ("norm_penalty", "scale_anchor"):
-            if getattr(objective, name).weight > 0:
-                raise ValueError(
-                    f"objective.{name} is a mean over loops, and with training.depth.per_sequence a sequence that "
-                    "is done keeps its state, which would count again at every later loop; set "
-                    "training.depth.per_sequence: false, or remove the penalty"
-                )
-        if self.model.loop_embedding == "modulation":
-            raise ValueError(
-                "model.loop_embedding 'modulation' tells the layers how many loops an unroll runs, and with "
-                "training.depth.per_sequence all sequences would be told the deepest one's; set "
-                "training.depth.per_sequence: false, or another loop_embedding"
-            )
 
     def to_yaml(self) -> str:
         """Return the config as YAML: every setting, defaults included."""

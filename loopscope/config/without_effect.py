@@ -14,16 +14,17 @@ if TYPE_CHECKING:
 
 def without_effect(config: "RunConfig") -> Iterator[str]:
     """Return every setting without effect, with the reason."""
-    objective, training = config.objective, config.training
-    for name, setting in (
-        ("shortcut", "loss_weight"),
-        ("jacobian", "iterations"),
-        ("jacobian", "through_state"),
-        ("scale_anchor", "target"),
-    ):
-        section = getattr(objective, name)
-        if section.weight == 0 and _set(section, setting):
-            yield f"objective.{name}.{setting} has no effect while objective.{name}.weight is 0"
+    training = config.training
+    for where, objective in config.objective.named_phases():
+        for name, setting in (
+            ("shortcut", "loss_weight"),
+            ("jacobian", "iterations"),
+            ("jacobian", "through_state"),
+            ("scale_anchor", "target"),
+        ):
+            section = getattr(objective, name)
+            if section.weight == 0 and _set(section, setting):
+                yield f"{where}.{name}.{setting} has no effect while {where}.{name}.weight is 0"
     if training.schedule == "constant" and _set(training, "final_learning_rate"):
         yield "training.final_learning_rate has no effect with schedule 'constant'; set schedule: cosine"
     if training.steps is not None and training.depth.curriculum > training.steps:
@@ -31,6 +32,7 @@ def without_effect(config: "RunConfig") -> Iterator[str]:
             f"training.depth.curriculum {training.depth.curriculum} is longer than the run of {training.steps} "
             "steps: the depth never reaches its value"
         )
+    objective = config.objective
     if placement_of(objective).gate_only and training.weights is None:
         yield (
             f"objective.placement {objective.placement!r} trains the gate alone, on a model that was never trained; "
@@ -43,13 +45,18 @@ def _cut_off(config: "RunConfig") -> Iterator[str]:
     """Terms on loops that truncated backpropagation leaves without a gradient into the layers."""
     if not cuts(config):
         return
-    objective, loops = config.objective, config.model.loops
-    placement = placement_of(objective)
-    reads_early = any(placement.trains(loop, loops) for loop in range(1, loops))
-    early = [f"placement {objective.placement!r}"] if reads_early else []
-    early += [
-        name for name in ("norm_penalty", "scale_anchor", "shortcut") if getattr(objective, name).weight > 0
-    ]
+    loops = config.model.loops
+    early: list[str] = []
+    for objective in config.objective.phases:
+        placement = placement_of(objective)
+        if any(placement.trains(loop, loops) for loop in range(1, loops)):
+            early.append(f"placement {objective.placement!r}")
+        early += [
+            name
+            for name in ("norm_penalty", "scale_anchor", "shortcut")
+            if getattr(objective, name).weight > 0
+        ]
+    early = list(dict.fromkeys(early))
     if early:
         yield (
             f"training.depth.backprop {config.training.depth.backprop} is below the depth: terms of "

@@ -5,7 +5,7 @@
     study               conditions × seeds in one folder, by one process or several; study_folder says whose it is,
                         study_results collects them, study_order is the order of its conditions
     opened, text        from a path to a model with what it knows of itself, and to windows of text
-    audit               from a path to an audited model
+    audit               from a path to an audited model; judged_phase: of a schedule of objectives, the one to judge by
     evaluate            the record that a model's evaluation is kept in; evaluate_depth, evaluate_exits: its parts;
                         evaluate_tasks: benchmarks by depth, in a record of their own; task_tokenizer reads for them;
                         evaluation_series: several models, with what is done kept; evaluate_compare: conditions side

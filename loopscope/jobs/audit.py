@@ -14,6 +14,7 @@ from loopscope.config.nested import read_yaml
 from loopscope.config.objective_text import read_objective
 from loopscope.guards import device_of
 from loopscope.interop.huggingface.pretrained import is_transformers_folder
+from loopscope.jobs.judged_phase import judged_phase
 from loopscope.jobs.kept_records import set_aside, warn_of_other
 from loopscope.jobs.opened import OpenedModel, check_one, open_model, parameter_count, token_texts
 from loopscope.jobs.run_trackers import add_to_trackers
@@ -132,9 +133,10 @@ def audit_model(
     length: int | None = None,
 ) -> AuditedModel:
     """Audit one model under its own objective, a given one, or the plausible ones."""
-    tokens, judged, origin = _to_measure(opened, objective, data, sequences, length)
+    tokens, judged, origin, notes = _to_measure(opened, objective, data, sequences, length)
     with _named(opened):
-        reports = audit_each(opened.model, tokens.input_ids, tokens.labels, judged)
+        found = audit_each(opened.model, tokens.input_ids, tokens.labels, judged)
+    reports = [replace(report, notes=(*notes, *report.notes)) for report in found]
     reports.sort(key=lambda report: WORST_FIRST.index(report.verdict))
     largest = [token for report in reports[:1] for loop in report.tokens for _, _, token, _ in loop.largest]
     return AuditedModel(
@@ -154,9 +156,10 @@ def judge_model(
     length: int | None = None,
 ) -> JudgedModel:
     """Measure the verdict on one model and no more, under its own objective, a given one, or the plausible ones."""
-    tokens, judged, origin = _to_measure(opened, objective, data, sequences, length)
+    tokens, judged, origin, notes = _to_measure(opened, objective, data, sequences, length)
     with _named(opened):
-        found = judge_each(opened.model, tokens.input_ids, tokens.labels, judged)
+        measured = judge_each(opened.model, tokens.input_ids, tokens.labels, judged)
+    found = [replace(judgement, notes=(*notes, *judgement.notes)) for judgement in measured]
     found.sort(key=lambda judgement: WORST_FIRST.index(judgement.verdict))
     return JudgedModel(
         judgement=found[0],
@@ -180,20 +183,22 @@ def _measured_of(opened: OpenedModel, tokens: TextWindows) -> dict[str, Any]:
 
 def _to_measure(
     opened: OpenedModel, objective: str | None, data: str | None, sequences: int, length: int | None
-) -> tuple[TextWindows, list[Objective], Origin]:
-    """Return tokens where the model is, the objectives to judge it under, and where they come from."""
+) -> tuple[TextWindows, list[Objective], Origin, tuple[str, ...]]:
+    """Return tokens where the model is, the objectives to judge it under, where they come from, and what to say."""
     tokens = some_windows(opened, data, sequences, length)
     where = device_of(opened.model)
     tokens = replace(tokens, input_ids=tokens.input_ids.to(where), labels=tokens.labels.to(where))
     origin: Origin
+    notes: tuple[str, ...] = ()
     if objective is not None:
         judged, origin = [parse_objective(objective)], "given"
     elif opened.objective is not None:
-        judged, origin = [opened.objective], "model"
+        own, note = judged_phase(opened.objective, opened.path)
+        judged, origin, notes = [own], "model", (note,) if note else ()
     else:
         judged, origin = plausible(opened, tokens), "assumed"
     with _named(opened):
-        return tokens, [build_objective(config) for config in judged], origin
+        return tokens, [build_objective(config) for config in judged], origin, notes
 
 
 @contextmanager

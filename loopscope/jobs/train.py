@@ -26,7 +26,6 @@ from loopscope.jobs.folder import as_resumed, check_folder, read_result, written
 from loopscope.jobs.resumption import earlier_end, resumed
 from loopscope.jobs.run_trackers import close_trackers, open_trackers
 from loopscope.model.looped import LoopedTransformer
-from loopscope.objectives.objective import build_objective
 from loopscope.ops.dispatch import cpu_ops
 from loopscope.plan.training_flops import step_flops_by_depth
 from loopscope.results import (
@@ -48,6 +47,7 @@ from loopscope.results.layout import (
     write_text,
 )
 from loopscope.results.lock import hold
+from loopscope.results.run_phases import phases_taken
 from loopscope.training.loggers import check_loggers
 from loopscope.training.loop import Outcome, TrainingData, train
 from loopscope.training.metrics import read_metrics
@@ -108,14 +108,14 @@ def _execute(config: RunConfig, run: Path, quiet: bool) -> RunResult:
     ):  # also what validates and monitors
         outcome = train(
             model,
-            build_objective(config.objective),
+            config.objective,
             training_data,
             config.training,
             run,
             files={CONFIG: config.to_yaml(), TOKENIZER: tokenizer},
             title=f"{config.condition} seed {config.training.seed}",
             quiet=quiet,
-            flops_per_token=step_flops_by_depth(config),
+            flops_per_token=[step_flops_by_depth(config, phase) for phase in config.objective.phases],
             before=before,
             trackers=trackers,
         )
@@ -249,6 +249,7 @@ def _result(config: RunConfig, run: Path, parameters: int, outcome: Outcome) -> 
         training=tuple(decode(TrainPoint, entry) for entry in kept),
         evaluations=tuple(decode(EvalPoint, entry) for entry in records if entry["kind"] == "evaluation"),
         failure=failure,
+        phases=phases_taken(records, outcome.progress.step),
         config=config.model_dump(mode="json"),
         provenance=provenance(outcome.device, config.training.threads),
     )

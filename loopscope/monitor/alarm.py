@@ -5,7 +5,7 @@ window of checks, and how fast. It is taken back when the scale has settled or t
 """
 
 from loopscope.monitor.growth import FEWEST, TURNED, ScaleCurve, Trend, trend
-from loopscope.results import ScaleEvent
+from loopscope.results import ScaleCheck, ScaleEvent, Verdict
 
 AGAIN = 2.0
 """Times the scale of the last alarm from which a scale that had settled or turned since raises another."""
@@ -112,3 +112,26 @@ class ScaleAlarm:
         if self.steps is not None and self.steps > found.end:
             return f"at that rate it is {found.at(self.steps):.4g} at step {self.steps}, the last"
         return f"at that rate it has doubled by step {found.end + round(found.last / found.rate)}"
+
+
+def switch_words(check: ScaleCheck, before: tuple[str, Verdict | None], now: str, reason: str) -> str:
+    """Return what a switch to another objective changes, at its first check.
+
+    Args:
+        before: the objective until now, and the last verdict on it.
+        now: the objective from here on.
+        reason: why the verdict of this check is what it is.
+    """
+    name, was = before
+    head = f"step {check.step}: the loss is {now} from here on, {name} until now"
+    if check.verdict is None:
+        return f"{head}; what it sees of the scale could not be measured at this step."
+    if check.verdict == was:
+        return f"{head}; the verdict stays {was}. {reason}"
+    if check.verdict == "blind":
+        change = f"nothing holds the scale from here on (blind{f', {was} until now' if was else ''})"
+    elif was == "blind":
+        change = f"the scale is {check.verdict} from here on, blind until now"
+    else:
+        change = f"the verdict is {check.verdict} from here on{f', {was} until now' if was else ''}"
+    return f"{head}; {change}. {reason}"

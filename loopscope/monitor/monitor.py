@@ -25,7 +25,7 @@ from loopscope.audit.input_checks import check_ids, in_fp32, repeats_inputs
 from loopscope.audit.verdict import loop_verdicts, model_verdict, saturated_loops, why
 from loopscope.audit.visibility import loop_visibilities
 from loopscope.guards import undisturbed, wait
-from loopscope.monitor.alarm import ScaleAlarm
+from loopscope.monitor.alarm import ScaleAlarm, switch_words
 from loopscope.monitor.batch_slice import UNSHIFTED, check_arguments, check_batch, slice_of
 from loopscope.monitor.growth import FEWEST, ScaleCurve, trend
 from loopscope.monitor.time_budget import TimeBudget
@@ -100,19 +100,43 @@ class ScaleMonitor:
         self.warned: list[ScaleCheck] = []
         self.stopped = False  # a check failed: the training goes on without
         self.alarm = ScaleAlarm(steps)
+        self._since = 0  # step from which on this objective is trained
+        self._before: tuple[str, Verdict | None] | None = (
+            None  # the objective until now, where a switch is due
+        )
         self._unshifted: bool | None = False  # None once it was told
         self._turn: int | None = None
         self._checks = 0  # in this process
         self._scale_seconds = inf  # what a check is expected to cost
         self._verdict_seconds = inf  # and one with a verdict: unknown before the first
 
-    def resume(self, checks: Iterable[ScaleCheck]) -> None:
-        """Go on from the checks of an interrupted run: its history counts, and its warning is not repeated."""
+    def resume(self, checks: Iterable[ScaleCheck], since: int = 0) -> None:
+        """Go on from the checks of an interrupted run: its history counts, and its warning is not repeated.
+
+        Args:
+            since: step from which on the monitor's objective was trained; verdicts from before are another one's.
+        """
+        self._since = since
         self.history, self.warned, self.alarm = [], [], ScaleAlarm(self.alarm.steps)
         for check in checks:
             self._remember(check)
         if self.history:
             self._turn = self.history[-1].step // self.every
+
+    def switch(self, objective: Objective | ObjectiveConfig | str, step: int) -> None:
+        """Judge by another objective from here on: the next call of `step` makes a check and says what has changed.
+
+        Args:
+            objective: what is trained from now on.
+            step: the first step of it.
+
+        Raises:
+            ValueError: no objective.
+        """
+        judged = as_objective(objective)
+        check_arguments(self.model, judged, self.every, self.tokens)
+        self._before = (self.objective.name, self._known(None))
+        self.objective, self._since = judged, step
 
     def step(
         self, step: int, input_ids: Int[Tensor, "batch seq"], labels: Int[Tensor, "batch seq"]
@@ -133,10 +157,11 @@ class ScaleMonitor:
         """
         self.budget.tick()
         turn = step // self.every
-        if self.stopped or turn == self._turn:
+        due = self._before is not None
+        if self.stopped or (turn == self._turn and not due):
             return None
         self._turn = turn
-        judge = self.budget.affords(self._verdict_seconds)
+        judge = due or self.budget.affords(self._verdict_seconds)
         early = self._checks < FEWEST
         if not judge and not early and not self.budget.earned(self._scale_seconds, SCALE_PART):
             return None
@@ -225,14 +250,20 @@ class ScaleMonitor:
         return self._known("blind") == "blind" and self.alarm.hangs_on_verdict(self._sizes(now))
 
     def _known(self, otherwise: Verdict | None) -> Verdict | None:
-        """The last verdict."""
-        return next((check.verdict for check in reversed(self.history) if check.verdict), otherwise)
+        """The last verdict on this objective."""
+        own = (check for check in reversed(self.history) if check.step >= self._since)
+        return next((check.verdict for check in own if check.verdict), otherwise)
 
     def _keep(self, check: ScaleCheck, reason: str) -> ScaleCheck:
         sizes = self._sizes((check.step, check.rms[-1]))
         blind = (check.verdict or self._known(None)) == "blind"
         event = self.alarm.event(sizes, blind, check.verdict == "blind") if isfinite(check.rms[-1]) else None
-        said = self.alarm.words(event, sizes, reason) if event else None
+        said = None
+        if self._before is not None:
+            said, self._before = switch_words(check, self._before, self.objective.name, reason), None
+            event = event if event == "grows" else "switched"
+        if event and event != "switched":
+            said = " ".join(filter(None, (said, self.alarm.words(event, sizes, reason))))
         if event == "grows":
             check = replace(check, event=event, warning=said)
         elif event:
@@ -252,7 +283,9 @@ class ScaleMonitor:
         if event == "grows":
             self.warned.append(check)
         if event:
-            self.alarm.remember(event, check.step, check.rms[-1])
+            unheld = event == "switched" and check.verdict == "blind"  # said with the switch
+            if unheld or event != "switched":
+                self.alarm.remember("unheld" if unheld else event, check.step, check.rms[-1])
 
 
 def _warn(message: str) -> None:

@@ -3,6 +3,7 @@
 From settings to a loss:
 
     config, depth_config   settings of a loss, and depths of steps; importable without torch
+    schedule_checks, phase what a schedule of objectives must be like, and the steps that each of its phases gets
     depth                  the unroll to the depths of a step
     token_loss             cross-entropy per token, never more than a chunk of logits
     linear_cross_entropy   the head and its cross-entropy in chunks, summed over exits, gradients at once
@@ -20,7 +21,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from loopscope.objectives.config import ObjectiveConfig
+    from loopscope.objectives.config import ObjectiveConfig, PhaseConfig
     from loopscope.objectives.depth import unroll_to
     from loopscope.objectives.depth_config import DepthConfig, draw_depths
     from loopscope.objectives.extras import AbstractCollector, AbstractExtra
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ObjectiveConfig": "config",
+    "PhaseConfig": "config",
     "DepthConfig": "depth_config",
     "draw_depths": "depth_config",
     "unroll_to": "depth",
@@ -73,6 +75,7 @@ __all__ = [
     "NormPenalty",
     "Objective",
     "ObjectiveConfig",
+    "PhaseConfig",
     "PlacementDeclaration",
     "ScaleAnchor",
     "ShortcutConsistency",

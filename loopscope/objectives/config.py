@@ -1,10 +1,19 @@
 """The settings of an objective. Importable without torch."""
 
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from loopscope.objectives.placement_config import PLACEMENTS, check_reads, placement_of
+from loopscope.objectives.schedule_checks import FORM, check_schedule
 
 MOST_WEIGHT = 1e30
 """Of a term of the loss: far beyond use, and within single precision."""
@@ -73,7 +82,11 @@ class JacobianConfig(BaseModel):
 
 
 class ObjectiveConfig(BaseModel):
-    """Which loops' cross-entropies make the loss, and what else does."""
+    """Which loops' cross-entropies make the loss, and what else does.
+
+    With a `schedule`, its own terms are those of the last phase: what training ends with, and what the trained model
+    is judged under.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
@@ -100,6 +113,41 @@ class ObjectiveConfig(BaseModel):
     """gate-improvement: nats by which another loop must help."""
     settings: dict[str, Any] = {}
     """Of a placement of your own: what it declares."""
+    schedule: "tuple[PhaseConfig, ...] | None" = None
+    """Objectives one after another over the run, instead of one: each phase with its terms, and until when."""
+
+    @field_validator("schedule", mode="before")
+    @classmethod
+    def _is_list(cls, value: Any) -> Any:
+        if value is not None and not isinstance(value, list | tuple):
+            raise ValueError(f"{value!r:.80} is no list; give the phases in order: {FORM}")
+        return value
+
+    @model_validator(mode="after")
+    def _ends_with_last_phase(self) -> "ObjectiveConfig":
+        if self.schedule is not None:
+            check_schedule(self.schedule, self.model_fields_set - {"schedule"})
+            for name in ObjectiveConfig.model_fields.keys() - {"schedule"}:
+                object.__setattr__(self, name, getattr(self.schedule[-1], name))
+        return self
+
+    @model_serializer(mode="wrap")
+    def _phases_alone(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        values = handler(self)
+        if values.get("schedule") is None:
+            values.pop("schedule", None)
+            return values
+        return {"schedule": values["schedule"]}  # the rest is the last phase's, and said there
+
+    @property
+    def phases(self) -> "tuple[ObjectiveConfig, ...]":
+        """The objectives that training has one after another; this one alone where there is no schedule."""
+        return self.schedule or (self,)
+
+    def named_phases(self) -> "Iterator[tuple[str, ObjectiveConfig]]":
+        """Every phase with its place in a config: `objective`, or `objective.schedule.0` and so on."""
+        for number, phase in enumerate(self.phases):
+            yield "objective" if self.schedule is None else f"objective.schedule.{number}", phase
 
     @model_validator(mode="after")
     def _consistent(self) -> "ObjectiveConfig":
@@ -125,12 +173,39 @@ class ObjectiveConfig(BaseModel):
 
     def check_loops(self, loops: int) -> None:
         """Raise ValueError where per-loop weights or the loops that are read do not fit the trained depth."""
-        check_reads(placement_of(self), (loops,))
-        for name, weights in (
-            ("objective.loop_weights", self.loop_weights),
-            ("objective.final_loop_weights", self.final_loop_weights),
-            ("objective.norm_penalty.loop_weights", self.norm_penalty.loop_weights),
-            ("objective.scale_anchor.loop_weights", self.scale_anchor.loop_weights),
-        ):
-            if weights is not None and len(weights) != loops:
-                raise ValueError(f"{name} has {len(weights)} numbers for {loops} loops; give one per loop")
+        for where, phase in self.named_phases():
+            check_reads(placement_of(phase), (loops,))
+            for name, weights in phase.weights_by_loop().items():
+                if weights is not None and len(weights) != loops:
+                    raise ValueError(
+                        f"{where}.{name} has {len(weights)} numbers for {loops} loops; give one per loop"
+                    )
+
+    def weights_by_loop(self) -> dict[str, tuple[float, ...] | None]:
+        """Settings with one number per loop, by name."""
+        return {
+            "loop_weights": self.loop_weights,
+            "final_loop_weights": self.final_loop_weights,
+            "norm_penalty.loop_weights": self.norm_penalty.loop_weights,
+            "scale_anchor.loop_weights": self.scale_anchor.loop_weights,
+        }
+
+
+class PhaseConfig(ObjectiveConfig):
+    """An objective for a part of the run, and where that part ends."""
+
+    until: float | None = None
+    """Share of the run's steps at which the phase ends, above 0 and up to 1. The last phase needs none."""
+    until_step: int | None = None
+    """Last step of the phase, instead of a share: where it stays when the run is made longer."""
+    schedule: None = Field(None, exclude=True)
+    """A phase has no phases."""
+
+    @model_serializer(mode="wrap")
+    def _phases_alone(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        values = handler(self)
+        ends = {name: values.pop(name) for name in ("until", "until_step")}
+        return {**{name: end for name, end in ends.items() if end is not None}, **values}
+
+
+ObjectiveConfig.model_rebuild()

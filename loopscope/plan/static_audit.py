@@ -16,14 +16,50 @@ from loopscope.config.run_config import RunConfig
 from loopscope.model.config import ModelConfig
 from loopscope.model.config.chosen_variants import injection_of
 from loopscope.objectives.config import ObjectiveConfig
+from loopscope.objectives.phase import objective_name, phases_over
 from loopscope.objectives.placement_config import placement_of
 from loopscope.plan.scale_facts import Sight, gate_sees, readout_sees, step_does
-from loopscope.results import WORST_FIRST, StaticAudit, StaticLoop, Verdict
+from loopscope.plan.training_flops import phase_costs, phase_shares
+from loopscope.results import WORST_FIRST, StaticAudit, StaticLoop, StaticPhase, Verdict
 
 
 def audit_config(config: RunConfig) -> StaticAudit:
-    """Read a run's config and give the verdict of every loop and of the model, and why."""
-    model, objective, cut = config.model, config.objective, loops_before_cut(config)
+    """Read a run's config and give the verdict of every loop and of the model, and why.
+
+    With a schedule of objectives, every phase is judged; the whole has the verdict of its worst phase.
+    """
+    cut, read = loops_before_cut(config), config.objective.phases
+    judged = [_judged(config.model, objective, cut) for objective in read]
+    if len(judged) == 1:
+        verdict, why, loops = judged[0]
+        return StaticAudit(config.condition, verdict, why, loops)
+    begin, phases = 0.0, list[StaticPhase]()
+    steps = config.training.steps
+    taken = None if steps is None else phases_over(config.objective, steps)
+    for number, (verdict, why, loops) in enumerate(judged):
+        share = phase_shares(config)[number]
+        when = (
+            f"{100 * begin:.3g} % to {100 * (begin + share):.3g} % of the steps"
+            if taken is None
+            else f"steps {taken[number].first}-{taken[number].last}"
+        )
+        cost = phase_costs(config)[number]
+        phases.append(StaticPhase(objective_name(read[number]), when, verdict, why, loops, share, cost))
+        begin += share
+    worst = min(phases, key=lambda phase: WORST_FIRST.index(phase.verdict))
+    others = ", ".join(
+        f"phase {number}, {phase.name}, is {phase.verdict}"
+        for number, phase in enumerate(phases, start=1)
+        if phase is not worst
+    )
+    why = f"in phase {phases.index(worst) + 1}, {worst.name} ({worst.when}), {worst.why}; {others}"
+    return StaticAudit(config.condition, worst.verdict, why, worst.loops, tuple(phases))
+
+
+def _judged(
+    model: ModelConfig, objective: ObjectiveConfig, cut: int
+) -> tuple[Verdict, str, tuple[StaticLoop, ...]]:
+    """The model's verdict under one objective, why, and that of every loop."""
     loops: list[StaticLoop] = []
     for loop in range(1, model.loops + 1):
         status, reason = _loop(model, objective, loop, cut)
@@ -37,9 +73,7 @@ def audit_config(config: RunConfig) -> StaticAudit:
     concerned = [loop for loop in loops if loop.status == verdict]
     where = "every loop" if len(concerned) == len(loops) else _names([loop.loop for loop in concerned])
     before = f"; no gradient reaches {_names([*range(1, cut + 1)])}" if cut else ""
-    return StaticAudit(
-        config.condition, verdict, f"{verdict} at {where}: {_plain(concerned[0])}{before}", tuple(loops)
-    )
+    return verdict, f"{verdict} at {where}: {_plain(concerned[0])}{before}", tuple(loops)
 
 
 def loops_before_cut(config: RunConfig) -> int:

@@ -5,10 +5,12 @@ Importable without torch. A test holds it against torch's FLOP counter on steps 
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 from loopscope.config.run_config import RunConfig
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.depth_config import draw_depths
+from loopscope.objectives.phase import phases_over
 from loopscope.objectives.placement_config import placement_of
 from loopscope.plan.flops import jacobian_flops, shortcut_flops, spared_flops, step_flops, training_flops
 
@@ -17,7 +19,7 @@ DRAWN = 512
 
 
 def training_cost(config: RunConfig, steps: int = DRAWN) -> int:
-    """Return FLOPs per token of a training step, once a curriculum is over.
+    """Return FLOPs per token of a training step, once a curriculum is over; the mean over the phases of a schedule.
 
     Counted: every loop that runs (with `depth.per_sequence`, all sequences run as deep as the deepest), gradients
     through the loops that `depth.backprop` leaves, the exits that the loss reads, what gradient checkpointing runs
@@ -26,7 +28,28 @@ def training_cost(config: RunConfig, steps: int = DRAWN) -> int:
     Args:
         steps: depths that are drawn count as the mean over the draws of so many steps.
     """
-    model, objective, training = config.model, config.objective, config.training
+    costs, parts = phase_costs(config, steps), phase_shares(config)
+    return costs[0] if len(costs) == 1 else round(sum(c * p for c, p in zip(costs, parts, strict=True)))
+
+
+def phase_costs(config: RunConfig, steps: int = DRAWN) -> tuple[int, ...]:
+    """Return `training_cost` of every phase of the objective; of one where there is no schedule."""
+    return tuple(_cost(config, phase, steps) for phase in config.objective.phases)
+
+
+def phase_shares(config: RunConfig) -> tuple[float, ...]:
+    """Return every phase's share of the run's steps, as it is given where `training.epochs` says how long."""
+    objective, steps = config.objective, config.training.steps
+    if objective.schedule is None:
+        return (1.0,)
+    if steps is not None:
+        return tuple(phase.steps / steps for phase in phases_over(objective, steps))
+    ends = [0.0, *(phase.until or 1.0 for phase in objective.schedule)]
+    return tuple(end - begin for begin, end in pairwise(ends))
+
+
+def _cost(config: RunConfig, objective: ObjectiveConfig, steps: int) -> int:
+    model, training = config.model, config.training
     task = config.data.corpus == "task"  # whose windows may be shorter
     seq = config.data.task.width(model.sequence) if task else model.sequence
     again = training.gradient_checkpointing != "none"
@@ -75,13 +98,19 @@ def _depths(config: RunConfig, steps: int) -> tuple[float, list[float]]:
     return sum(map(max, draws)) / len(draws), cuts
 
 
-def step_flops_by_depth(config: RunConfig) -> Callable[[int], float]:
-    """Return FLOPs per token of a training step by its loops, without what extra terms and checkpointing add."""
-    model, cut = config.model, config.training.depth.backprop
-    by_token = placement_of(config.objective).declaration.by_token
+def step_flops_by_depth(
+    config: RunConfig, objective: ObjectiveConfig | None = None
+) -> Callable[[int], float]:
+    """Return FLOPs per token of a training step by its loops, without what extra terms and checkpointing add.
+
+    Args:
+        objective: a phase of the run's; None takes the run's.
+    """
+    model, cut, read = config.model, config.training.depth.backprop, objective or config.objective
+    by_token = placement_of(read).declaration.by_token
 
     def flops(loops: int) -> float:
-        exits = round(exits_read(config.objective, loops))
+        exits = round(exits_read(read, loops))
         return float(training_flops(model, model.sequence, loops, exits, cut, by_token=by_token))
 
     return flops

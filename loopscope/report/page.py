@@ -27,6 +27,7 @@ from loopscope.report.statements import (
 from loopscope.report.study.conditions import RUNAWAY_DRIFT, RUNAWAY_SIZE, StudyCondition, group_runs
 from loopscope.report.study.figures import build_figures
 from loopscope.report.study.findings import findings
+from loopscope.report.study.switches import phase_sentences
 from loopscope.report.study.table import headline
 from loopscope.results import (
     Comparison,
@@ -176,6 +177,7 @@ def _study(results: StudyResults, conditions: Sequence[StudyCondition], looks: L
     most = max((len(condition.completed) for condition in conditions), default=0)
     return {
         "findings": findings(conditions, looks),
+        "phases": phase_sentences([(c, looks.of(c.name, c.size).name) for c in conditions]),
         "table": headline(conditions, looks),
         "endings": [run for run in results.runs if run.status != "completed"],
         "runs": [

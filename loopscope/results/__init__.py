@@ -9,6 +9,7 @@ Every figure that Loopscope draws comes from these records, never from live obje
     faults        what the operating system refused, in a sentence
     lock          one writer a folder
     runs          what was run and how it ended; monitoring: the scale monitor's checks
+    run_phases    the steps of a run that had one objective
     audits        what audits saw; static_audits: what a config says; evaluations: what every depth and exit is worth
     comparisons   conditions beside each other, at every depth
     task_scores   benchmarks of a model at several depths
@@ -83,6 +84,7 @@ from loopscope.results.lock import FolderHeldError, hold
 from loopscope.results.logit_lens import Guess, LensLoop, LogitLens, TokenView
 from loopscope.results.monitoring import ScaleCheck, ScaleEvent, check_from_figures
 from loopscope.results.origin import Provenance, provenance
+from loopscope.results.run_phases import RunPhase
 from loopscope.results.runs import (
     SCHEMA,
     EvalPoint,
@@ -98,7 +100,7 @@ from loopscope.results.runs import (
     run_from_json,
     study_from_json,
 )
-from loopscope.results.static_audits import StaticAudit, StaticLoop
+from loopscope.results.static_audits import StaticAudit, StaticLoop, StaticPhase
 from loopscope.results.task_scores import TaskEvaluation, TaskMetric, TaskScores, load_tasks
 
 __all__ = [
@@ -145,6 +147,7 @@ __all__ = [
     "Provenance",
     "Radial",
     "Remedy",
+    "RunPhase",
     "RunResult",
     "ScaleCheck",
     "ScaleEvent",
@@ -152,6 +155,7 @@ __all__ = [
     "Speed",
     "StaticAudit",
     "StaticLoop",
+    "StaticPhase",
     "Status",
     "StudyResults",
     "TaskEvaluation",

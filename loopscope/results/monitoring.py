@@ -7,8 +7,9 @@ from typing import Literal, get_args
 from loopscope.results.audits import Verdict
 
 PREFIX = "loopscope/"
-ScaleEvent = Literal["unheld", "grows", "settled", "turned"]
-"""What there was to say at a check: nothing holds the scale; it grows (an alarm); it has settled; it has turned."""
+ScaleEvent = Literal["unheld", "grows", "settled", "turned", "switched"]
+"""What there was to say at a check: nothing holds the scale; it grows (an alarm); it has settled; it has turned; the
+loss is another one from here on."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from loopscope.results.codec import decode, json_object
 from loopscope.results.layout import RESULT, RESULTS
 from loopscope.results.origin import Provenance, provenance
 from loopscope.results.readable import Readable
+from loopscope.results.run_phases import RunPhase
 
 SCHEMA = 1
 Status = Literal["completed", "diverged", "failed"]
@@ -88,6 +89,7 @@ class RunResult(Readable):
     unread_share: float | None = (
         None  # of its bytes: no known token stands for them. None where nobody counts
     )
+    phases: tuple[RunPhase, ...] = ()  # of a schedule of objectives; empty where one trained throughout
 
     @property
     def drift(self) -> float | None:
@@ -104,6 +106,8 @@ class RunResult(Readable):
         said = [
             f"{ended}, {self.tokens_trained:,} tokens, {self.seconds:,.0f} s; {self.parameters:,} parameters."
         ]
+        if self.phases:
+            said.append(f"Trained on {', then '.join(phase.in_words() for phase in self.phases)}.")
         if self.failure is not None:
             said.append(self.failure.message)
         if self.unknown_share:

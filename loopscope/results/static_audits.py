@@ -20,18 +20,52 @@ class StaticLoop:
 
 
 @dataclass(frozen=True)
+class StaticPhase:
+    """What a config alone says of one phase of a schedule of objectives."""
+
+    name: str  # of its objective (`dense + norm_penalty`)
+    when: str  # `steps 1-900`, or shares of the run where nobody knows how many steps it has
+    verdict: Verdict
+    why: str
+    loops: tuple[StaticLoop, ...]
+    share: float  # of the run's steps
+    flops_per_token: int  # of one of its training steps
+
+
+@dataclass(frozen=True)
 class StaticAudit(Readable):
-    """What a config alone says of a model, before any training."""
+    """What a config alone says of a model, before any training.
+
+    Where the objective has a schedule, verdict and loops are those of its worst phase.
+    """
 
     name: str
     verdict: Verdict
     why: str
     loops: tuple[StaticLoop, ...]
+    phases: tuple[StaticPhase, ...] = ()  # of a schedule; empty where one objective trains throughout
 
     def lines(self) -> list[str]:
-        """Return the verdict and why."""
-        return [f"{self.name}: {self.verdict}. {self.why}."]
+        """Return the verdict and why, of the whole and of every phase."""
+        return [
+            f"{self.name}: {self.verdict}. {self.why}.",
+            *(
+                f"Phase {number}, {phase.name} ({phase.when}, {phase.flops_per_token:,} FLOPs per token): "
+                f"{phase.verdict}. {phase.why}."
+                for number, phase in enumerate(self.phases, start=1)
+            ),
+        ]
 
     def table(self) -> list[dict[str, Any]]:
-        """Return one row per loop."""
-        return [{"loop": loop.loop, "verdict": loop.status, "why": loop.reason} for loop in self.loops]
+        """Return one row per loop; of every phase where there are some."""
+        if not self.phases:
+            return [_row(loop) for loop in self.loops]
+        return [
+            {"phase": number, **_row(loop)}
+            for number, phase in enumerate(self.phases, start=1)
+            for loop in phase.loops
+        ]
+
+
+def _row(loop: StaticLoop) -> dict[str, Any]:
+    return {"loop": loop.loop, "verdict": loop.status, "why": loop.reason}

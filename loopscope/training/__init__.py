@@ -5,6 +5,7 @@ In the order in which a run passes:
     config          how long, how fast, and what is written on the way
     hardware, malloc, compile   device and precision, freed memory, compiled layers
     loop            `train`: from the newest checkpoint to the last step
+    timetable       which objective trains at which steps
     extension       what goes on exactly where a run is made longer, and what does not
     stop_request    Ctrl-C and SIGTERM: the step is finished and saved
     prefetch        batches, one step ahead
@@ -14,7 +15,7 @@ In the order in which a run passes:
     validation      what every loop is worth on held-out text
     scale_monitor   the scale monitor of a run
     checkpoint, weights   where a run stands, on disk; weights of another run to begin with
-    metrics, progress, throughput   what is logged, what is shown, and how fast it goes
+    metrics, step_record, progress, throughput   what is logged, what is shown, and how fast it goes
     loggers/        trackers of runs: TensorBoard, Trackio, Weights & Biases
 """
 

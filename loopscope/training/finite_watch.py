@@ -31,6 +31,10 @@ class FiniteWatch:
         self.norms = torch.zeros(0, device=device)
         self.good = torch.ones(0, dtype=torch.bool, device=device)
 
+    def read_by(self, reads: Callable[[int, int], bool]) -> None:
+        """Go by what another loss reads, from here on."""
+        self.reads, self.read = reads, {}
+
     def see(self, step: int, loss: Loss, gradient_norm: Float[Tensor, ""]) -> None:
         """Take the figures of one step (1-based), without waiting for the device."""
         bad = ~(torch.isfinite(loss.total.detach()) & torch.isfinite(gradient_norm))

@@ -9,18 +9,19 @@ The host waits for the device only where something is logged, evaluated or saved
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
+from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.depth import draw_depths
-from loopscope.objectives.objective import Loss, Objective
+from loopscope.objectives.objective import Objective
 from loopscope.recurrence import AbstractLoopedLM
 from loopscope.results import Failure, LoopMetrics
 from loopscope.results.layout import newest_checkpoint
+from loopscope.results.run_phases import RunPhase
 from loopscope.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from loopscope.training.compile import compile_layers, is_fused
 from loopscope.training.config import TrainingConfig
@@ -29,14 +30,16 @@ from loopscope.training.finite_watch import FiniteWatch
 from loopscope.training.hardware import resolve_device, resolve_precision
 from loopscope.training.loggers import LoggerGroup
 from loopscope.training.malloc import keep_freed_memory
-from loopscope.training.metrics import MetricsLog
-from loopscope.training.optim import Optimizer, build_optimizer, learning_rate, set_learning_rate
+from loopscope.training.metrics import MetricsLog, read_metrics
+from loopscope.training.optim import build_optimizer, learning_rate, set_learning_rate
 from loopscope.training.prefetch import Prefetcher, TrainingWindows
 from loopscope.training.progress import ProgressDisplay
 from loopscope.training.scale_monitor import build_monitor
 from loopscope.training.step import TrainingStep
+from loopscope.training.step_record import log_step
 from loopscope.training.stop_request import StopRequest, TrainingStoppedError
 from loopscope.training.throughput import FlopsPerToken, Speedometer, matmul_peak
+from loopscope.training.timetable import Timetable
 from loopscope.training.validation import Batches, validate
 
 
@@ -61,29 +64,32 @@ class Outcome:
 
 def train(
     model: AbstractLoopedLM,
-    objective: Objective,
+    objective: Objective | ObjectiveConfig,
     data: TrainingData,
     config: TrainingConfig,
     run: str | Path,
     files: Mapping[str, str],
     title: str = "train",
     quiet: bool = False,
-    flops_per_token: FlopsPerToken | None = None,
+    flops_per_token: FlopsPerToken | Sequence[FlopsPerToken] | None = None,
     before: TrainingConfig | None = None,
     trackers: LoggerGroup | None = None,
 ) -> Outcome:
     """Train a looped model, from the newest checkpoint of `run` where there is one.
 
     Args:
+        objective: what it is trained on; a config may have a schedule.
         run: folder for checkpoints and metrics; created.
         files: text files that go into every checkpoint (config, tokenizer).
         title: shown beside the progress.
-        flops_per_token: of a step by its number of loops, for the FLOP/s that are logged; None logs none.
+        flops_per_token: of a step by its number of loops, for the FLOP/s that are logged; one per phase of a schedule;
+            None logs none.
         before: how long the run was to be until now, where it is made longer: what that changes is said.
         trackers: are given all that is logged.
 
     Raises:
-        ValueError: the device or the compiler asked for is not there, or the checkpoint is damaged.
+        ValueError: the device or the compiler asked for is not there, the checkpoint is damaged, or a schedule leaves
+            no step for one of its phases.
         TrainingStoppedError: (a KeyboardInterrupt) Ctrl-C or SIGTERM: the step was finished, and is saved.
     """
     run = Path(run)
@@ -91,18 +97,23 @@ def train(
     precision = resolve_precision(config.precision, device)
     if config.threads:
         torch.set_num_threads(config.threads)
-    # A gate alone is fitted to what another loop improves in use: without dropout, from the noise of evaluation.
-    model.to(device).train(not objective.placement.gate_only)
-    optimizer = build_optimizer(model, config)
     steps = total_steps(config, len(data.train))
+    timetable = Timetable(objective, steps)
+    costs = timetable.costs(flops_per_token)
+    model.to(device)
+    optimizer = build_optimizer(model, config)
     window = data.train.batch(config.seed, 0, 0, 1)[1].numel()
-    fused = is_fused(config.compile, device, _flops(steps * config.batch * window, flops_per_token, model))
+    fused = is_fused(config.compile, device, _flops(timetable, config.batch * window, costs, model))
     progress = Progress(step=0, tokens=0, seconds=0.0)
     if checkpoint := newest_checkpoint(run):
         progress = load_checkpoint(checkpoint, model, optimizer)
     run.mkdir(parents=True, exist_ok=True)
     log = MetricsLog(run, progress.step, steps, trackers.record if trackers else None)
-    watch = FiniteWatch(objective.placement.reads, device)
+    phase = timetable.standing(progress.step, read_metrics(run))
+    first = timetable.objective(phase)
+    # A gate alone is fitted to what another loop improves in use: without dropout, from the noise of evaluation.
+    model.train(not first.placement.gate_only)
+    watch = FiniteWatch(first.placement.reads, device)
 
     display = ProgressDisplay(title, steps, progress.step, quiet)
     if checkpoint:
@@ -112,23 +123,23 @@ def train(
         )
         old = steps if before is None else total_steps(before, len(data.train))
         if old < steps:
-            flops = _flops(old * config.batch * window, flops_per_token, model)
+            flops = _flops(Timetable(objective, old), config.batch * window, costs, model)
             compiled = fused and not is_fused(config.compile, device, flops)
             note = extension_note(config, objective, old, steps, progress.step, compiled)
             display.say(f"{title}: {note}")
     elif before is not None:
         display.say(f"{title}: no checkpoint was saved yet: begins at step 1 of {steps}")
     monitor = build_monitor(
-        model, objective, config, log, lambda text: display.say(f"{title}: {text}"), steps
+        model, first, config, log, lambda text: display.say(f"{title}: {text}"), steps, phase.first
     )
 
-    take_step = TrainingStep(model, objective, optimizer, config, device, precision, fused)
+    take_step = TrainingStep(model, first, optimizer, config, device, precision, fused)
     if device.type == "cpu":
         keep_freed_memory()
     elif config.compile is True:
         compile_layers(model)
-    peak = matmul_peak(device, precision) if flops_per_token is not None else None
-    speedometer = Speedometer(flops_per_token, peak)
+    peak = matmul_peak(device, precision) if costs is not None else None
+    speedometer = Speedometer(None if costs is None else costs[phase.number - 1], peak)
 
     def evaluate(step: int, windows: int | None) -> tuple[LoopMetrics, ...]:
         with take_step.autocast():
@@ -137,6 +148,20 @@ def train(
         display.evaluation(step, per_loop)
         return per_loop
 
+    def begin(phase: RunPhase, step: int) -> None:
+        log.write("phase", step, phase=phase.number, name=phase.name)
+        take_step.objective = timetable.objective(phase)
+        watch.read_by(take_step.objective.placement.reads)
+        speedometer.flops_per_token = None if costs is None else costs[phase.number - 1]
+        if step > 1:
+            display.say(
+                f"{title}: step {step}: phase {phase.number} of {len(timetable.phases)}, {phase.name}"
+            )
+            if monitor:
+                monitor.switch(take_step.objective, step)
+
+    if timetable.scheduled and progress.step == 0:
+        begin(phase, 1)
     batches = Prefetcher(data.train, config.seed, config.batch, steps, device)
     with display, batches, StopRequest() as stop:
         clock, logged, waited = time.perf_counter(), progress, 0.0
@@ -145,7 +170,10 @@ def train(
             set_learning_rate(optimizer, learning_rate(step - 1, steps, config))
             input_ids, labels = batches.get(step - 1)
             depths = draw_depths(config.depth, model.loops, config.seed, step - 1, config.batch)
-            objective.advance((step - 1) / max(1, steps - 1))
+            if timetable.at(step) is not phase:
+                phase = timetable.at(step)
+                begin(phase, step)
+            take_step.objective.advance(phase.progress(step))
             loss, gradient_norm = take_step(input_ids, labels, depths)
             speedometer.see(labels.numel(), max(depths))
             watch.see(step, loss, gradient_norm)
@@ -180,7 +208,7 @@ def train(
                     **speedometer.read(seconds),
                 }
                 logged, waited = progress, batches.waited
-                _log_step(log, display, step, loss, gradient_norm, optimizer, progress, speed, model.loops)
+                log_step(log, display, step, loss, gradient_norm, optimizer, progress, speed, model.loops)
             if evaluate_now:
                 evaluate(step, config.evaluate_windows)
             if save_now:
@@ -206,48 +234,16 @@ def total_steps(config: TrainingConfig, windows: int) -> int:
     return max(1, math.ceil(config.epochs * windows / config.batch))
 
 
-def _flops(tokens: int, flops_per_token: FlopsPerToken | None, model: AbstractLoopedLM) -> float | None:
-    """FLOPs of training on so many tokens at the model's depth; None where they are not counted."""
-    return None if flops_per_token is None else tokens * flops_per_token(model.loops)
+def _flops(
+    timetable: Timetable, tokens: int, costs: Sequence[FlopsPerToken] | None, model: AbstractLoopedLM
+) -> float | None:
+    """FLOPs of a training with so many tokens a step at the model's depth; None where they are not counted."""
+    if costs is None:
+        return None
+    return sum(phase.steps * tokens * costs[phase.number - 1](model.loops) for phase in timetable.phases)
 
 
 def step_seed(seed: int, step: int) -> int:
     """Return the seed of dropout's random numbers at one step (splitmix64's multipliers spread the bits)."""
     mixed = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9) & (2**63 - 1)
     return mixed ^ (mixed >> 31)
-
-
-def _log_step(
-    log: MetricsLog,
-    display: ProgressDisplay,
-    step: int,
-    loss: Loss,
-    gradient_norm: Tensor,
-    optimizer: Optimizer,
-    progress: Progress,
-    speed: Mapping[str, float],
-    loops: int,
-) -> None:
-    """One record. Per-loop figures are those of the trained depth's loops: null where a step ran fewer."""
-    ran = len(loss.l2_norm)
-    total = float(loss.total)
-    norms, scales, entropies = (
-        (figures.tolist() + [math.nan] * (loops - ran))[:loops]
-        for figures in (loss.l2_norm, loss.rms, loss.cross_entropy)
-    )
-    depth = {} if ran == loops else {"loops": ran}
-    log.write(
-        "train",
-        step,
-        loss=total,
-        terms={name: float(term) for name, term in loss.terms.items()},
-        cross_entropy=entropies,
-        l2_norm=norms,
-        gradient_norm=float(gradient_norm),
-        learning_rate=optimizer.param_groups[0]["lr"],
-        tokens=progress.tokens,
-        seconds=progress.seconds,
-        **speed,
-        **depth,
-    )
-    display.figures(step, total, scales, speed)

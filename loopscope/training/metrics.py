@@ -11,7 +11,7 @@ from loopscope.results.faults import concerning
 from loopscope.results.layout import METRICS, checkpoint_folder, write_text
 from loopscope.results.manifest import check_files, sha256_of
 
-_NEEDED = {"train": ("loss", "l2_norm"), "evaluation": ("per_loop",)}
+_NEEDED = {"train": ("loss", "l2_norm"), "evaluation": ("per_loop",), "phase": ("phase", "name")}
 """What a record of a kind must have, beside its step."""
 
 

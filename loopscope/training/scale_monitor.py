@@ -19,8 +19,13 @@ def build_monitor(
     log: MetricsLog,
     tell: Callable[[str], None],
     steps: int | None = None,
+    since: int = 1,
 ) -> ScaleMonitor | None:
-    """Build the scale monitor of a run, going on from the checks in its metrics; None where it is turned off."""
+    """Build the scale monitor of a run, going on from the checks in its metrics; None where it is turned off.
+
+    Args:
+        since: first step that was trained on this objective.
+    """
     if not config.monitor_every:
         return None
 
@@ -34,5 +39,5 @@ def build_monitor(
 
     monitor = ScaleMonitor(model, objective, every=config.monitor_every, log=keep, tell=say, steps=steps)
     records = [record for record in read_metrics(run) if record["kind"] == "monitor"]
-    monitor.resume([decode(ScaleCheck, record) for record in records])
+    monitor.resume([decode(ScaleCheck, record) for record in records], since)
     return monitor

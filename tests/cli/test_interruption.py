@@ -17,14 +17,14 @@ from tests.fixtures import TINY, run_command
 def test_ctrl_c_in_train_names_a_command_that_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = loop_module._log_step
+    real = loop_module.log_step
 
     def asked(log: Any, display: Any, step: int, *rest: Any) -> None:
         real(log, display, step, *rest)
         if step == 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(loop_module, "_log_step", asked)
+    monkeypatch.setattr(loop_module, "log_step", asked)
     run = tmp_path / "a run"
     assert run_command(monkeypatch, "train", "--out", run, *TINY) == 143
     said = capsys.readouterr().err.splitlines()[-1]
@@ -32,7 +32,7 @@ def test_ctrl_c_in_train_names_a_command_that_goes_on(
         "loopscope: dense/rmsnorm seed 0: stopped by SIGTERM after step 2 of 3, saved; go on with: "
     )
     assert newest_checkpoint(run).name == "step-00000002"  # type: ignore[union-attr]
-    monkeypatch.setattr(loop_module, "_log_step", real)
+    monkeypatch.setattr(loop_module, "log_step", real)
     command = shlex.split(said.partition("go on with: ")[2])
     assert command[0] == "loopscope"
     assert run_command(monkeypatch, *command[1:]) == 0

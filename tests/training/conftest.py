@@ -10,7 +10,6 @@ import torch
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.config import ObjectiveConfig
-from loopscope.objectives.objective import build_objective
 from loopscope.training.config import TrainingConfig
 from loopscope.training.loop import Outcome, train
 from tests.training.fixtures import DATA, SEQUENCE, VOCABULARY
@@ -46,8 +45,8 @@ def trainer(tmp_path: Path) -> Trainer:
             )
         )
         files = {"config.yaml": "model: {}\n"}
-        built = build_objective(ObjectiveConfig(**(objective or {})))
-        outcome = train(looped, built, DATA, config, tmp_path / folder, files, quiet=True)
+        minimised = ObjectiveConfig(**(objective or {}))
+        outcome = train(looped, minimised, DATA, config, tmp_path / folder, files, quiet=True)
         return outcome, looped
 
     return run

@@ -55,17 +55,17 @@ def test_resuming_repeats_the_uninterrupted_run_bit_for_bit(
     settings = {"checkpoint_every": 4, "log_every": 1, **changes}
     _, whole = trainer("whole", **settings)
 
-    real = loop_module._log_step
+    real = loop_module.log_step
 
     def killed(log: Any, display: Any, step: int, *rest: Any) -> None:
         real(log, display, step, *rest)
         if step == 7:  # three steps after the checkpoint: they have to be repeated
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop_module, "_log_step", killed)
+    monkeypatch.setattr(loop_module, "log_step", killed)
     with pytest.raises(KeyboardInterrupt):
         trainer("cut", **settings)
-    monkeypatch.setattr(loop_module, "_log_step", real)
+    monkeypatch.setattr(loop_module, "log_step", real)
     assert newest_checkpoint(tmp_path / "cut").name == "step-00000004"
     outcome, resumed = trainer("cut", **settings)
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
@@ -215,17 +215,17 @@ def test_steps_of_drawn_depth_resume_bit_for_bit(
         "objective": {"placement": "terminal", "shortcut": {"weight": 0.1}},
     }
     _, whole = trainer("whole", **settings)
-    real = loop_module._log_step
+    real = loop_module.log_step
 
     def killed(log: Any, display: Any, step: int, *rest: Any) -> None:
         real(log, display, step, *rest)
         if step == 7:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop_module, "_log_step", killed)
+    monkeypatch.setattr(loop_module, "log_step", killed)
     with pytest.raises(KeyboardInterrupt):
         trainer("cut", **settings)
-    monkeypatch.setattr(loop_module, "_log_step", real)
+    monkeypatch.setattr(loop_module, "log_step", real)
     _, resumed = trainer("cut", **settings)
     assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(resumed), strict=True))
     records = [r for r in read_metrics(tmp_path / "whole") if r["kind"] == "train"]

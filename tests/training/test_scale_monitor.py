@@ -81,7 +81,7 @@ def test_a_resumed_run_repeats_the_bits_and_not_the_warning(
 ) -> None:
     """Killed at step 34, resumed from step 30; and killed before any checkpoint, so that all is said again."""
     trainer("whole", **SETTINGS, monitor_every=5)
-    real = loop_module._log_step
+    real = loop_module.log_step
 
     def killed(step_of_death: int) -> None:
         def log_step(log: Any, display: Any, step: int, *rest: Any) -> None:
@@ -89,7 +89,7 @@ def test_a_resumed_run_repeats_the_bits_and_not_the_warning(
             if step == step_of_death:
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr(loop_module, "_log_step", log_step)
+        monkeypatch.setattr(loop_module, "log_step", log_step)
 
     def figures(folder: str) -> list[dict[str, Any]]:
         return [{**check, "seconds": 0} for check in of_kind(tmp_path / folder, "monitor")]
@@ -99,7 +99,7 @@ def test_a_resumed_run_repeats_the_bits_and_not_the_warning(
         killed(step)
         with pytest.raises(KeyboardInterrupt):
             trainer(folder, **SETTINGS, monitor_every=5)
-        monkeypatch.setattr(loop_module, "_log_step", real)
+        monkeypatch.setattr(loop_module, "log_step", real)
         trainer(folder, **SETTINGS, monitor_every=5)
         assert losses(tmp_path / folder) == losses(tmp_path / "whole")
         assert figures(folder) == figures("whole")

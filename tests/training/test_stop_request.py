@@ -34,14 +34,14 @@ def test_a_step_is_finished_and_saved(
     trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     _, whole = trainer("whole", log_every=1)
-    real, before = loop_module._log_step, signal.getsignal(number)
+    real, before = loop_module.log_step, signal.getsignal(number)
 
     def asked(log: Any, display: Any, step: int, *rest: Any) -> None:
         real(log, display, step, *rest)
         if step == 7:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(loop_module, "_log_step", asked)
+    monkeypatch.setattr(loop_module, "log_step", asked)
     with pytest.raises(
         TrainingStoppedError, match=f"stopped by {number.name} after step 8 of 12, saved"
     ) as stopped:
@@ -49,7 +49,7 @@ def test_a_step_is_finished_and_saved(
     assert (stopped.value.step, stopped.value.signal) == (8, number)
     assert signal.getsignal(number) is before
     assert newest_checkpoint(tmp_path / "cut").name == "step-00000008"
-    monkeypatch.setattr(loop_module, "_log_step", real)
+    monkeypatch.setattr(loop_module, "log_step", real)
     _, resumed = trainer("cut", log_every=1)
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
     assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(resumed), strict=True))

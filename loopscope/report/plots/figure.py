@@ -93,6 +93,7 @@ class Mark:
     at: float
     text: str = ""
     between: Ends = (None, None)  # on the other axis: the line's ends; the whole figure by default
+    panel: int | None = None  # None: in every one
 
 
 @dataclass(frozen=True)

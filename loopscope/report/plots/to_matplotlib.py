@@ -130,7 +130,7 @@ def _draw_panel(ax: Any, figure: Figure, panel: int, first: bool, alone: bool) -
         ax.set_title(figure.title, loc="left", fontsize=11, fontweight="bold")
     for area in figure.areas:
         draw_area(ax, area)
-    for mark in figure.marks:
+    for mark in (mark for mark in figure.marks if mark.panel in (None, panel)):
         draw_mark(ax, mark, named=not figure.panels[panel] and not alone)
     ends = [series for series in members if series.label_end]
     if ends and _ends_named(figure):

@@ -74,7 +74,7 @@ def to_plotly(figure: Figure) -> dict[str, Any]:
         }
         if count > 1:
             layout["annotations"].append(panel_heading(name, left))
-        for mark in figure.marks:
+        for mark in (mark for mark in figure.marks if mark.panel in (None, panel)):
             add_mark(figure, mark, suffix, layout, named=count == 1)
     layout["shapes"] += [area_shape(figure, area) for area in figure.areas]
     add_ends(figure, layout)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from loopscope.report.looks import ConditionStyle, Looks
 from loopscope.report.plots.figure import Area, Figure, Series, ramp, span_of_lines
 from loopscope.report.study.conditions import StudyCondition, averaged_curves, looks_of, mean_exit
+from loopscope.report.study.switches import switch_marks
 from loopscope.report.study.table import number
 
 StyledConditions = Sequence[tuple[StudyCondition, ConditionStyle]]
@@ -48,6 +49,7 @@ def _last_scale_over_training(shown: StyledConditions) -> Figure:
         y_label="L2 norm at the last loop",
         series=tuple(series),
         log_y=True,
+        marks=switch_marks(shown),
     )
 
 
@@ -74,6 +76,7 @@ def _scale_over_training(shown: StyledConditions) -> Figure:
         panels=tuple(look.name for _, look in panels),
         wide=True,
         log_y=True,
+        marks=switch_marks(panels, panels=True),
     )
 
 
@@ -167,6 +170,7 @@ def _learning(shown: StyledConditions) -> Figure:
         x_label="training step",
         y_label="bits per byte, last loop",
         series=tuple(series),
+        marks=switch_marks(shown),
     )
 
 
