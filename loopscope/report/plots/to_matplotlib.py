@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import Any
 
 import matplotlib
@@ -37,6 +38,8 @@ MOST_ROWS = 12
 """Entries of a legend; beyond, colours could not be told apart."""
 DPI = 160
 """Dots per inch of a PNG."""
+_LETTERS_PER_INCH = 12
+"""Of a panel's name, in its size of type."""
 _COMPRESSION = 3
 """Of a PNG, out of 9: 5 % larger than at the usual 6, and written in a third of the time."""
 
@@ -124,8 +127,9 @@ def _draw_panel(ax: Any, figure: Figure, panel: int, first: bool, alone: bool) -
     if first:
         ax.set_ylabel(figure.y_label)
     if figure.panels[panel]:
-        names = shorten_apart(figure.panels, 24 if len(figure.panels) > 3 else 40)
-        ax.set_title(names[panel], loc="left", fontsize=10)
+        room = int(_LETTERS_PER_INCH * (_width([figure], len(figure.panels)) / len(figure.panels) - 0.3))
+        name = shorten_apart(figure.panels, room)[panel]
+        ax.set_title("\n".join(wrap(name, room)), loc="left", fontsize=10)
     elif alone:
         ax.set_title(figure.title, loc="left", fontsize=11, fontweight="bold")
     for area in figure.areas:
