@@ -19,6 +19,8 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from loopscope.registration import watch_registers
+
 if TYPE_CHECKING:
     from loopscope import audit as audit
     from loopscope.evaluation.lens.model_lens import lens as lens
@@ -46,6 +48,9 @@ _RENAMED: dict[
     str, tuple[str, str]
 ] = {}  # old public name: (its new path, the version that drops the old name)
 __all__ = ["AbstractLoopedLM", "LoopState", "adapt", "audit", "generate", "lens", "load", "unroll", "wrap"]
+
+
+watch_registers()
 
 
 def renamed(old: str, new: str, removed_in: str) -> Any:

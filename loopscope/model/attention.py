@@ -1,6 +1,6 @@
 """Causal self-attention, with learned or rotary positions."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Bool, Float
@@ -23,7 +23,12 @@ class CausalSelfAttention(nn.Module):
     Keys and values may have fewer heads than queries (Ainslie et al., "GQA", arXiv 2305.13245), queries and
     keys a norm of their own (Henry et al., arXiv 2010.04245), and every token a window it sees (Beltagy et
     al., arXiv 2004.05150). A window narrower than the text is a mask: it costs what full attention costs.
+
+    Attributes:
+        attend: what mixes values, called as `ops.attention.attention`; in an exported model the user's choice.
     """
+
+    attend: Callable[..., Tensor]
 
     def __init__(self, config: ModelConfig, adapted: bool = False, valued: bool = False) -> None:
         super().__init__()
@@ -34,6 +39,7 @@ class CausalSelfAttention(nn.Module):
         self.rotated = rotated_channels(config)
         self.settings = config.attention
         self.turns = RotaryTurns.of(config.attention, self.rotated)
+        self.attend = attention
         rows = (config.heads + 2 * config.key_value_heads) * config.head_dim
         self.qkv = build_linear(config.dim, rows, config, adapted, self.settings.bias)
         self.out = build_linear(
@@ -70,7 +76,7 @@ class CausalSelfAttention(nn.Module):
             cache.kv_cache.keep(cache.slot, key, value)
             visible = cache.kv_cache.visible(cache.slot, self.settings.window)
         dropout = self.dropout if self.training else 0.0
-        mixed = attention(query, visible.keys, visible.values, dropout, visible.mask, visible.causal)
+        mixed = self.attend(query, visible.keys, visible.values, dropout, visible.mask, visible.causal)
         return linear(mixed.transpose(1, 2).flatten(2), in_loop(self.out, loop))
 
     def remember(
@@ -120,8 +126,13 @@ class CausalSelfAttention(nn.Module):
     def _angles(self, x: Tensor, kv_cache: AbstractKVCache | None) -> tuple[Tensor, Tensor]:
         if kv_cache is None:
             return self.turns.angles(torch.arange(x.shape[1], device=x.device))
-        # Every layer rotates by the same angles: one pair per call. The heads' axis goes between rows and tokens.
-        return kv_cache.once("rotary", lambda: self.turns.angles(kv_cache.positions[:, None]))
+
+        # Every layer rotates by the same angles: one pair per call (and device, where layers are on several). The
+        # heads' axis goes between rows and tokens.
+        def angles() -> tuple[Tensor, Tensor]:
+            return self.turns.angles(kv_cache.positions[:, None].to(x.device))
+
+        return kv_cache.once(f"rotary {x.device}", angles)
 
     def _own(self, key: Tensor, value: Tensor) -> Visible:
         """Return what tokens see where nothing came before them: each itself and all before it, within the window."""

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from loopscope.model.config import ModelConfig
 from loopscope.model.linear import build_linear, in_loop
-from loopscope.numerics import matmul_dtype
-from loopscope.ops.linear import linear, plain_linear
-from loopscope.ops.swiglu import can_swiglu, swiglu
+from loopscope.ops.linear import linear
+from loopscope.ops.swiglu import gated_linear
 
 
 class SwiGLU(nn.Module):
@@ -20,18 +19,14 @@ class SwiGLU(nn.Module):
 
     def __init__(self, config: ModelConfig, adapted: bool = False) -> None:
         super().__init__()
-        self.biased = config.block.bias
-        self.gate = build_linear(config.dim, config.width, config, adapted, self.biased)
-        self.up = build_linear(config.dim, config.width, config, adapted, self.biased)
-        self.down = build_linear(config.width, config.dim, config, adapted, self.biased)
+        bias = config.block.bias
+        self.gate = build_linear(config.dim, config.width, config, adapted, bias)
+        self.up = build_linear(config.dim, config.width, config, adapted, bias)
+        self.down = build_linear(config.width, config.dim, config, adapted, bias)
 
     def forward(self, x: Float[Tensor, "batch seq dim"], loop: int = 1) -> Float[Tensor, "batch seq dim"]:
         """Return the branch's output in loop `loop`."""
-        if not self.biased and can_swiglu(x, self.gate, self.up, self.down):
-            return swiglu(x, self.gate.weight, self.up.weight, self.down.weight)
-        gate, up, down = (in_loop(matrix, loop) for matrix in (self.gate, self.up, self.down))
-        x = x.to(matmul_dtype(x))  # once for both
-        return plain_linear(F.silu(plain_linear(x, gate)) * plain_linear(x, up), down)
+        return gated_linear(x, *(in_loop(matrix, loop) for matrix in (self.gate, self.up, self.down)))
 
 
 class Plain(nn.Module):

@@ -46,8 +46,12 @@ class SinusoidalLoop(AbstractLoopEmbedding):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        exponents = torch.arange(0, config.dim, 2, dtype=torch.float32) / config.dim
-        self.register_buffer("frequencies", 10_000.0**-exponents, persistent=False)
+        self.dim = config.dim
+        self.register_buffer("frequencies", self.made_frequencies(), persistent=False)
+
+    def made_frequencies(self) -> Float[Tensor, " half"]:
+        """What `frequencies` holds: no checkpoint has it, so that whoever loads one on `meta` fills it again."""
+        return 10_000.0 ** -(torch.arange(0, self.dim, 2, dtype=torch.float32) / self.dim)
 
     def forward(self, loop: int, loops: int) -> Float[Tensor, " dim"]:
         angle = loop * self.frequencies
@@ -66,15 +70,18 @@ class StepModulation(AbstractLoopEmbedding):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        half = FREQUENCIES // 2
-        exponents = torch.arange(half, dtype=torch.float32) / half
-        self.register_buffer("frequencies", torch.exp(-math.log(10_000) * exponents), persistent=False)
+        self.register_buffer("frequencies", self.made_frequencies(), persistent=False)
         self.time = _two_layers(config.dim)
         self.size = _two_layers(config.dim)
 
     def forward(self, loop: int, loops: int) -> Float[Tensor, " dim"]:
         condition = self.time(self._waves((loop - 1) / loops)) + self.size(self._waves(1 / loops))
         return F.silu(condition)
+
+    def made_frequencies(self) -> Float[Tensor, " half"]:
+        """What `frequencies` holds, as in `SinusoidalLoop`."""
+        half = FREQUENCIES // 2
+        return torch.exp(-math.log(10_000) * torch.arange(half, dtype=torch.float32) / half)
 
     def _waves(self, value: float) -> Float[Tensor, " waves"]:
         angle = value * self.frequencies

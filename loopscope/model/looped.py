@@ -81,30 +81,35 @@ class LoopedTransformer(AbstractLoopedLM):
 
     def embed(self, input_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq dim"]:
         """The input e. Where `start` is not `embedding`, loop 1 replaces it by H_0 and injects it."""
-        hidden = self._tokens(input_ids)
-        if self.position_embedding is not None:
-            seq = input_ids.shape[1]
+        return self.embed_vectors(self.token_embedding(input_ids), input_ids, None)
+
+    def embed_after(
+        self, input_ids: Int[Tensor, "batch seq"], kv_cache: AbstractKVCache
+    ) -> Float[Tensor, "batch seq dim"]:
+        return self.embed_vectors(self.token_embedding(input_ids), input_ids, kv_cache)
+
+    def embed_vectors(
+        self,
+        vectors: Float[Tensor, "batch seq dim"],
+        input_ids: Int[Tensor, "batch seq"],
+        kv_cache: AbstractKVCache | None,
+    ) -> Float[Tensor, "batch seq dim"]:
+        """Do what `embed` and `embed_after` do, of vectors in the place of the tokens' embeddings.
+
+        Args:
+            input_ids: what value embeddings are looked up by; without any it does not matter what it holds.
+        """
+        hidden = vectors * self.config.dim**0.5 if self.config.embedding_gain == "sqrt-dim" else vectors
+        if self.position_embedding is not None and kv_cache is not None:
+            hidden = hidden + self.position_embedding.weight[kv_cache.positions]
+        elif self.position_embedding is not None:
+            seq = vectors.shape[1]
             if seq > self.config.sequence:
                 raise ValueError(
                     f"input_ids has {seq} tokens; this model has {self.config.sequence} learned positions. "
                     "Shorten the input, or train with positions: rotary, which have no such limit"
                 )
             hidden = hidden + self.position_embedding.weight[:seq]
-        return self._enter(hidden, input_ids, None)
-
-    def embed_after(
-        self, input_ids: Int[Tensor, "batch seq"], kv_cache: AbstractKVCache
-    ) -> Float[Tensor, "batch seq dim"]:
-        hidden = self._tokens(input_ids)
-        if self.position_embedding is not None:
-            hidden = hidden + self.position_embedding.weight[kv_cache.positions]
-        return self._enter(hidden, input_ids, kv_cache)
-
-    def _tokens(self, input_ids: Tensor) -> Tensor:
-        hidden = self.token_embedding(input_ids)
-        return hidden * self.config.dim**0.5 if self.config.embedding_gain == "sqrt-dim" else hidden
-
-    def _enter(self, hidden: Tensor, input_ids: Tensor, kv_cache: AbstractKVCache | None) -> Tensor:
         hidden = self.input_dropout(hidden)
         for place, layer in enumerate(self.prelude):
             value_embeddings = self._value_embeddings(place, input_ids)
@@ -256,13 +261,13 @@ class LoopedTransformer(AbstractLoopedLM):
         else:
             loop = min(loop, 2) if self.config.looped == "attention" else 1
         again = ("layer",) if slot.part == "core" else ("layer", "loop")
+        cache = None if kv_cache is None else CacheRef(kv_cache, slot)
+        run = self.run_layer if cache is None else call_layer
         if self.gradient_checkpointing in again and torch.is_grad_enabled():
             return checkpoint(
-                self.run_layer, layer, hidden, loop, condition, None, value_embeddings, use_reentrant=False
+                run, layer, hidden, loop, condition, cache, value_embeddings, use_reentrant=False
             )
-        if kv_cache is None:
-            return self.run_layer(layer, hidden, loop, condition, None, value_embeddings)
-        return layer(hidden, loop, condition, CacheRef(kv_cache, slot), value_embeddings)
+        return run(layer, hidden, loop, condition, cache, value_embeddings)
 
     def parameter_count(self) -> int:
         """Trainable numbers; a tied head counts once."""

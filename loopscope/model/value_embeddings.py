@@ -9,7 +9,6 @@ Memory: vocabulary × (key-value heads × head_dim) numbers per table, and batch
 """
 
 import torch
-from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -48,10 +47,9 @@ def add_value_embeddings(
     gate: nn.Linear | None,
 ) -> Float[Tensor, "batch heads seq head_dim"]:
     """Return values plus the tokens' embeddings, times 2σ(gate of the first channels of `x`) where there is one."""
-    added = rearrange(
-        embedded, "batch seq (heads head_dim) -> batch heads seq head_dim", heads=value.shape[1]
-    )
+    # No einops: exported models run this code where it is not installed.
+    added = embedded.unflatten(-1, (value.shape[1], -1)).transpose(1, 2)
     if gate is not None:
         gate_factor = 2 * torch.sigmoid(gate(x[..., : gate.in_features]))
-        added = rearrange(gate_factor, "batch seq heads -> batch heads seq 1") * added
+        added = gate_factor.transpose(1, 2)[..., None] * added
     return value + added.to(value.dtype)

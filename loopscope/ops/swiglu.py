@@ -5,6 +5,7 @@ pass, once, and so is x where a norm made it (`rms_norm.norm_inputs`). Every loo
 added to the others in the weight's own dtype.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,15 +13,29 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from loopscope.numerics import wide
+from loopscope.numerics import matmul_dtype, wide
 from loopscope.ops import reference
 from loopscope.ops.dispatch import cpu_ops_apply
 from loopscope.ops.fusion import Fusable
-from loopscope.ops.linear import KeptInput, keepable, kept_input, matmul_linear
+from loopscope.ops.linear import KeptInput, keepable, kept_input, matmul_linear, plain_linear
 from loopscope.ops.matmul import transposed
 from loopscope.ops.rms_norm import norm_inputs, transposed_normal
 from loopscope.ops.shared_weight import SharedWeight, shared_weight
 from loopscope.ops.step_scope import cast_weight, scratch_buffer
+
+
+def gated_linear(
+    x: Float[Tensor, "*batch dim"],
+    gate: Callable[[Tensor], Tensor],
+    up: Callable[[Tensor], Tensor],
+    down: Callable[[Tensor], Tensor],
+) -> Float[Tensor, "*batch dim"]:
+    """Return down(silu(gate x) · up x), for matrices or anything in their place; as one operation where that may be."""
+    matrices = [each for each in (gate, up, down) if isinstance(each, nn.Linear) and each.bias is None]
+    if len(matrices) == 3 and can_swiglu(x, *matrices):
+        return swiglu(x, *(matrix.weight for matrix in matrices))
+    x = x.to(matmul_dtype(x))  # once for both
+    return plain_linear(F.silu(plain_linear(x, gate)) * plain_linear(x, up), down)
 
 
 def swiglu(

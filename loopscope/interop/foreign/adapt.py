@@ -17,6 +17,7 @@ from loopscope.interop.foreign.families.reasoning import Reasoning
 from loopscope.interop.foreign.families.x_transformers import XTransformers
 from loopscope.interop.foreign.suggestion import suggestion
 from loopscope.interop.foreign.wrap import wrap
+from loopscope.interop.huggingface.export.live_module import looped_of
 from loopscope.recurrence import AbstractLoopedLM
 
 ADAPTERS: Sequence[Any] = (HrmText, Reasoning, XTransformers, Ouro, Parcae, Huginn)
@@ -37,7 +38,8 @@ def adapt(module: Any) -> AbstractLoopedLM:
     does between loops. The adapter has compared its logits with the module's own forward when it is returned.
 
     Args:
-        module: HRM-Text, HRM and TRM for puzzles, x-transformers with `looped=True`, Ouro, Huginn, Parcae, Dory,
+        module: a model that Loopscope exported, HRM-Text, HRM and TRM for puzzles, x-transformers with
+            `looped=True`, Ouro, Huginn, Parcae, Dory,
             Inkling-2 loop, Nanbeige, LoopCoder, OpenMythos, LoopLM, LoopFormer, looped_nanochat, ALBERT or the
             published class; compiled, distributed and autoregressive shells around one are taken off.
 
@@ -53,6 +55,8 @@ def adapt(module: Any) -> AbstractLoopedLM:
     inner: nn.Module = module
     while (shell := _shell(inner)) is not None:
         inner = shell
+    if (own := looped_of(inner)) is not None:
+        return own
     for family in ADAPTERS:
         if family.recognises(inner):
             adapted: FamilyAdapter = family(inner)

@@ -10,7 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from loopscope.interop.foreign.adapt import adapt
+from loopscope.interop.huggingface.export.exported_folder import is_export, read_export
 from loopscope.interop.huggingface.hub import SETTING_FILES, WEIGHT_FILES, hub_folder, is_hub_name
 from loopscope.interop.huggingface.loading import Loading, chosen_loading, weight_bytes
 from loopscope.interop.huggingface.remote_code import listing, may_run
@@ -52,6 +55,8 @@ def load_folder(
 
     on_hub, how = is_hub_name(path), how or chosen_loading()
     folder = hub_folder(path, SETTING_FILES) if on_hub else Path(path)
+    if is_export(folder):
+        return _load_export(hub_folder(path, (*SETTING_FILES, *WEIGHT_FILES)) if on_hub else folder, how)
     remote = _check_family(folder, trust_remote_code)
     if not remote:
         refuse_unlooped(folder)
@@ -84,6 +89,18 @@ def load_folder(
         return adapt(module.eval())
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _load_export(folder: Path, how: Loading) -> AbstractLoopedLM:
+    """Return the model of a folder that Loopscope exported: its own layers, and none of the folder's code."""
+    if how.device_map is not None:
+        raise ValueError(
+            f"device-map is {how.device_map!r}, and {folder} is an export of Loopscope, which is loaded whole: leave "
+            "it out, or load the folder by transformers with that map and pass loopscope.adapt(model)"
+        )
+    _check_weights(folder, how)
+    model = read_export(folder)
+    return model if how.dtype == "auto" else model.to(getattr(torch, how.dtype))
 
 
 def _check_family(folder: Path, trust_remote_code: bool) -> bool:
