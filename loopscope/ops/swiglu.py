@@ -31,7 +31,8 @@ def gated_linear(
     down: Callable[[Tensor], Tensor],
 ) -> Float[Tensor, "*batch dim"]:
     """Return down(silu(gate x) · up x), for matrices or anything in their place; as one operation where that may be."""
-    matrices = [each for each in (gate, up, down) if isinstance(each, nn.Linear) and each.bias is None]
+    given: list[Any] = [gate, up, down]
+    matrices: list[nn.Linear] = [each for each in given if isinstance(each, nn.Linear) and each.bias is None]
     if len(matrices) == 3 and can_swiglu(x, *matrices):
         return swiglu(x, *(matrix.weight for matrix in matrices))
     x = x.to(matmul_dtype(x))  # once for both
