@@ -96,6 +96,7 @@ def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 def quick_timing(monkeypatch: pytest.MonkeyPatch) -> None:
     """One pair for a speed and one round for times by depth, in place of five and seven."""
     from loopscope.jobs import evaluate_compare, evaluate_exits
+    from loopscope.training import throughput
 
     speed, seconds = evaluate_exits.measure_speed, evaluate_compare.seconds_per_token
     monkeypatch.setattr(
@@ -104,6 +105,7 @@ def quick_timing(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda model, ids, rule, threshold, pairs, flops: speed(model, ids, rule, threshold, 1, flops),
     )
     monkeypatch.setattr(evaluate_compare, "seconds_per_token", partial(seconds, rounds=1))
+    monkeypatch.setitem(throughput.SIDE, "cpu", 256)  # of the products that are timed
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import transformers
 from loopscope.cli import study
 from loopscope.config import recipes
 from loopscope.config.recipes import CONDITIONS
-from loopscope.training import loop
+from loopscope.training import loop, throughput
 from tests.cli.fixtures import CLASSES, class_of
 from tests.evaluation.tasks.fixtures import write_tasks
 from tests.fixtures import run_command
@@ -27,7 +27,7 @@ from tests.test_readme import PAPERS, ROOT, blocks
 
 ELSEWHERE = {"evaluation.md", "extending.md", "foreign.md"}
 PROMPTS = '{"prompt": "def main(", "new_tokens": 8}\n{"prompt": "import ", "loops": 2}\n'
-PAGES = ("guide.md", "audit.md", "tasks.md", "generation.md", "lens.md", "loggers.md")
+PAGES = ("guide.md", "audit.md", "tasks.md", "generation.md", "lens.md", "loggers.md", "commands.md")
 
 
 def tiny() -> dict[str, object]:
@@ -72,6 +72,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr(
             study, "CONDITIONS", {name: CONDITIONS[name] for name in ("dense/alpha", "dense/rmsnorm")}
         )
+        patch.setitem(throughput.SIDE, "cpu", 256)  # of the products that are timed
         patch.setattr(torch, "set_num_threads", lambda count: None)  # one, as all tests have
         patch.chdir(folder)
         (folder / "text").mkdir()

@@ -20,23 +20,41 @@ __all__ = ["COMMANDS", "main"]
 
 
 class Command(NamedTuple):
-    """Where a command is, and what it does in a few words."""
+    """Where a command is, what it does in a few words, and the class of its options, where it has no parts."""
 
     module: str
     function: str
     text: str
+    options: str = ""
 
 
 COMMANDS: Mapping[str, Command] = {
-    "train": Command("train", "train", "train one looped model"),
-    "study": Command("study", "study", "train conditions × seeds side by side"),
-    "audit": Command("audit", "audit", "which loops carry a scale that no loss sees"),
+    "train": Command("train", "train", "train one looped model", "Train"),
+    "study": Command("study", "study", "train conditions × seeds side by side", "Study"),
+    "audit": Command("audit", "audit", "which loops carry a scale that no loss sees", "Audit"),
     "evaluate": Command("evaluate", "evaluate", "what every depth is worth, exits, conditions side by side"),
-    "generate": Command("generate", "generate", "text, token by token, with early exits if asked for"),
-    "lens": Command("lens", "lens", "what each exit would say, token by token and loop by loop"),
-    "recipes": Command("recipes", "recipes", "families and sizes: parameters, FLOPs, what holds the scale"),
-    "report": Command("report", "report", "one self-contained HTML page from results"),
-    "import-published": Command("import_published", "import_published", "read the paper's last.pt"),
+    "generate": Command(
+        "generate", "generate", "text, token by token, with early exits if asked for", "Generate"
+    ),
+    "lens": Command(
+        "lens", "lens", "what each exit would say, token by token and loop by loop", "LensPrompt"
+    ),
+    "recipes": Command(
+        "recipes", "recipes", "families and sizes: parameters, FLOPs, what holds the scale", "Recipes"
+    ),
+    "list": Command(
+        "list_runs", "list_runs", "runs and studies in a folder, and how far each is", "ListRuns"
+    ),
+    "report": Command("report", "report", "one self-contained HTML page from results", "Report"),
+    "doctor": Command(
+        "doctor", "doctor", "this machine: what it has, how fast it is, what is slow", "Doctor"
+    ),
+    "completion": Command(
+        "completion", "completion", "a script that completes words in your shell", "Completion"
+    ),
+    "import-published": Command(
+        "import_published", "import_published", "read the paper's last.pt", "ImportPublished"
+    ),
 }
 
 TRUST = "--trust-remote-code"

@@ -5,13 +5,22 @@ from importlib import import_module
 
 from loopscope.config.recipes import known
 
-EVALUATIONS: Mapping[str, tuple[str, str]] = {
-    "depth": ("evaluate_depth", "loss, accuracy and scale at every loop, also past the trained depth"),
-    "exits": ("evaluate_exits", "what each exit rule trades, thresholds that hold, realised speed"),
-    "compare": ("evaluate_compare", "conditions of a study, paired by seed and by window"),
-    "tasks": ("evaluate_tasks", "benchmarks of lm-evaluation-harness at several depths"),
+EVALUATIONS: Mapping[str, tuple[str, str, str]] = {
+    "depth": (
+        "evaluate_depth",
+        "loss, accuracy and scale at every loop, also past the trained depth",
+        "Depth",
+    ),
+    "exits": (
+        "evaluate_exits",
+        "what each exit rule trades, thresholds that hold, realised speed",
+        "EvaluateExits",
+    ),
+    "compare": ("evaluate_compare", "conditions of a study, paired by seed and by window", "Compare"),
+    "tasks": ("evaluate_tasks", "benchmarks of lm-evaluation-harness at several depths", "EvaluateTasks"),
 }
-"""Part → module beside this one (it has a function of the same name), and what the part is."""
+"""Part → module beside this one (it has a function of the same name), what the part is, and the class of its
+options."""
 
 EVALUATE_USAGE = """usage: loopscope evaluate PART PATH [options]
 
@@ -29,9 +38,9 @@ def evaluate(arguments: Sequence[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(
             EVALUATE_USAGE.format(
-                parts="\n".join(f"  {name:8} {text}" for name, (_, text) in EVALUATIONS.items())
+                parts="\n".join(f"  {name:8} {text}" for name, (_, text, _) in EVALUATIONS.items())
             )
         )
         return
-    name, _ = EVALUATIONS[known("part of evaluate", arguments[0], EVALUATIONS)]
+    name, *_ = EVALUATIONS[known("part of evaluate", arguments[0], EVALUATIONS)]
     getattr(import_module(f"loopscope.cli.{name}"), name)(arguments[1:])

@@ -55,6 +55,8 @@ class Study:
     log: str | None = None
     """Trackers that have its curves too, separated by commas: tensorboard, trackio, wandb (extra `log`); none turns
     them off."""
+    dry_run: bool = False
+    """Check everything and say what each run would make. Nothing is written."""
     quiet: bool = False
     """Print nothing but errors."""
 
@@ -76,6 +78,12 @@ def study(arguments: Sequence[str]) -> None:
             f"{command.out} goes on with its own {STUDY} ({said}) where nothing else is named",
             file=sys.stderr,
         )
+    if command.dry_run:
+        from loopscope.cli.planned_print import print_plans
+        from loopscope.jobs import planned_study
+
+        print_plans(planned_study(config.size, names, seeds, command.out, over, variants))
+        return
     from loopscope.jobs import run_study
 
     results = run_study(config.size, names, seeds, command.out, over, command.quiet, command.wait, variants)

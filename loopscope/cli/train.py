@@ -39,6 +39,9 @@ class Train:
     log: str | None = None
     """Trackers that have its curves too, separated by commas: tensorboard, trackio, wandb (extra `log`); none turns
     them off."""
+    dry_run: bool = False
+    """Check everything and say what would be made: model, memory, tokens, steps, verdict by its config. Nothing is
+    written."""
     quiet: bool = False
     """Print nothing but errors."""
 
@@ -52,6 +55,12 @@ def train(arguments: Sequence[str]) -> None:
             f"{command.out} goes on with its own {CONFIG} ({kept}) where nothing else is named",
             file=sys.stderr,
         )
+    if command.dry_run:
+        from loopscope.cli.planned_print import print_plans
+        from loopscope.jobs import planned_run
+
+        print_plans([planned_run(config, command.out, command.resume)])
+        return
     from loopscope.jobs import execute
 
     result = execute(config, command.out, resume=command.resume, quiet=command.quiet)

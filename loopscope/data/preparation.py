@@ -90,6 +90,16 @@ def prepare(config: DataConfig, progress: bool = True) -> PreparedData:
     return open_prepared(directory)
 
 
+def prepared_before(config: DataConfig) -> PreparedData | None:
+    """Open what an earlier call of `prepare` ingested; None where there is nothing yet. Writes nothing.
+
+    Raises:
+        ValueError: no such file or dataset, or a token file that is damaged.
+    """
+    directory = cache_folder(config) / _folder_name(config, build_corpus(config))
+    return open_prepared(directory) if directory.is_dir() else None
+
+
 def open_prepared(directory: str | Path) -> PreparedData:
     """Open a folder that `prepare` made.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from loopscope.data.config import DataConfig
 from loopscope.data.lost_text import LostText
-from loopscope.data.preparation import PreparedData, prepare
+from loopscope.data.preparation import PreparedData, prepare, prepared_before
 from loopscope.data.task_config import TaskConfig
 from loopscope.data.tasks import TaskWindows, build_task
 from loopscope.data.tokenizers import SymbolTokenizer
@@ -57,6 +57,15 @@ class PreparedTask:
                 stacklevel=2,
             )
         return windows
+
+
+def opened_before(config: DataConfig) -> PreparedData | PreparedTask | None:
+    """Open a task, or a corpus that was ingested before; None where that is still to do. Writes nothing.
+
+    Raises:
+        ValueError: no such file or dataset, or a token file that is damaged.
+    """
+    return PreparedTask(config.task) if config.corpus == "task" else prepared_before(config)
 
 
 def open_data(config: DataConfig, progress: bool = True) -> PreparedData | PreparedTask:

@@ -13,11 +13,14 @@
                         different tokenizers are compared on
     generate            settings from plain arguments; text_stream: text as it comes; text_batch: several texts
                         that differ in what is asked of them
+    planned_runs        what train and study would make: everything is checked, nothing written
     run_trackers        what trackers are told of a run
+    listed_runs         runs and studies in a folder, and how far each is
     counted_flops       FLOPs of a model that no formula knows
     lens                what every exit says of a prompt
     import_published    a published checkpoint to a model folder
-    machine             device and threads as a user names them
+    machine             device and threads as a user names them; machine_report: what it has and how fast it is,
+                        from machine_facts, with what is slow in machine_advice
 
 `loopscope.generate` and the command line are made of these. Names are loaded on first use: most need torch.
 """
@@ -42,13 +45,19 @@ if TYPE_CHECKING:
     from loopscope.jobs.generate import generate_text as generate_text
     from loopscope.jobs.import_published import convert_published as convert_published
     from loopscope.jobs.lens import lens_prompt as lens_prompt
+    from loopscope.jobs.listed_runs import runs_below as runs_below
     from loopscope.jobs.machine import use_cpu_ops as use_cpu_ops
     from loopscope.jobs.machine import use_threads as use_threads
+    from loopscope.jobs.machine_report import MachineReport as MachineReport
+    from loopscope.jobs.machine_report import examine_machine as examine_machine
     from loopscope.jobs.opened import OpenedModel as OpenedModel
     from loopscope.jobs.opened import allow_remote_code as allow_remote_code
     from loopscope.jobs.opened import check_one as check_one
     from loopscope.jobs.opened import load_with as load_with
     from loopscope.jobs.opened import open_model as open_model
+    from loopscope.jobs.planned_runs import PlannedRun as PlannedRun
+    from loopscope.jobs.planned_runs import planned_run as planned_run
+    from loopscope.jobs.planned_runs import planned_study as planned_study
     from loopscope.jobs.run_trackers import add_to_trackers as add_to_trackers
     from loopscope.jobs.study import run_study as run_study
     from loopscope.jobs.study_order import ordered_first_runs as ordered_first_runs
@@ -63,6 +72,8 @@ if TYPE_CHECKING:
     from loopscope.jobs.train import execute as execute
 
 _HOMES = {
+    "MachineReport": "machine_report",
+    "examine_machine": "machine_report",
     "OpenedModel": "opened",
     "allow_remote_code": "opened",
     "ExitSettings": "evaluate_exits",
@@ -83,6 +94,7 @@ _HOMES = {
     "generate_text": "generate",
     "held_out": "text",
     "lens_prompt": "lens",
+    "runs_below": "listed_runs",
     "load_with": "opened",
     "measure_depth": "evaluate_depth",
     "measure_exits": "evaluate_exits",
@@ -93,6 +105,9 @@ _HOMES = {
     "ordered_first_runs": "study_order",
     "ordered_runs": "study_order",
     "parse_objective": "audit",
+    "PlannedRun": "planned_runs",
+    "planned_run": "planned_runs",
+    "planned_study": "planned_runs",
     "run_study": "study",
     "some_windows": "text",
     "stream_text": "text_stream",
@@ -102,7 +117,9 @@ _HOMES = {
 }
 __all__ = [
     "ExitSettings",
+    "MachineReport",
     "OpenedModel",
+    "PlannedRun",
     "TaskSettings",
     "TextStream",
     "TextWindows",
@@ -115,6 +132,7 @@ __all__ = [
     "convert_published",
     "depth_verdicts",
     "evaluate_series",
+    "examine_machine",
     "execute",
     "generate_text",
     "held_out",
@@ -129,7 +147,10 @@ __all__ = [
     "ordered_first_runs",
     "ordered_runs",
     "parse_objective",
+    "planned_run",
+    "planned_study",
     "run_study",
+    "runs_below",
     "some_windows",
     "stream_text",
     "use_cpu_ops",

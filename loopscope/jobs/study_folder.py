@@ -26,13 +26,26 @@ def claim(out: Path, size: str, over: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: a folder of something else, or of a study with other settings; names those that differ.
     """
+    base = check_claim(out, size, over)
+    if not is_study(out):
+        with hold(out, wait=BRIEFLY):
+            if not is_study(out):
+                write_text(out / STUDY, yaml.safe_dump(base, sort_keys=False))
+        return check_claim(out, size, over)  # another process may have been first
+    return base
+
+
+def check_claim(out: Path, size: str, over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a study's runs share, where `out` is its folder or could become it. Writes nothing.
+
+    Raises:
+        ValueError: a folder of something else, or of a study with other settings; names those that differ.
+    """
     base: dict[str, Any] = _as_written({"size": size, "over": over})
     if not is_study(out):
         if out.exists() and (not out.is_dir() or visible(out)) and not is_study(out):
             raise ValueError(f"{out} is not empty and holds no study; name a new folder, nothing was touched")
-        with hold(out, wait=BRIEFLY):
-            if not is_study(out):
-                write_text(out / STUDY, yaml.safe_dump(base, sort_keys=False))
+        return base
     there = _as_long(_logged_as(base, _shared(read_yaml(out / STUDY))), base)
     there, now = ({"size": values["size"], **values["over"]} for values in (there, base))
     refuse_difference(there, now, out)

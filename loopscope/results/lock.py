@@ -137,6 +137,17 @@ def _alive(pid: int) -> bool:
     return True
 
 
+def present_holder(folder: str | Path) -> Holder | None:
+    """Who holds a folder now; None where nobody does. The lock itself is tried only where it should be taken."""
+    try:
+        found = Holder(**json.loads((Path(folder) / HOLDER).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):  # let go of, or signed at this moment
+        return None
+    if found.host == socket.gethostname() and not _alive(found.pid):
+        return None
+    return None if abandoned(folder) else found  # a process that was killed leaves its signature
+
+
 def abandoned(folder: str | Path) -> bool:
     """Whether a folder was held by a process that is gone: its lock is there, and nobody has it."""
     from filelock import FileLock, Timeout

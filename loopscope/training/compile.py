@@ -31,16 +31,16 @@ def is_fused(setting: bool | str, device: torch.device, flops: float | None) -> 
     if device.type != "cpu" or setting is False:
         return False
     if setting == "auto":
-        return _missing() is None and flops is not None and flops >= WORTH_COMPILING
-    if missing := _missing():
+        return compiler_missing() is None and flops is not None and flops >= WORTH_COMPILING
+    if missing := compiler_missing():
         raise ValueError(
             f"training.compile is on, which takes a C++ compiler on a CPU, and {missing}; install one, or turn it off"
         )
     return True
 
 
-def _missing() -> str | None:
-    """What there is to say about a compiler that cannot be found."""
+def compiler_missing() -> str | None:
+    """Return why a CPU's passes cannot be compiled: what is not there. None: they can be."""
     named = os.environ.get("CXX")
     if any(shutil.which(name) for name in ([named] if named else ["g++", "clang++"])):
         return None

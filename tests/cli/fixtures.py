@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from loopscope.cli import COMMANDS
 from loopscope.interop.model_folder import save_model
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
@@ -18,6 +19,9 @@ CLASSES = {
     "generate": "Generate",
     "lens": "LensPrompt",
     "recipes": "Recipes",
+    "list": "ListRuns",
+    "doctor": "Doctor",
+    "completion": "Completion",
     "report": "Report",
     "import-published": "ImportPublished",
     "evaluate depth": "Depth",
@@ -29,7 +33,8 @@ CLASSES = {
 
 def class_of(command: str) -> type:
     """The dataclass of a command's options."""
-    module = import_module(f"loopscope.cli.{command.replace('-', '_').replace(' ', '_')}")
+    named = COMMANDS[command].module if command in COMMANDS else command.replace(" ", "_")
+    module = import_module(f"loopscope.cli.{named}")
     found: type = getattr(module, CLASSES[command])
     return found
 

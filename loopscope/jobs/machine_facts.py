@@ -1,0 +1,107 @@
+"""What there is to know of a machine, and where a CPU says what it has. Importable without torch."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+VECTORS = {
+    "avx2": "AVX2",
+    "avx512f": "AVX-512",
+    "avx512_vnni": "AVX512-VNNI",
+    "avx512_bf16": "AVX512-BF16",
+    "avx512_fp16": "AVX512-FP16",
+    "amx_tile": "AMX",
+    "amx_bf16": "AMX-BF16",
+    "amx_int8": "AMX-INT8",
+    "asimd": "NEON",
+    "sve": "SVE",
+    "bf16": "BF16",
+    "i8mm": "I8MM",
+}
+"""Flags of `/proc/cpuinfo` by what people call them: instructions that products are made of."""
+
+
+@dataclass(frozen=True)
+class MachineFacts:
+    """What a machine has for training.
+
+    Attributes:
+        cpu_has: instructions for products, as people call them; empty where the system does not say.
+        cores: for this process: of the machine, of its affinity, or of its container, what is least.
+        threads: that torch takes.
+        load: mean number of processes that wanted a core in the last minute; None where the system does not say.
+        speeds: FLOP/s of the best of a few large products, by number format.
+        precision: that `training.precision: auto` takes.
+        compiler_missing: why `training.compile` could not; None where it can.
+        memory: bytes of the device, or of the machine or container.
+        sizes: named sizes whose weights, gradients and moments alone fit into it.
+        disk: folder whose disk has `disk_free` bytes.
+        versions: of packages; None where one is missing.
+        extras: of the package, and whether they are installed.
+    """
+
+    device: str
+    device_name: str
+    cpu: str
+    cpu_has: tuple[str, ...]
+    cores: float
+    cores_of_machine: int
+    threads: int
+    load: float | None
+    speeds: Mapping[str, float]
+    precision: str
+    compiler_missing: str | None
+    memory: int | None
+    memory_free: int | None
+    sizes: tuple[str, ...]
+    disk: str
+    disk_free: int | None
+    cache: str
+    cache_free: int | None
+    versions: Mapping[str, str | None]
+    extras: Mapping[str, bool]
+
+
+def cpu_name() -> str:
+    """Return what the CPU is called; empty where the system does not say."""
+    if name := _cpuinfo().get("model name"):
+        return name
+    if platform.system() == "Darwin":
+        with suppress(OSError, subprocess.SubprocessError):
+            asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
+            return subprocess.run(asked, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    return platform.processor()
+
+
+def cpu_vectors() -> tuple[str, ...]:
+    """Return the instructions for products that the CPU has; empty where the system does not say."""
+    said = _cpuinfo()
+    flags = set((said.get("flags") or said.get("Features") or "").split())
+    return tuple(name for flag, name in VECTORS.items() if flag in flags)
+
+
+def usable_cores() -> float:
+    """Return the cores that this process may use: of the machine, of its affinity, of its container, what is least."""
+    found = [float(os.cpu_count() or 1)]
+    with suppress(AttributeError, OSError):  # Linux has it
+        found.append(float(len(os.sched_getaffinity(0))))
+    with suppress(OSError, ValueError):  # control groups, second version: `max 100000` or `150000 100000`
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        found.append(float(quota) / float(period))
+    return min(found)
+
+
+def _cpuinfo() -> dict[str, str]:
+    """The first CPU of `/proc/cpuinfo`; empty where there is none."""
+    found: dict[str, str] = {}
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            key, colon, value = line.partition(":")
+            if not colon:
+                break
+            found[key.strip()] = value.strip()
+    return found
