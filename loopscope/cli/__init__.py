@@ -52,6 +52,9 @@ COMMANDS: Mapping[str, Command] = {
     "completion": Command(
         "completion", "completion", "a script that completes words in your shell", "Completion"
     ),
+    "retrofit": Command(
+        "retrofit", "retrofit", "a looped model of a Llama, Qwen3 or GPT-2 model", "Retrofit"
+    ),
     "import-published": Command(
         "import_published", "import_published", "read the paper's last.pt", "ImportPublished"
     ),

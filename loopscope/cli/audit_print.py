@@ -57,11 +57,13 @@ def print_judged(judged: JudgedModel, console: Console | None = None) -> None:
     console.print()
 
 
-def print_static(audit: StaticAudit, console: Console | None = None) -> None:
-    """What a config says before training."""
+def print_static(audit: StaticAudit, console: Console | None = None, by_loop: bool = True) -> None:
+    """What a config says before training: the verdict and why, and the same of every loop."""
     console = console or output()
     console.print(_headline(audit.verdict, audit.name))
     _say(console, f"{audit.why}.")
+    if not by_loop:
+        return
     for number, phase in enumerate(audit.phases, start=1):
         cost = f"{in_short(phase.flops_per_token)} FLOPs per token of a training step"
         _say(console, f"Phase {number}, {phase.name} ({phase.when}; {cost}): {phase.verdict}.")

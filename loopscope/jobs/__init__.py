@@ -18,6 +18,7 @@
     listed_runs         runs and studies in a folder, and how far each is
     counted_flops       FLOPs of a model that no formula knows
     lens                what every exit says of a prompt
+    retrofit            a model of transformers to a looped model folder
     import_published    a published checkpoint to a model folder
     machine             device and threads as a user names them; machine_report: what it has and how fast it is,
                         from machine_facts, with what is slow in machine_advice
@@ -29,6 +30,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from loopscope.interop.huggingface.retrofit_plan import RetrofitPlan as RetrofitPlan
     from loopscope.jobs.audit import audit_model as audit_model
     from loopscope.jobs.audit import audit_paths as audit_paths
     from loopscope.jobs.audit import judge_paths as judge_paths
@@ -58,6 +60,9 @@ if TYPE_CHECKING:
     from loopscope.jobs.planned_runs import PlannedRun as PlannedRun
     from loopscope.jobs.planned_runs import planned_run as planned_run
     from loopscope.jobs.planned_runs import planned_study as planned_study
+    from loopscope.jobs.retrofit import RetrofitSettings as RetrofitSettings
+    from loopscope.jobs.retrofit import recipe_of as recipe_of
+    from loopscope.jobs.retrofit import retrofit_model as retrofit_model
     from loopscope.jobs.run_trackers import add_to_trackers as add_to_trackers
     from loopscope.jobs.study import run_study as run_study
     from loopscope.jobs.study_order import ordered_first_runs as ordered_first_runs
@@ -108,6 +113,10 @@ _HOMES = {
     "PlannedRun": "planned_runs",
     "planned_run": "planned_runs",
     "planned_study": "planned_runs",
+    "RetrofitPlan": "retrofit",
+    "RetrofitSettings": "retrofit",
+    "recipe_of": "retrofit",
+    "retrofit_model": "retrofit",
     "run_study": "study",
     "some_windows": "text",
     "stream_text": "text_stream",
@@ -120,6 +129,8 @@ __all__ = [
     "MachineReport",
     "OpenedModel",
     "PlannedRun",
+    "RetrofitPlan",
+    "RetrofitSettings",
     "TaskSettings",
     "TextStream",
     "TextWindows",
@@ -149,6 +160,8 @@ __all__ = [
     "parse_objective",
     "planned_run",
     "planned_study",
+    "recipe_of",
+    "retrofit_model",
     "run_study",
     "runs_below",
     "some_windows",

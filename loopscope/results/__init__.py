@@ -11,6 +11,7 @@ Every figure that Loopscope draws comes from these records, never from live obje
     runs          what was run and how it ended; monitoring: the scale monitor's checks
     run_phases    the steps of a run that had one objective
     audits        what audits saw; static_audits: what a config says; evaluations: what every depth and exit is worth
+    retrofits     where a model comes from that was looped after it was trained
     comparisons   conditions beside each other, at every depth
     task_scores   benchmarks of a model at several depths
     logit_lens    what every exit says after every token of a text
@@ -84,6 +85,7 @@ from loopscope.results.lock import FolderHeldError, hold
 from loopscope.results.logit_lens import Guess, LensLoop, LogitLens, TokenView
 from loopscope.results.monitoring import ScaleCheck, ScaleEvent, check_from_figures
 from loopscope.results.origin import Provenance, provenance
+from loopscope.results.retrofits import RetrofitRecord
 from loopscope.results.run_phases import RunPhase
 from loopscope.results.runs import (
     SCHEMA,
@@ -147,6 +149,7 @@ __all__ = [
     "Provenance",
     "Radial",
     "Remedy",
+    "RetrofitRecord",
     "RunPhase",
     "RunResult",
     "ScaleCheck",

@@ -16,6 +16,7 @@
       checkpoints/step-NNNNNNNN/  a model folder with the optimizer's state beside; state.json has hashes of all of it
     MODEL/                        what `load` reads
       config.yaml, model.safetensors, tokenizer.json, and their hashes: manifest.json
+      retrofit.json, train.yaml   of a model that was looped after training: where it comes from, and how it goes on
 
 A process that writes a run holds `.lock` in its folder, and says who it is in `.holder.json` (`results.lock`).
 Standard library only. Paths are `str` or `Path`.
@@ -54,6 +55,9 @@ OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
+RETROFIT = "retrofit.json"
+TRAIN = "train.yaml"
+"""A run's config that begins with the model beside it."""
 STUDY = "study.yaml"
 RESULTS = "results.json"
 REPORT = "report.html"

@@ -59,7 +59,9 @@ def _check_tokenizer(path: Path, here: str) -> None:
         there = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}); restore it") from error
-    if there != json.loads(here):
+    own = json.loads(here)
+    # A folder may have a tokenizer of the Hugging Face format as it came, which a run keeps under its kind.
+    if there not in (own, own.get("tokenizer") if own.get("kind") == "file" else own):
         raise ValueError(
             f"{path} differs from this run's tokenizer, so the weights would take its ids for other words; set data "
             "as the run of those weights had it (its config says how), or data.tokenizer to the file it used"

@@ -29,7 +29,7 @@ PACKAGE = Path(__file__).parent.parent.parent / "loopscope"
 NAMES = (
     "config.yaml|result.json|metrics.jsonl|audit.json|evaluation.json|evaluation.previous.json|comparison.json|"
     "model.safetensors|optimizer.safetensors|state.json|manifest.json|result.damaged.json|tokenizer.json|"
-    "study.yaml|results.json|report.html"
+    "study.yaml|results.json|report.html|retrofit.json|train.yaml"
 )
 NAMED = re.compile(rf"(?<![\w.])({NAMES.replace('.', '[.]')})|(^|/)step-|(^|[*/])seed-|\.writing")
 

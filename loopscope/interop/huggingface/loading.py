@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -85,17 +86,26 @@ def weight_bytes(files: Sequence[Path], dtype: LoadedType) -> int:
     """
     total = 0
     for file in files:
-        try:
-            with file.open("rb") as opened:
-                length = int.from_bytes(opened.read(8), "little")
-                header = json.loads(opened.read(min(length, 100_000_000)))
-            entries = [entry for name, entry in header.items() if name != "__metadata__"]
-            for entry in entries:
-                kind, numbers = entry["dtype"], 1
-                for size in entry["shape"]:
-                    numbers *= int(size)
-                given = {"float32": 4, "bfloat16": 2}.get(dtype) if kind in _FLOATS else None
-                total += numbers * (given or _BYTES.get(kind, 1))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{file} is cut short or no safetensors file; download it again") from error
+        for kind, shape in tensors_in(file).values():
+            given = {"float32": 4, "bfloat16": 2}.get(dtype) if kind in _FLOATS else None
+            total += math.prod(shape) * (given or _BYTES.get(kind, 1))
     return total
+
+
+def tensors_in(file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return type and shape of every tensor of a safetensors file by name, from its header alone.
+
+    Raises:
+        ValueError: a file without a header: cut short, or something else.
+    """
+    try:
+        with file.open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            header = json.loads(opened.read(min(length, 100_000_000)))
+        return {
+            name: (str(entry["dtype"]), tuple(int(size) for size in entry["shape"]))
+            for name, entry in header.items()
+            if name != "__metadata__"
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} is cut short or no safetensors file; download it again") from error

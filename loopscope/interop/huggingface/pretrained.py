@@ -63,11 +63,11 @@ def load_folder(
     if on_hub:
         folder = hub_folder(path, (*SETTING_FILES, *WEIGHT_FILES))
     _check_weights(folder, how)
-    kind = str(_settings(folder).get("model_type", ""))
+    kind = str(folder_settings(folder).get("model_type", ""))
     load: Any = transformers.AutoModelForCausalLM.from_pretrained
     placed = {} if how.device_map is None else {"device_map": how.placement()}
     try:
-        with _without_bars():
+        with without_bars():
             module, found = load(
                 str(folder),
                 dtype=how.dtype,
@@ -83,7 +83,7 @@ def load_folder(
             f"{folder} could not be loaded by transformers {transformers.__version__} "
             f"({type(error).__name__}: {cause}){_older(kind)}"
         ) from error
-    _check_complete(folder, module, found)
+    check_complete(folder, module, found)
     _check_in_place(folder, module, how)
     try:
         return adapt(module.eval())
@@ -107,7 +107,7 @@ def _check_family(folder: Path, trust_remote_code: bool) -> bool:
     """Return whether the folder's own code has to run, which the user has allowed; refuse what cannot be loaded."""
     import transformers
 
-    settings = _settings(folder)
+    settings = folder_settings(folder)
     kind = str(settings.get("model_type", ""))
     native = kind in transformers.CONFIG_MAPPING
     remote = bool(settings.get("auto_map")) and not native
@@ -127,7 +127,7 @@ def _check_family(folder: Path, trust_remote_code: bool) -> bool:
 
 
 @contextmanager
-def _without_bars() -> Iterator[None]:
+def without_bars() -> Iterator[None]:
     """No progress bars of transformers meanwhile."""
     from transformers.utils import logging
 
@@ -140,7 +140,12 @@ def _without_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _settings(folder: Path) -> dict[str, Any]:
+def folder_settings(folder: Path) -> dict[str, Any]:
+    """Return the contents of a folder's config.json.
+
+    Raises:
+        ValueError: it is no JSON, or no mapping.
+    """
     path = folder / CONFIG_FILE
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
@@ -160,8 +165,12 @@ def _older(kind: str) -> str:
     )
 
 
-def _check_weights(folder: Path, how: Loading) -> None:
-    """Refuse a folder without its weights, and one that does not fit the memory, before anything is loaded."""
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files with a folder's weights.
+
+    Raises:
+        ValueError: some are missing.
+    """
     files = [folder / WEIGHTS]
     if (folder / INDEX).is_file():
         try:
@@ -175,6 +184,12 @@ def _check_weights(folder: Path, how: Loading) -> None:
             f"{folder} has {CONFIG_FILE} and not its weights: {', '.join(missing[:5])} missing. Download the whole "
             "model; weights in pickles (.bin) are not read, convert them to safetensors"
         )
+    return files
+
+
+def _check_weights(folder: Path, how: Loading) -> None:
+    """Refuse a folder without its weights, and one that does not fit the memory, before anything is loaded."""
+    files = weight_files(folder)
     needed, there = ROOM * weight_bytes(files, how.dtype), free_bytes()
     if how.device_map is None and there is not None and needed > there:
         halves = weight_bytes(files, "bfloat16") < weight_bytes(files, how.dtype)
@@ -202,7 +217,7 @@ def _bytes_of(folder: Path, how: Loading) -> int:
     return weight_bytes(sorted(folder.glob("*.safetensors")), how.dtype)
 
 
-def _check_complete(folder: Path, module: Any, found: dict[str, Any]) -> None:
+def check_complete(folder: Path, module: Any, found: dict[str, Any]) -> None:
     """Refuse weights that were left at random, such as a head that the file should have tied."""
     tied = {name for name, _ in module.named_parameters(remove_duplicate=False)} - {
         name for name, _ in module.named_parameters()
