@@ -23,11 +23,12 @@ from loopscope.training import loop, throughput
 from tests.cli.fixtures import CLASSES, class_of
 from tests.evaluation.tasks.fixtures import write_tasks
 from tests.fixtures import run_command
+from tests.interop.huggingface.sources import save_source
 from tests.test_readme import PAPERS, ROOT, blocks
 
 ELSEWHERE = {"evaluation.md", "extending.md", "foreign.md"}
 PROMPTS = '{"prompt": "def main(", "new_tokens": 8}\n{"prompt": "import ", "loops": 2}\n'
-PAGES = ("guide.md", "audit.md", "tasks.md", "generation.md", "lens.md", "loggers.md", "commands.md")
+PAGES = ("guide.md", "audit.md", "tasks.md", "generation.md", "lens.md", "loggers.md", "commands.md", "retrofit.md")
 
 
 def tiny() -> dict[str, object]:
@@ -82,6 +83,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             )
         (folder / "start.txt").write_text("def main(")
         write_tasks(folder / "questions", 4)
+        save_source(folder / "llama", "llama")
         (folder / "prompts.jsonl").write_text(PROMPTS)
         for name, text in zip(
             ("run", "variants", "released"), blocks(ROOT / "docs" / "guide.md", "yaml"), strict=True
@@ -147,7 +149,7 @@ def test_commands_of_a_page(monkeypatch: pytest.MonkeyPatch, fresh: Path, page: 
     run_all(monkeypatch, fresh, in_page(page))
 
 
-@pytest.mark.parametrize("page", ["guide.md", "generation.md", "lens.md"])
+@pytest.mark.parametrize("page", ["guide.md", "generation.md", "lens.md", "retrofit.md"])
 def test_code_of_a_page(monkeypatch: pytest.MonkeyPatch, fresh: Path, page: str) -> None:
     monkeypatch.chdir(fresh)
     runs(fresh, "raw", of="base")

@@ -23,6 +23,7 @@ CLASSES = {
     "doctor": "Doctor",
     "completion": "Completion",
     "report": "Report",
+    "retrofit": "Retrofit",
     "import-published": "ImportPublished",
     "evaluate depth": "Depth",
     "evaluate exits": "EvaluateExits",
