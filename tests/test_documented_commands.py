@@ -28,7 +28,16 @@ from tests.test_readme import PAPERS, ROOT, blocks
 
 ELSEWHERE = {"evaluation.md", "extending.md", "foreign.md"}
 PROMPTS = '{"prompt": "def main(", "new_tokens": 8}\n{"prompt": "import ", "loops": 2}\n'
-PAGES = ("guide.md", "audit.md", "tasks.md", "generation.md", "lens.md", "loggers.md", "commands.md", "retrofit.md")
+PAGES = (
+    "guide.md",
+    "audit.md",
+    "tasks.md",
+    "generation.md",
+    "lens.md",
+    "loggers.md",
+    "commands.md",
+    "retrofit.md",
+)
 
 
 def tiny() -> dict[str, object]:
