@@ -36,8 +36,8 @@ class Completion:
     """
 
     shell: tyro.conf.Positional[Literal["bash", "zsh", "fish"]]
-    """bash: keep it in a file that ~/.bashrc sources. zsh: in a file _loopscope, in a folder of fpath. fish: in
-    ~/.config/fish/completions/loopscope.fish."""
+    """One of bash, zsh, fish. bash: keep it in a file that ~/.bashrc sources. zsh: in a file _loopscope, in a folder of
+    fpath. fish: in ~/.config/fish/completions/loopscope.fish."""
 
 
 def completion(arguments: Sequence[str]) -> None:

@@ -127,7 +127,7 @@ def _check_values(option: CommandOption, values: Sequence[str]) -> None:
             near = near_name(value, option.choices)
             hint = f"; did you mean {near}?" if near else ""
             raise ValueError(
-                f"{option.flag} is {shown(value)}; it is one of {', '.join(option.choices)}{hint}"
+                f"{option.shown} is {shown(value)}; it is one of {', '.join(option.choices)}{hint}"
             )
         for kind, (read, what) in _NUMBERS.items():
             if all(
@@ -137,7 +137,7 @@ def _check_values(option: CommandOption, values: Sequence[str]) -> None:
                 try:
                     read(value)
                 except ValueError:
-                    raise ValueError(f"{option.flag} is {shown(value)}; it must be {what}") from None
+                    raise ValueError(f"{option.shown} is {shown(value)}; it must be {what}") from None
 
 
 _NUMBERS: dict[type, tuple[Callable[[str], Any], str]] = {
@@ -158,6 +158,8 @@ def _check_places(command: str, options: Sequence[CommandOption], loose: Sequenc
     for option in places[len(loose) :]:
         if option.required:
             raise ValueError(f"{option.shown} is missing: {_first_sentence(option.words)}{_more(command)}")
+    for option, word in zip(places, loose, strict=False):
+        _check_values(option, [word])
 
 
 def _more(command: str) -> str:

@@ -57,6 +57,14 @@ def test_a_terminal_of_eighty_columns_is_enough(world: Path) -> None:
     assert "…" in shown
 
 
+def test_a_word_in_its_place_is_one_of_its_choices(call: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("completion", "fsh") == 2
+    assert (
+        capsys.readouterr().err
+        == "loopscope: SHELL is 'fsh'; it is one of bash, zsh, fish; did you mean fish?\n"
+    )
+
+
 def test_where_there_is_nothing(call: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert call("list", tmp_path) == 0
     assert "no runs in" in capsys.readouterr().out

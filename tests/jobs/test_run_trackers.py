@@ -121,6 +121,21 @@ def test_a_logger_that_fails_changes_no_bit(
     assert weights(tmp_path / "run") == weights(bare)
 
 
+def test_a_thread_of_trackio_that_fails_is_told_once(
+    bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trackio.sqlite_storage import SQLiteStorage
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(SQLiteStorage, "bulk_log", full)
+    with pytest.warns(UserWarning, match="the logger trackio failed .*could not be kept") as said:
+        execute(tiny(training={"log": ["trackio"]}), tmp_path / "run", quiet=True)
+    assert sum("trackio" in str(warning.message) for warning in said) == 1
+    assert weights(tmp_path / "run") == weights(bare)
+
+
 def test_wandb_offline(bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb", reason="extra `log`")
     monkeypatch.setenv("WANDB_MODE", "offline")

@@ -7,6 +7,7 @@ them share one metric: its first page then shows one chart with a line per loop.
 import contextlib
 import io
 import re
+import warnings
 from collections.abc import Mapping
 from contextvars import copy_context
 from pathlib import Path
@@ -21,11 +22,15 @@ class TrackioLogger(AbstractLogger):
     def __init__(self, run: LoggedRun) -> None:
         # Runs are found again by name, and a name may be taken: the identity makes it this run's own.
         self.name = f"{run.name}-{run.identity}"
+        self.files: list[Path] = []
+        # Its threads do not raise, and warn once a run: `_check` makes one failure of that.
+        warnings.filterwarnings("ignore", module=r"trackio\.")
         self.main = _opened(run, self.name, self.name)
         self.loops = {loop: _opened(run, f"{self.name} loop {loop}", self.name) for loop in run.loops}
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         """Hand over to its thread, which writes twice a second."""
+        self._check()
         self.main.log(dict(values), step=step)
 
     def by_loop(self, step: int, values: Mapping[str, Mapping[int, float]]) -> None:
@@ -42,16 +47,29 @@ class TrackioLogger(AbstractLogger):
         self.main.log({title: Markdown(text)})
 
     def file(self, path: Path) -> None:
-        """Keep an artifact named after the run and the file; the same content is kept once."""
-        name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{self.name}-{path.name}")
-        with contextlib.redirect_stdout(io.StringIO()):
-            self.main.log_artifact(path, name=name, type=path.stem)
+        """Keep an artifact named after the run and the file, when it is closed; the same content is kept once.
+
+        Curves wait for a Space that is being built; an artifact fails after a minute, and would hold up the start.
+        """
+        self.files.append(path)
 
     def close(self) -> None:
-        """Wait for its threads."""
+        """Hand over files, and wait for its threads."""
         with contextlib.redirect_stdout(io.StringIO()):
-            for run in (self.main, *self.loops.values()):
-                run.finish()
+            try:
+                for path in dict.fromkeys(self.files):
+                    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{self.name}-{path.name}")
+                    self.main.log_artifact(path, name=name, type=path.stem)
+            finally:
+                for run in (self.main, *self.loops.values()):
+                    run.finish()
+        self._check()
+
+    def _check(self) -> None:
+        """Raise where one of its threads could not write or send."""
+        for run in (self.main, *self.loops.values()):
+            if failed := getattr(run, "_warned_failures", None):
+                raise RuntimeError(f"what was logged could not be kept: {', '.join(sorted(failed))}")
 
 
 def _opened(run: LoggedRun, name: str, group: str) -> Any:
