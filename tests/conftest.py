@@ -1,5 +1,6 @@
 """Shared by all tests: shapes are checked, threads are bounded, shared material is found or skipped."""
 
+import gc
 import os
 import tempfile
 from collections.abc import Callable
@@ -58,6 +59,11 @@ SHARED = Path(__file__).parent.parent.parent / "shared"
 FIXTURES = SHARED / "fixtures" / "published"
 
 
+def pytest_collection_finish() -> None:
+    """What imports and collection have made stays: a million objects that the collector need not look through again."""
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def fixtures() -> Path:
     """Folder of the published fixtures; skips where they are not."""
@@ -74,13 +80,13 @@ def _shapes_are_checked_anew() -> None:
 @pytest.fixture(autouse=True)
 def quick_matmul_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every training measures the machine's matrix products first, for 0.7 s; here with small ones."""
-    monkeypatch.setitem(throughput.SIDE, "cpu", 128)
+    monkeypatch.setitem(throughput.SIDE, "cpu", 32)
 
 
 @pytest.fixture(autouse=True)
 def quick_power_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two thirds of a tiny model's audit go into spectral radii, which no verdict hangs on: here 4 products, not 16."""
-    monkeypatch.setattr(audit_dynamics, "power_iteration", partial(power_iteration, iterations=4))
+    """Two thirds of a tiny model's audit go into spectral radii, which no verdict hangs on: here 2 products, not 16."""
+    monkeypatch.setattr(audit_dynamics, "power_iteration", partial(power_iteration, iterations=2))
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ model took three times as long for it. Here beartype wraps the function itself: 
 and the result after it, all within one scope of axis sizes, so what is refused is the same: a type, a dtype, a number
 of axes, and an axis that has two sizes between parameters and result.
 
-What a function's first calls in a test have not shown, its hundredth does not: from `CALLS` on it runs unchecked until
-the next test begins. Tests that train or draw examples call the same few functions thousands of times. A function that
+What a function's first calls in a test have not shown, its hundredth hardly does: after `CALLS` of them only those are
+checked that come twice as late as the one before, until the next test begins. Tests that train or draw examples call
+the same few functions thousands of times. A function that
 is defined inside another is a new one at every call of that, and to wrap it takes beartype a millisecond: it is checked
 the first times that a test defines it.
 """
@@ -25,8 +26,8 @@ from beartype import beartype
 jaxtyped = jaxtyping.jaxtyped
 _SCOPE = jaxtyped("context")  # of the sizes of axes; entering it anew makes a new one
 
-CALLS = 50
-"""Calls of a function with axes that are checked within one test."""
+CALLS = 8
+"""First calls of a function with axes that are checked within one test; after them the 16th, 32nd, 64th and so on."""
 
 DEFINITIONS = 2
 """Times that a function inside another is defined within one test and checked."""
@@ -112,7 +113,7 @@ def _in_a_scope(bearing: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _at_first(checking: Any, plain: Any) -> Any:
-    """Return a function that is the first one for some calls of every test, and then the second."""
+    """Return a function that is the first one for some calls of every test, and else the second."""
     begun, calls = 0, 0
 
     @functools.wraps(plain)
@@ -121,6 +122,8 @@ def _at_first(checking: Any, plain: Any) -> Any:
         if begun != _tests_begun:
             begun, calls = _tests_begun, 0
         calls += 1
-        return (checking if calls <= CALLS else plain)(*arguments, **named)
+        if calls > CALLS and calls & (calls - 1):
+            return plain(*arguments, **named)
+        return checking(*arguments, **named)
 
     return limited

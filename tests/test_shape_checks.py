@@ -99,7 +99,7 @@ def test_the_package_is_checked() -> None:
 
 
 def test_a_function_is_checked_anew_in_every_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not all calls of one test are, which is what it saves."""
+    """Not all calls of one test are, which is what it saves: the first two here, then the fourth and the eighth."""
     monkeypatch.setattr(shape_checks, "CALLS", 2)
 
     @shape_checks.checked
@@ -111,6 +111,11 @@ def test_a_function_is_checked_anew_in_every_test(monkeypatch: pytest.MonkeyPatc
         with pytest.raises(BeartypeCallHintParamViolation):
             same(wrong)
     assert same(wrong) is wrong
+    with pytest.raises(BeartypeCallHintParamViolation):
+        same(wrong)
+    assert [same(wrong) is wrong for _ in range(5, 8)] == [True] * 3
+    with pytest.raises(BeartypeCallHintParamViolation):
+        same(wrong)
     shape_checks.begin_test()
     with pytest.raises(BeartypeCallHintParamViolation):
         same(wrong)
@@ -158,6 +163,7 @@ def test_properties_and_records_are_checked(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(BeartypeCallHintParamViolation):
         Held.size(A)
     record = shape_checks.checked(pair())
-    with pytest.raises(Exception, match=REFUSALS):
-        record(A[0], B[0])
+    for _ in range(2):
+        with pytest.raises(Exception, match=REFUSALS):
+            record(A[0], B[0])
     assert record(A[0], B[0]).other is not None  # a later one of this test
