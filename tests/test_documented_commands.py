@@ -40,6 +40,10 @@ PAGES = (
 )
 
 
+QUESTIONS = tuple(f"questions/{path.name}" for path in sorted((ROOT / "docs" / "questions").glob("*.md")))
+READ = ("tutorial.md", *(page for page in QUESTIONS if blocks(ROOT / "docs" / page, "sh")))
+
+
 def tiny() -> dict[str, object]:
     """A size for a laptop, smaller."""
     return {
@@ -98,6 +102,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             ("run", "variants", "released"), blocks(ROOT / "docs" / "guide.md", "yaml"), strict=True
         ):
             (folder / f"{name}.yaml").write_text(text)
+        (folder / "first.yaml").write_text(*blocks(ROOT / "docs" / "tutorial.md", "yaml"))
         for name, weight in (("a", 0.1), ("b", 0.2)):
             (folder / f"{name}.yaml").write_text(f"objective: {{norm_penalty: {{weight: {weight}}}}}\n")
         if PAPERS.is_file():
@@ -148,7 +153,7 @@ def test_examples_of_help(monkeypatch: pytest.MonkeyPatch, fresh: Path, command:
 
 
 @pytest.mark.usefixtures("quick_figures", "quick_timing")
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, *READ])
 def test_commands_of_a_page(monkeypatch: pytest.MonkeyPatch, fresh: Path, page: str) -> None:
     if page == "loggers.md":
         pytest.importorskip("tensorboard", reason="extra `log`")
@@ -168,10 +173,16 @@ def test_code_of_a_page(monkeypatch: pytest.MonkeyPatch, fresh: Path, page: str)
         exec(compile(code, page, "exec"), {})
 
 
+@pytest.mark.parametrize("page", [page for page in QUESTIONS if blocks(ROOT / "docs" / page, "python")])
+def test_code_of_a_question(page: str) -> None:
+    for code in blocks(ROOT / "docs" / page, "python"):
+        exec(compile(code, page, "exec"), {})
+
+
 def test_no_page_with_commands_is_left_out() -> None:
     with_commands = {
-        path.name
-        for path in (ROOT / "docs").glob("*.md")
-        if re.search(r"^loopscope ", path.read_text(), re.M)
+        str(path.relative_to(ROOT / "docs"))
+        for path in (ROOT / "docs").rglob("*.md")
+        if path.parent.name != "results" and re.search(r"^loopscope ", path.read_text(), re.M)
     }
-    assert with_commands == {*PAGES, *ELSEWHERE}
+    assert with_commands == {*PAGES, *READ, *ELSEWHERE}
