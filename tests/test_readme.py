@@ -80,7 +80,7 @@ def test_the_readme_runs(
 
 def test_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    text, variants = blocks(ROOT / "docs" / "guide.md", "yaml")
+    text, variants, *_ = blocks(ROOT / "docs" / "guide.md", "yaml")
     (tmp_path / "run.yaml").write_text(text)
     command = re.search(r"loopscope (train .*)", text)
     assert command is not None

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForSequenceClassification, PreTrainedModel
 
 from loopscope.interop.huggingface import retrofit_source
+from loopscope.interop.huggingface.export.exported_folder import write_export
 from loopscope.interop.huggingface.retrofit_plan import LayerPlaces, RetrofitPlan
 from loopscope.interop.huggingface.retrofit_source import find_source, load_source
 from loopscope.interop.huggingface.retrofitted import Retrofitted, loop_source
@@ -130,6 +131,16 @@ def test_a_window_keeps_the_first_learned_positions(folders: Path) -> None:
     assert torch.equal(logits(made.model, IDS[:, :40], 1), theirs)
     with pytest.raises(ValueError, match="sequence is 97, and the source has 96 positions"):
         looped(folders / "gpt2", sequence=97)
+
+
+@pytest.mark.parametrize("name", ["qwen3", "gpt2"])
+def test_it_goes_back_to_transformers_as_a_loop(folders: Path, tmp_path: Path, name: str) -> None:
+    """Exported as any other model of ours: the same logits in transformers, at the trained depth and another."""
+    made = looped(folders / name, 1, None, 1, loops=2)
+    module = read(write_export(made.model, tmp_path / "export"), trust_remote_code=True)
+    for loops in (2, 3):
+        with torch.no_grad():
+            assert torch.equal(module(IDS, num_loops=loops).logits, logits(made.model, IDS, loops))
 
 
 @pytest.mark.parametrize(
