@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from loopscope.guards import RandomState
@@ -70,12 +70,18 @@ class Objective:
         added = [part.name for parts in (self.penalties, self.extras) for part in parts]
         return " + ".join([self.placement.name, *added])
 
-    def __call__(self, states: Iterable[LoopState], labels: Int[Tensor, "batch seq"]) -> Loss:
+    def __call__(
+        self,
+        states: Iterable[LoopState],
+        labels: Int[Tensor, "batch seq"],
+        sized: Bool[Tensor, "batch seq"] | None = None,
+    ) -> Loss:
         """Return the loss of an unroll: `objective(unroll(model, input_ids), labels)`.
 
         Args:
             states: the unroll; consumed.
             labels: the token that follows each input token; -100 is not counted.
+            sized: tokens whose states count in sizes and in penalties on them; None: all.
         """
         counted = labels != IGNORE_INDEX
         loss_inputs, norms, squares, means = [], [], [], []
@@ -92,11 +98,11 @@ class Objective:
             token_loss = loss_input.token_loss
             loss_inputs.append(loss_input)
             with torch.no_grad():
-                norms.append(l2_norm(state.hidden).mean())
+                norms.append(_mean_of(l2_norm(state.hidden), sized))
                 means.append(
                     norms[-1].new_tensor(torch.nan) if token_loss is None else mean_over(token_loss, counted)
                 )
-            squares.append(wide(state.hidden).square().mean())
+            squares.append(_mean_of(wide(state.hidden).square(), sized))
         mean_square = torch.stack(squares)
         terms = {} if fast is None else {"cross_entropy": fast.finish()}
         if fast is None:
@@ -189,6 +195,12 @@ class Objective:
         for collector in collectors:
             collector.see(state)
         return collectors
+
+
+def _mean_of(values: Float[Tensor, "batch seq ..."], sized: Tensor | None) -> Float[Tensor, ""]:
+    if sized is None:
+        return values.mean()
+    return mean_over(values.flatten(2).mean(dim=2) if values.ndim > 2 else values, sized)
 
 
 def build_objective(config: ObjectiveConfig) -> Objective:

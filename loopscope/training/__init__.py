@@ -16,6 +16,7 @@ In the order in which a run passes:
     scale_monitor   the scale monitor of a run
     checkpoint, weights   where a run stands, on disk; weights of another run to begin with
     metrics, step_record, progress, throughput   what is logged, what is shown, and how fast it goes
+    trainer_loss    objectives in the Hugging Face Trainer
     loggers/        trackers of runs: TensorBoard, Trackio, Weights & Biases
 """
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from loopscope.training.step import TrainingStep
     from loopscope.training.stop_request import TrainingStoppedError
     from loopscope.training.throughput import Speedometer, matmul_peak
+    from loopscope.training.trainer_loss import TrainerLoss
     from loopscope.training.validation import validate
     from loopscope.training.weights import load_weights
 
@@ -45,6 +47,7 @@ _HOMES = {
     "Outcome": "loop",
     "TrainingData": "loop",
     "train": "loop",
+    "TrainerLoss": "trainer_loss",
     "Prefetcher": "prefetch",
     "TrainingWindows": "prefetch",
     "TrainingStep": "step",
@@ -63,6 +66,7 @@ __all__ = [
     "Precision",
     "Prefetcher",
     "Speedometer",
+    "TrainerLoss",
     "TrainingConfig",
     "TrainingData",
     "TrainingStep",

@@ -27,6 +27,8 @@ _SHELLS = {
     "_orig_mod": "OptimizedModule",
     "module": "DistributedDataParallel",
     "net": "AutoregressiveWrapper",
+    "base_model": "PeftModel",
+    "model": "BaseTuner",
 }
 
 
@@ -41,7 +43,8 @@ def adapt(module: Any) -> AbstractLoopedLM:
         module: a model that Loopscope exported, HRM-Text, HRM and TRM for puzzles, x-transformers with
             `looped=True`, Ouro, Huginn, Parcae, Dory,
             Inkling-2 loop, Nanbeige, LoopCoder, OpenMythos, LoopLM, LoopFormer, looped_nanochat, ALBERT or the
-            published class; compiled, distributed and autoregressive shells around one are taken off.
+            published class; shells around one (compiled, distributed, autoregressive, PEFT's) are taken
+            off; adapters in its layers stay.
 
     Raises:
         ValueError: not a module, of no known family, or of one whose logits it could not reproduce.
