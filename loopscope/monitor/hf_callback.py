@@ -16,6 +16,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from loopscope.guards import same_random_numbers
 from loopscope.monitor.batch_slice import SEQUENCES
 from loopscope.monitor.monitor import ScaleMonitor
+from loopscope.monitor.whole_weights import WholeWeights, in_shards
 from loopscope.objectives.token_loss import IGNORE_INDEX
 from loopscope.results import check_from_figures
 
@@ -25,7 +26,8 @@ class ScaleMonitorCallback(TrainerCallback):
 
     Every check is logged through `trainer.log`, so it is in `state.log_history` and in whatever the trainer
     reports to (`loopscope/rms_loop_4`, …). A resumed training goes on from the checks in its log history.
-    With several processes, the first one checks and the others wait for it at their next exchange.
+    With several processes, the first one checks and the others wait for it at their next exchange. Weights in shards
+    (FSDP2) are gathered for it at every turn, one at a time: the first process keeps them whole once more.
 
     Args:
         trainer: the trainer that this callback is added to.
@@ -34,8 +36,8 @@ class ScaleMonitorCallback(TrainerCallback):
             expected as transformers has them: beside their own tokens, for the model to shift.
 
     Raises:
-        ValueError: at the start of training: sharded weights (FSDP, DeepSpeed), or no probe and training data
-            that has no first sequences to take without disturbing it.
+        ValueError: at the start of training: weights in shards other than FSDP2's (FSDP1, DeepSpeed), or no probe and
+            training data that has no first sequences to take without disturbing it.
     """
 
     def __init__(
@@ -45,16 +47,26 @@ class ScaleMonitorCallback(TrainerCallback):
         self.monitor = monitor
         self.probe = probe
         self.tokens: tuple[Tensor, Tensor] | None = None
+        self.whole: WholeWeights | None = None
+        self._turn: int | None = None
+        if trainer.is_fsdp_enabled:  # not yet in shards: the Trainer cuts the weights when training begins
+            self.whole = WholeWeights(monitor.model, trainer.is_world_process_zero())
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Fix the tokens to check on, and take up the checks of a training that is resumed."""
-        if self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled:
+        view, sharded = self.monitor.model, in_shards(self.monitor.model)
+        if self.trainer.is_deepspeed_enabled or (self.trainer.is_fsdp_enabled and not sharded):
             raise ValueError(
-                "this trainer shards its weights (FSDP or DeepSpeed), and the scale monitor needs whole ones; "
-                "train with DDP, or audit saved checkpoints with loopscope.audit instead"
+                "this trainer shards its weights by FSDP1 or DeepSpeed, and the scale monitor needs whole ones; shard "
+                "them by FSDP2 (fsdp_version: 2), train with DDP, or audit saved checkpoints with loopscope.audit"
             )
+        if sharded and self.whole is None:
+            self.whole = WholeWeights(view, state.is_world_process_zero)
+        if self.whole is not None and self.whole.copy is not None:
+            self.monitor.model = self.whole.copy
+        self._turn = None
         self.tokens = self._tokens(kwargs.get("train_dataloader"))
         if self.monitor.alarm.steps is None and state.max_steps > 0:
             self.monitor.alarm.steps = state.max_steps
@@ -66,6 +78,13 @@ class ScaleMonitorCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Check where a check is due, and log it."""
+        if self.whole is not None:
+            turn = state.global_step // self.monitor.every
+            if turn == self._turn:
+                return
+            self._turn = turn
+            with self.monitor.budget.spending():
+                self.whole.gather()
         if not state.is_world_process_zero or self.tokens is None:
             return
         check = self.monitor.step(state.global_step, *self.tokens)

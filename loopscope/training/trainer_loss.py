@@ -48,8 +48,8 @@ class TrainerLoss(TrainerCallback):
     In training, the model's forward returns this loss where it is given labels. In evaluation the model is as it was,
     and the loss is the last loop's mean cross-entropy, the number that other models have.
 
-    An objective that changes over training (a schedule, weights that move) is told of every step where the loss is one of
-    the Trainer's `callbacks` too.
+    An objective that changes over training (a schedule, weights that move) is told of every step where the loss is one
+    of the Trainer's `callbacks` too.
 
     Args:
         model: what the Trainer gets: an exported model, or one with PEFT's adapters.

@@ -215,5 +215,5 @@ def test_what_it_cannot_do_is_refused_before_the_first_step(
     trainer.add_callback(ScaleMonitorCallback(trainer, monitor))
     monkeypatch.setattr(trainer, "is_deepspeed_enabled", True)
     callback = trainer.callback_handler.callbacks[-1]
-    with pytest.raises(ValueError, match="shards its weights"):
+    with pytest.raises(ValueError, match="shards its weights by FSDP1 or DeepSpeed"):
         callback.on_train_begin(trainer.args, trainer.state, trainer.control)
