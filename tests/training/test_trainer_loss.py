@@ -118,5 +118,5 @@ def test_every_step_is_that_of_a_plain_loop_however_a_batch_is_cut(word: str, tm
     for name, weight in weights.items():
         torch.testing.assert_close(cut_weights[name], weight, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(own[name.removeprefix("model.")], weight, rtol=1e-5, atol=1e-6)
-        moved += float((weight - dict(made().named_parameters())[name]).abs().sum())
+        moved += (weight - dict(made().named_parameters())[name]).abs().sum().item()
     assert moved > 0.1
