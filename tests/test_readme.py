@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import transformers
 
+import loopscope
 from loopscope import cli
 from loopscope.monitor.monitor import ScaleWarning
 from loopscope.results import load_results, load_tasks
@@ -184,6 +185,22 @@ def test_the_monitor_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert [line.split()[0] for line in printed.splitlines()[:6]] == ["1", "20", "40", "60", "80", "100"]
     assert "loopscope/exposure_loop_4" in printed
+
+
+@pytest.mark.filterwarnings("ignore::loopscope.monitor.monitor.ScaleWarning")
+def test_the_page_on_the_trainer_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    trained, adapted = blocks(ROOT / "docs" / "trainer.md", "python")
+    exec(compile(trained, "trainer.md", "exec"), names)
+    assert "visible" in capsys.readouterr().out
+    assert loopscope.load("trained/last").loops == 4
+    if importlib.util.find_spec("peft") is None:
+        return  # an extra
+    exec(compile(adapted, "trainer.md", "exec"), names)
+    assert capsys.readouterr().out.splitlines()[-1] == "4"
 
 
 def test_the_make_targets_exist_and_links_lead_somewhere() -> None:

@@ -101,7 +101,7 @@ class LoopedTransformer(AbstractLoopedLM):
         """
         hidden = vectors * self.config.dim**0.5 if self.config.embedding_gain == "sqrt-dim" else vectors
         if self.position_embedding is not None and kv_cache is not None:
-            hidden = hidden + self.position_embedding.weight[kv_cache.positions]
+            hidden = hidden + self._position_vectors(kv_cache.positions)
         elif self.position_embedding is not None:
             seq = vectors.shape[1]
             if seq > self.config.sequence:
@@ -109,12 +109,20 @@ class LoopedTransformer(AbstractLoopedLM):
                     f"input_ids has {seq} tokens; this model has {self.config.sequence} learned positions. "
                     "Shorten the input, or train with positions: rotary, which have no such limit"
                 )
-            hidden = hidden + self.position_embedding.weight[:seq]
+            hidden = hidden + self._position_vectors(torch.arange(seq, device=vectors.device), slice(seq))
         hidden = self.input_dropout(hidden)
         for place, layer in enumerate(self.prelude):
             value_embeddings = self._value_embeddings(place, input_ids)
             hidden = self._run(layer, hidden, 1, None, kv_cache, Slot("embed", 1, place), value_embeddings)
         return hidden if self.entry_norm is None else self.entry_norm(hidden)
+
+    def _position_vectors(self, places: Tensor, part: slice | None = None) -> Tensor:
+        """Vectors of positions; `part` says the same where they are one stretch."""
+        table = self.position_embedding
+        assert table is not None
+        if "forward" in vars(table):  # weights that are brought in when it is called
+            return table(places)
+        return table.weight[places if part is None else part]
 
     def core(
         self, hidden: Float[Tensor, "batch seq dim"], loop: int, context: LoopContext
@@ -184,6 +192,8 @@ class LoopedTransformer(AbstractLoopedLM):
         return self.reading(hidden, loop, context.loops)
 
     def head(self, features: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
+        if self.unembedding is not None and self._head_is_dressed():
+            return self.unembedding(features)
         return F.linear(features, self._matrix())
 
     def declared_exponent(self, loop: int, loops: int) -> float | str | None:
@@ -205,7 +215,12 @@ class LoopedTransformer(AbstractLoopedLM):
 
     def head_matrix(self) -> Float[Tensor, "vocab dim"] | None:
         changed = type(self).head is not LoopedTransformer.head or "head" in self.__dict__
-        return None if changed else self._matrix()
+        return None if changed or self._head_is_dressed() else self._matrix()
+
+    def _head_is_dressed(self) -> bool:
+        """Whether the head does more than multiply by its matrix: an adapter of PEFT, weights that are brought in."""
+        head = self.unembedding
+        return head is not None and (type(head) is not nn.Linear or "forward" in vars(head))
 
     def _matrix(self) -> Tensor:
         return self.token_embedding.weight if self.unembedding is None else self.unembedding.weight

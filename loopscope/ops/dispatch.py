@@ -144,4 +144,5 @@ def is_plain(module: nn.Module) -> bool:
 def has_hooks(module: nn.Module) -> bool:
     """Return whether calling a module does more than its forward pass."""
     forward = module._forward_hooks or module._forward_pre_hooks
-    return bool(forward or module._backward_hooks or module._backward_pre_hooks)
+    # accelerate brings offloaded weights in a forward of the module's own.
+    return bool(forward or module._backward_hooks or module._backward_pre_hooks or "forward" in vars(module))

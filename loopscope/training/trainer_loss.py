@@ -195,6 +195,7 @@ def _exported(model: Any) -> Any:
     """The exported model that a Trainer's model is, or that PEFT has put adapters into."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     if isinstance(getattr(inner, "model", None), AbstractLoopedLM) and hasattr(inner, "_call_cache"):
+        _check_adapters(inner)
         return inner
     name = type(inner).__name__
     if getattr(getattr(inner, "config", None), "model_type", None) == "loopscope":
@@ -206,6 +207,19 @@ def _exported(model: Any) -> Any:
         f"model is a {name}, not an exported model of Loopscope: write one with `loopscope export RUN DIR`, and load "
         "it with AutoModelForCausalLM.from_pretrained(DIR) after `import loopscope`"
     )
+
+
+def _check_adapters(exported: Any) -> None:
+    """Refuse what PEFT would merge wrongly without a word: it knows tied heads by the names that others give them."""
+    for name, module in (
+        ("token_embedding", exported.get_input_embeddings()),
+        ("unembedding", exported.get_output_embeddings()),
+    ):
+        if exported.config.tie_word_embeddings and hasattr(module, "base_layer"):
+            raise ValueError(
+                f"PEFT has put an adapter into {name}, whose weight is the embedding's and the head's: merging would "
+                'change both. Leave it out: target_modules="all-linear", or names of matrices in the layers'
+            )
 
 
 def _check_objective(objective: Any, looped: Any) -> None:

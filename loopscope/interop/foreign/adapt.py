@@ -59,6 +59,7 @@ def adapt(module: Any) -> AbstractLoopedLM:
     while (shell := _shell(inner)) is not None:
         inner = shell
     if (own := looped_of(inner)) is not None:
+        _tell_untied(inner)
         return own
     for family in ADAPTERS:
         if family.recognises(inner):
@@ -76,6 +77,19 @@ def adapt(module: Any) -> AbstractLoopedLM:
         f"{type(inner).__name__} has the structure of none of the families known: {', '.join(dict.fromkeys(names))}."
         f"{_hint(inner)} {suggestion(inner)}"
     )
+
+
+def _tell_untied(exported: Any) -> None:
+    """Warn of a head that a tool has parted from its embedding: torchao's `quantize_` does, without a word."""
+    head, table = exported.get_output_embeddings(), exported.get_input_embeddings()
+    tied = getattr(head, "weight", None) is getattr(table, "weight", None)
+    if exported.config.tie_word_embeddings and not tied and not any(p.is_meta for p in exported.parameters()):
+        warnings.warn(
+            f"the config of this {type(exported).__name__} ties its head to its embedding, and they are two matrices: "
+            "something has replaced one (torchao's quantize_ does, if filter_fn does not leave out 'unembedding'). The "
+            "model is measured as it is",
+            stacklevel=3,
+        )
 
 
 def recognised(module: nn.Module) -> bool:
