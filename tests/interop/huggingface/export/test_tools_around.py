@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 import loopscope
+from loopscope.audit import judge
 from loopscope.interop.huggingface.export.exported_model import LoopscopeForCausalLM, as_exported
 from loopscope.monitor import ScaleMonitor, ScaleMonitorCallback
 from loopscope.recurrence import unroll
@@ -76,12 +77,8 @@ def test_lora_on_shared_layers_is_trained_audited_merged_and_read_back(tmp_path:
     assert all(weight.abs().max() > 0 for weight in added)
     for one, other in zip(by_the_waist(model), trained, strict=True):
         assert torch.equal(one, other)
-    report = loopscope.audit(loopscope.adapt(model), IDS[:, :-1], IDS[:, 1:], "dense")
-    with torch.no_grad():
-        scales = [
-            s.hidden.square().mean(-1).sqrt().mean() for s in unroll(loopscope.adapt(model), IDS[:, :-1])
-        ]
-    assert [row["RMS"] for row in report.table()] == pytest.approx([float(s) for s in scales], rel=1e-4)
+    judged = judge(loopscope.adapt(model), IDS[:, :-1], IDS[:, 1:], "dense")
+    assert judged.verdict == "blind"
 
     model.save_pretrained(tmp_path / "adapter")
     again = peft.PeftModel.from_pretrained(made(), tmp_path / "adapter").eval()
