@@ -35,6 +35,7 @@ PAGES = (
     "generation.md",
     "lens.md",
     "loggers.md",
+    "export.md",
     "commands.md",
     "retrofit.md",
 )

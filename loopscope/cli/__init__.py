@@ -58,6 +58,7 @@ COMMANDS: Mapping[str, Command] = {
     "import-published": Command(
         "import_published", "import_published", "read the paper's last.pt", "ImportPublished"
     ),
+    "export": Command("export", "export", "a run as a model of transformers, with its card", "Export"),
 }
 
 TRUST = "--trust-remote-code"

@@ -1,4 +1,4 @@
-"""A path or a config in, a record out: train, study, audit, evaluate, generate, import.
+"""A path or a config in, a record out: train, study, audit, evaluate, generate, export, import.
 
     train               one run: config to folder and result; `folder` is whose the folder is,
                         `resumption` where and how long it goes on
@@ -22,6 +22,8 @@
     import_published    a published checkpoint to a model folder
     machine             device and threads as a user names them; machine_report: what it has and how fast it is,
                         from machine_facts, with what is slow in machine_advice
+    export              a run to a folder of transformers; export_tokenizer: its tokenizer as theirs; model_card:
+                        what its README says
 
 `loopscope.generate` and the command line are made of these. Names are loaded on first use: most need torch.
 """
@@ -44,6 +46,9 @@ if TYPE_CHECKING:
     from loopscope.jobs.evaluate_tasks import measure_tasks as measure_tasks
     from loopscope.jobs.evaluate_tasks import open_tasks as open_tasks
     from loopscope.jobs.evaluation_series import evaluate_series as evaluate_series
+    from loopscope.jobs.export import ExportSettings as ExportSettings
+    from loopscope.jobs.export import export_run as export_run
+    from loopscope.jobs.export import push_export as push_export
     from loopscope.jobs.generate import generate_text as generate_text
     from loopscope.jobs.import_published import convert_published as convert_published
     from loopscope.jobs.lens import lens_prompt as lens_prompt
@@ -82,6 +87,7 @@ _HOMES = {
     "OpenedModel": "opened",
     "allow_remote_code": "opened",
     "ExitSettings": "evaluate_exits",
+    "ExportSettings": "export",
     "TaskSettings": "evaluate_tasks",
     "TextBatch": "text_batch",
     "TextStream": "text_stream",
@@ -96,6 +102,8 @@ _HOMES = {
     "depth_verdicts": "evaluate_depth",
     "evaluate_series": "evaluation_series",
     "execute": "train",
+    "export_run": "export",
+    "push_export": "export",
     "generate_text": "generate",
     "held_out": "text",
     "lens_prompt": "lens",
@@ -126,6 +134,7 @@ _HOMES = {
 }
 __all__ = [
     "ExitSettings",
+    "ExportSettings",
     "MachineReport",
     "OpenedModel",
     "PlannedRun",
@@ -145,6 +154,7 @@ __all__ = [
     "evaluate_series",
     "examine_machine",
     "execute",
+    "export_run",
     "generate_text",
     "held_out",
     "judge_paths",
@@ -160,6 +170,7 @@ __all__ = [
     "parse_objective",
     "planned_run",
     "planned_study",
+    "push_export",
     "recipe_of",
     "retrofit_model",
     "run_study",

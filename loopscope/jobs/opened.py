@@ -17,6 +17,7 @@ from loopscope.config.objective_text import read_objective
 from loopscope.data.config import DataConfig
 from loopscope.data.tokenizers import AbstractTokenizer, WordTokenizer, load_tokenizer
 from loopscope.data.tokenizers.file import FileTokenizer
+from loopscope.interop.huggingface.export.exported_folder import export_settings, is_export
 from loopscope.interop.huggingface.hub import SETTING_FILES, WEIGHT_FILES, hub_folder, is_hub_name
 from loopscope.interop.huggingface.loading import load_with as load_with
 from loopscope.interop.huggingface.pretrained import is_transformers_folder
@@ -116,6 +117,8 @@ def _opened(path: Path) -> OpenedModel:
         name = path.as_posix() if on_hub else path.resolve().name
         model = load(path)
         whole = hub_folder(path, (*SETTING_FILES, *WEIGHT_FILES)) if on_hub else path
+        if is_export(whole):
+            return _of_export(path, whole, model, known_words)
         return OpenedModel(name, path, model, None, known_words, None, fingerprint=model_fingerprint(whole))
     check_checkpoint(path)
     model = load(path)
@@ -134,6 +137,18 @@ def _opened(path: Path) -> OpenedModel:
         if sections.get("data")
         else None,
     )
+
+
+def _of_export(
+    path: Path, folder: Path, model: AbstractLoopedLM, words: AbstractTokenizer | None
+) -> OpenedModel:
+    """An export, with its run's name and objective. Its text is whoever's: what it was trained on may be elsewhere."""
+    settings = export_settings(folder)
+    trained = settings.get("trained") or {}
+    said = trained.get("objective")
+    objective = read_objective(said, f"objective of {folder}") if said else None
+    name = str(trained.get("name") or path.resolve().name)
+    return OpenedModel(name, path, model, objective, words, None, fingerprint=model_fingerprint(folder))
 
 
 def check_one(paths: Sequence[str | Path], keep_in: str | Path | None) -> None:

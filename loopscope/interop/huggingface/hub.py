@@ -56,6 +56,32 @@ def hub_folder(name: str | Path, patterns: Sequence[str]) -> Path:
         ) from error
 
 
+def upload_folder(folder: str | Path, name: str, private: bool = False) -> str:
+    """Put a folder on the hub as the model `owner/name`, made where it is not there; return its address.
+
+    Raises:
+        ValueError: no name of that form, no login, no access, or no network: says which.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+    if HUB_NAME.fullmatch(name) is None:
+        raise ValueError(f"push is {name!r}; give the model's name on the hub, owner/name")
+    api = HfApi(library_name="loopscope")
+    try:
+        api.create_repo(name, private=private, exist_ok=True)
+        api.upload_folder(repo_id=name, folder_path=folder, commit_message="Export from Loopscope")
+    except LocalTokenNotFoundError as error:
+        raise ValueError(f"push is {name}, and nobody is logged in to the hub: hf auth login") from error
+    except (HfHubHTTPError, OSError) as error:
+        cause = (str(error).strip().splitlines() or [""])[0][:200]
+        raise ValueError(
+            f"{name} could not be put on the hub ({type(error).__name__}: {cause}); {folder} is whole: try again "
+            f"with hf upload {name} {folder}"
+        ) from error
+    return f"{api.endpoint}/{name}"
+
+
 def near_paths(name: str | Path) -> str | None:
     """Return what is near a path that does not exist, in words; None where its folder does not exist either."""
     path = Path(name)

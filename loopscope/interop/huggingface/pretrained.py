@@ -5,8 +5,6 @@ module is adapted (`loopscope.adapt`): its exits have been compared with its own
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import torch
 from loopscope.interop.foreign.adapt import adapt
 from loopscope.interop.huggingface.export.exported_folder import is_export, read_export
 from loopscope.interop.huggingface.hub import SETTING_FILES, WEIGHT_FILES, hub_folder, is_hub_name
-from loopscope.interop.huggingface.loading import Loading, chosen_loading, weight_bytes
+from loopscope.interop.huggingface.loading import Loading, chosen_loading, weight_bytes, without_bars
 from loopscope.interop.huggingface.remote_code import listing, may_run
 from loopscope.interop.huggingface.unlooped import refuse_unlooped
 from loopscope.machine_memory import free_bytes
@@ -124,20 +122,6 @@ def _check_family(folder: Path, trust_remote_code: bool) -> bool:
             "yourself and pass loopscope.adapt(module) or loopscope.wrap(module, block=…) to the functions"
         )
     return remote
-
-
-@contextmanager
-def without_bars() -> Iterator[None]:
-    """No progress bars of transformers meanwhile."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def folder_settings(folder: Path) -> dict[str, Any]:

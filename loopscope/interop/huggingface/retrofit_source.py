@@ -14,13 +14,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from loopscope.interop.huggingface.hub import SETTING_FILES, WEIGHT_FILES, hub_folder, is_hub_name
-from loopscope.interop.huggingface.loading import tensors_in, weight_bytes
+from loopscope.interop.huggingface.loading import tensors_in, weight_bytes, without_bars
 from loopscope.interop.huggingface.pretrained import (
     ROOM,
     check_complete,
     folder_settings,
     weight_files,
-    without_bars,
 )
 from loopscope.interop.huggingface.retrofit_families import (
     RETROFIT_FAMILIES,

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from loopscope.interop.huggingface.export.exported_config import MODEL_TYPE
+from loopscope.interop.huggingface.loading import without_bars
 from loopscope.model.config import ModelConfig
 from loopscope.model.config.chosen_variants import variants_of
 from loopscope.model.looped import LoopedTransformer
@@ -78,7 +79,8 @@ def write_export(
         shutil.rmtree(writing, ignore_errors=True)
         writing.mkdir()
         try:
-            exported.save_pretrained(writing)
+            with without_bars():
+                exported.save_pretrained(writing)
             for name, content in (more or {}).items():
                 if isinstance(content, str):
                     (writing / name).write_text(content, encoding="utf-8")

@@ -1,0 +1,56 @@
+"""`loopscope export`: a run as a model of transformers. Heavy imports are inside: `--help` never waits for torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from loopscope.cli.arguments import DEEPEST, check_counts, parse
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a run as a folder that transformers loads, where Loopscope is installed and where it is not.
+
+    In it: weights, config, the code of the model (its layers are ours, word for word), tokenizer, and a card made from
+    the run. Logits are the run's own, bit for bit in fp32. loopscope.load reads it back.
+
+    Example:
+        loopscope export runs/raw exported
+        loopscope export runs/raw deeper --loops 8 --end-token '.'
+        loopscope export last.pt published
+    """
+
+    path: tyro.conf.Positional[Path]
+    """Run folder, model folder or published last.pt."""
+    directory: tyro.conf.Positional[Path]
+    """New folder."""
+    loops: int | None = None
+    """Depth that runs where no other is asked for, also past the trained one; the trained depth by default."""
+    end_token: str | None = None
+    """The token that ends a text; the tokenizer's own, or one in a free row, by default."""
+    no_end_token: bool = False
+    """No token ends a text."""
+    force: bool = False
+    """Export a run that diverged, failed or is not finished, from its newest checkpoint."""
+    push: str | None = None
+    """Put it on the hub too, as owner/name. Needs a login: hf auth login."""
+    private: bool = False
+    """With push: nobody else sees it."""
+
+
+def export(arguments: Sequence[str]) -> None:
+    """`loopscope export`."""
+    command = parse(Export, "export", arguments)
+    check_counts(command, "loops", most=DEEPEST)
+    if command.private and command.push is None:
+        raise ValueError(
+            "private says who sees what is pushed, and push names nothing; add --push owner/name"
+        )
+    from loopscope.jobs import ExportSettings, export_run, push_export
+
+    settings = ExportSettings(command.loops, command.end_token, command.no_end_token, command.force)
+    print(export_run(command.path, command.directory, settings))
+    if command.push is not None:
+        print(push_export(command.directory, command.push, command.private))
