@@ -14,6 +14,7 @@ from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives import ObjectiveConfig, build_objective
 from loopscope.recurrence import unroll
 from loopscope.training import TrainerLoss
+from tests.interop.huggingface.export.fixtures import standalone
 from tests.model.fixtures import TINY, live_model
 
 LENGTHS = (13, 9, 13, 4, 11, 13, 6, 8)
@@ -43,10 +44,11 @@ def trained(
     items: Any = None,
     parts: int = 1,
     model: Any = None,
+    loss: Any = None,
     **more: Any,
 ) -> tuple[Trainer, dict[str, Tensor]]:
     model = made() if model is None else model
-    loss = TrainerLoss(model, objective)
+    loss = loss or TrainerLoss(model, objective)
     items = texts() if items is None else items
     arguments = TrainingArguments(
         str(folder),
@@ -120,3 +122,66 @@ def test_every_step_is_that_of_a_plain_loop_however_a_batch_is_cut(word: str, tm
         torch.testing.assert_close(own[name.removeprefix("model.")], weight, rtol=1e-5, atol=1e-6)
         moved += (weight - dict(made().named_parameters())[name]).abs().sum().item()
     assert moved > 0.1
+
+
+def test_a_schedule_and_a_part_without_labels(tmp_path: Path) -> None:
+    """Step 1 is dense, step 2 terminal; of the first part of a batch nothing counts. Evaluation is the last loop's."""
+    items = texts()
+    for item in (items[0], items[1]):
+        item["labels"] = torch.full_like(item["labels"], -100)
+    schedule: Any = [{"until": 0.5, "placement": "dense"}, {"placement": "terminal"}]
+    found = []
+    for parts in (1, 4):
+        model = made()
+        loss = TrainerLoss(model, ObjectiveConfig(schedule=schedule))
+        trainer, weights = trained(
+            tmp_path, items=items, parts=parts, model=model, loss=loss, callbacks=[loss]
+        )
+        found.append((losses(trainer), weights))
+    for one, other in zip(found[0][0], found[1][0], strict=True):
+        assert one == pytest.approx(other, rel=1e-5)
+    dense, later = losses(trained(tmp_path, "dense", items)[0])
+    assert found[0][0][0] == dense
+    assert found[0][0][1] != later
+    trainer.args.per_device_eval_batch_size = 1
+    shown = trainer.evaluate(items[2:3])["eval_loss"]
+    looped: Any = model.model
+    ids, labels = items[2]["input_ids"][None], items[2]["labels"][None]
+    with torch.no_grad():
+        expected = build_objective(ObjectiveConfig(placement="terminal"))(
+            unroll(looped, ids[:, :-1]), labels[:, 1:]
+        )
+    assert shown == pytest.approx(expected.total.item(), abs=1e-4)
+
+
+def test_what_cannot_be_trained_on_is_refused_with_what_to_do() -> None:
+    with pytest.raises(ValueError, match="model is a Linear, not an exported model"):
+        TrainerLoss(torch.nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="objective 'dence'"):
+        TrainerLoss(made(), "dence")
+    with pytest.raises(ValueError, match="loops is 0; it must be a whole number from 1 up"):
+        TrainerLoss(made(), "dense", loops=0)
+    with pytest.raises(ValueError, match="needs a model with an exit gate, and this one has none"):
+        TrainerLoss(as_exported(live_model("plain")), "exit-weighted")
+    with pytest.raises(ValueError, match="trains the gate alone"):
+        TrainerLoss(made(), ObjectiveConfig(placement="gate-improvement"))
+    with pytest.raises(ValueError, match="load it without trust_remote_code"):
+        TrainerLoss(standalone(live_model("plain")))
+    model = made().train()
+    loss = TrainerLoss(model)
+    batch = {name: torch.stack([item[name] for item in texts()[:4]]) for name in texts()[0]}
+    with pytest.raises(ValueError, match="its forward has no logits without labels"):
+        _ = model(batch["input_ids"]).logits
+    with pytest.raises(ValueError, match="batches have no labels"):
+        loss(model(batch["input_ids"]), None)
+    model(**{**batch, "labels": None})
+    with pytest.raises(
+        ValueError, match="row 1 has a label that counts behind padding .place 10.: pad on the right"
+    ):
+        loss(None, batch["input_ids"])
+    with pytest.raises(ValueError, match="was given inputs_embeds in training"):
+        model(inputs_embeds=torch.zeros(1, 4, 32))
+    moving = TrainerLoss(model, ObjectiveConfig(loop_weights=(1, 0, 0), final_loop_weights=(0, 0, 1)))
+    model(batch["input_ids"])
+    with pytest.raises(ValueError, match="compute_loss_func=loss and callbacks=.loss."):
+        moving(None, batch["labels"])
