@@ -35,7 +35,7 @@ PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 2 --dist loa
 test: $(STAMP) ## everything the project promises, checked
 	$(PYTEST)
 
-quick: $(STAMP) ## the inner loop: every test but those that take an eighth of a second or more
+quick: $(STAMP) ## the inner loop: every test but those that take a sixteenth of a second or more
 	$(PYTEST) --quick
 
 lint: $(STAMP) ## ruff, and the format

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 RECORD = Path(__file__).parent / "assets" / "costs.json"
-DEAR = 0.12
+DEAR = 0.06
 """Seconds from which a test is recorded, and left out by `--quick`."""
 
-CHEAP = 0.04
+CHEAP = 0.02
 """Seconds that every other test counts for: about their mean."""
 
 

@@ -46,7 +46,7 @@ def test_costs_are_summed_over_set_up_call_and_end(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(costs, "RECORD", tmp_path / "costs.json")
     config: Any = SimpleNamespace(getoption=lambda name: name == "record_costs")
     recorder = costs.Recorder(config)
-    for name, seconds in (("a", 0.2), ("b", 0.1), ("a", 0.35), ("b", 0.2), ("c", 0.1)):
+    for name, seconds in (("a", 0.2), ("b", 0.1), ("a", 0.35), ("b", 0.2), ("c", 0.05)):
         recorder.pytest_runtest_logreport(SimpleNamespace(nodeid=name, duration=seconds))
     recorder.pytest_sessionfinish()
     assert costs.read() == pytest.approx({"a": 0.55, "b": 0.3})
