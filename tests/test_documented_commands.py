@@ -5,7 +5,9 @@ a study has its first seed and, of all conditions, two. README, the evaluation p
 are run by `test_readme.py`, docs/extending.md by tests/extension.
 """
 
+import gzip
 import inspect
+import json
 import re
 import shlex
 import shutil
@@ -95,6 +97,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             (folder / "text" / f"{number}.txt").write_text(
                 "The recurrence adds to the state in every loop.\n" * 200
             )
+        rows = [
+            json.dumps({"body": f"Document {number}. " + "The state grows. " * 20}) for number in range(200)
+        ]
+        (folder / "docs.jsonl.gz").write_bytes(gzip.compress("\n".join(rows).encode()))
         (folder / "start.txt").write_text("def main(")
         write_tasks(folder / "questions", 4)
         save_source(folder / "llama", "llama")

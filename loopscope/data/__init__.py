@@ -6,10 +6,13 @@ In the order in which text passes:
     corpora/      text in two parts: files, the standard library, Hugging Face datasets
     tokenizers/   text to ids and back
     tokenfile     ids in a memory-mapped file, with the bytes of their text
-    preparation   a corpus ingested once into token files, and opened again; ingestion_display: how far it is
+    document_end  where documents end, as a token
+    preparation   a corpus ingested once into token files, and opened again; token_folder: where these lie;
+                  ingestion_display: how far it is
     capped_text   what the size caps leave out of text of one's own
     lost_text     what a tokenizer makes of a text that it does not know
-    windows       stretches of a token file, drawn by (seed, step): inputs and labels
+    windows       stretches of a token file, drawn by (seed, step): inputs and labels; document_windows: of one
+                  document each
     tasks/        problems that are generated, with answers that can be checked
     source        either of the two, opened as a config says
 """
@@ -20,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from loopscope.data.config import DataConfig, TokenizerConfig
     from loopscope.data.corpora import AbstractCorpus, build_corpus
+    from loopscope.data.document_windows import DocumentWindows
     from loopscope.data.preparation import PreparedData, open_prepared, prepare
     from loopscope.data.source import PreparedTask, open_data
     from loopscope.data.task_config import TaskConfig
@@ -48,6 +52,7 @@ _HOMES = {
     "prepare": "preparation",
     "PreparedTask": "source",
     "open_data": "source",
+    "DocumentWindows": "document_windows",
     "Windows": "windows",
     "TaskWindows": "tasks.windows",
 }
@@ -56,6 +61,7 @@ __all__ = [
     "AbstractTask",
     "AbstractTokenizer",
     "DataConfig",
+    "DocumentWindows",
     "PreparedData",
     "PreparedTask",
     "TaskConfig",

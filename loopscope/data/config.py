@@ -52,24 +52,34 @@ class DataConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     corpus: str = Field("stdlib", min_length=1)
-    """stdlib (Python's own sources on this machine), files, wikitext-103, task, or a Hugging Face dataset's name. Files
-    that are named mean files."""
+    """stdlib (Python's own sources on this machine), files, wikitext-103, task, or a Hugging Face dataset:
+    name, name:config, name@revision, or a local folder of its files. Files that are named mean files."""
     task: TaskConfig = TaskConfig()
     """task: problems that are generated, instead of text. Other settings of data then do nothing."""
     files: tuple[str, ...] = ()
-    """files: text files or globs to train on."""
+    """files: files or globs to train on: text, or .jsonl, .csv and .parquet with a document a row; also with .gz."""
     validation_files: tuple[str, ...] = ()
-    """files: text files or globs to validate on; none: a part of `files` is held out."""
+    """files: files or globs to validate on; none: a part of `files` is held out."""
     validation_fraction: float = Field(0.05, gt=0, lt=1)
     """Part held out where a corpus has no validation text of its own."""
     dataset_config: str | None = None
     """Hugging Face: the dataset's configuration."""
+    dataset_revision: str | None = None
+    """Hugging Face: a branch, tag or commit of the dataset; None: its main branch as it is when it is ingested."""
     train_split: str = "train"
     """Hugging Face: the split to train on."""
     validation_split: str | None = "validation"
     """Hugging Face: the split to validate on; null holds out `validation_fraction` of the training rows."""
     text_column: str = "text"
-    """Hugging Face: the column with the text."""
+    """Hugging Face, .jsonl, .csv and .parquet: the column with the text."""
+    documents: Literal["joined", "ended"] = "joined"
+    """joined: one text, a blank line between rows. ended: one token after every document (a row, a file) and before the
+    first, and nothing else between them."""
+    end_token: str | None = None
+    """With documents ended and tokenizer file: its token that ends a document; None: the one that is known to."""
+    windows: Literal["crossing", "within"] = "crossing"
+    """With documents ended. crossing: windows run on from one document into the next, and attention sees both. within:
+    a window has tokens of one document; what is left of it is not counted."""
     max_bytes: int | None = Field(None, ge=1, le=2**60)
     """Size cap on the training text, in bytes of UTF-8."""
     max_validation_bytes: int | None = Field(None, ge=1, le=2**60)
@@ -94,11 +104,28 @@ class DataConfig(BaseModel):
             raise ValueError(f"files and validation_files belong to corpus 'files', not {self.corpus!r}")
         if self.corpus != "task" and self.task != TaskConfig():
             raise ValueError(f"task belongs to corpus 'task', not {self.corpus!r}; set corpus: task")
-        if self.corpus in ("stdlib", "files", "task") and self.dataset_config is not None:
-            raise ValueError(
-                f"dataset_config belongs to Hugging Face datasets, not to corpus {self.corpus!r}"
-            )
+        for name in ("dataset_config", "dataset_revision"):
+            if self.corpus in ("stdlib", "files", "task") and getattr(self, name) is not None:
+                raise ValueError(f"{name} belongs to Hugging Face datasets, not to corpus {self.corpus!r}")
+        self._check_documents()
         return self
+
+    def _check_documents(self) -> None:
+        """What ends of documents go with."""
+        if self.documents == "joined":
+            for name in ("end_token", "windows"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(
+                        f"{name} belongs to documents 'ended'; set documents: ended, or remove it"
+                    )
+        if self.documents == "ended" and self.corpus == "task":
+            raise ValueError("documents belongs to text, not to corpus 'task'; remove it")
+        if self.end_token is not None and self.tokenizer.kind != "file":
+            raise ValueError(
+                f"end_token belongs to tokenizer 'file'; {self.tokenizer.kind!r} has one of its own. Remove it"
+            )
+        if self.windows == "within" and self.stride is not None:
+            raise ValueError("stride belongs to windows 'crossing'; within a document they lie side by side")
 
     @property
     def title(self) -> str:

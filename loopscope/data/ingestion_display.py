@@ -5,12 +5,15 @@ import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from types import TracebackType
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 FIRST, EVERY = 2.0, 15.0
 """Seconds until the first line outside a terminal, and between lines: what is quick says nothing."""
+
+Piece = TypeVar("Piece", str, str | None)
 
 
 class IngestionDisplay:
@@ -46,17 +49,19 @@ class IngestionDisplay:
     ) -> None:
         self.bar.stop()
 
-    def counted(self, pieces: Iterable[str], title: str, total: int | None) -> Iterator[str]:
-        """Yield pieces of text, and show how far they are.
+    def counted(self, pieces: Iterable[Piece], title: str, total: int | None) -> Iterator[Piece]:
+        """Yield pieces of text (None between documents), and show how far they are.
 
         Args:
             title: what is being made of them.
-            total: bytes of all of them; None where nobody knows.
+            total: bytes of all of them, about; None where nobody knows.
         """
         task = self.bar.add_task(f"{self.corpus}: {title}", total=total)
         began, done = time.monotonic(), 0
         for piece in pieces:
             yield piece
+            if piece is None:
+                continue
             size = len(piece.encode("utf-8", errors="replace"))
             done += size
             self.bar.advance(task, size)

@@ -5,29 +5,29 @@ leaves nothing that could be taken for complete, and two processes at once do no
 Text streams through: memory does not grow with the corpus.
 """
 
-import hashlib
 import json
-import os
-import re
 import shutil
 import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from loopscope.data.config import DataConfig
-from loopscope.data.corpora import AbstractCorpus, build_corpus, cap_bytes
+from loopscope.data.corpora import AbstractCorpus, build_corpus, cap_bytes, cap_documents
+from loopscope.data.document_end import document_end, encoded_documents
+from loopscope.data.document_windows import DocumentWindows, documents_in
 from loopscope.data.ingestion_display import IngestionDisplay
 from loopscope.data.lost_text import LostText, lost_text
+from loopscope.data.token_folder import token_folder
 from loopscope.data.tokenfile import TokenFile, open_tokens, write_tokens
 from loopscope.data.tokenizers import (
     AbstractTokenizer,
     FileTokenizer,
-    file_hash,
     load_tokenizer,
     train_tokenizer,
 )
@@ -37,8 +37,8 @@ from loopscope.results.layout import LOCK, TOKENIZER
 from loopscope.results.lock import abandoned, hold
 
 TRAIN, VALIDATION = "train.tokens", "validation.tokens"
-FORMAT = 1
-"""Part of every folder's name: raised when ingestion changes what it writes."""
+SOURCE = "source.json"
+"""What the text was and where it came from: dataset, commit, documents, bytes."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class PreparedData:
     validation: TokenFile
     tokenizer: AbstractTokenizer
     directory: Path
+    within: bool = False  # windows do not run on into the next document
 
     @property
     def tokenizer_text(self) -> str:
@@ -67,11 +68,28 @@ class PreparedData:
 
     def training_windows(self, sequence: int, stride: int | None = None) -> Windows:
         """Return the windows to train on."""
+        if self.within:
+            return DocumentWindows(self.train, sequence, self.end)
         return Windows(self.train, sequence, stride)
 
     def validation_windows(self, sequence: int) -> Windows:
         """Return the windows to validate on: none overlap."""
+        if self.within:
+            return DocumentWindows(self.validation, sequence, self.end)
         return Windows(self.validation, sequence)
+
+    @cached_property
+    def source(self) -> dict[str, Any]:
+        """What is known of where the text comes from, as it was ingested; empty of what an earlier version ingested."""
+        path = self.directory / SOURCE
+        with concerning(path):
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return found
+
+    @property
+    def end(self) -> int:
+        """The id that ends a document."""
+        return int(self.train.tokens[0])
 
 
 def prepare(config: DataConfig, progress: bool = True) -> PreparedData:
@@ -84,10 +102,10 @@ def prepare(config: DataConfig, progress: bool = True) -> PreparedData:
         ValueError: no such file or dataset, no text, or a token file that is damaged.
     """
     corpus = build_corpus(config)
-    directory = cache_folder(config) / _folder_name(config, corpus)
+    directory = token_folder(config, corpus)
     if not directory.is_dir():
         _ingest(config, corpus, directory, progress)
-    return open_prepared(directory)
+    return replace(open_prepared(directory), within=config.windows == "within")
 
 
 def prepared_before(config: DataConfig) -> PreparedData | None:
@@ -114,26 +132,6 @@ def open_prepared(directory: str | Path) -> PreparedData:
         tokenizer=tokenizer,
         directory=directory,
     )
-
-
-def cache_folder(config: DataConfig) -> Path:
-    """Return the folder where token files are kept: `data.cache`, $LOOPSCOPE_CACHE, or the user's cache folder."""
-    if config.cache:
-        return Path(config.cache).expanduser()
-    if named := os.environ.get("LOOPSCOPE_CACHE"):
-        return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "loopscope"
-
-
-def _folder_name(config: DataConfig, corpus: AbstractCorpus) -> str:
-    settings = config.model_dump(mode="json", exclude={"cache", "stride", "task"})
-    tokenizer = settings["tokenizer"]
-    path = tokenizer.pop("path")
-    if path is not None:  # what is in the file counts, not where it lies
-        settings["tokenizer"] = {"kind": "file", "sha256": file_hash(path)}
-    key = json.dumps([FORMAT, settings, corpus.fingerprint()], sort_keys=True)
-    short = re.sub(r"[^A-Za-z0-9.-]+", "_", config.corpus)[-40:]
-    return f"{short}-{config.tokenizer.kind}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
 def _ingest(config: DataConfig, corpus: AbstractCorpus, directory: Path, progress: bool) -> None:
@@ -165,6 +163,11 @@ def _build(config: DataConfig, corpus: AbstractCorpus, building: Path, progress:
     def validation() -> Iterator[str]:
         return cap_bytes(corpus.validation(), config.max_validation_bytes)
 
+    def documents(of_validation: bool) -> Iterator[str | None]:
+        limit = config.max_validation_bytes if of_validation else config.max_bytes
+        return cap_documents(corpus.documents(of_validation), limit)
+
+    ended = config.documents == "ended"
     size = corpus.train_bytes()
     if config.max_bytes is not None:
         size = config.max_bytes if size is None else min(size, config.max_bytes)
@@ -175,31 +178,45 @@ def _build(config: DataConfig, corpus: AbstractCorpus, building: Path, progress:
             texts = display.counted(train(), "vocabulary", size)
             if config.tokenizer.count_validation:
                 texts = _both(texts, display.counted(validation(), "vocabulary, validation", None))
-            tokenizer = train_tokenizer(config.tokenizer, texts)
+            tokenizer = train_tokenizer(config.tokenizer, texts, ended)
         if isinstance(tokenizer, FileTokenizer) and not tokenizer.streams:
             warnings.warn(
                 f"tokenizer {config.tokenizer.path} sees a text as one piece, so the text cannot be cut: it is "
                 "encoded whole, in memory",
                 stacklevel=2,
             )
+        end = document_end(config, tokenizer)
         counts: list[int] = []
+        parts: dict[str, dict[str, int]] = {}
         # Plain writes: the folder gets its name when all of it is there.
         with concerning(building / TOKENIZER):
             (building / TOKENIZER).write_text(tokenizer.to_text(), encoding="utf-8")
-        for name, pieces, title, total in (
-            (TRAIN, train(), "training tokens", size),
-            (VALIDATION, validation(), "validation tokens", None),
+        for name, title, total in (
+            (TRAIN, "training tokens", size),
+            (VALIDATION, "validation tokens", None),
         ):
-            parts = tokenizer.parts(display.counted(pieces, title, total))
-            encoded = ((tokenizer.encode(part), len(part.encode("utf-8"))) for part in parts)
+            if end is not None:
+                pieces = display.counted(documents(name == VALIDATION), title, total)
+                encoded = encoded_documents(pieces, tokenizer, end)
+            else:
+                text = train() if name == TRAIN else validation()
+                cut = tokenizer.parts(display.counted(text, title, total))
+                encoded = ((tokenizer.encode(part), len(part.encode("utf-8"))) for part in cut)
             write_tokens(building / name, encoded, tokenizer.vocabulary_size, tokenizer.hash)
-            counts.append(open_tokens(building / name).count)
-            if counts[-1] == 0:
+            written = open_tokens(building / name)
+            counts.append(written.count)
+            parts[name.partition(".")[0]] = {"bytes": written.bytes, "tokens": written.count} | (
+                {} if end is None else {"documents": documents_in(written, end)}
+            )
+            if written.bytes == 0 and (end is not None or written.count == 0):
                 part = "training" if name == TRAIN else "validation"
                 raise ValueError(
                     f"corpus {config.corpus!r} has no {part} text (or none that tokenizer "
                     f"{config.tokenizer.kind!r} keeps); nothing was written"
                 )
+        found = {"corpus": config.corpus, **corpus.origin(), "documents": config.documents, **parts}
+        with concerning(building / SOURCE):
+            (building / SOURCE).write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
         display.done(f"{counts[0]:,} training tokens and {counts[1]:,} to validate on")
 
 

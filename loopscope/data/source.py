@@ -3,6 +3,7 @@
 import math
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 from loopscope.data.config import DataConfig
 from loopscope.data.lost_text import LostText
@@ -32,6 +33,11 @@ class PreparedTask:
     def bytes_per_token(self) -> float:
         """Not a number: a problem has symbols and no text, so bits per byte would mean nothing."""
         return math.nan
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Nothing: its config says all."""
+        return {}
 
     @property
     def lost(self) -> LostText:

@@ -28,6 +28,8 @@ _CHECK = struct.Struct(
 HEADER_BYTES = 128
 _DTYPES: dict[int, np.dtype[Any]] = {2: np.dtype("<u2"), 4: np.dtype("<u4")}
 _AGAIN = "delete its folder to ingest again"
+TOKENS_AT_ONCE = 1 << 22
+"""Tokens that are looked at together."""
 CHUNK_BYTES = 1 << 22
 """Read at a time while a file is checked."""
 

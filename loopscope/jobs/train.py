@@ -123,6 +123,7 @@ def _execute(config: RunConfig, run: Path, quiet: bool) -> RunResult:
             _result(config, run, model.parameter_count(), outcome),
             unknown_share=data.lost.unknown,
             unread_share=data.lost.unread,
+            source=data.source,
         )
         write_text(run / RESULT, to_json(result))
         close_trackers(trackers, result, run)

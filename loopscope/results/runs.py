@@ -89,6 +89,9 @@ class RunResult(Readable):
     unread_share: float | None = (
         None  # of its bytes: no known token stands for them. None where nobody counts
     )
+    source: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # of its text: dataset, commit, documents, bytes; empty where nobody noted it
     phases: tuple[RunPhase, ...] = ()  # of a schedule of objectives; empty where one trained throughout
 
     @property

@@ -15,7 +15,8 @@ import pytest
 from loopscope.data import preparation as preparing
 from loopscope.data.config import DataConfig
 from loopscope.data.corpora import FilesCorpus
-from loopscope.data.preparation import cache_folder, open_prepared, prepare
+from loopscope.data.preparation import open_prepared, prepare
+from loopscope.data.token_folder import cache_folder
 from loopscope.results.lock import hold
 from tests.data.fixtures import KINDS, TEXT, changed
 

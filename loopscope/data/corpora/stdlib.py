@@ -44,6 +44,11 @@ class StdlibCorpus(AbstractCorpus):
     def validation(self) -> Iterator[str]:
         return join_documents(self._documents(self.validation_files))
 
+    def documents(self, validation: bool) -> Iterator[str | None]:
+        for text in self._documents(self.validation_files if validation else self.train_files):
+            yield text
+            yield None
+
     def fingerprint(self) -> str:
         sizes = [
             f"{path.relative_to(self.root).as_posix()} {path.stat().st_size}"

@@ -28,13 +28,17 @@ __all__ = [
 ]
 
 
-def train_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> AbstractTokenizer:
-    """Make the tokenizer that a config names from a stream of text."""
+def train_tokenizer(config: TokenizerConfig, texts: Iterable[str], end: bool = False) -> AbstractTokenizer:
+    """Make the tokenizer that a config names from a stream of text.
+
+    Args:
+        end: have a token that ends documents, where the kind can do without.
+    """
     match config.kind:
         case "word":
             return WordTokenizer.train(texts, config.vocabulary, config.min_count)
         case "bpe":
-            return BPETokenizer.train(texts, config.vocabulary)
+            return BPETokenizer.train(texts, config.vocabulary, end)
         case "bytes":
             return ByteTokenizer()
         case "file":

@@ -25,6 +25,11 @@ class AbstractTokenizer(ABC):
         """The id that stands for all text which no other id does; None where there is none, and no text is lost."""
         return None
 
+    @property
+    def end_id(self) -> int | None:
+        """The id that ends a document, which no text becomes; None where there is none."""
+        return None
+
     def known_bytes(self, ids: Integer[np.ndarray, " tokens"]) -> int | None:
         """Return the bytes of UTF-8 that ids stand for, unknown ones left out; None where nobody counts them."""
         return None

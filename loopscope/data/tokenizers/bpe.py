@@ -15,6 +15,9 @@ PIECES = r"\n+| ?[^\s]+|[^\S\n]+"
 """Words with the space before them, and runs of white space. Where white space follows a word, a piece ends whatever
 comes next: a safe place to cut a stream."""
 
+END = "<|endoftext|>"
+"""Ends a document, where documents are kept apart."""
+
 
 class BPETokenizer(AbstractTokenizer):
     """Byte-level byte-pair encoding, trained here. Wraps a `tokenizers.Tokenizer`, whose JSON is kept whole."""
@@ -22,11 +25,16 @@ class BPETokenizer(AbstractTokenizer):
     kind = "bpe"
 
     def __init__(self, tokenizer: Tokenizer) -> None:
+        tokenizer.encode_special_tokens = True  # `<|endoftext|>` in a text is text
         self.tokenizer = tokenizer
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocabulary: int) -> "BPETokenizer":
-        """Train on a stream of text and return the tokenizer. The same text gives the same merges."""
+    def train(cls, texts: Iterable[str], vocabulary: int, end: bool = False) -> "BPETokenizer":
+        """Train on a stream of text and return the tokenizer. The same text gives the same merges.
+
+        Args:
+            end: have a token that ends documents, one of the vocabulary.
+        """
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [
@@ -39,9 +47,15 @@ class BPETokenizer(AbstractTokenizer):
             vocab_size=vocabulary,
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
+            special_tokens=[END] if end else [],
         )
         tokenizer.train_from_iterator(cls(tokenizer).parts(texts), trainer)
         return cls(tokenizer)
+
+    @property
+    def end_id(self) -> int | None:
+        found: int | None = self.tokenizer.token_to_id(END)
+        return found
 
     @property
     def vocabulary_size(self) -> int:

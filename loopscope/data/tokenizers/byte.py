@@ -18,6 +18,11 @@ class ByteTokenizer(AbstractTokenizer):
     def vocabulary_size(self) -> int:
         return 256
 
+    @property
+    def end_id(self) -> int:
+        """255, which is no byte of UTF-8."""
+        return 255
+
     def encode(self, text: str) -> Integer[np.ndarray, " tokens"]:
         return np.frombuffer(text.encode("utf-8"), dtype=np.uint8)
 

@@ -34,6 +34,9 @@ _PROBES = (
 _AROUND = 48
 """Characters on each side of a cut on which it is tested."""
 
+ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")
+"""Tokens that end a document in the tokenizers that people use, the most telling first."""
+
 
 class FileTokenizer(AbstractTokenizer):
     """A tokenizer of the Hugging Face `tokenizers` format; its JSON is kept whole, and with it the hash."""
@@ -81,6 +84,17 @@ class FileTokenizer(AbstractTokenizer):
     def unknown_id(self) -> int | None:
         name = (self._json.get("model") or {}).get("unk_token")
         return self.tokenizer.token_to_id(name) if isinstance(name, str) else None
+
+    @property
+    def end_id(self) -> int | None:
+        """That of the first of `ENDS` that is one of its special tokens."""
+        return next((self.special[name] for name in ENDS if name in self.special), None)
+
+    @property
+    def special(self) -> dict[str, int]:
+        """Tokens that are special, as its file says, with their ids."""
+        added = self._json.get("added_tokens") or ()
+        return {token["content"]: token["id"] for token in added if token.get("special")}
 
     @property
     def streams(self) -> bool:

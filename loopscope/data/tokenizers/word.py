@@ -76,6 +76,10 @@ class WordTokenizer(AbstractTokenizer):
     def unknown_id(self) -> int:
         return UNKNOWN_ID
 
+    @property
+    def end_id(self) -> int:
+        return SPECIAL.index("<eos>")
+
     def known_bytes(self, ids: Integer[np.ndarray, " tokens"]) -> int:
         sizes = np.array([len(word.encode("utf-8", errors="replace")) for word in self.itos])
         sizes[: len(SPECIAL)] = 0
