@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Integer
 
-from loopscope.data.tokenfile import TOKENS_AT_ONCE, TokenFile
+from loopscope.data.tokenfile import HEADER_BYTES, TOKENS_AT_ONCE, TokenFile
 from loopscope.data.windows import Batch, Windows
 
 NOT_COUNTED = -100
@@ -60,6 +60,9 @@ def documents_in(token_file: TokenFile, end: int) -> int:
 
 
 def _ends(token_file: TokenFile, end: int) -> Iterator[Integer[np.ndarray, " ends"]]:
-    """Where the ends stand, a stretch of the file at a time."""
+    """Where the ends stand, a stretch of the file at a time; read, for what is mapped would count as this process's."""
+    kind = token_file.tokens.dtype
     for start in range(0, token_file.count, TOKENS_AT_ONCE):
-        yield start + np.flatnonzero(token_file.tokens[start : start + TOKENS_AT_ONCE] == end)
+        offset = HEADER_BYTES + start * kind.itemsize
+        tokens = np.fromfile(token_file.path, dtype=kind, count=TOKENS_AT_ONCE, offset=offset)
+        yield start + np.flatnonzero(tokens == end)

@@ -81,9 +81,10 @@ class PreparedData:
     @cached_property
     def source(self) -> dict[str, Any]:
         """What is known of where the text comes from, as it was ingested; empty of what an earlier version ingested."""
-        path = self.directory / SOURCE
-        with concerning(path):
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        try:
+            found: dict[str, Any] = json.loads((self.directory / SOURCE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # a note: the tokens are checked by themselves
+            return {}
         return found
 
     @property
@@ -208,7 +209,7 @@ def _build(config: DataConfig, corpus: AbstractCorpus, building: Path, progress:
             parts[name.partition(".")[0]] = {"bytes": written.bytes, "tokens": written.count} | (
                 {} if end is None else {"documents": documents_in(written, end)}
             )
-            if written.bytes == 0 and (end is not None or written.count == 0):
+            if written.count <= (0 if end is None else documents_in(written, end) + 1):
                 part = "training" if name == TRAIN else "validation"
                 raise ValueError(
                     f"corpus {config.corpus!r} has no {part} text (or none that tokenizer "

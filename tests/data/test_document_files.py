@@ -77,7 +77,7 @@ def cut(path: Path) -> None:
 
 def flipped(path: Path) -> None:
     raw = bytearray(path.read_bytes())
-    middle = len(raw) // 2
+    middle = int(0.45 * len(raw))  # in a column that is read
     raw[middle : middle + 200] = bytes(200 * [0xFF])
     path.write_bytes(raw)
 

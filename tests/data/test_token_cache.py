@@ -187,4 +187,9 @@ def test_what_a_killed_ingestion_left_goes_with_the_next_and_one_at_work_stays(
     with hold(cache / ".building-at-work"):
         found = prepare(config, progress=False)
         assert {path.name for path in cache.iterdir()} == {".building-at-work", found.directory.name}
-    assert sorted(os.listdir(found.directory)) == ["tokenizer.json", "train.tokens", "validation.tokens"]
+    assert sorted(os.listdir(found.directory)) == [
+        "source.json",
+        "tokenizer.json",
+        "train.tokens",
+        "validation.tokens",
+    ]
