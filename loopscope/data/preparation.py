@@ -106,6 +106,10 @@ def prepare(config: DataConfig, progress: bool = True) -> PreparedData:
     directory = token_folder(config, corpus)
     if not directory.is_dir():
         _ingest(config, corpus, directory, progress)
+    return _opened_as(config, directory)
+
+
+def _opened_as(config: DataConfig, directory: Path) -> PreparedData:
     return replace(open_prepared(directory), within=config.windows == "within")
 
 
@@ -115,8 +119,8 @@ def prepared_before(config: DataConfig) -> PreparedData | None:
     Raises:
         ValueError: no such file or dataset, or a token file that is damaged.
     """
-    directory = cache_folder(config) / _folder_name(config, build_corpus(config))
-    return open_prepared(directory) if directory.is_dir() else None
+    directory = token_folder(config, build_corpus(config))
+    return _opened_as(config, directory) if directory.is_dir() else None
 
 
 def open_prepared(directory: str | Path) -> PreparedData:

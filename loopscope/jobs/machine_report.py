@@ -13,7 +13,7 @@ import torch
 
 from loopscope.config.recipes import SIZES, recipe
 from loopscope.data.config import DataConfig
-from loopscope.data.preparation import cache_folder
+from loopscope.data.token_folder import cache_folder
 from loopscope.jobs.machine import device_named, memory_of
 from loopscope.jobs.machine_advice import advice_for
 from loopscope.jobs.machine_facts import MachineFacts, cpu_name, cpu_vectors, usable_cores
