@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Integer
 
+from loopscope.data.tokenfile import TOKENS_AT_ONCE
 from loopscope.data.tokenizers.base import AbstractTokenizer
 
 WORTH_SAYING = 0.01
 """Share of the tokens, or of the bytes, above which it is said."""
-TOKENS_AT_ONCE = 2**22
-"""Tokens that are counted at a time."""
 
 
 @dataclass(frozen=True)

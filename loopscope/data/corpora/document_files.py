@@ -16,11 +16,11 @@ from typing import Any
 
 TABLES = (".jsonl", ".ndjson", ".csv", ".parquet")
 """Endings of files that hold a document a row, before `.gz`."""
-ROWS = 512
+ROWS_AT_ONCE = 512
 """Of a Parquet file, read at once."""
 SAMPLED = 2**20
 """Bytes of a file that its size as text is estimated from."""
-LONGEST = 2**31 - 1
+LONGEST_CELL = 2**31 - 1
 """Characters of a CSV file's cell."""
 
 
@@ -144,7 +144,7 @@ def _to_the_end(file: io.TextIOWrapper) -> None:
 
 
 def _csv(path: Path, column: str) -> Iterator[tuple[str, Any]]:
-    before = csv.field_size_limit(LONGEST)
+    before = csv.field_size_limit(LONGEST_CELL)
     reader = None
     try:
         with opened_text(path) as file:
@@ -173,7 +173,7 @@ def _parquet(path: Path, column: str) -> Iterator[tuple[str, Any]]:
             names = file.schema_arrow.names
             if column not in names:
                 raise no_column(str(path), column, names)
-            for batch in file.iter_batches(batch_size=ROWS, columns=[column]):
+            for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=[column]):
                 for value in batch.column(0):
                     number += 1
                     yield f"row {number}", value.as_py()

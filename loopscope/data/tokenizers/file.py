@@ -34,7 +34,7 @@ _PROBES = (
 _AROUND = 48
 """Characters on each side of a cut on which it is tested."""
 
-ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")
+KNOWN_ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")
 """Tokens that end a document in the tokenizers that people use, the most telling first."""
 
 
@@ -87,8 +87,8 @@ class FileTokenizer(AbstractTokenizer):
 
     @property
     def end_id(self) -> int | None:
-        """That of the first of `ENDS` that is one of its special tokens."""
-        return next((self.special[name] for name in ENDS if name in self.special), None)
+        """That of the first of `KNOWN_ENDS` that is one of its special tokens."""
+        return next((self.special[name] for name in KNOWN_ENDS if name in self.special), None)
 
     @property
     def special(self) -> dict[str, int]:
