@@ -15,7 +15,7 @@ PIECES = r"\n+| ?[^\s]+|[^\S\n]+"
 """Words with the space before them, and runs of white space. Where white space follows a word, a piece ends whatever
 comes next: a safe place to cut a stream."""
 
-END = "<|endoftext|>"
+END_OF_DOCUMENT = "<|endoftext|>"
 """Ends a document, where documents are kept apart."""
 
 
@@ -47,14 +47,14 @@ class BPETokenizer(AbstractTokenizer):
             vocab_size=vocabulary,
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
-            special_tokens=[END] if end else [],
+            special_tokens=[END_OF_DOCUMENT] if end else [],
         )
         tokenizer.train_from_iterator(cls(tokenizer).parts(texts), trainer)
         return cls(tokenizer)
 
     @property
     def end_id(self) -> int | None:
-        found: int | None = self.tokenizer.token_to_id(END)
+        found: int | None = self.tokenizer.token_to_id(END_OF_DOCUMENT)
         return found
 
     @property
