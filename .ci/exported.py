@@ -17,7 +17,7 @@ with open(generated, encoding="utf-8") as file:
     wanted = json.load(file)
 
 model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
-tokenizer = AutoTokenizer.from_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
 inputs = tokenizer(wanted["prompt"], return_tensors="pt")
 length, depth = inputs["input_ids"].shape[1], model.config.num_loops
 settings = {

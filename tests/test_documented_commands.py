@@ -146,7 +146,8 @@ def fresh(world: Path) -> Iterator[Path]:
     for path in (world / "runs").iterdir():
         if path.name not in ("base", "mine", "one"):
             shutil.rmtree(path)
-    shutil.rmtree(world / "models", ignore_errors=True)
+    for name in ("models", "exported", "with-a-full-stop", "without-an-end"):
+        shutil.rmtree(world / name, ignore_errors=True)
 
 
 @pytest.mark.usefixtures("quick_figures", "quick_timing")
@@ -170,10 +171,12 @@ def test_commands_of_a_page(monkeypatch: pytest.MonkeyPatch, fresh: Path, page: 
     run_all(monkeypatch, fresh, in_page(page))
 
 
-@pytest.mark.parametrize("page", ["guide.md", "generation.md", "lens.md", "retrofit.md"])
+@pytest.mark.parametrize("page", ["guide.md", "generation.md", "lens.md", "retrofit.md", "export.md"])
 def test_code_of_a_page(monkeypatch: pytest.MonkeyPatch, fresh: Path, page: str) -> None:
     monkeypatch.chdir(fresh)
     runs(fresh, "raw", of="base")
+    if page == "export.md":  # whose first command writes what its code loads
+        run_all(monkeypatch, fresh, in_page(page)[:1])
     for code in blocks(ROOT / "docs" / page, "python"):
         if "DoryConfig" in code and not hasattr(transformers, "DoryConfig"):
             continue  # an older transformers

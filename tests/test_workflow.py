@@ -82,5 +82,5 @@ def test_hooks_are_tools_that_the_environment_has() -> None:
 
 def test_scripts_of_ci_can_be_run() -> None:
     named = set(re.findall(r"(?<!\w)\.ci/\w+", RUN + WORKFLOW.read_text()))
-    assert named == {".ci/outside", ".ci/over"}
+    assert named == {".ci/exported", ".ci/outside", ".ci/over"}
     assert all(os.access(ROOT / name, os.X_OK) for name in named)

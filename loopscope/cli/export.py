@@ -17,9 +17,9 @@ class Export:
     the run. Logits are the run's own, bit for bit in fp32. loopscope.load reads it back.
 
     Example:
-        loopscope export runs/raw exported
-        loopscope export runs/raw deeper --loops 8 --end-token '.'
-        loopscope export last.pt published
+        loopscope export runs/raw models/raw
+        loopscope export runs/raw models/deeper --loops 8 --end-token '.'
+        loopscope export last.pt models/published
     """
 
     path: tyro.conf.Positional[Path]

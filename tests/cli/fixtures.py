@@ -24,6 +24,7 @@ CLASSES = {
     "completion": "Completion",
     "report": "Report",
     "retrofit": "Retrofit",
+    "export": "Export",
     "import-published": "ImportPublished",
     "evaluate depth": "Depth",
     "evaluate exits": "EvaluateExits",
