@@ -10,7 +10,7 @@ import pytest
 
 from loopscope.data.config import DataConfig
 from loopscope.data.corpora import build_corpus
-from loopscope.data.corpora.huggingface import check_on_hub
+from loopscope.data.corpora.huggingface import check_on_hub, dataset_named
 from loopscope.jobs.text import looks_like_files
 
 
@@ -106,3 +106,40 @@ def test_a_path_is_told_from_a_datasets_name(data: str, files: bool) -> None:
 def test_a_local_folder_is_not_asked_for(hub: type[_Hub], tmp_path: Path) -> None:
     check_on_hub(str(tmp_path))
     assert hub.asked == []
+
+
+def test_a_revision_that_the_hub_has_not_is_told(hub: type[_Hub], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "code", "RevisionNotFound")
+    with pytest.raises(ValueError, match=r"'owner/data' has no revision 'v9' on the hub; give a branch"):
+        list(build_corpus(DataConfig(corpus="owner/data:small@v9")).train())
+    assert hub.asked == ["/api/datasets/owner/data/revision/v9"]
+
+
+def test_configuration_and_revision_stand_in_the_name_or_beside_it(tmp_path: Path) -> None:
+    spelled = DataConfig(corpus="owner/data:small@v1")
+    beside = DataConfig(corpus="owner/data", dataset_config="small", dataset_revision="v1")
+    assert dataset_named(spelled) == dataset_named(beside) == ("owner/data", "small", "v1")
+    assert build_corpus(spelled).origin() == {"dataset": "owner/data", "config": "small", "revision": "v1"}
+    assert dataset_named(DataConfig(corpus="owner/data@main")) == ("owner/data", None, "main")
+    (tmp_path / "a:b@c").mkdir()
+    assert dataset_named(DataConfig(corpus=str(tmp_path / "a:b@c"))) == (str(tmp_path / "a:b@c"), None, None)
+    with pytest.raises(ValueError, match="dataset_revision is 'v2'; give it once"):
+        build_corpus(DataConfig(corpus="owner/data@v1", dataset_revision="v2"))
+
+
+def test_the_commit_that_is_read_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    asked: list[dict[str, Any]] = []
+
+    def load(name: str, config: str | None, **how: Any) -> list[dict[str, str]]:
+        asked.append({"name": name, "config": config, **how})
+        return [{"text": "a row"}]
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr("loopscope.data.corpora.huggingface.check_on_hub", lambda name, revision: "c0ffee")
+    corpus = build_corpus(DataConfig(corpus="owner/data@main"))
+    assert list(corpus.train()) == ["a row"]
+    assert asked == [
+        {"name": "owner/data", "config": None, "split": "train", "streaming": True, "revision": "c0ffee"}
+    ]
+    assert corpus.origin() == {"dataset": "owner/data", "revision": "main", "commit": "c0ffee"}
