@@ -7,7 +7,7 @@ TORCH_INDEX ?=
 DEMO := runs/demo
 DEMO_CONDITIONS := dense/rmsnorm,dense/raw,dense/rmsnorm+penalty,terminal/rmsnorm
 
-.PHONY: help install demo test quick lint types docs serve picture clean
+.PHONY: help install demo test slow quick lint types docs serve picture clean
 
 help: ## what there is to make
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,11 +32,14 @@ demo: $(STAMP) ## train and audit four models, write runs/demo/report.html: minu
 # The dearest files first, each whole in one worker: see tests/costs.py. Bytecode is kept: dozens of processes start.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_OPTIONS)
 
-test: $(STAMP) ## everything the project promises, checked
-	$(PYTEST)
+test: $(STAMP) ## what the project promises, checked
+	$(PYTEST) -m "not slow"
+
+slow: $(STAMP) ## and the tests that take long: processes, compilers, notebooks, benchmarks
+	$(PYTEST) -m slow
 
 quick: $(STAMP) ## the inner loop: every test but those that take a sixteenth of a second or more
-	$(PYTEST) --quick
+	$(PYTEST) -m "not slow" --quick
 
 lint: $(STAMP) ## ruff, and the format
 	$(BIN)/ruff check .

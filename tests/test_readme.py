@@ -148,6 +148,7 @@ def test_the_example_models_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(capsys.readouterr().out.splitlines()) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_figures", "quick_timing")
 def test_the_page_of_foreign_models_runs(
     tmp_path: Path,
