@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from loopscope.config.recipes import recipe
 from loopscope.data.tokenizers.byte import ByteTokenizer
 from loopscope.data.tokenizers.word import SPECIAL, WordTokenizer
+from loopscope.interop.model_folder import save_model
 from loopscope.jobs.train import execute
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
@@ -92,3 +93,21 @@ def test_a_run_that_has_a_checkpoint_no_longer_needs_the_source(
     assert execute(config, second, resume=True, quiet=True).per_loop == whole.per_loop
     with pytest.raises(ValueError, match="holds neither model.safetensors nor checkpoints"):
         execute(config, tmp_path / "third", quiet=True)
+
+
+def learned(sequence: int) -> LoopedTransformer:
+    torch.manual_seed(sequence)
+    return LoopedTransformer(CONFIG.model_copy(update={"positions": "learned", "sequence": sequence}))
+
+
+def test_a_shorter_window_has_the_first_learned_positions(tmp_path: Path) -> None:
+    """The same logits as the whole, on every text that it takes; beyond what was learned there is nothing to take."""
+    source, shorter = learned(8), learned(5)
+    save_model(source, tmp_path / "source", {}, {})
+    load_weights(shorter, str(tmp_path / "source"))
+    ids = torch.arange(10).view(2, 5)
+    with torch.no_grad():
+        assert torch.equal(shorter.eval()(ids), source.eval()(ids))
+    message = r"\(1 difference\): position_embedding.weight is \(8, 16\) there, \(9, 16\) here .*model.sequence: 8\)"
+    with pytest.raises(ValueError, match=message):
+        load_weights(learned(9), str(tmp_path / "source"))
