@@ -12,7 +12,7 @@ from loopscope.interop.huggingface.export.exported_folder import check_exportabl
 from loopscope.interop.huggingface.hub import upload_folder
 from loopscope.interop.huggingface.pretrained import is_transformers_folder
 from loopscope.jobs.export_tokenizer import fast_tokenizer
-from loopscope.jobs.folder import read_result
+from loopscope.jobs.folder import check_outside, read_result
 from loopscope.jobs.model_card import CardFacts, measured_verdict, model_card
 from loopscope.jobs.opened import OpenedModel, open_model
 from loopscope.model.config import ModelConfig
@@ -54,7 +54,7 @@ def export_run(path: str | Path, directory: str | Path, settings: ExportSettings
     """Write a run (or a model folder, or a published last.pt) as a folder that transformers loads; return the folder.
 
     Args:
-        directory: new, or empty.
+        directory: new, or empty; not inside `path`.
 
     Raises:
         ValueError: a study, a run that diverged or is not finished, a model that no export holds, no end token, a
@@ -67,6 +67,7 @@ def export_run(path: str | Path, directory: str | Path, settings: ExportSettings
         )
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ValueError(f"{directory} exists and is not empty; name a new folder, nothing was written")
+    check_outside(directory, path)
     _refuse_study(path)
     if is_transformers_folder(path):
         raise ValueError(f"{path} is a folder of transformers already; there is nothing to export")

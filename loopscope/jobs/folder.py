@@ -53,6 +53,14 @@ def check_folder(config: RunConfig, run: str | Path, resume: bool) -> None:
     check_checkpoint(run)
 
 
+def check_outside(folder: str | Path, source: str | Path) -> None:
+    """Refuse a new folder inside the one that it is made from, which stays as it is."""
+    if Path(source).is_dir() and Path(folder).resolve().is_relative_to(Path(source).resolve()):
+        raise ValueError(
+            f"{folder} is inside {source}, which stays as it is; name a new folder outside it, nothing was written"
+        )
+
+
 def check_checkpoint(run: str | Path) -> None:
     """Refuse a run's folder whose newest checkpoint is another run's: of another seed, condition, model, …"""
     run = Path(run)

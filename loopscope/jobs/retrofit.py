@@ -21,6 +21,7 @@ from loopscope.interop.huggingface.retrofit_source import (
 from loopscope.interop.huggingface.retrofitted import Retrofitted, check_recipe, loop_source
 from loopscope.interop.model_folder import save_model
 from loopscope.jobs.audit import judge_model, parse_objective
+from loopscope.jobs.folder import check_outside
 from loopscope.jobs.opened import open_model
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.placement_config import placement_of
@@ -59,12 +60,14 @@ def retrofit_model(source: str | Path, out: str | Path, settings: RetrofitSettin
     config that goes on from here on text in the source's own tokens.
 
     Raises:
-        ValueError: before anything is loaded: a folder that is not empty, an objective that is not known, no loops.
+        ValueError: before anything is loaded: a folder that is not empty or is inside the source, an objective that is
+            not known, no loops, a source without tokenizer that has no room for the ids of another.
             Then what `find_source`, `load_source` and `loop_source` raise. Nothing is written.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or visible(out)):
         raise ValueError(f"{out} exists and is not empty; name a new folder, nothing was written")
+    check_outside(out, source)
     objective = parse_objective(settings.objective)
     model = {**settings.model}
     check_loops(model.get("loops", 4))
@@ -73,8 +76,10 @@ def retrofit_model(source: str | Path, out: str | Path, settings: RetrofitSettin
     check_recipe(model)
     found = find_source(source)
     settings.plan.places(found.layers)
-    made = loop_source(load_source(found), settings.plan, model)
     tokens = tokenizer_text(found.folder)
+    if tokens is None:
+        _check_room(found)
+    made = loop_source(load_source(found), settings.plan, model)
     going_on = _train_config(found, made, out, objective, tokens is not None, settings.training)
     record = _record(found, made, _run_of(going_on), tokens is not None)
     files = {RETROFIT: to_json(record), TRAIN: yaml.safe_dump(going_on, sort_keys=False, allow_unicode=True)}
@@ -97,6 +102,16 @@ def recipe_of(path: str | Path) -> dict[str, Any]:
             f"{path} has {others[0]!r}; a retrofit takes the sections model, objective and training"
         )
     return values
+
+
+def _check_room(source: RetrofitFolder) -> None:
+    """Refuse a source without a tokenizer, if what `train.yaml` then falls back to makes more ids than it has."""
+    needed, there = recipe(DEFAULT_SIZE).data.tokenizer.vocabulary, int(source.config.vocab_size)
+    if there < needed:
+        raise ValueError(
+            f"{source.folder} has no {TOKENIZER}, and no other tokenizer that can be read, and its {there:,} ids are "
+            f"too few for a tokenizer trained here ({needed:,}); put the {TOKENIZER} that it was trained with there"
+        )
 
 
 def _train_config(

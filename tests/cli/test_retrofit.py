@@ -1,6 +1,7 @@
 """`loopscope retrofit`: what it says, what it writes, and that training, generation and exits go on from there."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from tests.interop.huggingface.sources import save_source
 
 Run = Callable[..., int]
 SHORT = ("--training.batch", 4, "--training.learning-rate", 0.01, "--training.checkpoint-every", 2)
+
+NO_TOKENIZER = "has no tokenizer.json, and no other tokenizer that can be read, and its 300 ids are too few"
 
 
 @pytest.fixture(scope="module")
@@ -139,14 +142,20 @@ def test_the_folder_is_a_model_like_any_other(sources: Path, tmp_path: Path, fam
     assert run.model == model.config  # type: ignore[comparison-overlap]
 
 
-def test_bad_input_writes_nothing(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    full, out = tmp_path / "full", tmp_path / "looped"
+def test_bad_input_writes_nothing(
+    run: Run, sources: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full, out, bare = tmp_path / "full", tmp_path / "looped", tmp_path / "bare"
+    for family in ("llama", "gpt2", "qwen3"):
+        shutil.copytree(sources / family, bare / family, ignore=shutil.ignore_patterns("tokenizer.json"))
     full.mkdir()
     (full / "note.txt").write_text("mine")
     (tmp_path / "more.yaml").write_text("data: {corpus: stdlib}\n")
     (tmp_path / "model.yaml").write_text("model: {dim: 64}\n")
     for words, message in (
         (("llama", "--out", full), "exists and is not empty; name a new folder"),
+        (("llama", "--out", "llama/looped"), "llama/looped is inside llama, which stays as it is"),
+        *(((bare / family, "--out", out), NO_TOKENIZER) for family in ("llama", "gpt2", "qwen3")),
         (("llama", "--out", out, "--loops", 0), "loops is 0"),
         (
             ("llama", "--out", out, "--loop", 5),
@@ -163,6 +172,7 @@ def test_bad_input_writes_nothing(run: Run, tmp_path: Path, capsys: pytest.Captu
         assert message in error
         assert error.count("\n") == 1
     assert not out.exists()
+    assert not (sources / "llama" / "looped").exists()
     assert [path.name for path in full.iterdir()] == ["note.txt"]
 
 

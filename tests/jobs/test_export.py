@@ -86,6 +86,8 @@ def test_what_cannot_be_exported_is_refused_with_what_to_do(
     assert run_command(monkeypatch, "export", broken, new, "--force") == 0
     assert "**Not a finished run**: the run diverged" in (new / "README.md").read_text()
     assert "exists and is not empty" in refused(run, new)
+    assert "is inside" in refused(run, run / "checkpoints" / ".." / "exported")
+    assert not (run / "exported").exists()
     assert "folder of transformers already" in refused(new, tmp_path / "other")
     study = tmp_path / "study"
     study.mkdir()

@@ -219,6 +219,9 @@ def tokenizer_text(folder: Path) -> str | None:
         made: Any = transformers.AutoTokenizer.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False
         )
+        # Without any file of one, transformers 5 makes a GPT-2 or Qwen tokenizer that gives no ids for any text.
+        if not made.get_vocab().keys() - set(made.all_special_tokens):
+            return None
         return str(made.backend_tokenizer.to_str())
     except Exception:  # none there, or of a kind that the library cannot turn
         return None
