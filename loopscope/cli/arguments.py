@@ -122,9 +122,12 @@ def with_config(
     over = checked_sections(size, condition, over)
     readout, placement = _flag(words, "model.readout.kind"), _flag(words, "objective.placement")
     schedule = _flag(words, "objective.schedule")
-    if not is_condition(condition) and readout and (placement or schedule):
-        objective = {"placement": placement} if placement else {"schedule": _listed(schedule, "schedule")}
-        over = merged(over, {"model": {"readout": {"kind": readout}}, "objective": objective})
+    if not is_condition(condition):  # of the user's own: what makes it whole, from file and flags together
+        if readout:
+            over = merged(over, {"model": {"readout": {"kind": readout}}})
+        if placement or schedule:
+            said = {"placement": placement} if placement else {"schedule": _listed(schedule, "schedule")}
+            over = merged(over, {"objective": said})
     base = looped_by(size, condition, over)
     command, named = _named(kind, name, words, base)
     over = with_corpus(merged(over, named))

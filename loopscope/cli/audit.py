@@ -83,13 +83,14 @@ def audit(arguments: Sequence[str]) -> None:
 
 def _static_audit(command: Audit) -> list[str]:
     from loopscope.cli.audit_print import print_static
+    from loopscope.cli.kept_settings import as_config
     from loopscope.config.nested import read_yaml
     from loopscope.config.recipes import DEFAULT_SIZE, recipe
     from loopscope.plan.static_audit import audit_config
     from loopscope.results import to_json
 
     assert command.config is not None
-    values = read_yaml(command.config)
+    values = as_config(command.config, read_yaml(command.config))
     size, condition = values.pop("size", DEFAULT_SIZE), values.pop("condition", "dense/rmsnorm")
     found = audit_config(recipe(size, condition, values))
     if command.json:

@@ -88,8 +88,8 @@ def known_section(name: str, more: Sections) -> str:
     if name in more.texts:
         return name
     near = near_name(name, list(more.texts))
-    hint = f"did you mean {near.partition('.')[0]}? " if near else ""
-    raise ValueError(f"section {name[:60]!r} is not known; {hint}There are: {', '.join(more.texts)}")
+    hint = f"did you mean {near.partition('.')[0]}? There" if near else "there"
+    raise ValueError(f"section {name[:60]!r} is not known; {hint} are: {', '.join(more.texts)}")
 
 
 def _section(typed: Sequence[str]) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from loopscope.config.implied import with_corpus
 from loopscope.config.intervals import EVALUATE_EVERY, stretched_intervals
-from loopscope.config.nested import merged, read_yaml
+from loopscope.config.nested import SECTIONS, merged, read_yaml
 from loopscope.config.recipes import NAMED, SIZES, has_schedule, is_baseline, recipe
 from loopscope.config.run_config import RunConfig, kept_config, parse_config
 from loopscope.results.class_names import import_module
@@ -37,7 +37,15 @@ def kept_run(out: str | Path) -> dict[str, Any] | None:
 
 
 def as_config(path: str | Path, values: dict[str, Any]) -> dict[str, Any]:
-    """Return what a YAML file says of a run; of a study's own file, what its runs share."""
+    """Return what a YAML file says of a run; of a study's own file, what its runs share.
+
+    Raises:
+        ValueError: it is the config of a transformers model.
+    """
+    if isinstance(values.get("model_type"), str) and not values.keys() & set(SECTIONS):
+        raise ValueError(
+            f"{path} is the config of a transformers model, not of a run; loopscope audit {Path(path).parent} opens it"
+        )
     over = values.get("over")
     if Path(path).name != STUDY or not isinstance(over, dict):
         return values

@@ -12,10 +12,11 @@ from loopscope.config.baselines import BASELINES, Baseline, asked_of_the_looped,
 from loopscope.config.families import FAMILIES, FAMILY_SIZES, Change, Family, family_change
 from loopscope.config.implied import with_implied
 from loopscope.config.intervals import stretched_intervals
-from loopscope.config.nested import checked_sections, differences, merged, shown
+from loopscope.config.nested import checked_sections, differences, merged, shown, validated
 from loopscope.config.run_config import RunConfig, parse_config
 from loopscope.model.config import ModelConfig
 from loopscope.model.config.variants import READOUTS
+from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.placement_config import PLACEMENTS
 from loopscope.results.class_names import own_words
 
@@ -172,6 +173,9 @@ def recipe_values(size: str, condition: str, over: Change | None = None) -> dict
     )
     own = is_whole(over)
     if is_condition(condition) or not own:
+        # What is wrong with a schedule is not hidden by the name.
+        if has_schedule(over) and not is_condition(condition):
+            validated(ObjectiveConfig, over["objective"], "objective")
         change = condition_change(condition, size, over)
         if is_baseline(condition):
             over = asked_of_the_looped(over)
@@ -300,10 +304,10 @@ def known(what: str, name: str, names: Mapping[str, Any]) -> str:
     if name in names:
         return name
     near = get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    hint = f"did you mean {near[0]!r}? There" if near else "there"
     own = (
-        " (a condition of your own needs model.readout.kind and objective.placement)"
+        " (a condition of your own needs model.readout.kind, and objective.placement or objective.schedule)"
         if what == "condition"
         else ""
     )
-    raise ValueError(f"{what} {shown(name)} is not known; {hint}There are: {', '.join(names)}{own}")
+    raise ValueError(f"{what} {shown(name)} is not known; {hint} are: {', '.join(names)}{own}")

@@ -43,8 +43,8 @@ class TaskConfig(BaseModel):
     def _consistent(self) -> "TaskConfig":
         if self.name not in SETTINGS:
             near = difflib.get_close_matches(self.name, SETTINGS, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"task {self.name!r} is not known; {hint}There are: {', '.join(SETTINGS)}")
+            hint = f"did you mean {near[0]!r}? There" if near else "there"
+            raise ValueError(f"task {self.name!r} is not known; {hint} are: {', '.join(SETTINGS)}")
         for task, names in SETTINGS.items():
             if task != self.name and (strange := [name for name in names if self._changed(name)]):
                 raise ValueError(

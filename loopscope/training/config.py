@@ -93,7 +93,15 @@ class TrainingConfig(BaseModel):
             return value
         parts = [part for name in names for part in (name.split(",") if isinstance(name, str) else [name])]
         named = [part.strip() if isinstance(part, str) else part for part in parts]
-        return tuple(dict.fromkeys(part for part in named if part not in ("", "none")))
+        named = [part for part in named if part != ""]
+        if "none" in named and any(part != "none" for part in named):
+            raise ValueError(
+                f"{','.join(map(str, named))} asks for none and for others; leave out one or the other"
+            )
+        twice = [part for place, part in enumerate(named) if part in named[:place]]
+        if twice:
+            raise ValueError(f"{','.join(map(str, named))} names {twice[0]} twice; name each once")
+        return tuple(part for part in named if part != "none")
 
     @field_validator("gradient_checkpointing", mode="before")
     @classmethod

@@ -35,14 +35,17 @@ FILES = {
     "empty.pt": b"",
     "text.pt": "no checkpoint",
     "broken.json": "{",
+    "config.json": '{"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_embd": 32}',
 }
 TRAIN = ["train", "--out", "x"]
 OWN = ["--data.corpus", "files", "--data.files"]
+GROWS = "[{placement: terminal, until: 0.5}, {placement: dense}]"
 GENERATE = ["generate", "model", "--prompt", "a"]
 
 CASES: list[tuple[list[str], str]] = [
     # Commands and words
-    (["trian"], "did you mean 'train'?"),
+    (["trian"], "did you mean 'train'? There are: train,"),
+    (["zzz"], "command 'zzz' is not known; there are: train,"),
     (["evaluate", "dept"], "did you mean 'depth'?"),
     (["train"], "--out is missing: Folder of the run"),
     (["train", "--out"], "--out needs a value: --out PATH"),
@@ -94,6 +97,22 @@ CASES: list[tuple[list[str], str]] = [
     ),
     # Names
     ([*TRAIN, "--condition", "dense/rwa"], "did you mean 'dense/raw'?"),
+    (
+        [*TRAIN, "--condition", "mine", "--model.readout.kind", "raw"],
+        "objective.placement or objective.schedule)",
+    ),
+    (
+        [*TRAIN, "--condition", "mine", "--objective.schedule", GROWS],
+        "condition 'mine' is not known; there are: ",
+    ),
+    (
+        [*TRAIN, "--condition", "mine", "--objective.schedule", "[{"],
+        "schedule ([{name: value}, {name: value}]) is not",
+    ),
+    (
+        [*TRAIN, "--condition", "mine", "--objective.schedule", GROWS.replace("terminal", "termnal")],
+        "objective: schedule.0: unknown placement 'termnal'; did you mean terminal?",
+    ),
     ([*TRAIN, "--size", "labtop"], "did you mean 'laptop'?"),
     ([*TRAIN, "--condition", "q" * 5000], "is not known"),
     ([*TRAIN, "--training.device", "warp"], "training.device is 'warp'"),
@@ -101,6 +120,11 @@ CASES: list[tuple[list[str], str]] = [
     (["study", "--out", "x", "--conditions", ","], "name at least one"),
     (["recipes", "--family", "hugin"], "did you mean 'huginn'?"),
     # What contradicts itself
+    ([*TRAIN, "--log", "none,tensorboard"], "none,tensorboard asks for none and for others; leave out"),
+    (
+        [*TRAIN, "--log", "wandb,tensorboard,wandb"],
+        "wandb,tensorboard,wandb names wandb twice; name each once",
+    ),
     ([*TRAIN, "--model.heads", "5"], "heads 5 does not divide dim 128"),
     ([*TRAIN, "--model.readout.kind", "raw"], "condition 'dense/rmsnorm' is contradicted"),
     ([*TRAIN, "--training.accumulation", "3"], "accumulation 3 does not divide batch 16"),
@@ -109,6 +133,10 @@ CASES: list[tuple[list[str], str]] = [
     ([*TRAIN, *OWN, "pipe"], "'pipe' is not a file"),
     ([*TRAIN, "--data.tokenizer.kind=file", "--data.tokenizer.path=broken.json"], "broken.json"),
     # Config files
+    (
+        [*TRAIN, "--config", "./config.json"],
+        "config.json is the config of a transformers model, not of a run; loopscope audit . opens it",
+    ),
     *(
         ([*TRAIN, "--config", f"{name}.yaml"], message)
         for name, message in {
@@ -129,6 +157,10 @@ CASES: list[tuple[list[str], str]] = [
         }.items()
     ),
     (["audit", "--config", "size.yaml"], "size is ['laptop']; it is a name"),
+    (
+        ["audit", "--config", "config.json"],
+        "config of a transformers model, not of a run; loopscope audit . opens",
+    ),
     (["audit", "--config", "pipe"], "pipe is not a file"),
     # Paths and files
     (["audit"], "give a path to measure"),
