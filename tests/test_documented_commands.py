@@ -44,7 +44,7 @@ PAGES = (
 
 
 QUESTIONS = tuple(f"questions/{path.name}" for path in sorted((ROOT / "docs" / "questions").glob("*.md")))
-READ = ("tutorial.md", *(page for page in QUESTIONS if blocks(ROOT / "docs" / page, "sh")))
+READ = ("tutorial.md", "onnx.md", *(page for page in QUESTIONS if blocks(ROOT / "docs" / page, "sh")))
 
 
 def tiny() -> dict[str, object]:
@@ -166,9 +166,14 @@ def test_commands_of_a_page(monkeypatch: pytest.MonkeyPatch, fresh: Path, page: 
     if page == "loggers.md":
         pytest.importorskip("tensorboard", reason="extra `log`")
         pytest.importorskip("trackio", reason="extra `log`")
+    if page == "onnx.md":
+        pytest.importorskip("onnxruntime", reason="extra `onnx`")
     runs(fresh, "raw", of="base")
     runs(fresh, "study", of="one")
     run_all(monkeypatch, fresh, in_page(page))
+    if page == "onnx.md":
+        for code in blocks(ROOT / "docs" / page, "python"):
+            exec(compile(code, page, "exec"), {})
 
 
 @pytest.mark.parametrize("page", ["guide.md", "generation.md", "lens.md", "retrofit.md", "export.md"])

@@ -12,7 +12,7 @@ import pytest
 from tests.import_graph import PACKAGE, circle, import_graph, imported, imported_at_once, modules
 
 # room -> rooms that it may import, beside itself and the floor; through those, what they may import
-FLOOR = {"results", "kv_cache", "numerics", "guards", "machine_memory", "wide_weights"}
+FLOOR = {"results", "kv_cache", "numerics", "guards", "machine_memory", "wide_weights", "optional_packages"}
 ALLOWED: dict[str, set[str]] = {
     "results": set(),
     "kv_cache": set(),
@@ -21,6 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "machine_memory": set(),
     "wide_weights": {"machine_memory"},
     "registration": set(),
+    "optional_packages": set(),
     "data": set(),
     "recurrence": {"kv_cache"},
     "ops": {"numerics"},
@@ -145,7 +146,7 @@ def test_the_search_for_circles_can_fail() -> None:
 
 ROOT = {
     *("__init__.py", "__main__.py", "py.typed", "kv_cache.py", "numerics.py", "guards.py"),
-    *("machine_memory.py", "wide_weights.py", "registration.py"),
+    *("machine_memory.py", "wide_weights.py", "registration.py", "optional_packages.py"),
     *("recurrence", "results", "data", "ops", "model", "objectives", "audit", "monitor", "evaluation"),
     *("generation", "interop", "training", "config", "plan", "jobs", "report", "cli"),
 }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from loopscope.cli.arguments import DEEPEST, check_counts, parse, split_names
+from loopscope.cli.arguments import check_counts, depths_of, parse, split_names
 from loopscope.cli.evaluate_options import OnMachine, machine_arguments, print_json, refuse_errors
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def evaluate_tasks(arguments: Sequence[str]) -> None:
     if not command.paths:
         raise ValueError("give a path to evaluate: a run, a study, a model folder, a last.pt")
     check_counts(command, "limit", "length")
-    loops = None if command.loops is None else _depths(command.loops)
+    loops = None if command.loops is None else depths_of(command.loops)
     machine = machine_arguments(command)
     from loopscope.cli.evaluate_tasks_print import CountedRequests, print_tasks
     from loopscope.jobs import TaskSettings, check_one, measure_tasks, open_tasks, ordered_runs
@@ -88,20 +88,3 @@ def evaluate_tasks(arguments: Sequence[str]) -> None:
     if command.json:
         print_json(evaluations)
     refuse_errors(errors, len(runs))
-
-
-def _depths(text: str) -> tuple[int, ...]:
-    """Depths from one word.
-
-    Raises:
-        ValueError: one that is no whole number from 1 to `DEEPEST`.
-    """
-    names = split_names(text)
-    for name in names:
-        if not name.isdecimal() or not 1 <= int(name) <= DEEPEST:
-            raise ValueError(
-                f"loops is {text!r}, {name!r} is no depth: give whole numbers from 1 to {DEEPEST:,}, such as 1,2,4,8"
-            )
-    if not names:
-        raise ValueError("loops is empty; give depths such as 1,2,4,8")
-    return tuple(sorted({int(name) for name in names}))

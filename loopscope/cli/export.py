@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from loopscope.cli.arguments import DEEPEST, check_counts, parse
+from loopscope.cli.arguments import DEEPEST, check_counts, depths_of, parse
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class Export:
     """No token ends a text."""
     force: bool = False
     """Export a run that diverged, failed or is not finished, from its newest checkpoint."""
+    onnx: str | None = None
+    """Depths of which an ONNX file is written too, in its folder onnx: 1,2,4. Needs: pip install 'loopscope[onnx]'."""
     push: str | None = None
     """Put it on the hub too, as owner/name. Needs a login: hf auth login."""
     private: bool = False
@@ -48,9 +50,16 @@ def export(arguments: Sequence[str]) -> None:
         raise ValueError(
             "private says who sees what is pushed, and push names nothing; add --push owner/name"
         )
-    from loopscope.jobs import ExportSettings, export_run, push_export
+    depths = () if command.onnx is None else depths_of(command.onnx, "onnx")
+    from loopscope.jobs import ExportSettings, add_onnx, check_onnx, export_run, push_export
 
+    if depths:
+        check_onnx()
     settings = ExportSettings(command.loops, command.end_token, command.no_end_token, command.force)
     print(export_run(command.path, command.directory, settings))
+    for file in add_onnx(command.directory, depths):
+        print(
+            f"{file.path}  {file.bytes / 1e6:.2f} MB, logits within {file.difference:.1e} of the model's in onnxruntime"
+        )
     if command.push is not None:
         print(push_export(command.directory, command.push, command.private))

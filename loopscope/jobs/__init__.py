@@ -23,7 +23,7 @@
     machine             device and threads as a user names them; machine_report: what it has and how fast it is,
                         from machine_facts, with what is slow in machine_advice
     export              a run to a folder of transformers; export_tokenizer: its tokenizer as theirs; model_card:
-                        what its README says
+                        what its README says; export_onnx: ONNX files beside it
 
 `loopscope.generate` and the command line are made of these. Names are loaded on first use: most need torch.
 """
@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from loopscope.jobs.export import ExportSettings as ExportSettings
     from loopscope.jobs.export import export_run as export_run
     from loopscope.jobs.export import push_export as push_export
+    from loopscope.jobs.export_onnx import add_onnx as add_onnx
+    from loopscope.jobs.export_onnx import check_onnx as check_onnx
     from loopscope.jobs.generate import generate_text as generate_text
     from loopscope.jobs.import_published import convert_published as convert_published
     from loopscope.jobs.lens import lens_prompt as lens_prompt
@@ -92,11 +94,13 @@ _HOMES = {
     "TextBatch": "text_batch",
     "TextStream": "text_stream",
     "TextWindows": "text",
+    "add_onnx": "export_onnx",
     "add_to_trackers": "run_trackers",
     "audit_model": "audit",
     "audit_paths": "audit",
     "judge_paths": "audit",
     "check_one": "opened",
+    "check_onnx": "export_onnx",
     "compare_study": "evaluate_compare",
     "convert_published": "import_published",
     "depth_verdicts": "evaluate_depth",
@@ -143,11 +147,13 @@ __all__ = [
     "TaskSettings",
     "TextStream",
     "TextWindows",
+    "add_onnx",
     "add_to_trackers",
     "allow_remote_code",
     "audit_model",
     "audit_paths",
     "check_one",
+    "check_onnx",
     "compare_study",
     "convert_published",
     "depth_verdicts",

@@ -6,7 +6,6 @@ import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -18,19 +17,13 @@ from loopscope.jobs.machine import device_named, memory_of
 from loopscope.jobs.machine_advice import advice_for
 from loopscope.jobs.machine_facts import MachineFacts, cpu_name, cpu_vectors, usable_cores
 from loopscope.machine_memory import free_bytes
+from loopscope.optional_packages import EXTRAS, is_installed
 from loopscope.plan.memory import least_training_bytes
 from loopscope.training.compile import compiler_missing
 from loopscope.training.hardware import resolve_precision
 from loopscope.training.throughput import matmul_peak
 
 PACKAGES = ("loopscope", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pydantic", "tyro")
-EXTRAS = {
-    "data": ("datasets",),
-    "eval": ("lm_eval",),
-    "log": ("tensorboard", "trackio", "wandb"),
-    "device-map": ("accelerate",),
-}
-"""By extra: what is there when it is installed."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +66,7 @@ def examine_machine(out: str | Path = ".", device: str = "auto") -> MachineRepor
         cache=str(cache),
         cache_free=_free(cache),
         versions={"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
-        extras={extra: all(find_spec(name) for name in names) for extra, names in EXTRAS.items()},
+        extras={extra: is_installed(extra) for extra in EXTRAS},
     )
     return MachineReport(**vars(facts), advice=tuple(advice_for(facts)))
 

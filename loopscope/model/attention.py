@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from loopscope.kv_cache import AbstractKVCache, CacheRef, Visible
@@ -137,7 +137,9 @@ class CausalSelfAttention(nn.Module):
     def _own(self, key: Tensor, value: Tensor) -> Visible:
         """Return what tokens see where nothing came before them: each itself and all before it, within the window."""
         seq, window = key.shape[2], self.settings.window
-        mask = window_mask(seq, window, key.device) if window is not None and window < seq else None
+        mask = None
+        if window is not None and window < seq:
+            mask = window_mask(torch.arange(seq, device=key.device), window)
         return Visible(key, value, mask, causal=mask is None)
 
     def _rotate(
@@ -148,8 +150,7 @@ class CausalSelfAttention(nn.Module):
         return torch.cat([rotate(x[..., : self.rotated], cos, sin), x[..., self.rotated :]], dim=-1)
 
 
-def window_mask(seq: int, window: int, device: torch.device) -> Bool[Tensor, "seq seq"]:
+def window_mask(place: Int[Tensor, " seq"], window: int) -> Bool[Tensor, "seq seq"]:
     """Return True where a token (row) sees another (column): itself and the `window - 1` before it."""
-    place = torch.arange(seq, device=device)
     distance = place[:, None] - place[None, :]
     return (distance >= 0) & (distance < window)

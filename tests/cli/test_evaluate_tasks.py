@@ -132,9 +132,7 @@ def test_a_task_that_needs_a_network_is_refused_before_the_model_is_opened(
 def test_without_the_harness_the_extra_is_named(
     call: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from loopscope.evaluation.tasks import harness
-
-    monkeypatch.setattr(harness.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert call(folder, "--tasks", "colours") == 2
     assert "not installed: pip install 'loopscope[eval]'" in capsys.readouterr().err
 

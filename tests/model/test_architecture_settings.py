@@ -76,7 +76,7 @@ def test_grouped_queries_equal_keys_repeated_by_hand() -> None:
 
 
 def test_a_window_hides_what_is_further_back() -> None:
-    assert window_mask(5, 2, torch.device("cpu")).int().tolist() == [
+    assert window_mask(torch.arange(5), 2).int().tolist() == [
         [1, 0, 0, 0, 0],
         [1, 1, 0, 0, 0],
         [0, 1, 1, 0, 0],

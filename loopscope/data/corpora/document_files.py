@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from loopscope.optional_packages import require
+
 TABLES = (".jsonl", ".ndjson", ".csv", ".parquet")
 """Endings of files that hold a document a row, before `.gz`."""
 ROWS_AT_ONCE = 512
@@ -199,13 +201,10 @@ def _parquet_bytes(path: Path, column: str) -> int:
 
 @contextmanager
 def _parquet_file(path: Path) -> Iterator[Any]:
-    try:
-        from pyarrow import ArrowInvalid
-        from pyarrow.parquet import ParquetFile
-    except ImportError as error:
-        raise ValueError(
-            f"{path}: Parquet files need the datasets package; install it with: pip install 'loopscope[data]'"
-        ) from error
+    require(f"Parquet file {path}", "pyarrow")
+    from pyarrow import ArrowInvalid
+    from pyarrow.parquet import ParquetFile
+
     try:
         file = ParquetFile(path, memory_map=False, pre_buffer=False)
     except (ArrowInvalid, OSError) as error:

@@ -10,6 +10,7 @@ from typing import Any
 from loopscope.data.config import PUBLISHED_DATASET, DataConfig
 from loopscope.data.corpora.base import AbstractCorpus, join_documents
 from loopscope.data.corpora.document_files import is_table, no_column, read_documents
+from loopscope.optional_packages import require
 
 INSTEAD = "or use corpus: files, or corpus: stdlib, which need no network"
 TIMEOUT = 10.0
@@ -103,12 +104,9 @@ class HuggingFaceCorpus(AbstractCorpus):
     def _loaded(self, split: str) -> Any:
         """The rows of a split, which stream each time that they are gone through."""
         if split not in self._splits:
-            try:
-                from datasets import load_dataset
-            except ImportError as error:
-                raise ValueError(
-                    f"corpus {self.name!r} needs the datasets package; install it with: pip install 'loopscope[data]'"
-                ) from error
+            require(f"corpus {self.name!r}", "datasets")
+            from datasets import load_dataset
+
             self.commit = check_on_hub(self.name, self.revision) or self.commit
             revision = None if Path(self.name).exists() else self.commit or self.revision
             try:

@@ -4,7 +4,6 @@ What `simple_evaluate` does before it calls `evaluate` (seeds, few-shot examples
 not what it does after it: describing the machine takes seconds each time.
 """
 
-import importlib.util
 import logging
 import os
 import random
@@ -23,6 +22,7 @@ import numpy as np
 import torch
 
 from loopscope.guards import exchanged, same_random_numbers
+from loopscope.optional_packages import require
 
 BOOTSTRAP = 1000
 """Draws for the standard error of a metric that is no mean (perplexity, F1); the harness's own 100,000 take minutes."""
@@ -66,10 +66,7 @@ class TaskSuite:
 
 def require_harness() -> None:
     """Raise ValueError where lm-evaluation-harness is not installed, with how to install it."""
-    if importlib.util.find_spec("lm_eval") is None:
-        raise ValueError(
-            "evaluate tasks runs lm-evaluation-harness, which is not installed: pip install 'loopscope[eval]'"
-        )
+    require("evaluate tasks", "lm_eval")
 
 
 def load_suite(

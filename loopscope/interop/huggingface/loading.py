@@ -1,6 +1,5 @@
 """How folders of transformers are loaded: in which type, onto which devices. Said for the process, or for a call."""
 
-import importlib.util
 import json
 import math
 import re
@@ -9,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from loopscope.optional_packages import require
 
 MAPS = ("auto", "balanced", "balanced_low_0", "sequential", "cpu", "cuda", "mps")
 """Device maps that have a name; or `cuda:1`, or a JSON object of parts and devices."""
@@ -38,11 +39,8 @@ class Loading:
         if self.dtype not in LOADED_TYPES:
             raise ValueError(f"dtype is {self.dtype!r}; choose one of {', '.join(LOADED_TYPES)}")
         self.placement()
-        if self.device_map is not None and importlib.util.find_spec("accelerate") is None:
-            raise ValueError(
-                f"device-map is {self.device_map!r}, and accelerate, which places a model's parts, is not installed: "
-                "pip install 'loopscope[device-map]'"
-            )
+        if self.device_map is not None:
+            require(f"device-map {self.device_map!r}", "accelerate")
 
     def placement(self) -> str | Mapping[str, Any] | None:
         """Return the device map as `from_pretrained` takes it."""

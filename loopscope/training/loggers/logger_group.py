@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from loopscope.optional_packages import needed
 from loopscope.results.faults import in_words
 from loopscope.results.layout import METRICS, TRACKERS, write_text
 from loopscope.training.loggers.base import AbstractLogger, LoggedRun
@@ -142,10 +143,8 @@ def check_loggers(names: Sequence[str]) -> None:
             import_module(name)
             logger_class(name)
         except ImportError as error:
-            raise ValueError(
-                f"training.log names {name!r}, and its library cannot be imported ({error}); "
-                "pip install 'loopscope[log]', or leave it out. Nothing was touched"
-            ) from None
+            sentence = needed(f"training.log {name!r}", [name], error)
+            raise ValueError(f"{sentence}, or leave it out. Nothing was touched") from None
         except Exception:  # it is there, and broken: told when it is opened, and left out
             continue
 

@@ -100,9 +100,7 @@ def test_what_is_no_way_to_load_is_refused(narrow: Path, how: dict[str, Any], me
 
 def test_a_map_needs_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(
-        ValueError, match="accelerate.* is not installed: pip install 'loopscope.device-map.'"
-    ):
+    with pytest.raises(ValueError, match="accelerate, which is not installed: pip install 'loopscope.hf.'"):
         Loading(device_map="auto")
 
 
