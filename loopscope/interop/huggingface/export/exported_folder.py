@@ -113,7 +113,7 @@ def export_settings(folder: str | Path) -> dict[str, Any]:
 def read_export(folder: str | Path) -> LoopedTransformer:
     """Return the model of an export, in evaluation mode: the weights and settings that were exported, bit for bit.
 
-    None of the folder's code runs.
+    Its depth is the trained one, whatever `num_loops` says that transformers runs. None of the folder's code runs.
 
     Raises:
         ValueError: a file is missing, damaged, or does not fit the config; says which.
@@ -137,9 +137,6 @@ def read_export(folder: str | Path) -> LoopedTransformer:
     state = {name.removeprefix(_PREFIX): tensor for name, tensor in state.items()}
     check_state(model, state, folder)
     model.load_state_dict(state)
-    depth = export_settings(folder).get("num_loops")
-    if isinstance(depth, int) and depth >= 1:
-        model.loops = depth
     return model.eval()
 
 

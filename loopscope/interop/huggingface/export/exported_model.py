@@ -62,6 +62,7 @@ class LoopscopeForCausalLM(PreTrainedModel, GenerationMixin):
     def __init__(self, config: LoopscopeConfig) -> None:
         super().__init__(config)
         looped = {**config.looped, "vocabulary": config.vocab_size, "tied": True}
+        self._text_loops: int | None = None  # of the text that is being generated
         self.model = LoopedTransformer(ModelConfig(**looped))
         # The head is a matrix of its own in any case, so that whoever asks a model for it finds one.
         self.model.unembedding = nn.Linear(looped["dim"], config.vocab_size, bias=False)
@@ -182,6 +183,34 @@ class LoopscopeForCausalLM(PreTrainedModel, GenerationMixin):
 
     def _wants(self, given: bool | None, setting: str) -> bool:
         return bool(getattr(self.config, setting, False) if given is None else given)
+
+    def generate(
+        self,
+        inputs: torch.Tensor | None = None,
+        generation_config: Any = None,
+        *args: Any,
+        num_loops: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Do what transformers does, at `num_loops` loops; None: as a generation config says, else `config.num_loops`.
+
+        Raises:
+            ValueError: no loop.
+        """
+        for config in (generation_config, self.generation_config):
+            num_loops = getattr(config, "num_loops", None) if num_loops is None else num_loops
+        before = self._text_loops
+        # Not passed on: transformers keeps an argument to itself whose name a generation config has.
+        self._text_loops = None if num_loops is None else _checked_loops(num_loops)
+        try:
+            return super().generate(inputs, generation_config, *args, **kwargs)
+        finally:
+            self._text_loops = before
+
+    def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> Any:
+        """Do what transformers does, and name the loops that `generate` was asked for."""
+        prepared = super().prepare_inputs_for_generation(*args, **kwargs)
+        return prepared if self._text_loops is None else {**prepared, "num_loops": self._text_loops}
 
     def get_input_embeddings(self) -> Any:
         return self.model.token_embedding

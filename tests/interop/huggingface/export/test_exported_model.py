@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import DynamicCache, StaticCache
+from transformers import DynamicCache, GenerationConfig, StaticCache
 
 from loopscope.interop.huggingface.export.exported_model import CACHE_FIELD, as_exported
 from loopscope.recurrence import unroll
@@ -136,6 +136,21 @@ def test_no_loop_is_refused_in_forward_and_in_generate(loops: Any) -> None:
     for run in (exported, exported.generate):
         with pytest.raises(ValueError, match="num_loops is .* whole number from 1 up"):
             run(IDS, num_loops=loops, **({"max_new_tokens": 1} if run != exported else {}))
+
+
+def test_a_generation_config_may_name_the_loops() -> None:
+    exported = standalone(live_model("ouro"))
+    wanted: dict[str, Any] = {"max_new_tokens": 6, "do_sample": False}
+    texts = [exported.generate(IDS, num_loops=loops, **wanted) for loops in (1, 3, 6)]
+    assert not torch.equal(texts[0], texts[1])
+    for loops, text in zip((1, 3, 6), texts, strict=True):
+        config = GenerationConfig(num_loops=loops, **wanted)
+        assert torch.equal(exported.generate(IDS, config), text)
+    assert torch.equal(exported.generate(IDS, config, num_loops=1), texts[0])
+    exported.generation_config.num_loops = 1
+    assert torch.equal(exported.generate(IDS, **wanted), texts[0])
+    with pytest.raises(ValueError, match="num_loops is 0"):
+        exported.generate(IDS, GenerationConfig(num_loops=0, **wanted))
 
 
 def test_what_forward_does_not_know_is_refused_by_name() -> None:
