@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,7 +19,6 @@ from loopscope.recurrence import unroll
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
-np = pytest.importorskip("numpy")
 
 TINY: dict[str, Any] = {"dim": 32, "layers": 1, "heads": 4, "loops": 2, "vocabulary": 61, "sequence": 16}
 
