@@ -42,8 +42,10 @@ def test_a_number_has_bounds(name: str, info: Any, kind: type) -> None:
     if name in ELSEWHERE:
         return
     several = get_origin(next((p for p in get_args(info.annotation) if get_origin(p)), None)) is tuple
-    if several:  # loop weights: `check_loop_weights` bounds their sum
-        assert name.endswith("loop_weights")
+    if (
+        several
+    ):  # loop weights: `check_loop_weights` bounds their sum; bands: `_check_positions` in their order
+        assert name.endswith(("loop_weights", "rotary_bands"))
         return
     low = [mark for mark in info.metadata if isinstance(mark, annotated_types.Ge | annotated_types.Gt)]
     high = [mark for mark in info.metadata if isinstance(mark, annotated_types.Le | annotated_types.Lt)]

@@ -173,8 +173,8 @@ def _fit(model: TracedModel, block: object, ways: Sequence[Sequence[CalledPart]]
             _check_values(model, trace, start, output)
         except Exception:
             raise error from None
-    model.reads_last_alone = reads_last_alone(model, trace)
-    _check_again_with_other_weights(model, ids, trace.depth)
+    alone = reads_last_alone(model, trace)
+    model.reads_last_alone = _check_again_with_other_weights(model, ids, trace.depth) and alone
     check_gate(model, trace)
     check_and_lift_gradients(model, trace, start)
     warn_of_side_paths(model, trace)
@@ -189,26 +189,30 @@ def _check_values(model: TracedModel, trace: Trace, start: Tensor, output: Any) 
 
 
 @torch.no_grad()
-def _check_again_with_other_weights(model: TracedModel, ids: Tensor, depth: int) -> None:
-    """Quick ways, readout and head hold for other weights too; a forward that these break proves nothing."""
+def _check_again_with_other_weights(model: TracedModel, ids: Tensor, depth: int) -> bool:
+    """Quick ways, readout and head hold for other weights too; a forward that these break proves nothing.
+
+    Returns:
+        Whether a loop of theirs reads nothing of the loops before but the last one's state, as far as can be said.
+    """
     try:
         with other_weights(model.module, model.head_step):
             factor = enlarging(model.record(ids, model.loops)[1])
     except Exception:  # not even its own forward
-        return
+        return False
     with other_weights(model.module, model.head_step, factor):
         try:
             trace, output = model.record(ids, model.loops, states=True)
             finite = bool(torch.isfinite(logits_of(output)).all())
         except Exception:
-            return
+            return False
         if trace.depth != depth or not finite:
-            return
+            return False
         quick = model.replays, model.passes_on
         choose_shortcuts(model, trace, _start(model, ids))
         model.replays, model.passes_on = model.replays and quick[0], model.passes_on and quick[1]
         check_logits(model, trace, output)
-        model.reads_last_alone = model.reads_last_alone and reads_last_alone(model, trace)
+        return reads_last_alone(model, trace)
 
 
 @torch.no_grad()

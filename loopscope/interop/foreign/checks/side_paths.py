@@ -84,15 +84,29 @@ def warn_of_side_paths(model: TracedModel, trace: Trace) -> None:
 
 
 def reads_last_alone(model: TracedModel, trace: Trace) -> bool:
-    """Return whether a loop, and the head, read nothing of the loops before but the last one's state.
+    """Return whether every loop, and the head, read nothing of the loops before but the last one's state.
 
     Where the block's calls leave something in a cache, or return more than the state, it is not asked: no.
     """
-    if model.interceptor.side_names or model.interceptor.reruns or model.reads_by_depth:
+    interceptor, own = model.interceptor, trace.states
+    if interceptor.side_names or interceptor.reruns or model.reads_by_depth:
         return False
     if model.readout_steps is None and reads_earlier_loops(model, trace):
         return False
-    return not _carries_more(model, trace)
+    if trace.depth == 2:
+        return model.passes_on
+    draws = torch.Generator().manual_seed(4)
+    others = {loop: perturbed(state, draws) for loop, state in own.items()}
+    with model.fixed_draws():
+        for loop in range(2, trace.depth):  # each: two low passes and a high one are no pattern of one loop
+            changed = {**own, **{earlier: others[earlier] for earlier in range(1, loop)}}
+            entries = [interceptor.carry(trace, earlier, own[loop], loop) for earlier in (own, changed)]
+            after = entries
+            if not model.replays:
+                after = [interceptor.core(trace, earlier, entries[0], loop + 1) for earlier in (own, changed)]
+            if not (torch.equal(*entries) and torch.equal(*after)):
+                return False
+    return True
 
 
 def _carries_more(model: TracedModel, trace: Trace) -> bool:
