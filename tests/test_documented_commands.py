@@ -161,7 +161,8 @@ def test_examples_of_help(monkeypatch: pytest.MonkeyPatch, fresh: Path, command:
 
 
 @pytest.mark.usefixtures("quick_figures", "quick_timing")
-@pytest.mark.parametrize("page", [*PAGES, *(pytest.param(page, marks=pytest.mark.slow) for page in READ)])
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [*PAGES, *READ])
 def test_commands_of_a_page(monkeypatch: pytest.MonkeyPatch, fresh: Path, page: str) -> None:
     if page == "loggers.md":
         pytest.importorskip("tensorboard", reason="extra `log`")
