@@ -10,6 +10,7 @@ import warnings
 import torch
 from torch import nn
 
+from loopscope.interop.foreign.tracing.answers import EarlierStates
 from loopscope.interop.foreign.tracing.trace import Trace, perturbed, probes
 from loopscope.interop.foreign.tracing.traced_model import TracedModel
 
@@ -100,25 +101,25 @@ def reads_last_alone(model: TracedModel, trace: Trace) -> bool:
     with model.fixed_draws():
         for loop in range(2, trace.depth):  # each: two low passes and a high one are no pattern of one loop
             changed = {**own, **{earlier: others[earlier] for earlier in range(1, loop)}}
-            entries = [interceptor.carry(trace, earlier, own[loop], loop) for earlier in (own, changed)]
-            after = entries
-            if not model.replays:
-                after = [interceptor.core(trace, earlier, entries[0], loop + 1) for earlier in (own, changed)]
-            if not (torch.equal(*entries) and torch.equal(*after)):
+            if _reads_others(model, trace, changed, loop):
                 return False
     return True
 
 
 def _carries_more(model: TracedModel, trace: Trace) -> bool:
     """Whether a loop's input depends on more than the state before it."""
-    interceptor, own = model.interceptor, trace.states
     if trace.depth == 2:  # only one state comes before the last loop: what is beside it would be added to it
         return not model.passes_on
     with model.fixed_draws():
-        changed = {**own, 1: probes(trace)[1]}
-        entries = [interceptor.carry(trace, earlier, own[2], 2) for earlier in (own, changed)]
-        if model.replays or not torch.equal(*entries):
-            return not torch.equal(*entries)
-        # A loop that starts anew reads the one before through the block's other arguments.
-        after = [interceptor.core(trace, earlier, entries[0], 3) for earlier in (own, changed)]
-        return not torch.equal(*after)
+        return _reads_others(model, trace, {**trace.states, 1: probes(trace)[1]}, 2)
+
+
+def _reads_others(model: TracedModel, trace: Trace, changed: EarlierStates, loop: int) -> bool:
+    """Whether what follows `loop` is another where states before it are those in `changed`."""
+    interceptor, own = model.interceptor, trace.states
+    entries = [interceptor.carry(trace, earlier, own[loop], loop) for earlier in (own, changed)]
+    if model.replays or not torch.equal(*entries):
+        return not torch.equal(*entries)
+    # A loop that starts anew reads the one before through the block's other arguments.
+    after = [interceptor.core(trace, earlier, entries[0], loop + 1) for earlier in (own, changed)]
+    return not torch.equal(*after)
