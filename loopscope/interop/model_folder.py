@@ -5,7 +5,6 @@ A folder holds `config.yaml` (its `model` section builds the model), `model.safe
 a folder with the optimizer's state beside, and its hashes in `state.json`. One put together by hand needs no hashes.
 """
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,10 @@ from pydantic import ValidationError
 from loopscope.model.config import ModelConfig
 from loopscope.model.config.yaml_reader import plain_yaml_file
 from loopscope.model.looped import LoopedTransformer
-from loopscope.results.faults import concerning
-from loopscope.results.layout import CONFIG, MANIFEST, WEIGHTS, unfinished, write_text
+from loopscope.results.layout import CONFIG, MANIFEST, WEIGHTS, write_text
 from loopscope.results.manifest import check_files, table_of
 from loopscope.results.tensor_file import read_tensors, write_tensors
+from loopscope.results.whole_folder import whole_folder
 
 
 def save_model(
@@ -38,25 +37,12 @@ def save_model(
         ValueError: the folder exists and is not empty.
         OSError: it cannot be written; nothing of it is left.
     """
-    directory = Path(directory)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise ValueError(f"{directory} exists and is not empty; name a new folder, nothing was written")
     config = {"model": model.config.model_dump(mode="json"), **sections}
-    writing = unfinished(directory)
-    with concerning(directory, writing):
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(writing, ignore_errors=True)
-        writing.mkdir()
-        try:
-            for name, text in {**files, CONFIG: yaml.safe_dump(config, sort_keys=False)}.items():
-                (writing / name).write_text(text, encoding="utf-8")
-            write_tensors(model.state_dict(), writing / WEIGHTS)
-            write_text(writing / MANIFEST, table_of(writing))
-            if directory.is_dir():  # empty: not every system lets a folder take its place
-                directory.rmdir()
-            writing.rename(directory)
-        finally:
-            shutil.rmtree(writing, ignore_errors=True)
+    with whole_folder(directory) as writing:
+        for name, text in {**files, CONFIG: yaml.safe_dump(config, sort_keys=False)}.items():
+            (writing / name).write_text(text, encoding="utf-8")
+        write_tensors(model.state_dict(), writing / WEIGHTS)
+        write_text(writing / MANIFEST, table_of(writing))
 
 
 def load_model(directory: str | Path) -> LoopedTransformer:

@@ -8,7 +8,7 @@ from typing import Any
 
 from loopscope.config.nested import read_yaml
 from loopscope.data.config import DataConfig
-from loopscope.interop.huggingface.export.exported_folder import check_exportable, is_export, write_export
+from loopscope.interop.huggingface.export.exported_folder import check_export, check_exportable, write_export
 from loopscope.interop.huggingface.hub import upload_folder
 from loopscope.interop.huggingface.pretrained import is_transformers_folder
 from loopscope.jobs.export_tokenizer import fast_tokenizer
@@ -28,6 +28,7 @@ from loopscope.results.layout import (
     step_in_name,
     trained_runs,
 )
+from loopscope.results.whole_folder import check_new_folder
 
 EXAMPLES = 4
 """Runs of a study that a refusal names."""
@@ -65,8 +66,7 @@ def export_run(path: str | Path, directory: str | Path, settings: ExportSettings
         raise ValueError(
             f"end-token is {chosen.end_token!r}, and --no-end-token asks for none; leave one out"
         )
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise ValueError(f"{directory} exists and is not empty; name a new folder, nothing was written")
+    check_new_folder(directory)
     check_outside(directory, path)
     _refuse_study(path)
     if is_transformers_folder(path):
@@ -115,10 +115,7 @@ def push_export(directory: str | Path, name: str, private: bool = False) -> str:
     Raises:
         ValueError: the folder is no export, or the hub refuses it: says why.
     """
-    if not is_export(directory):
-        raise ValueError(
-            f"{directory} is no export of Loopscope; write one first: loopscope export RUN {directory}"
-        )
+    check_export(directory)
     return upload_folder(directory, name, private)
 
 

@@ -3,21 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from loopscope.interop.huggingface.export.exported_folder import export_settings, is_export, read_export
+from loopscope.interop.huggingface.export.exported_folder import check_export, export_settings, read_export
 from loopscope.interop.onnx.onnx_files import OnnxFile, write_onnx
-from loopscope.optional_packages import require
+from loopscope.interop.onnx.onnx_files import check_onnx as check_onnx
 
 FOLDER = "onnx"
 """Of an export, with its ONNX files: where tools for the browser look for them."""
-
-
-def check_onnx() -> None:
-    """Refuse ONNX files where what makes them is not installed.
-
-    Raises:
-        ValueError: with the extra that brings it.
-    """
-    require("an ONNX file", "onnx", "onnxscript", "onnxruntime")
 
 
 def add_onnx(directory: str | Path, depths: Sequence[int]) -> list[OnnxFile]:
@@ -32,10 +23,7 @@ def add_onnx(directory: str | Path, depths: Sequence[int]) -> list[OnnxFile]:
     directory = Path(directory)
     if not depths:
         return []
-    if not is_export(directory):
-        raise ValueError(
-            f"{directory} is no export of Loopscope; write one first: loopscope export RUN {directory}"
-        )
+    check_export(directory)
     settings = export_settings(directory)
     trained = settings.get("trained") or {}
     tokenizer = trained.get("tokenizer") or {}

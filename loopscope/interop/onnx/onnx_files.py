@@ -4,7 +4,6 @@ Every file is run by onnxruntime before the folder has its name, at several leng
 model's. What a file is, and of what model, stands in its metadata.
 """
 
-import shutil
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +19,7 @@ from loopscope.interop.onnx.onnx_graph import INPUT, OUTPUT, build_graph
 from loopscope.model.looped import LoopedTransformer
 from loopscope.optional_packages import require
 from loopscope.recurrence import check_loops, unroll
-from loopscope.results.faults import concerning
-from loopscope.results.layout import unfinished
+from loopscope.results.whole_folder import whole_folder
 
 TOLERANCE = 1e-4
 """Of a file's logits, against the model's: relative to the largest of them where that is above 1."""
@@ -65,31 +63,28 @@ def write_onnx(
             installed; nothing is written.
         OSError: it cannot be written; nothing of it is left.
     """
-    require("an ONNX file", "onnx", "onnxscript", "onnxruntime")
+    check_onnx()
     looped = check_convertible(model)
     depths = [check_loops(depth) for depth in dict.fromkeys(depths)]
-    directory = Path(directory)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise ValueError(f"{directory} exists and is not empty; name a new folder, nothing was written")
-    writing, written = unfinished(directory), []
-    with concerning(directory, writing):
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(writing, ignore_errors=True)
-        writing.mkdir()
-        try:
-            for depth in depths:
-                module = DepthModule(looped, depth, positions or looped.config.sequence)
-                file = writing / f"loops-{depth}.onnx"
-                save_graph(build_graph(module), file, _metadata(looped, module, facts or {}))
-                size = sum(each.stat().st_size for each in writing.glob(f"{file.name}*"))
-                difference = run_difference(file, looped, module)
-                written.append(OnnxFile(directory / file.name, depth, size, difference))
-            if directory.is_dir():  # empty: not every system lets a folder take its place
-                directory.rmdir()
-            writing.rename(directory)
-        finally:
-            shutil.rmtree(writing, ignore_errors=True)
+    directory, written = Path(directory), []
+    with whole_folder(directory) as writing:
+        for depth in depths:
+            module = DepthModule(looped, depth, positions or looped.config.sequence)
+            file = writing / f"loops-{depth}.onnx"
+            save_graph(build_graph(module), file, _metadata(looped, module, facts or {}))
+            size = sum(each.stat().st_size for each in writing.glob(f"{file.name}*"))
+            difference = run_difference(file, looped, module)
+            written.append(OnnxFile(directory / file.name, depth, size, difference))
     return written
+
+
+def check_onnx() -> None:
+    """Refuse ONNX files where what makes them is not installed.
+
+    Raises:
+        ValueError: with the extra that brings it.
+    """
+    require("an ONNX file", "onnx", "onnxscript", "onnxruntime")
 
 
 def check_convertible(model: Any) -> LoopedTransformer:

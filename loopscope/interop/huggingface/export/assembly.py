@@ -39,7 +39,7 @@ _PLAIN = {
 """Definitions of the package, and those of `plain_parts` that take their place."""
 
 _LEFT_OUT = {
-    *("forward_of_waist", "declaration", "exponents", "effect", "scale_exponent", "removes_scale"),
+    *("declaration", "exponents", "effect", "scale_exponent", "removes_scale"),
     *("declared_exponent", "declared_effect", "carry_steps", "head_matrix", "gate_alone", "loop_layers"),
     *("rejoin", "beside", "put_beside", "remember", "parameter_count", "save_pretrained"),
 }

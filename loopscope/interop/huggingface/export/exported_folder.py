@@ -4,7 +4,6 @@ config.json, model.safetensors, generation_config.json, two files of code; and w
 """
 
 import json
-import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,10 +17,10 @@ from loopscope.model.config import ModelConfig
 from loopscope.model.config.chosen_variants import variants_of
 from loopscope.model.looped import LoopedTransformer
 from loopscope.recurrence import AbstractLoopedLM
-from loopscope.results.faults import concerning
 from loopscope.results.fingerprint import CONFIG_FILE
-from loopscope.results.layout import WEIGHTS, unfinished
+from loopscope.results.layout import WEIGHTS
 from loopscope.results.tensor_file import read_tensors
+from loopscope.results.whole_folder import check_new_folder, whole_folder
 
 _PREFIX, _HEAD = "model.", "model.unembedding.weight"
 
@@ -69,28 +68,16 @@ def write_export(
     """
     from loopscope.interop.huggingface.export.exported_model import as_exported
 
-    directory, check = Path(directory), check_exportable(model)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise ValueError(f"{directory} exists and is not empty; name a new folder, nothing was written")
+    check, directory = check_exportable(model), check_new_folder(directory)
     exported = as_exported(check, loops, trained, token_ids)
-    writing = unfinished(directory)
-    with concerning(directory, writing):
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(writing, ignore_errors=True)
-        writing.mkdir()
-        try:
-            with without_bars():
-                exported.save_pretrained(writing)
-            for name, content in (more or {}).items():
-                if isinstance(content, str):
-                    (writing / name).write_text(content, encoding="utf-8")
-                else:
-                    content.save_pretrained(writing)
-            if directory.is_dir():
-                directory.rmdir()
-            writing.rename(directory)
-        finally:
-            shutil.rmtree(writing, ignore_errors=True)
+    with whole_folder(directory) as writing:
+        with without_bars():
+            exported.save_pretrained(writing)
+        for name, content in (more or {}).items():
+            if isinstance(content, str):
+                (writing / name).write_text(content, encoding="utf-8")
+            else:
+                content.save_pretrained(writing)
     return directory
 
 
@@ -102,6 +89,14 @@ def is_export(folder: str | Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(settings, dict) and settings.get("model_type") == MODEL_TYPE
+
+
+def check_export(folder: str | Path) -> None:
+    """Raise ValueError for a folder that holds no export: says how one is written."""
+    if not is_export(folder):
+        raise ValueError(
+            f"{folder} is no export of Loopscope; write one first: loopscope export RUN {folder}"
+        )
 
 
 def export_settings(folder: str | Path) -> dict[str, Any]:
