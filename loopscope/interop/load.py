@@ -8,7 +8,7 @@ from loopscope.interop.huggingface.pretrained import is_transformers_folder, loa
 from loopscope.interop.model_folder import load_model
 from loopscope.interop.published import read_published
 from loopscope.recurrence import AbstractLoopedLM
-from loopscope.results.layout import model_folder
+from loopscope.results.checkpoints import model_folder
 
 
 def load(
@@ -20,7 +20,8 @@ def load(
 ) -> AbstractLoopedLM:
     """Return the looped model at a path, in evaluation mode on the CPU. The path may be any of:
 
-    - a run folder that training wrote (its newest checkpoint), or one checkpoint folder;
+    - a run folder that training wrote (its newest whole checkpoint), or one checkpoint folder, as that of
+      `loopscope.results.best_checkpoint(RUN)`;
     - an exported or imported model folder (`config.yaml` and `model.safetensors`);
     - a published `last.pt`;
     - a folder that transformers wrote (`config.json` and safetensors) of a family that `adapt` knows, or the

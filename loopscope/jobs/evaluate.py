@@ -22,6 +22,7 @@ from loopscope.objectives.config import ObjectiveConfig
 from loopscope.plan.parameters import forward_flops
 from loopscope.plan.training_flops import training_cost
 from loopscope.results import ModelEvaluation, load_evaluation, provenance, to_json
+from loopscope.results.checkpoints import model_folder
 from loopscope.results.faults import in_words
 from loopscope.results.layout import (
     AUDIT,
@@ -30,7 +31,6 @@ from loopscope.results.layout import (
     MANIFEST,
     PREVIOUS_EVALUATION,
     STATE,
-    model_folder,
     write_text,
 )
 from loopscope.results.manifest import sha256_of

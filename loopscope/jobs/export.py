@@ -18,12 +18,12 @@ from loopscope.jobs.opened import OpenedModel, open_model
 from loopscope.model.config import ModelConfig
 from loopscope.plan.static_audit import audit_config
 from loopscope.results import RunResult, load_audits
+from loopscope.results.checkpoints import model_folder
 from loopscope.results.layout import (
     AUDIT,
     CARD,
     CONFIG,
     is_study,
-    model_folder,
     newest_checkpoint,
     step_in_name,
     trained_runs,

@@ -12,7 +12,8 @@ from loopscope.config import RunConfig
 from loopscope.config.nested import differences, read_yaml
 from loopscope.config.run_config import kept_config
 from loopscope.results import RunResult, run_from_json
-from loopscope.results.layout import CONFIG, RESULT, newest_checkpoint, visible
+from loopscope.results.checkpoints import whole_checkpoint
+from loopscope.results.layout import CONFIG, RESULT, visible
 from loopscope.training.checkpoint import refuse_linked_checkpoints
 
 MAY_DIFFER = {
@@ -27,6 +28,9 @@ MAY_DIFFER = {
         "evaluate_windows",
         "final_windows",
         "checkpoint_every",
+        "keep_last",
+        "keep_best",
+        "save",
     ),
 }
 """Settings of training that say how long, how fast and what is written: parts of one run may differ in them."""
@@ -62,9 +66,9 @@ def check_outside(folder: str | Path, source: str | Path) -> None:
 
 
 def check_checkpoint(run: str | Path) -> None:
-    """Refuse a run's folder whose newest checkpoint is another run's: of another seed, condition, model, …"""
+    """Refuse a run's folder whose newest whole checkpoint is another run's: of another seed, condition, model, …"""
     run = Path(run)
-    checkpoint = newest_checkpoint(run)
+    checkpoint = whole_checkpoint(run)
     if checkpoint is None or not all((folder / CONFIG).is_file() for folder in (run, checkpoint)):
         return
     _refuse_foreign(
@@ -107,14 +111,14 @@ def read_result(run: str | Path) -> RunResult | None:
 def as_resumed(there: dict[str, Any], now: dict[str, Any], longer: bool = False) -> dict[str, Any]:
     """Return a folder's config with what a run may change when it goes on.
 
-    Where it computes, how often it is evaluated and, if `longer`, its end.
+    Where it computes, how often it is evaluated, how it is saved and, if `longer`, its end.
 
     Upward only, and in the unit that it had: more steps, or more epochs.
     """
     kept, asked = there.get("training"), now["training"]
     if not isinstance(kept, dict):
         return there
-    free = ("device", "threads", "evaluate_every", "log", "log_project")
+    free = ("device", "threads", "evaluate_every", "log", "log_project", "keep_last", "keep_best", "save")
     kept = {**kept, **{name: asked[name] for name in free}}
     if longer:
         for name in ("steps", "epochs"):

@@ -6,7 +6,8 @@ from pathlib import Path
 from loopscope.jobs.evaluate import run_sections
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.phase import objective_name, phases_over
-from loopscope.results.layout import STATE, model_folder
+from loopscope.results.checkpoints import model_folder
+from loopscope.results.layout import STATE
 from loopscope.results.run_phases import phase_at
 
 

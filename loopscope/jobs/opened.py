@@ -29,8 +29,9 @@ from loopscope.jobs.folder import check_checkpoint
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.recurrence import AbstractLoopedLM, check_loops
+from loopscope.results.checkpoints import model_folder
 from loopscope.results.fingerprint import model_fingerprint
-from loopscope.results.layout import CONFIG, TOKENIZER, model_folder
+from loopscope.results.layout import CONFIG, TOKENIZER
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,10 @@ from loopscope.plan.parameters import count_parameters
 from loopscope.plan.static_audit import audit_config
 from loopscope.plan.training_flops import training_cost
 from loopscope.results import StaticAudit
-from loopscope.results.layout import newest_checkpoint, step_in_name
+from loopscope.results.checkpoints import whole_checkpoint
+from loopscope.results.layout import step_in_name
 from loopscope.results.lock import FolderHeldError, present_holder
+from loopscope.training.checkpoint import RESUMED
 from loopscope.training.loggers import check_loggers
 from loopscope.training.loop import total_steps
 
@@ -89,7 +91,7 @@ def planned_run(config: RunConfig, run: str | Path, resume: bool = False) -> Pla
     width = config.data.task.width(model.sequence) if config.data.corpus == "task" else model.sequence
     tokens = None if steps is None else steps * training.batch * width
     parameters = sum(count_parameters(model).values())
-    checkpoint, result = newest_checkpoint(run), read_result(run)
+    checkpoint, result = whole_checkpoint(run, RESUMED), read_result(run)
     done = 0 if checkpoint is None else step_in_name(checkpoint) or 0
     return PlannedRun(
         folder=run,

@@ -31,19 +31,19 @@ from loopscope.jobs.study_results import collect, collect_meanwhile, keep_damage
 from loopscope.jobs.train import check_vocabulary, execute, failed
 from loopscope.jobs.train import windows as run_windows
 from loopscope.results import StudyResults
+from loopscope.results.checkpoints import whole_checkpoint
 from loopscope.results.faults import in_words
 from loopscope.results.layout import (
     CONFIG,
     DAMAGED_RESULT,
     RESULT,
     condition_folder,
-    newest_checkpoint,
     older_condition_folder,
     run_files,
     run_folder,
 )
 from loopscope.results.lock import FolderHeldError, hold
-from loopscope.training.checkpoint import verify
+from loopscope.training.checkpoint import RESUMED, verify
 from loopscope.training.loggers import check_loggers
 from loopscope.training.progress import ProgressDisplay
 
@@ -191,7 +191,7 @@ def _check(out: Path, config: RunConfig) -> Cell | None:
     if run.exists():
         try:
             with hold(run):
-                if checkpoint := newest_checkpoint(run):
+                if checkpoint := whole_checkpoint(run, RESUMED):
                     verify(checkpoint)
         except FolderHeldError:  # checked when it is taken over, if ever
             pass

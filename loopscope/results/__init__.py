@@ -3,6 +3,7 @@
 Every figure that Loopscope draws comes from these records, never from live objects.
 
     layout        what lies where in run and study folders, and writing whole files
+    checkpoints   which checkpoint of a run is read: the newest that is whole, or the best
     manifest      hashes of a folder's files, held against them wherever they are read
     fingerprint   which model a folder of transformers holds, for what is measured of it
     tensor_file   reading and writing safetensors, with messages that name the file
@@ -45,6 +46,7 @@ from loopscope.results.audits import (
     audits_from_json,
     load_audits,
 )
+from loopscope.results.checkpoints import best_checkpoint, model_folder, whole_checkpoint
 from loopscope.results.codec import decode, to_json
 from loopscope.results.comparisons import (
     Beyond,
@@ -76,7 +78,6 @@ from loopscope.results.layout import (
     EVALUATION,
     first_runs,
     is_study,
-    model_folder,
     newest_checkpoint,
     run_folder,
     trained_runs,
@@ -170,6 +171,7 @@ __all__ = [
     "Verdict",
     "audit_values",
     "audits_from_json",
+    "best_checkpoint",
     "bits_per_byte",
     "check_from_figures",
     "decode",
@@ -192,4 +194,5 @@ __all__ = [
     "study_from_json",
     "to_json",
     "trained_runs",
+    "whole_checkpoint",
 ]

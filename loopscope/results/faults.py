@@ -38,13 +38,23 @@ _WORDS: dict[int, tuple[str, str]] = {
 
 
 def in_words(error: OSError) -> str:
-    """Return a refusal of the operating system as one sentence, with what is whole and what to do."""
+    """Return a refusal of the operating system as one sentence, with what is whole and what to do.
+
+    Notes on the error (`add_note`) say what to do then.
+    """
     place = error.filename2 or error.filename
     cause, todo = _WORDS.get(error.errno or 0, (error.strerror or "", ""))
     if not cause:  # a library's own kind, with words and no number
         return _one_line(str(error) or type(error).__name__)
     where = f"{shortened(str(place))}: " if place is not None else ""
-    return f"{where}{cause}. What was saved before is whole" + (f"; {todo}" if todo else "")
+    notes = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
+    return f"{where}{cause}. What was saved before is whole" + (f"; {todo}{notes}" if todo else "")
+
+
+def cause_of(error: OSError) -> str:
+    """Return why the operating system refused, and what to do, without the place."""
+    cause, todo = _WORDS.get(error.errno or 0, (error.strerror or _one_line(str(error)), ""))
+    return f"{cause} ({todo})" if todo else cause
 
 
 def shortened(text: str) -> str:

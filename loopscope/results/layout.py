@@ -14,6 +14,7 @@
       tasks.json                  benchmarks at several depths
       trackers.json               which trackers have it, and as what; tensorboard/ and wandb/: what those write
       checkpoints/step-NNNNNNNN/  a model folder with the optimizer's state beside; state.json has hashes of all of it
+      checkpoints/damaged-step-…  one that could not be read when the run went on from the one before
     MODEL/                        what `load` reads
       config.yaml, model.safetensors, tokenizer.json, and their hashes: manifest.json
       retrofit.json, train.yaml   of a model that was looped after training: where it comes from, and how it goes on
@@ -68,7 +69,7 @@ CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
 HOLDER = ".holder.json"
 
-_SEED, _STEP, _WRITING = "seed-", "step-", ".writing-"
+_SEED, _STEP, _WRITING, _DAMAGED = "seed-", "step-", ".writing-", "damaged-"
 _RUNS = f"*/{_SEED}*"
 _CHECKPOINT = re.compile(rf"{_STEP}(\d{{8,}})", re.ASCII)
 _PART = r"[a-z0-9+-](?:[a-z0-9+._-]*[a-z0-9+-])?"
@@ -220,21 +221,41 @@ def step_in_name(checkpoint: str | Path) -> int | None:
     return int(found[1]) if found else None
 
 
-def newest_checkpoint(run: str | Path) -> Path | None:
-    """The newest complete checkpoint of a run folder, or None."""
+def checkpoint_folders(run: str | Path) -> list[Path]:
+    """The complete checkpoints of a run folder, newest first."""
     found = [path for path in (Path(run) / CHECKPOINTS).glob(f"{_STEP}*") if step_in_name(path) is not None]
-    return max(
-        (path for path in found if path.is_dir()), key=lambda path: step_in_name(path) or 0, default=None
+    return sorted(
+        (path for path in found if path.is_dir()), key=lambda path: step_in_name(path) or 0, reverse=True
     )
 
 
-def remove_other_checkpoints(kept: str | Path) -> None:
-    """Remove the other checkpoints beside one and what saves cut short left: nothing else, and through no link."""
-    kept = Path(kept)
-    for path in kept.parent.iterdir():
+def newest_checkpoint(run: str | Path) -> Path | None:
+    """The newest complete checkpoint of a run folder, or None. `results.checkpoints` asks whether it can be read."""
+    return next(iter(checkpoint_folders(run)), None)
+
+
+def remove_other_checkpoints(kept: str | Path, *also: str | Path) -> None:
+    """Remove the checkpoints beside some that stay, and what saves cut short left: nothing else, and through no link.
+
+    Args:
+        also: further checkpoints of the same run that stay.
+    """
+    stay = {Path(path) for path in (kept, *also)}
+    for path in Path(kept).parent.iterdir():
         own = step_in_name(path.name.removeprefix(_WRITING)) is not None
-        if own and path != kept and not path.is_symlink():
+        if own and path not in stay and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
+
+
+def set_aside_damaged(checkpoint: str | Path) -> Path:
+    """Give a checkpoint that cannot be read another name, so that its step can be saved again; return its new place."""
+    checkpoint = Path(checkpoint)
+    number, place = 1, checkpoint.with_name(f"{_DAMAGED}{checkpoint.name}")
+    while place.exists():
+        number += 1
+        place = checkpoint.with_name(f"{_DAMAGED}{number}-{checkpoint.name}")
+    os.replace(checkpoint, place)
+    return place
 
 
 def is_model_folder(path: str | Path) -> bool:
@@ -242,17 +263,9 @@ def is_model_folder(path: str | Path) -> bool:
     return (Path(path) / CONFIG).is_file() and (Path(path) / WEIGHTS).is_file()
 
 
-def model_folder(path: str | Path) -> Path:
-    """The folder that holds a path's weights: itself, or the newest checkpoint of a run.
-
-    Raises:
-        ValueError: no weights there; says what was looked for, and which runs the folder holds.
-    """
+def without_model(path: str | Path) -> str:
+    """Say that a path holds no model: what was looked for, and which runs or models the folder holds."""
     path = Path(path)
-    if (path / WEIGHTS).is_file():
-        return path
-    if checkpoint := newest_checkpoint(path):
-        return checkpoint
     below = path.glob(f"*/**/{CHECKPOINTS}/{_STEP}*")
     runs = sorted({str(found.parent.parent.relative_to(path)) for found in below})
     models = sorted(found.parent.name for found in path.glob("*/config.json"))
@@ -261,7 +274,7 @@ def model_folder(path: str | Path) -> Path:
         for what, names in (("runs", runs), ("folders of models", models))
         if names
     )
-    raise ValueError(
+    return (
         f"{path} holds no model: neither {CONFIG} with {WEIGHTS}, nor {CHECKPOINTS}/{_STEP}*, nor a config.json as "
         f"transformers writes it.{hint}"
     )

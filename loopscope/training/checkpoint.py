@@ -1,21 +1,24 @@
 """Checkpoints that survive being killed at any moment.
 
 One checkpoint is a folder `checkpoints/step-00000100`: weights and optimizer state as safetensors (no pickle), the
-resolved config, the tokenizer, and `state.json` with the step, how far the metrics went, and a SHA-256 of every other
-file and of itself (`results.manifest`). It is written under another name, synced to disk and renamed; only then is the
-previous one removed. A folder with its final name is therefore complete, and damage that comes later is found on
-reading.
+resolved config, the tokenizer, and `state.json` with the step, how far the metrics went, what it was worth on the
+validation text where that was asked, which tensors are one, and a SHA-256 of every other file and of itself
+(`results.manifest`). It is written under another name, synced to disk and renamed; only then do older ones go. A folder
+with its final name is therefore complete, and damage that comes later is found on reading.
+
+When and how one is saved, in the background or not, is `checkpoint_saver`'s.
 """
 
 import shutil
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from loopscope.results.checkpoints import VALIDATION, best_checkpoints, whole_checkpoint
 from loopscope.results.faults import concerning
 from loopscope.results.layout import (
     METRICS,
@@ -23,15 +26,20 @@ from loopscope.results.layout import (
     STATE,
     WEIGHTS,
     checkpoint_folder,
+    checkpoint_folders,
     remove_other_checkpoints,
+    set_aside_damaged,
     sync,
     unfinished,
 )
 from loopscope.results.manifest import READ, check_files, sha256_of, table_of
 from loopscope.results.tensor_file import read_tensors, write_tensors
-from loopscope.training.muon import MuonWithAdamW
+from loopscope.results.tied_weights import tie_problem, ties_of
+from loopscope.training.optimizer_state import AnyOptimizer, optimizer_tensors, restore_optimizer
 
-AnyOptimizer = torch.optim.Optimizer | MuonWithAdamW
+RESUMED = (*READ, OPTIMIZER)
+"""Files that a run which goes on reads."""
+TIES = "ties"
 
 
 @dataclass(frozen=True)
@@ -43,26 +51,91 @@ class Progress:
     seconds: float  # spent training, over all resumptions
 
 
+@dataclass(frozen=True)
+class Retention:
+    """Which checkpoints stay when one is saved: the newest, and those with the lowest validation loss."""
+
+    last: int = 1
+    best: int = 0
+
+
+@dataclass(frozen=True)
+class ValidationScore:
+    """What a checkpoint was worth: loss of the last loop at the trained depth, and the windows it is of (None: all)."""
+
+    loss: float  # nats per token
+    windows: int | None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that a checkpoint holds, as it was at one step."""
+
+    progress: Progress
+    weights: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+    files: Mapping[str, str]  # text files beside the weights, by name
+    ties: Mapping[str, str] = field(default_factory=dict)
+    score: ValidationScore | None = None
+    metrics: int | None = None  # bytes of the run's metrics file at that step
+
+
+def take_snapshot(
+    run: str | Path,
+    progress: Progress,
+    model: nn.Module,
+    optimizer: AnyOptimizer,
+    files: Mapping[str, str],
+    score: ValidationScore | None = None,
+    copied: bool = False,
+) -> Snapshot:
+    """Return what a checkpoint of this moment holds. Copied, it stays so while training goes on.
+
+    Memory: none, or where copied the size of the weights and the optimizer's state, in the machine's memory.
+    """
+    weights: dict[str, Tensor] = model.state_dict()
+    ties = ties_of(weights)
+    state = optimizer_tensors(model, optimizer)
+    weights = {name: tensor for name, tensor in weights.items() if name not in ties}
+    if copied:
+        weights, state = (
+            {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+            for tensors in (weights, state)
+        )
+    metrics = Path(run) / METRICS
+    size = metrics.stat().st_size if metrics.is_file() else None
+    return Snapshot(progress, weights, state, files, ties, score, size)
+
+
 def save_checkpoint(
     run: str | Path,
     progress: Progress,
     model: nn.Module,
     optimizer: AnyOptimizer,
     files: Mapping[str, str],
+    kept: Retention | None = None,
+    score: ValidationScore | None = None,
 ) -> Path:
-    """Write a checkpoint of a run folder and remove the one before.
+    """Write a checkpoint of a run folder, and remove those that need not stay.
 
     Of what lies beside it, only the run's other `step-…` folders go: what a user puts there stays, and no link is
     followed.
 
     Args:
         files: text files to keep beside the weights (config, tokenizer), by name.
+        kept: which stay; None keeps this one.
+        score: what the model is worth now, by which the best are found.
 
     Raises:
         OSError: the disk is full, say; the checkpoint before is whole.
         ValueError: `checkpoints` is a link.
     """
-    final = checkpoint_folder(run, progress.step)
+    return write_snapshot(run, take_snapshot(run, progress, model, optimizer, files, score), kept or Retention())
+
+
+def write_snapshot(run: str | Path, snapshot: Snapshot, kept: Retention) -> Path:
+    """Write what `take_snapshot` took as `save_checkpoint` does, and return its folder."""
+    final = checkpoint_folder(run, snapshot.progress.step)
     refuse_linked_checkpoints(run)
     final.parent.mkdir(parents=True, exist_ok=True)
     if final.is_dir():  # the same step again, after a resume: it is complete
@@ -74,14 +147,20 @@ def save_checkpoint(
         shutil.rmtree(writing, ignore_errors=True)
         writing.mkdir()
         try:
-            _write(writing, run, progress, model, optimizer, files)
+            _fill(writing, run, snapshot)
         except OSError:  # a full disk keeps no half of it
             shutil.rmtree(writing, ignore_errors=True)
             raise
         writing.rename(final)
         sync(final.parent)
-    remove_other_checkpoints(final)
+    remove_older(run, kept)
     return final
+
+
+def remove_older(run: str | Path, kept: Retention) -> None:
+    """Remove the checkpoints of a run but for the newest and the best."""
+    newest = checkpoint_folders(run)[: kept.last]
+    remove_other_checkpoints(newest[0], *newest, *best_checkpoints(run, kept.best))
 
 
 def refuse_linked_checkpoints(run: str | Path) -> None:
@@ -94,32 +173,51 @@ def refuse_linked_checkpoints(run: str | Path) -> None:
         )
 
 
-def _write(
-    writing: Path,
-    run: str | Path,
-    progress: Progress,
-    model: nn.Module,
-    optimizer: AnyOptimizer,
-    files: Mapping[str, str],
-) -> None:
+def _fill(writing: Path, run: str | Path, snapshot: Snapshot) -> None:
     """Fill a checkpoint's folder, and wait until it is on the disk."""
-    write_tensors(model.state_dict(), writing / WEIGHTS)
-    write_tensors(_optimizer_tensors(model, optimizer), writing / OPTIMIZER)
-    for name, text in files.items():
+    write_tensors(snapshot.weights, writing / WEIGHTS)
+    write_tensors(snapshot.optimizer, writing / OPTIMIZER)
+    for name, text in snapshot.files.items():
         (writing / name).write_text(text, encoding="utf-8")
-    state: dict[str, Any] = {
-        "step": progress.step,
-        "tokens": progress.tokens,
-        "seconds": progress.seconds,
-    }
-    metrics = Path(run) / METRICS
-    if metrics.is_file():  # that a resumed run can say where its curve was cut or exchanged
-        sync(metrics)
-        state["metrics"] = {"bytes": metrics.stat().st_size, "sha256": sha256_of(metrics)}
-    (writing / STATE).write_text(table_of(writing, state), encoding="utf-8")
+    (writing / STATE).write_text(table_of(writing, _state(run, snapshot)), encoding="utf-8")
     for path in writing.iterdir():
         sync(path)
     sync(writing)
+
+
+def _state(run: str | Path, snapshot: Snapshot) -> dict[str, Any]:
+    """What state.json says beside the hashes."""
+    state: dict[str, Any] = asdict(snapshot.progress)
+    if snapshot.ties:
+        state[TIES] = dict(snapshot.ties)
+    if snapshot.score is not None:
+        state[VALIDATION] = asdict(snapshot.score)
+    if snapshot.metrics is not None:  # that a resumed run can say where its curve was cut or exchanged
+        metrics = Path(run) / METRICS
+        sync(metrics)
+        state["metrics"] = {"bytes": snapshot.metrics, "sha256": sha256_of(metrics, snapshot.metrics)}
+    return state
+
+
+def resume_from_newest(
+    run: str | Path, model: nn.Module, optimizer: AnyOptimizer
+) -> tuple[Path | None, Progress]:
+    """Restore the newest checkpoint of a run that is whole, in place; return it, and where the run stood.
+
+    Damaged ones above it get another name: their steps are saved again. Without any checkpoint: None, and the start.
+
+    Raises:
+        ValueError: there are checkpoints and none can be read, or they are not this model's.
+    """
+    checkpoint = whole_checkpoint(run, RESUMED)
+    if checkpoint is None:
+        return None, Progress(step=0, tokens=0, seconds=0.0)
+    progress = load_checkpoint(checkpoint, model, optimizer)
+    for damaged in checkpoint_folders(run):
+        if damaged == checkpoint:
+            break
+        warnings.warn(f"{damaged} is kept as {set_aside_damaged(damaged).name}", stacklevel=3)
+    return checkpoint, progress
 
 
 def load_checkpoint(
@@ -128,13 +226,18 @@ def load_checkpoint(
     """Restore weights (and optimizer state) in place; return where the run stood.
 
     Raises:
-        ValueError: a file is missing or damaged, named with what to do.
+        ValueError: a file is missing or damaged, or its tensors are not tied as the model's; named with what to do.
     """
     checkpoint = Path(checkpoint)
     state = verify(checkpoint)
-    model.load_state_dict(read_tensors(checkpoint / WEIGHTS))
+    weights = read_tensors(checkpoint / WEIGHTS)
+    here: dict[str, Tensor] = model.state_dict()
+    ties, own = state.get(TIES) or {}, ties_of(here)
+    if problem := tie_problem(weights, here, ties, own):
+        raise ValueError(f"{checkpoint / WEIGHTS} {problem}")
+    model.load_state_dict(weights | {alias: weights[name] for alias, name in own.items() if name in weights})
     if optimizer is not None:
-        _restore_optimizer(model, optimizer, read_tensors(checkpoint / OPTIMIZER))
+        restore_optimizer(model, optimizer, read_tensors(checkpoint / OPTIMIZER))
     return Progress(step=state["step"], tokens=state["tokens"], seconds=state["seconds"])
 
 
@@ -145,7 +248,7 @@ def verify(checkpoint: str | Path) -> dict[str, Any]:
         ValueError: a file is missing, cut short or changed.
     """
     path = Path(checkpoint) / STATE
-    state = check_files(checkpoint, (*READ, OPTIMIZER))
+    state = check_files(checkpoint, RESUMED)
     whole = state is not None and type(state.get("step")) is type(state.get("tokens")) is int
     if state is None or not whole or type(state.get("seconds")) not in (int, float):
         raise ValueError(
@@ -153,23 +256,3 @@ def verify(checkpoint: str | Path) -> dict[str, Any]:
             "start the run anew"
         )
     return state
-
-
-def _optimizer_tensors(model: nn.Module, optimizer: AnyOptimizer) -> dict[str, Tensor]:
-    """Optimizer state by parameter name: `layers.0.….weight/exp_avg`."""
-    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
-    return {
-        f"{names[parameter]}/{key}": torch.as_tensor(value)
-        for parameter, entries in optimizer.state.items()
-        for key, value in entries.items()
-    }
-
-
-def _restore_optimizer(model: nn.Module, optimizer: AnyOptimizer, tensors: Mapping[str, Tensor]) -> None:
-    parameters = dict(model.named_parameters())
-    optimizer.state.clear()
-    for name, value in tensors.items():
-        parameter_name, key = name.rsplit("/", 1)
-        parameter = parameters[parameter_name]
-        # Fused AdamW keeps its step counter on the parameter's device.
-        optimizer.state[parameter][key] = value.to(parameter.device)

@@ -77,6 +77,14 @@ class TrainingConfig(BaseModel):
     """Windows of the final evaluation; None takes the whole validation set."""
     checkpoint_every: int | None = Field(None, ge=1, le=_LONG)
     """Steps between checkpoints; None saves at the end only."""
+    keep_last: int = Field(1, ge=1, le=10**6)
+    """Newest checkpoints that are kept; with more than one, a damaged newest falls back to the one before."""
+    keep_best: int = Field(0, ge=0, le=10**6)
+    """Checkpoints kept beside them: those with the lowest validation loss of the last loop, measured at every save on
+    `evaluate_windows`."""
+    save: Literal["auto", "background", "waiting"] = "auto"
+    """background: a checkpoint is copied, and written while training goes on. auto: where it is large and the copy has
+    room in memory."""
 
     @model_validator(mode="before")
     @classmethod

@@ -22,7 +22,8 @@ from loopscope.recurrence import AbstractLoopedLM
 from loopscope.results import Failure, LoopMetrics
 from loopscope.results.layout import newest_checkpoint
 from loopscope.results.run_phases import RunPhase
-from loopscope.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from loopscope.training.checkpoint import Progress, ValidationScore, resume_from_newest
+from loopscope.training.checkpoint_saver import CheckpointSaver
 from loopscope.training.compile import compile_layers, is_fused
 from loopscope.training.config import TrainingConfig
 from loopscope.training.extension import extension_note
@@ -104,9 +105,7 @@ def train(
     optimizer = build_optimizer(model, config)
     window = data.train.batch(config.seed, 0, 0, 1)[1].numel()
     fused = is_fused(config.compile, device, _flops(timetable, config.batch * window, costs, model))
-    progress = Progress(step=0, tokens=0, seconds=0.0)
-    if checkpoint := newest_checkpoint(run):
-        progress = load_checkpoint(checkpoint, model, optimizer)
+    checkpoint, progress = resume_from_newest(run, model, optimizer)
     run.mkdir(parents=True, exist_ok=True)
     log = MetricsLog(run, progress.step, steps, trackers.record if trackers else None)
     phase = timetable.standing(progress.step, read_metrics(run))
@@ -141,9 +140,12 @@ def train(
     peak = matmul_peak(device, precision) if costs is not None else None
     speedometer = Speedometer(None if costs is None else costs[phase.number - 1], peak)
 
-    def evaluate(step: int, windows: int | None) -> tuple[LoopMetrics, ...]:
+    def validated(windows: int | None) -> tuple[LoopMetrics, ...]:
         with take_step.autocast():
-            per_loop = validate(model, data.validation(windows), data.bytes_per_token, device)
+            return validate(model, data.validation(windows), data.bytes_per_token, device)
+
+    def evaluate(step: int, windows: int | None) -> tuple[LoopMetrics, ...]:
+        per_loop = validated(windows)
         log.write("evaluation", step, per_loop=[asdict(metrics) for metrics in per_loop])
         display.evaluation(step, per_loop)
         return per_loop
@@ -163,7 +165,7 @@ def train(
     if timetable.scheduled and progress.step == 0:
         begin(phase, 1)
     batches = Prefetcher(data.train, config.seed, config.batch, steps, device)
-    with display, batches, StopRequest() as stop:
+    with display, batches, CheckpointSaver(run, files, config) as saver, StopRequest() as stop:
         clock, logged, waited = time.perf_counter(), progress, 0.0
         for step in range(progress.step + 1, steps + 1):
             torch.manual_seed(step_seed(config.seed, step))
@@ -192,6 +194,7 @@ def train(
                 continue
 
             if failure := watch.failure():
+                saver.wait()
                 kept = newest_checkpoint(run)
                 failure = replace(failure, last_checkpoint=kept.name if kept else None)
                 log.write("failure", step, failure=asdict(failure))
@@ -209,20 +212,24 @@ def train(
                 }
                 logged, waited = progress, batches.waited
                 log_step(log, display, step, loss, gradient_norm, optimizer, progress, speed, model.loops)
-            if evaluate_now:
-                evaluate(step, config.evaluate_windows)
+            held_out = evaluate(step, config.evaluate_windows) if evaluate_now else ()
             if save_now:
-                save_checkpoint(run, progress, model, optimizer, files)
+                score = None
+                if config.keep_best:
+                    loss_now = (held_out or validated(config.evaluate_windows))[-1].loss
+                    score = ValidationScore(loss_now, config.evaluate_windows)
+                saver.save(progress, model, optimizer, score, last=last or stop.number is not None)
+            saver.poll()
             if stop.number and save_now:
                 raise TrainingStoppedError(title, step, steps, stop.number)
             clock = time.perf_counter()  # evaluating and saving are not training time
             if monitor:
                 monitor.budget.restart()
         stop.release()  # the last checkpoint is written: an evaluation can be interrupted as anything else
-        held_out = "the whole validation text"
+        text = "the whole validation text"
         if config.final_windows is not None:
-            held_out = f"{config.final_windows:,} windows of the validation text"
-        display.last_evaluation(steps, held_out)
+            text = f"{config.final_windows:,} windows of the validation text"
+        display.last_evaluation(steps, text)
         return Outcome(progress, evaluate(steps, config.final_windows), None, str(device))
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from loopscope.results.layout import CHECKPOINTS, TOKENIZER, WEIGHTS, newest_checkpoint
+from loopscope.results.checkpoints import whole_checkpoint
+from loopscope.results.layout import CHECKPOINTS, TOKENIZER, WEIGHTS
 from loopscope.results.manifest import check_files
 from loopscope.results.tensor_file import read_tensors
 
@@ -30,7 +31,7 @@ def load_weights(model: nn.Module, source: str, tokenizer: str | None = None) ->
     """
     folder = Path(source).expanduser()
     if not (folder / WEIGHTS).is_file():
-        checkpoint = newest_checkpoint(folder)
+        checkpoint = whole_checkpoint(folder)
         if checkpoint is None:
             raise ValueError(
                 f"training.weights {source!r} holds neither {WEIGHTS} nor {CHECKPOINTS}; give a run or model folder"

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from loopscope.results.checkpoints import model_folder
 from loopscope.results.layout import (
     CHECKPOINTS,
     FIGURES,
     condition_folder,
     first_runs,
     is_study,
-    model_folder,
     newest_checkpoint,
     remove_other_checkpoints,
     replacing,
