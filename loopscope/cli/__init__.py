@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from loopscope.cli.interruption import hearing_sigterm, interrupted, status_of
+from loopscope.cli.interruption import hearing_schedulers, interrupted, status_of
 from loopscope.config.nested import one_line
 from loopscope.config.recipes import known
 from loopscope.results.class_names import vouch_for
@@ -85,7 +85,8 @@ transformers brings."""
 
 def main() -> None:
     """Entry point. Exit status: 0 when done, 1 when a run (or every run of a study) failed or diverged, 2 for bad input
-    or what the system refuses (a full disk), 130 or 143 when interrupted or terminated.
+    or what the system refuses (a full disk), 130 or 143 when interrupted or terminated, 99 when a scheduler cut a
+    training off (`interruption`).
     """
     warnings.showwarning = _silent if "--quiet" in sys.argv else _show_warning
     modules, words = _modules(sys.argv[1:])
@@ -112,7 +113,7 @@ def main() -> None:
 
             allow_remote_code()
         run = getattr(import_module(f"loopscope.cli.{command.module}"), command.function)
-        with hearing_sigterm():
+        with hearing_schedulers():
             run(arguments)
     except ValueError as error:
         print(f"loopscope: {one_line(str(error))}", file=sys.stderr)
@@ -134,7 +135,7 @@ def main() -> None:
         raise SystemExit(2) from None
     except KeyboardInterrupt as stop:
         print(f"loopscope: {interrupted(stop, name, sys.argv[1:])}", file=sys.stderr)
-        raise SystemExit(status_of(stop)) from None
+        raise SystemExit(status_of(stop, name)) from None
 
 
 def _ran_out_of_memory(error: BaseException) -> bool:

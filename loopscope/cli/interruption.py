@@ -1,4 +1,9 @@
-"""What the command line does when it is told to stop: SIGTERM is heard as Ctrl-C is, and the way on is named."""
+"""What the command line does when it is told to stop: a scheduler's signal is heard as Ctrl-C is, and the way on named.
+
+A training that a scheduler's signal cut off ends with status 99. Grid Engine puts a job that ends so back into its
+queue by itself; others do where they are told the number: LSF (`bsub -Q 99`), HTCondor (`on_exit_remove`), SLURM
+(`RequeueExit`, or `scontrol requeue` in the job's script). 143 would be what shells say of a process that was killed.
+"""
 
 import shlex
 import signal
@@ -10,36 +15,47 @@ from types import FrameType
 
 from loopscope.results.layout import CONFIG, newest_checkpoint
 
+REQUEUE = 99
+"""Exit status of a training that a scheduler cut off: the same command, or the one it names, goes on."""
+_PREEMPTION = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
+_GOING_ON = ("train", "study")
+"""Commands whose work is worth a scheduler's second start."""
+
 
 class TerminatedError(KeyboardInterrupt):
-    """SIGTERM, where nothing is there that would have to be finished first."""
+    """A scheduler's signal, where nothing is there that would have to be finished first."""
 
-    def __init__(self) -> None:
-        self.signal = int(signal.SIGTERM)
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        self.signal = int(number)
         super().__init__("terminated")
 
 
 @contextmanager
-def hearing_sigterm() -> Iterator[None]:
-    """Raise `TerminatedError` on SIGTERM inside, where it would end the process without a word."""
-    before = signal.getsignal(signal.SIGTERM)
-    if threading.current_thread() is not threading.main_thread() or before is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, _terminate)
+def hearing_schedulers() -> Iterator[None]:
+    """Raise `TerminatedError` on SIGTERM and SIGUSR1 inside, where they would end the process without a word."""
+    heard = []
+    if threading.current_thread() is threading.main_thread():
+        heard = [number for number in _PREEMPTION if signal.getsignal(number) is signal.SIG_DFL]
+    for number in heard:
+        signal.signal(number, _terminate)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number in heard:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    raise TerminatedError
+    raise TerminatedError(number)
 
 
-def status_of(stop: KeyboardInterrupt) -> int:
-    """Exit status of an interrupted command, as shells have it: 130 for Ctrl-C, 143 for SIGTERM."""
-    return 128 + int(getattr(stop, "signal", signal.SIGINT))
+def status_of(stop: KeyboardInterrupt, command: str) -> int:
+    """Exit status of an interrupted command: 99 where a scheduler cut a training off, else as shells have it.
+
+    So 130 for Ctrl-C, and 143 for SIGTERM in a command that trains nothing.
+    """
+    number = int(getattr(stop, "signal", signal.SIGINT))
+    return REQUEUE if command in _GOING_ON and number in _PREEMPTION else 128 + number
 
 
 def interrupted(stop: KeyboardInterrupt, command: str, words: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ from loopscope.model.looped import LoopedTransformer
 from loopscope.results.layout import CONFIG, MANIFEST, WEIGHTS, write_text
 from loopscope.results.manifest import check_files, table_of
 from loopscope.results.tensor_file import read_tensors, write_tensors
+from loopscope.results.tied_weights import tie_problem
 from loopscope.results.whole_folder import whole_folder
 
 
@@ -98,6 +99,8 @@ def check_state(model: LoopedTransformer, state: Mapping[str, Any], source: Path
     Raises:
         ValueError: names the first few tensors that are missing, unknown or of another shape.
     """
+    if problem := tie_problem(state, model.state_dict(), {}, {}):
+        raise ValueError(f"{source} {problem}")
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
     problems = [f"missing {name}" for name in expected.keys() - found.keys()]

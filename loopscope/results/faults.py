@@ -13,6 +13,8 @@ _MOST = 160
 """Signs of a path that are shown; of a longer one both ends."""
 _ROOM = "make room there, or name a folder on another disk"
 _ELSEWHERE = "change its permissions, or name a folder that you may write"
+PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE})
+"""Refusals that may be over in a while: a full disk, a quota, a network file system that was away."""
 _WORDS: dict[int, tuple[str, str]] = {
     errno.ENOSPC: ("the disk is full", _ROOM),
     errno.EDQUOT: ("your quota of the disk is used up", _ROOM),
@@ -33,6 +35,7 @@ _WORDS: dict[int, tuple[str, str]] = {
     errno.EMFILE: ("too many files are open in this process", "raise the limit (ulimit -n)"),
     errno.ENFILE: ("too many files are open on this machine", "close some programs"),
     errno.EIO: ("the disk reports an error", "copy what you need to another one"),
+    errno.ESTALE: ("the network file system no longer knows the file", "see whether it is mounted"),
     errno.ENODEV: ("there is no such device", "check the path"),
 }
 

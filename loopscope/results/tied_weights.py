@@ -50,7 +50,13 @@ def tie_problem(
         if alias in here and name in here and own.get(alias) != name:
             return f"has {alias} tied to {name}, and this model has them apart; build the model tied"
     if UNTIED_HEAD in there and UNTIED_HEAD not in here:
-        return f"has a head of its own ({UNTIED_HEAD}), and this model's is tied to the token embedding; set model.tied: false"
+        return (
+            f"has a head of its own ({UNTIED_HEAD}), and this model's is tied to the token embedding; set model.tied: "
+            "false"
+        )
     if UNTIED_HEAD in here and UNTIED_HEAD not in there and UNTIED_HEAD not in ties:
-        return f"has a head tied to the token embedding, and this model's is its own ({UNTIED_HEAD}); set model.tied: true"
+        return (
+            f"has a head tied to the token embedding, and this model's is its own ({UNTIED_HEAD}); "
+            "set model.tied: true"
+        )
     return None

@@ -130,7 +130,9 @@ def save_checkpoint(
         OSError: the disk is full, say; the checkpoint before is whole.
         ValueError: `checkpoints` is a link.
     """
-    return write_snapshot(run, take_snapshot(run, progress, model, optimizer, files, score), kept or Retention())
+    return write_snapshot(
+        run, take_snapshot(run, progress, model, optimizer, files, score), kept or Retention()
+    )
 
 
 def write_snapshot(run: str | Path, snapshot: Snapshot, kept: Retention) -> Path:

@@ -5,21 +5,22 @@ while training goes on. It costs the memory of the copy. A kill meanwhile loses 
 have lost: the checkpoint before is whole until the new one has its name.
 """
 
-import errno
+import math
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
 from torch import nn
 
 from loopscope.machine_memory import free_bytes
-from loopscope.results.faults import cause_of
+from loopscope.results import LoopMetrics
+from loopscope.results.faults import PASSING, cause_of
 from loopscope.results.layout import checkpoint_folder, newest_checkpoint
 from loopscope.training.checkpoint import (
-    Retention,
     Progress,
+    Retention,
     Snapshot,
     ValidationScore,
     take_snapshot,
@@ -32,8 +33,6 @@ BACKGROUND_FROM = 64 * 2**20
 """Bytes of weights and optimizer state from which a save goes on in the background by itself."""
 SHARE_OF_FREE_MEMORY = 0.5
 """The copy takes no more than this of what is free; else the save is waited for."""
-PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE})
-"""Refusals that may be over at the next save: a full disk, a quota, a network file system that was away."""
 
 
 class CheckpointSaver:
@@ -54,13 +53,13 @@ class CheckpointSaver:
         progress: Progress,
         model: nn.Module,
         optimizer: AnyOptimizer,
-        score: ValidationScore | None = None,
+        held_out: Sequence[LoopMetrics] = (),
         last: bool = False,
     ) -> None:
         """Save where a run stands; what is being written is waited for first.
 
         Args:
-            score: what the model is worth now, by which the best are kept.
+            held_out: what the loops are worth now on `evaluate_windows` of held-out text; the best are kept by it.
             last: no save will follow: it is waited for, and a full disk is an error.
 
         Raises:
@@ -68,6 +67,9 @@ class CheckpointSaver:
         """
         self.wait()
         background = not last and self._in_background(model, optimizer)
+        score = None
+        if self.config.keep_best and held_out and math.isfinite(held_out[-1].loss):
+            score = ValidationScore(held_out[-1].loss, self.config.evaluate_windows)
         snapshot = take_snapshot(self.run, progress, model, optimizer, self.files, score, background)
         if background:
             # Not to be waited for by an interpreter that is told to stop at once.

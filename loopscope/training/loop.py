@@ -22,7 +22,7 @@ from loopscope.recurrence import AbstractLoopedLM
 from loopscope.results import Failure, LoopMetrics
 from loopscope.results.layout import newest_checkpoint
 from loopscope.results.run_phases import RunPhase
-from loopscope.training.checkpoint import Progress, ValidationScore, resume_from_newest
+from loopscope.training.checkpoint import Progress, resume_from_newest
 from loopscope.training.checkpoint_saver import CheckpointSaver
 from loopscope.training.compile import compile_layers, is_fused
 from loopscope.training.config import TrainingConfig
@@ -214,11 +214,9 @@ def train(
                 log_step(log, display, step, loss, gradient_norm, optimizer, progress, speed, model.loops)
             held_out = evaluate(step, config.evaluate_windows) if evaluate_now else ()
             if save_now:
-                score = None
-                if config.keep_best:
-                    loss_now = (held_out or validated(config.evaluate_windows))[-1].loss
-                    score = ValidationScore(loss_now, config.evaluate_windows)
-                saver.save(progress, model, optimizer, score, last=last or stop.number is not None)
+                if config.keep_best and not held_out:
+                    held_out = validated(config.evaluate_windows)
+                saver.save(progress, model, optimizer, held_out, last=last or stop.number is not None)
             saver.poll()
             if stop.number and save_now:
                 raise TrainingStoppedError(title, step, steps, stop.number)
@@ -230,7 +228,9 @@ def train(
         if config.final_windows is not None:
             text = f"{config.final_windows:,} windows of the validation text"
         display.last_evaluation(steps, text)
-        return Outcome(progress, evaluate(steps, config.final_windows), None, str(device))
+        per_loop = evaluate(steps, config.final_windows)
+        log.flush()
+        return Outcome(progress, per_loop, None, str(device))
 
 
 def total_steps(config: TrainingConfig, windows: int) -> int:

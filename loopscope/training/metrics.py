@@ -2,12 +2,14 @@
 
 import json
 import math
+import os
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from loopscope.results.faults import concerning
+from loopscope.results.faults import PASSING, cause_of, concerning
 from loopscope.results.layout import METRICS, checkpoint_folder, write_text
 from loopscope.results.manifest import check_files, sha256_of
 
@@ -35,6 +37,7 @@ class MetricsLog:
         also: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> None:
         self.also = also
+        self.waiting = ""  # lines that a full disk refused
         self.path = Path(run) / METRICS
         _check_against(checkpoint_folder(run, resumed_at), self.path)
         kept = [
@@ -45,12 +48,43 @@ class MetricsLog:
         write_text(self.path, "".join(_line(record) for record in kept))
 
     def write(self, kind: str, step: int, **values: Any) -> None:
-        """Append one record and hand it to the operating system."""
+        """Append one record and hand it to the operating system.
+
+        On a full disk it waits in memory for the next record, or for `flush`; a warning says so once.
+        """
         record = {key: _plain(value) for key, value in {"kind": kind, "step": step, **values}.items()}
-        with concerning(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(_line(record))
+        waited, self.waiting = self.waiting, self.waiting + _line(record)
+        try:
+            self.flush()
+        except OSError as error:
+            if error.errno not in PASSING:
+                raise
+            if not waited:
+                warnings.warn(
+                    f"{self.path} cannot grow from step {step} on: {cause_of(error)}. Its records wait in memory, and "
+                    "training goes on",
+                    stacklevel=2,
+                )
         if self.also is not None:
             self.also(record)
+
+    def flush(self) -> None:
+        """Write the records that wait, whole or not at all.
+
+        Raises:
+            OSError: the system refuses; they wait on.
+        """
+        if not self.waiting:
+            return
+        size = self.path.stat().st_size if self.path.is_file() else 0
+        try:
+            with concerning(self.path), self.path.open("a", encoding="utf-8") as file:
+                file.write(self.waiting)
+        except OSError:
+            with suppress(OSError):  # half a line would be no record
+                os.truncate(self.path, size)
+            raise
+        self.waiting = ""
 
 
 def read_metrics(run: str | Path) -> list[dict[str, Any]]:

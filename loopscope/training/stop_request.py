@@ -1,7 +1,8 @@
-"""Ctrl-C and SIGTERM while a run trains: the step is finished and saved, and then the training stops.
+"""Ctrl-C, SIGTERM and SIGUSR1 while a run trains: the step is finished and saved, and then the training stops.
 
-A second one ends the process as it would have without. Signals reach Python's main thread only: a training in another
-thread is left as it is, and so is a signal that the process was started to ignore (`nohup`, a background job).
+The last two are how schedulers announce that a job's machine is wanted. A second signal ends the process as it would
+have without. Signals reach Python's main thread only: a training in another thread is left as it is, and so is a signal
+that the process was started to ignore (`nohup`, a background job).
 """
 
 import os
@@ -11,7 +12,9 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any
 
-WATCHED = (signal.SIGINT, signal.SIGTERM)
+PREEMPTION = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
+"""How schedulers ask: SLURM with SIGTERM, or with what `--signal` names; Windows has no SIGUSR1."""
+WATCHED = (signal.SIGINT, *PREEMPTION)
 
 
 class TrainingStoppedError(KeyboardInterrupt):

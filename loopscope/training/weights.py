@@ -10,6 +10,7 @@ from loopscope.results.checkpoints import whole_checkpoint
 from loopscope.results.layout import CHECKPOINTS, TOKENIZER, WEIGHTS
 from loopscope.results.manifest import check_files
 from loopscope.results.tensor_file import read_tensors
+from loopscope.results.tied_weights import tie_problem, ties_of
 
 NEW = ("gate.",)
 """Parameters that may be missing there and keep their own start: a gate can be added to a trained model."""
@@ -49,6 +50,8 @@ def load_weights(model: nn.Module, source: str, tokenizer: str | None = None) ->
         for name in there.keys() & here.keys()
         if there[name].shape != here[name].shape
     ]
+    if problem := tie_problem(there, here, {}, ties_of(here)):
+        raise ValueError(f"{folder / WEIGHTS} {problem}")
     problems = (
         [f"missing {name}" for name in missing] + [f"unknown {name}" for name in unknown] + sorted(differ)
     )

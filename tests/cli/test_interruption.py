@@ -8,28 +8,33 @@ from typing import Any
 
 import pytest
 
-from loopscope.cli.interruption import TerminatedError, interrupted, status_of
+from loopscope.cli.interruption import REQUEUE, TerminatedError, interrupted, status_of
 from loopscope.results.layout import newest_checkpoint
 from loopscope.training import loop as loop_module
 from tests.fixtures import TINY, run_command
 
 
-def test_ctrl_c_in_train_names_a_command_that_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_train_that_a_scheduler_cuts_off_is_put_back_and_names_what_goes_on(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cache: Path,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
 ) -> None:
     real = loop_module.log_step
 
     def asked(log: Any, display: Any, step: int, *rest: Any) -> None:
         real(log, display, step, *rest)
         if step == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
 
     monkeypatch.setattr(loop_module, "log_step", asked)
     run = tmp_path / "a run"
-    assert run_command(monkeypatch, "train", "--out", run, *TINY) == 143
+    assert run_command(monkeypatch, "train", "--out", run, *TINY) == REQUEUE
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith(
-        "loopscope: dense/rmsnorm seed 0: stopped by SIGTERM after step 2 of 3, saved; go on with: "
+        f"loopscope: dense/rmsnorm seed 0: stopped by {number.name} after step 2 of 3, saved; go on with: "
     )
     assert newest_checkpoint(run).name == "step-00000002"  # type: ignore[union-attr]
     monkeypatch.setattr(loop_module, "log_step", real)
@@ -59,4 +64,7 @@ def test_what_is_said_depends_on_what_was_saved(tmp_path: Path) -> None:
         stop, "study", ["study", "--out", "x"]
     )
     assert "Call again: loopscope audit train" in interrupted(stop, "audit", ["audit", "train"])
-    assert (status_of(stop), status_of(TerminatedError())) == (130, 143)
+    assert [status_of(stop, name) for name in ("train", "audit")] == [130, 130]
+    for number, shell in ((signal.SIGTERM, 143), (signal.SIGUSR1, 138)):
+        cut = TerminatedError(number)
+        assert [status_of(cut, name) for name in ("train", "study", "audit")] == [99, 99, shell]
