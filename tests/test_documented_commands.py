@@ -40,6 +40,7 @@ PAGES = (
     "export.md",
     "commands.md",
     "retrofit.md",
+    "interruptions.md",
 )
 
 
@@ -177,10 +178,12 @@ def test_commands_of_a_page(monkeypatch: pytest.MonkeyPatch, fresh: Path, page: 
             exec(compile(code, page, "exec"), {})
 
 
-@pytest.mark.parametrize("page", ["guide.md", "generation.md", "lens.md", "retrofit.md", "export.md"])
+@pytest.mark.parametrize("page", ["guide.md", "generation.md", "lens.md", "retrofit.md", "export.md", "interruptions.md"])
 def test_code_of_a_page(monkeypatch: pytest.MonkeyPatch, fresh: Path, page: str) -> None:
     monkeypatch.chdir(fresh)
     runs(fresh, "raw", of="base")
+    if page == "interruptions.md":
+        run_all(monkeypatch, fresh, in_page(page))
     if page == "export.md":  # whose first command writes what its code loads
         run_all(monkeypatch, fresh, in_page(page)[:1])
     for code in blocks(ROOT / "docs" / page, "python"):

@@ -35,8 +35,8 @@ def main() -> int:
             outcomes.append(outcome)
             inside = sum(kill.inside_save for kill in outcome.kills)
             print(
-                f"{way:11} {len(outcome.kills):3} kills, {inside:3} inside a save; {outcome.runs} runs, {outcome.equal} "
-                f"equal; at most {outcome.most_lost} of {INTERVAL} steps lost",
+                f"{way:11} {len(outcome.kills):3} kills, {inside:3} inside a save; {outcome.runs} runs, "
+                f"{outcome.equal} equal; at most {outcome.most_lost} of {INTERVAL} steps lost",
                 flush=True,
             )
     found = summary(outcomes, options.seed)
