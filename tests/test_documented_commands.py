@@ -178,7 +178,10 @@ def test_commands_of_a_page(monkeypatch: pytest.MonkeyPatch, fresh: Path, page: 
             exec(compile(code, page, "exec"), {})
 
 
-@pytest.mark.parametrize("page", ["guide.md", "generation.md", "lens.md", "retrofit.md", "export.md", "interruptions.md"])
+WITH_CODE = ("guide.md", "generation.md", "lens.md", "retrofit.md", "export.md", "interruptions.md")
+
+
+@pytest.mark.parametrize("page", WITH_CODE)
 def test_code_of_a_page(monkeypatch: pytest.MonkeyPatch, fresh: Path, page: str) -> None:
     monkeypatch.chdir(fresh)
     runs(fresh, "raw", of="base")

@@ -7,14 +7,16 @@ In the order in which a run passes:
     loop            `train`: from the newest checkpoint to the last step
     timetable       which objective trains at which steps
     extension       what goes on exactly where a run is made longer, and what does not
-    stop_request    Ctrl-C and SIGTERM: the step is finished and saved
+    stop_request    Ctrl-C and schedulers' signals: the step is finished and saved
     prefetch        batches, one step ahead
     step            one optimizer step: forward, loss, backward, update
     optim, muon     optimizers, learning rate, clipping
     finite_watch    the first step whose loss or gradient was not finite
     validation      what every loop is worth on held-out text
     scale_monitor   the scale monitor of a run
-    checkpoint, weights   where a run stands, on disk; weights of another run to begin with
+    checkpoint, optimizer_state   where a run stands, on disk
+    checkpoint_saver   when it is saved and how: in the background, which are kept, what a full disk costs
+    weights         weights of another run to begin with
     metrics, step_record, progress, throughput   what is logged, what is shown, and how fast it goes
     trainer_loss    objectives in the Hugging Face Trainer
     loggers/        trackers of runs: TensorBoard, Trackio, Weights & Biases
