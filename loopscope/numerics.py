@@ -1,8 +1,10 @@
-"""Numbers as Loopscope measures them: the size of a hidden state, and the types that it is computed in."""
+"""Numbers as Loopscope measures them: the size of a hidden state, the types it is computed in; which are not finite."""
+
+from collections.abc import Iterable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def scale(hidden: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq"]:
@@ -27,3 +29,30 @@ def matmul_dtype(x: Tensor) -> torch.dtype:
 def wide(tensor: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Return the values in fp32 at least: what losses and scales are measured in, whatever the model computes in."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def not_finite(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
+    """Return which of some tensors hold a number that is not finite, in words; None where none does.
+
+    Passed over are whole numbers, tensors without memory (meta), and classes of others (shards, quantised weights). One
+    pass, and no memory but for the tensor named.
+    """
+    bad = [(name, tensor) for name, tensor in tensors if not _is_finite(tensor)]
+    if not bad:
+        return None
+    name, tensor = bad[0]
+    wrong = ~tensor.isfinite()
+    first = wrong.nonzero()[0].tolist()
+    value, numbers = tensor[tuple(first)], f"{int(wrong.sum()):,} of {tensor.numel():,}"
+    more = {0: "", 1: "; another weight has such, too"}.get(
+        len(bad) - 1, f"; {len(bad) - 1} other weights have such, too"
+    )
+    return f"{name} has {numbers} numbers that are not finite (the first, {value:.0f}, at {first}){more}"
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    plain = type(tensor) in (Tensor, nn.Parameter) and tensor.is_floating_point()
+    if not plain or tensor.is_meta or tensor.numel() == 0:
+        return True
+    lowest, highest = torch.aminmax(tensor.detach())  # nan where there is one
+    return bool(lowest.isfinite() and highest.isfinite())

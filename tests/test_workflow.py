@@ -66,6 +66,40 @@ def test_both_ends_of_every_range_are_tested() -> None:
         assert f"{package}=={oldest(package)}.0" in RUN
 
 
+def test_an_export_is_tried_without_loopscope_on_both_ends_of_every_range() -> None:
+    """On torch of both ends; each with the oldest transformers, the last before a cache's new name, and the newest."""
+    steps = yaml.safe_load(WORKFLOW.read_text())["jobs"]["exported"]["steps"]
+    made, alone = (step["run"] for step in steps if "run" in step)
+    assert {"loopscope train", "loopscope export", "loopscope generate"} <= set(
+        re.findall(r"loopscope \w+", made)
+    )
+    pinned = re.search(r"torch==(\d+\.\d+)", (ROOT / "constraints.txt").read_text())
+    assert pinned is not None
+    assert f"for torch in {oldest('torch')} {pinned[1]}; do" in alone
+    assert f"transformers=={oldest('transformers')}.0" in alone
+    assert re.search(r"\.ci/exported \S+ exported generated\.json 5\.23\.0 \S*newest", alone)
+    assert "pip install -e" not in alone and "loopscope" not in alone  # noqa: PT018
+
+
+def installed_extras(workflow: str) -> set[str]:
+    """Extras of the package that some job installs."""
+    lists = re.findall(r"install .*(?:\.|\.whl)\[([\w,]+)\]", workflow)
+    return {extra for each in lists for extra in each.split(",")}
+
+
+def test_every_extra_is_installed_by_a_job() -> None:
+    text = WORKFLOW.read_text()
+    assert installed_extras(text) == set(PROJECT["optional-dependencies"])
+    assert "int8" not in installed_extras(text.replace("hf,int8,dev", "hf,dev"))
+
+
+def test_int8_is_tried_where_it_is_installed_and_a_skipped_test_fails() -> None:
+    (last,) = yaml.safe_load(WORKFLOW.read_text())["jobs"]["int8"]["steps"][-1:]
+    (tests,) = re.findall(r"pytest -rs (\S+)", last["run"])
+    assert 'importorskip("torchao' in (ROOT / tests).read_text()
+    assert "grep '^SKIPPED' said; then exit 1" in last["run"]
+
+
 def test_hooks_are_tools_that_the_environment_has() -> None:
     hooks = [
         hook
@@ -84,3 +118,4 @@ def test_scripts_of_ci_can_be_run() -> None:
     named = set(re.findall(r"(?<!\w)\.ci/\w+", RUN + WORKFLOW.read_text()))
     assert named == {".ci/exported", ".ci/outside", ".ci/over"}
     assert all(os.access(ROOT / name, os.X_OK) for name in named)
+    assert {".ci/exported", ".ci/outside"} <= set(re.findall(r"(?<!\w)\.ci/\w+", WORKFLOW.read_text()))

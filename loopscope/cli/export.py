@@ -1,7 +1,8 @@
 """`loopscope export`: a run as a model of transformers. Heavy imports are inside: `--help` never waits for torch."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import tyro
@@ -33,13 +34,15 @@ class Export:
     no_end_token: bool = False
     """No token ends a text."""
     force: bool = False
-    """Export a run that diverged, failed or is not finished, from its newest checkpoint."""
+    """Export a run that diverged, failed or is not finished, from its newest checkpoint; and weights not finite."""
     onnx: str | None = None
     """Depths of which an ONNX file is written too, in its folder onnx: 1,2,4. Needs: pip install 'loopscope[onnx]'."""
     push: str | None = None
     """Put it on the hub too, as owner/name. Needs a login: hf auth login."""
     private: bool = False
     """With push: nobody else sees it."""
+    json: bool = False
+    """One JSON object with what was written, and nothing else."""
 
 
 def export(arguments: Sequence[str]) -> None:
@@ -51,15 +54,33 @@ def export(arguments: Sequence[str]) -> None:
             "private says who sees what is pushed, and push names nothing; add --push owner/name"
         )
     depths = () if command.onnx is None else depths_of(command.onnx, "onnx")
-    from loopscope.jobs import ExportSettings, add_onnx, check_onnx, export_run, push_export
+    from loopscope.cli.export_print import print_export
+    from loopscope.jobs import (
+        ExportSettings,
+        add_onnx,
+        check_onnx,
+        export_run,
+        push_export,
+        summarise_export,
+    )
 
     if depths:
         check_onnx()
     settings = ExportSettings(command.loops, command.end_token, command.no_end_token, command.force)
-    print(export_run(command.path, command.directory, settings))
-    for file in add_onnx(command.directory, depths):
+    export_run(command.path, command.directory, settings)
+    files = add_onnx(command.directory, depths)
+    summary = summarise_export(command.directory)
+    if not command.json:
+        print_export(summary)
+        for file in files:
+            print(
+                f"held        {file.path.name}: logits within {file.difference:.1e} of the model's in onnxruntime"
+            )
+    pushed = None if command.push is None else push_export(command.directory, command.push, command.private)
+    if command.json:
+        onnx = {f"{file.path.parent.name}/{file.path.name}": file.difference for file in files}
         print(
-            f"{file.path}  {file.bytes / 1e6:.2f} MB, logits within {file.difference:.1e} of the model's in onnxruntime"
+            json.dumps({**asdict(summary), "bytes": summary.bytes, "onnx_difference": onnx, "pushed": pushed})
         )
-    if command.push is not None:
-        print(push_export(command.directory, command.push, command.private))
+    elif pushed is not None:
+        print(f"pushed      {pushed}")

@@ -1,5 +1,6 @@
 """`loopscope.load`: one call for every kind of path that holds a looped model."""
 
+import warnings
 from pathlib import Path
 
 from loopscope.interop.huggingface.hub import is_hub_name
@@ -7,6 +8,7 @@ from loopscope.interop.huggingface.loading import LoadedType, Loading, chosen_lo
 from loopscope.interop.huggingface.pretrained import is_transformers_folder, load_folder
 from loopscope.interop.model_folder import load_model
 from loopscope.interop.published import read_published
+from loopscope.numerics import not_finite
 from loopscope.recurrence import AbstractLoopedLM
 from loopscope.results.checkpoints import model_folder
 
@@ -32,10 +34,25 @@ def load(
         dtype: type of the weights of such a folder in memory: auto (as stored), float32, bfloat16.
         device_map: where its parts go, as transformers takes it (`auto`, `cuda:0`, JSON); accelerate places them.
 
+    Warns of weights that are not finite, by name: a model that diverged can be looked at.
+
     Raises:
         ValueError: nothing to load there; says what was looked for.
     """
-    path = Path(path)
+    model = _loaded(Path(path), trust_remote_code, dtype, device_map)
+    tell_unfit(model, path)
+    return model
+
+
+def tell_unfit(model: AbstractLoopedLM, path: str | Path) -> None:
+    """Warn of weights that are not finite, by name."""
+    if (unfit := not_finite(model.named_parameters())) is not None:
+        warnings.warn(f"{path}: {unfit}: the model has diverged, or is damaged", stacklevel=3)
+
+
+def _loaded(
+    path: Path, trust_remote_code: bool, dtype: LoadedType | None, device_map: str | None
+) -> AbstractLoopedLM:
     asked = dtype is not None or device_map is not None
     how = Loading(dtype or "auto", device_map) if asked else chosen_loading()
     if is_hub_name(path) or is_transformers_folder(path):

@@ -23,7 +23,7 @@
     machine             device and threads as a user names them; machine_report: what it has and how fast it is,
                         from machine_facts, with what is slow in machine_advice
     export              a run to a folder of transformers; export_tokenizer: its tokenizer as theirs; model_card:
-                        what its README says; export_onnx: ONNX files beside it
+                        what its README says; export_onnx: ONNX files beside it; export_summary: what it came to
 
 `loopscope.generate` and the command line are made of these. Names are loaded on first use: most need torch.
 """
@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from loopscope.jobs.export import push_export as push_export
     from loopscope.jobs.export_onnx import add_onnx as add_onnx
     from loopscope.jobs.export_onnx import check_onnx as check_onnx
+    from loopscope.jobs.export_summary import ExportSummary as ExportSummary
+    from loopscope.jobs.export_summary import summarise_export as summarise_export
     from loopscope.jobs.generate import generate_text as generate_text
     from loopscope.jobs.import_published import convert_published as convert_published
     from loopscope.jobs.lens import lens_prompt as lens_prompt
@@ -90,6 +92,7 @@ _HOMES = {
     "allow_remote_code": "opened",
     "ExitSettings": "evaluate_exits",
     "ExportSettings": "export",
+    "ExportSummary": "export_summary",
     "TaskSettings": "evaluate_tasks",
     "TextBatch": "text_batch",
     "TextStream": "text_stream",
@@ -132,6 +135,7 @@ _HOMES = {
     "run_study": "study",
     "some_windows": "text",
     "stream_text": "text_stream",
+    "summarise_export": "export_summary",
     "generate_batch": "text_batch",
     "use_cpu_ops": "machine",
     "use_threads": "machine",
@@ -139,6 +143,7 @@ _HOMES = {
 __all__ = [
     "ExitSettings",
     "ExportSettings",
+    "ExportSummary",
     "MachineReport",
     "OpenedModel",
     "PlannedRun",
@@ -183,6 +188,7 @@ __all__ = [
     "runs_below",
     "some_windows",
     "stream_text",
+    "summarise_export",
     "use_cpu_ops",
     "use_threads",
 ]

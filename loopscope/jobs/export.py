@@ -1,5 +1,6 @@
 """From a run to a folder of transformers: model, tokenizer and card; and to the hub, where asked for."""
 
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from loopscope.jobs.folder import check_outside, read_result
 from loopscope.jobs.model_card import CardFacts, measured_verdict, model_card
 from loopscope.jobs.opened import OpenedModel, open_model
 from loopscope.model.config import ModelConfig
+from loopscope.numerics import not_finite
 from loopscope.plan.static_audit import audit_config
 from loopscope.results import RunResult, load_audits
 from loopscope.results.checkpoints import model_folder
@@ -42,7 +44,8 @@ class ExportSettings:
         loops: how many loops run where no other number is asked for; None: the trained depth.
         end_token: the token that ends a text, by its name or its text; None: the tokenizer's own, or a free row.
         endless: no token ends a text.
-        force: export a run that diverged, failed or is not finished, from its newest checkpoint.
+        force: export a run that diverged, failed or is not finished, from its newest checkpoint, and weights that are
+            not finite.
     """
 
     loops: int | None = None
@@ -58,8 +61,8 @@ def export_run(path: str | Path, directory: str | Path, settings: ExportSettings
         directory: new, or empty; not inside `path`.
 
     Raises:
-        ValueError: a study, a run that diverged or is not finished, a model that no export holds, no end token, a
-            folder that is not empty; says what to do.
+        ValueError: a study, a run that diverged or is not finished, weights that are not finite, a model that no
+            export holds, no end token, a folder that is not empty; says what to do.
     """
     path, directory, chosen = Path(path), Path(directory), settings or ExportSettings()
     if chosen.endless and chosen.end_token is not None:
@@ -75,8 +78,16 @@ def export_run(path: str | Path, directory: str | Path, settings: ExportSettings
     forced = _unfinished(path, result)
     if forced is not None and not chosen.force:
         raise ValueError(f"{path}: {forced[0]}. {forced[1]}")
-    opened = open_model(path)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*not finite")  # of weights: refused below
+        opened = open_model(path)
     model = check_exportable(opened.model)
+    if (unfit := not_finite(model.named_parameters())) is not None:
+        if not chosen.force:
+            raise ValueError(
+                f"{path}: {unfit}. Export another checkpoint, or add --force to export it all the same"
+            )
+        forced = (unfit if forced is None else f"{forced[0]}, and {unfit}", "")
     tokens: Any = None
     if opened.tokenizer is not None:
         tokens = fast_tokenizer(
@@ -103,7 +114,7 @@ def export_run(path: str | Path, directory: str | Path, settings: ExportSettings
         model,
         directory,
         loops,
-        _trained(opened, result),
+        _trained(opened, result, said),
         None if tokens is None else tokens.token_ids,
         more,
     )
@@ -165,7 +176,9 @@ def _verdict(path: Path) -> tuple[tuple[str, str] | None, bool]:
     return None, False
 
 
-def _trained(opened: OpenedModel, result: RunResult | None) -> dict[str, Any]:
+def _trained(
+    opened: OpenedModel, result: RunResult | None, said: tuple[tuple[str, str] | None, bool]
+) -> dict[str, Any]:
     """What config.json keeps of the run: enough for an audit of the export to ask what was trained on."""
     from loopscope import __version__
 
@@ -177,6 +190,8 @@ def _trained(opened: OpenedModel, result: RunResult | None) -> dict[str, Any]:
     if result is not None:
         kept |= {"condition": result.condition, "seed": result.seed, "steps": result.steps}
         kept["status"] = result.status
+    if said[0] is not None:
+        kept["verdict"] = {"word": said[0][0], "why": said[0][1], "measured": said[1]}
     return kept
 
 

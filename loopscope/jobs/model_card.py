@@ -1,5 +1,6 @@
 """The README of an exported model, from what its run recorded: what it is, how well it does, how it is loaded."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ class CardFacts:
         verdict: its word and its reason, as measured or as the config says; None where nothing says.
         measured: whether the verdict was measured on these weights.
         end: the token that ends a text; None where none does.
-        forced: why the run is no finished one; None where it is.
+        forced: why the run was not to be exported, and was by force; None where nothing was against it.
         folder: what the example calls the folder.
     """
 
@@ -45,8 +46,18 @@ def model_card(facts: CardFacts, result: RunResult | None) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["figure"] = figure
     template = environment.get_template("model_card.md.j2")
     return template.render(facts=facts, result=result, loopscope_version=_version())
+
+
+def figure(value: float) -> str:
+    """Return a number with four digits that count; in words where it is none."""
+    if math.isnan(value):
+        return "none"
+    if math.isinf(value):
+        return "infinite"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.4g}"
 
 
 def measured_verdict(audits: Sequence[AuditedModel]) -> tuple[str, str] | None:

@@ -22,7 +22,7 @@ from loopscope.interop.huggingface.hub import SETTING_FILES, WEIGHT_FILES, hub_f
 from loopscope.interop.huggingface.loading import load_with as load_with
 from loopscope.interop.huggingface.pretrained import is_transformers_folder
 from loopscope.interop.huggingface.remote_code import allow_remote_code as allow_remote_code
-from loopscope.interop.load import load
+from loopscope.interop.load import load, tell_unfit
 from loopscope.interop.published import read_published
 from loopscope.interop.working_depth import set_depth
 from loopscope.jobs.folder import check_checkpoint
@@ -105,6 +105,7 @@ def records_folder(keep_in: str | Path | None) -> Path | None:
 def _opened(path: Path) -> OpenedModel:
     if path.is_file():
         published = read_published(path)
+        tell_unfit(published.model, path)
         try:
             tokenizer = WordTokenizer(published.itos, published.pattern) if published.itos else None
         except ValueError as error:

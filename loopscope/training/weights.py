@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from loopscope.numerics import not_finite
 from loopscope.results.checkpoints import whole_checkpoint
 from loopscope.results.layout import CHECKPOINTS, TOKENIZER, WEIGHTS
 from loopscope.results.manifest import check_files
@@ -28,7 +29,7 @@ def load_weights(model: nn.Module, source: str, tokenizer: str | None = None) ->
 
     Raises:
         ValueError: nothing to load there, a checkpoint that was changed after it was written, ids that mean
-            other words, or tensors that do not fit, named with both shapes.
+            other words, tensors that do not fit, named with both shapes, or numbers that are not finite.
     """
     folder = Path(source).expanduser()
     if not (folder / WEIGHTS).is_file():
@@ -58,6 +59,10 @@ def load_weights(model: nn.Module, source: str, tokenizer: str | None = None) ->
     if problems:
         count = "1 difference" if len(problems) == 1 else f"{len(problems)} differences"
         raise ValueError(f"{folder / WEIGHTS} does not fit this model ({count}): {'; '.join(problems[:5])}")
+    if (unfit := not_finite(there.items())) is not None:
+        raise ValueError(
+            f"{folder / WEIGHTS}: {unfit}; nothing can be trained from there. Give other weights"
+        )
     model.load_state_dict(there, strict=False)
 
 

@@ -19,6 +19,7 @@ from benchmarks import steps, train_step
 from benchmarks.scaling import exponent
 from benchmarks.steps import Step
 from benchmarks.train_step import figures
+from benchmarks.trainer import largest_difference
 from loopscope.report.plots.sheet import Sheet
 from loopscope.results import load_results
 
@@ -151,6 +152,23 @@ def test_the_data_benchmark_runs(here: Here) -> None:
     found = here.run("data", "--megabytes=1", "--vocabulary=2000", "--pairs=1")
     assert found["speedup_vs_baseline"] > 0
     assert found["dtype"] == "uint16"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", [1, 2])
+def test_the_trainers_losses_are_those_of_our_own_step(here: Here, parts: int) -> None:
+    pytest.importorskip("accelerate", reason="extra `hf`")
+    here.all_here("trainer")
+    shape = ["--size=laptop", "--batch=2", "--sequence=24", "--steps=3", "--repeats=1"]
+    found = here.run("trainer", f"--accumulation={parts}", *shape)
+    assert len(here.elsewhere) == 2
+    assert found["largest_loss_difference"] < 1e-4
+    assert found["same_verdicts"]
+    assert min(found["time_ratio"], found["memory_ratio"]) > 0
+
+
+def test_the_trainers_difference_is_the_largest_of_all_steps() -> None:
+    assert largest_difference([1.0, 2.0, 3.0], [1.0, 2.5, 2.9]) == 0.5
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """A run becomes a folder of transformers: refused by name where it cannot, with its tokenizer and its card."""
 
 import json
+import math
+import re
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,8 +22,11 @@ from loopscope.data.tokenizers import (
     WordTokenizer,
 )
 from loopscope.interop.huggingface.hub import upload_folder
+from loopscope.interop.model_folder import save_model
 from loopscope.jobs.export_tokenizer import fast_tokenizer
+from loopscope.jobs.model_card import figure
 from loopscope.jobs.opened import open_model
+from loopscope.model.looped import LoopedTransformer
 from loopscope.results import Failure, run_from_json, to_json
 from tests.fixtures import TINY, run_command
 
@@ -37,10 +42,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_is_exported_with_tokenizer_and_card_and_read_back(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "exported"
     assert run_command(monkeypatch, "export", run, folder) == 0
+    printed = capsys.readouterr().out
     own, opened = loopscope.load(run), open_model(folder)
     assert all(
         torch.equal(a, b)
@@ -57,10 +63,66 @@ def test_a_run_is_exported_with_tokenizer_and_card_and_read_back(
     assert torch.equal(AutoModelForCausalLM.from_pretrained(folder)(ids).logits, own(ids))
     card, result = (folder / "README.md").read_text(), run_from_json((run / "result.json").read_text())
     for loop in result.per_loop:
-        assert f"| {loop.loop} | {loop.perplexity:.2f} | {loop.bits_per_byte:.3f} | {loop.rms:.4g} |" in card
+        assert f"| {loop.loop} | {loop.perplexity:.4g} | {loop.bits_per_byte:.4g} | {loop.rms:.4g} |" in card
     assert f"{100 * result.unknown_share:.1f} % of its tokens" in card  # type: ignore[operator]
     assert "**visible** (by its settings)" in card
     assert str(run) not in card + (folder / "config.json").read_text()
+    assert f"{folder}: dense/raw, {own.parameter_count():,} parameters, 2 loops\n" in printed
+    for file in folder.iterdir():
+        (line,) = [line for line in printed.splitlines() if line.split()[:1] == [file.name]]
+        assert f"{file.stat().st_size / 1e3:,.1f} kB" in line and len(line.split()) > 4  # noqa: PT018
+    assert "verdict     visible (by its settings): " in printed
+    assert f'from_pretrained("{folder}", trust_remote_code=True)\n' in printed
+    assert f'loopscope.load("{folder}")\n' in printed
+
+
+def test_a_program_reads_what_was_exported(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(monkeypatch, "export", run, tmp_path / "exported", "--loops=5", "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["loops"], said["trained_loops"], said["pushed"]) == (5, 2, None)
+    assert said["bytes"] == sum(path.stat().st_size for path in (tmp_path / "exported").iterdir())
+    assert said["verdict"]["word"] == "visible"
+
+
+def test_weights_that_are_not_finite_are_named_and_exported_by_force_alone(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = loopscope.load(run)
+    assert isinstance(model, LoopedTransformer)
+    with torch.no_grad():
+        model.layers[0].feed_forward.down.weight[3, :2] = float("nan")
+    save_model(model, tmp_path / "damaged", {}, {})
+    said = r"feed_forward.down.weight has 2 of [\d,]+ numbers that are not finite \(the first, nan, at \[3, 0\]\)"
+    assert run_command(monkeypatch, "export", tmp_path / "damaged", tmp_path / "new") == 2
+    error = capsys.readouterr().err
+    assert re.search(
+        rf"^loopscope: \S+damaged: layers.0.{said}\. Export another checkpoint, or add --force", error
+    )
+    assert error.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+    with pytest.warns(UserWarning, match=f"damaged: layers.0.{said}: the model has diverged, or is damaged"):
+        loopscope.load(tmp_path / "damaged")
+    assert run_command(monkeypatch, "export", tmp_path / "damaged", tmp_path / "new", "--force") == 0
+    card = (tmp_path / "new" / "README.md").read_text()
+    assert re.search(rf"\*\*Exported all the same\*\*: layers.0.{said}\.", card)
+    with pytest.warns(UserWarning, match=said):
+        loopscope.load(tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (57.0412, "57.04"),
+        (153812.44, "153,812"),
+        (1.23e30, "1.23e+30"),
+        (math.nan, "none"),
+        (math.inf, "infinite"),
+    ],
+)
+def test_figures_of_a_card_are_rounded(value: float, shown: str) -> None:
+    assert figure(value) == shown
 
 
 def test_what_cannot_be_exported_is_refused_with_what_to_do(
@@ -84,7 +146,7 @@ def test_what_cannot_be_exported_is_refused_with_what_to_do(
     said = refused(broken, new)
     assert "the run diverged: the state of loop 2 is not finite. Add --force" in said
     assert run_command(monkeypatch, "export", broken, new, "--force") == 0
-    assert "**Not a finished run**: the run diverged" in (new / "README.md").read_text()
+    assert "**Exported all the same**: the run diverged" in (new / "README.md").read_text()
     assert "exists and is not empty" in refused(run, new)
     assert "is inside" in refused(run, run / "checkpoints" / ".." / "exported")
     assert not (run / "exported").exists()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import HrmTextConfig, HrmTextForCausalLM, Trainer, TrainerCallback, TrainingArguments
+from transformers import HrmTextConfig, HrmTextForCausalLM, Trainer, TrainerCallback
 
 import loopscope
 from loopscope.model.config import ModelConfig
@@ -17,6 +17,7 @@ from loopscope.monitor.monitor import ScaleMonitor
 from loopscope.objectives.objective import Objective
 from loopscope.objectives.placements import Dense, Terminal
 from loopscope.recurrence import unroll
+from tests.training.fixtures import trainer_arguments
 
 VOCABULARY, SEQUENCE = 17, 12
 DATA = [(torch.arange(SEQUENCE + 1) + start) % VOCABULARY for start in range(64)]
@@ -61,18 +62,7 @@ def make(
             **settings,
         )
     )
-    arguments = TrainingArguments(
-        str(folder),
-        max_steps=steps,
-        learning_rate=3e-3,
-        lr_scheduler_type="constant",
-        logging_steps=1,
-        save_steps=20,
-        report_to="none",
-        use_cpu=True,
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-    )
+    arguments = trainer_arguments(folder, steps, learning_rate=3e-3, save_strategy="steps", save_steps=20)
     items = [{"input_ids": tokens, "labels": tokens} for tokens in DATA]
     trainer = Trainer(model=model or ForTrainer(looped), args=arguments, train_dataset=dataset or items)
     return trainer, ScaleMonitor(looped, every=5, budget=None)

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
-from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+from transformers import AutoModelForCausalLM, Trainer
 
 import loopscope
 from loopscope.monitor import ScaleMonitor, ScaleMonitorCallback, ScaleWarning
 from loopscope.training import TrainerLoss
+from tests.training.fixtures import trainer_arguments
 
 STEPS, BATCH = 3, 4
 
@@ -36,21 +37,13 @@ def items(vocabulary: int) -> list[dict[str, Tensor]]:
 def trained(model: Any, folder: Path, watched: bool) -> dict[str, Any]:
     """What a training showed: losses, norms of gradients, weights, checks, and what was said."""
     ranks = int(os.environ.get("WORLD_SIZE", 1))
-    arguments = TrainingArguments(
-        str(folder),
+    arguments = trainer_arguments(
+        folder,
+        STEPS,
         per_device_train_batch_size=BATCH // 2 // ranks,
         gradient_accumulation_steps=2,
-        max_steps=STEPS,
-        learning_rate=1e-2,
-        lr_scheduler_type="constant",
         optim="sgd",
         train_sampling_strategy="sequential",
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        use_cpu=True,
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
     )
     loss = TrainerLoss(model, "dense")
     trainer = Trainer(

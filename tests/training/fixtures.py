@@ -1,6 +1,8 @@
-"""A tiny learnable problem that needs no corpus: repeating sequences."""
+"""A tiny learnable problem that needs no corpus: repeating sequences; and how a Trainer trains in the tests."""
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,3 +32,22 @@ def validation(limit: int | None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]
 
 
 DATA = TrainingData(train=Counting(), validation=validation, bytes_per_token=2.0)
+
+
+def trainer_arguments(folder: Path, steps: int, **changes: Any) -> Any:
+    """Arguments of a Hugging Face Trainer on the CPU: a constant rate, every step logged, nothing saved or shown."""
+    from transformers import TrainingArguments
+
+    settings: dict[str, Any] = {
+        "max_steps": steps,
+        "learning_rate": 1e-2,
+        "lr_scheduler_type": "constant",
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+        **changes,
+    }
+    return TrainingArguments(str(folder), **settings)

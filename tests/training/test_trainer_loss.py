@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer
 
 from loopscope.interop.huggingface.export.exported_model import LoopscopeForCausalLM, as_exported
 from loopscope.model.looped import LoopedTransformer
@@ -16,6 +16,7 @@ from loopscope.recurrence import unroll
 from loopscope.training import TrainerLoss
 from tests.interop.huggingface.export.fixtures import standalone
 from tests.model.fixtures import TINY, live_model
+from tests.training.fixtures import trainer_arguments
 
 LENGTHS = (13, 9, 13, 4, 11, 13, 6, 8)
 """Of the texts of a batch: the rest is padding."""
@@ -50,21 +51,13 @@ def trained(
     model = made() if model is None else model
     loss = loss or TrainerLoss(model, objective)
     items = texts() if items is None else items
-    arguments = TrainingArguments(
-        str(folder),
+    arguments = trainer_arguments(
+        folder,
+        len(items) // 8,
         per_device_train_batch_size=8 // parts,
         gradient_accumulation_steps=parts,
-        max_steps=len(items) // 8,
-        learning_rate=1e-2,
-        lr_scheduler_type="constant",
         optim="sgd",
         train_sampling_strategy="sequential",
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        use_cpu=True,
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
     )
     trainer = Trainer(model=model, args=arguments, train_dataset=items, compute_loss_func=loss, **more)
     trainer.train()

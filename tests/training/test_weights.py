@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from loopscope.config.recipes import recipe
 from loopscope.data.tokenizers.byte import ByteTokenizer
@@ -16,6 +16,7 @@ from loopscope.interop.model_folder import save_model
 from loopscope.jobs.train import execute
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
+from loopscope.results.manifest import sha256_of
 from loopscope.training.checkpoint import Progress, save_checkpoint
 from loopscope.training.weights import load_weights
 
@@ -93,6 +94,24 @@ def test_a_run_that_has_a_checkpoint_no_longer_needs_the_source(
     assert execute(config, second, resume=True, quiet=True).per_loop == whole.per_loop
     with pytest.raises(ValueError, match="holds neither model.safetensors nor checkpoints"):
         execute(config, tmp_path / "third", quiet=True)
+
+
+def test_weights_that_are_not_finite_are_named(source: Path) -> None:
+    weights = source / "model.safetensors"
+    tensors = load_file(weights)
+    tensors["layers.0.attention.out.weight"][2, 1] = float("inf")
+    save_file(tensors, weights)
+    state = json.loads((source / "state.json").read_text())
+    state["sha256"]["model.safetensors"] = sha256_of(weights)
+    del state["sha256_of_this_table"]
+    (source / "state.json").write_text(json.dumps(state))
+    model = made(0)
+    with pytest.raises(
+        ValueError,
+        match=r"layers.0.attention.out.weight has 1 of 256 numbers that are not finite \(the first, inf, at \[2, 1\]\)",
+    ):
+        load_weights(model, str(source), TOKENIZER)
+    assert equal(model, made(0))
 
 
 def learned(sequence: int) -> LoopedTransformer:

@@ -17,6 +17,7 @@ from loopscope.interop.huggingface.loading import Loading, chosen_loading, weigh
 from loopscope.interop.huggingface.remote_code import listing, may_run
 from loopscope.interop.huggingface.unlooped import refuse_unlooped
 from loopscope.machine_memory import free_bytes
+from loopscope.numerics import not_finite
 from loopscope.recurrence import AbstractLoopedLM
 from loopscope.results.fingerprint import CONFIG_FILE
 from loopscope.results.layout import CONFIG, WEIGHTS
@@ -86,7 +87,8 @@ def load_folder(
     try:
         return adapt(module.eval())
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        unfit = not_finite(module.named_parameters())
+        raise ValueError(f"{path}: {f'{unfit}. So ' if unfit else ''}{error}") from error
 
 
 def _load_export(folder: Path, how: Loading) -> AbstractLoopedLM:

@@ -27,6 +27,7 @@ from loopscope.interop.huggingface.retrofit_families import (
     UnknownSettingError,
 )
 from loopscope.machine_memory import free_bytes
+from loopscope.numerics import not_finite
 from loopscope.results.fingerprint import CONFIG_FILE
 from loopscope.results.layout import TOKENIZER
 
@@ -137,7 +138,7 @@ def load_source(found: RetrofitFolder) -> RetrofitSource:
     """Read a folder's weights, by transformers' own class of the family.
 
     Raises:
-        ValueError: weights that are damaged, missing, of another shape, or of another model.
+        ValueError: weights that are damaged, missing, not finite, of another shape, or of another model.
     """
     import transformers
 
@@ -158,6 +159,11 @@ def load_source(found: RetrofitFolder) -> RetrofitSource:
         raise ValueError(
             f"{folder} has {len(others)} weights that a language model of family {found.family.model_type} has not "
             f"({', '.join(others[:3])}): it is another kind of model; give one with a language-model head"
+        )
+    if (unfit := not_finite(module.named_parameters())) is not None:
+        raise ValueError(
+            f"{folder}: {unfit}; nothing can be trained from there. Restore the weights from a copy, or download "
+            "them again"
         )
     return RetrofitSource(found, module.eval())
 

@@ -86,7 +86,7 @@ def loop_source(
     if not difference <= SAME_LOGITS * max(1.0, largest):  # not a number, too
         raise ValueError(
             f"{source.found.folder}: logits of its layers here differ from the model's own by {difference:.3g}, of at "
-            f"most {largest:.3g}: this model is not what its config says, or its weights are damaged (not finite?)"
+            f"most {largest:.3g}: this model is not what its config says"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -17,6 +17,7 @@ from loopscope.guards import evaluating
 from loopscope.interop.onnx.depth_module import SHORTEST, DepthModule
 from loopscope.interop.onnx.onnx_graph import INPUT, OUTPUT, build_graph
 from loopscope.model.looped import LoopedTransformer
+from loopscope.numerics import not_finite
 from loopscope.optional_packages import require
 from loopscope.recurrence import check_loops, unroll
 from loopscope.results.whole_folder import whole_folder
@@ -91,7 +92,7 @@ def check_convertible(model: Any) -> LoopedTransformer:
     """Return a model if ONNX files can hold it.
 
     Raises:
-        ValueError: no model of Loopscope's own, weights of another type than fp32, or too few positions.
+        ValueError: no model of Loopscope's own, weights of another type than fp32 or not finite, or too few positions.
     """
     if not isinstance(model, LoopedTransformer):
         raise ValueError(
@@ -102,6 +103,8 @@ def check_convertible(model: Any) -> LoopedTransformer:
         raise ValueError(
             f"the model's weights are {other.dtype} on {other.device}; ONNX files hold fp32: model.float().cpu()"
         )
+    if (unfit := not_finite(model.named_parameters())) is not None:
+        raise ValueError(f"{unfit}; a file of them could not be held to the model. Export another checkpoint")
     limit = model.positions_limit
     if limit is not None and limit < SHORTEST:
         raise ValueError(f"the model has {limit} positions; an ONNX file of any length needs {SHORTEST}")

@@ -253,9 +253,16 @@ def test_weights_that_are_missing_damaged_or_too_large(
         looped(folder)
     folder = shutil.copytree(folders / "llama", tmp_path / "broken")
     tensors = load_file(folder / "model.safetensors")
-    tensors["model.norm.weight"][3] = float("nan")
+    tensors["model.embed_tokens.weight"][VOCABULARY - 1, 3] = float(
+        "-inf"
+    )  # a token that no random text may have
+    tensors["model.norm.weight"][3:5] = float("nan")
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ValueError, match="differ from the model's own by nan"):
+    with pytest.raises(
+        ValueError,
+        match=r"embed_tokens.weight has 1 of 9,600 numbers that are not finite \(the first, -inf, at \[299, 3\]\); "
+        "another weight has such, too; nothing can be trained from there. Restore",
+    ):
         looped(folder)
     with pytest.raises(ValueError, match="has no config.json"):
         looped(tmp_path)

@@ -157,6 +157,12 @@ def test_weights_that_one_file_cannot_hold_lie_beside_it(
     assert run_difference(tmp_path / "large.onnx", model, DepthModule(model, file.loops, 16)) < 1e-4
 
 
+def with_nan(model: LoopedTransformer) -> LoopedTransformer:
+    with torch.no_grad():
+        model.token_embedding.weight[3, 1] = float("nan")
+    return model
+
+
 @pytest.mark.parametrize(
     ("model", "depths", "message"),
     [
@@ -164,6 +170,7 @@ def test_weights_that_one_file_cannot_hold_lie_beside_it(
         (lambda: model_of(next(iter(MIXTURES))).bfloat16(), [1], "weights are torch.bfloat16 on cpu"),
         (lambda: model_of(next(iter(MIXTURES)), sequence=2), [1], "the model has 2 positions"),
         (lambda: model_of(next(iter(MIXTURES))), [0], "loops"),
+        (lambda: with_nan(model_of(next(iter(MIXTURES)))), [1], "has 1 of .* numbers that are not finite"),
     ],
 )
 def test_what_no_file_can_hold_is_refused_before_anything_is_written(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+from transformers import AutoModelForCausalLM, Trainer
 
 import loopscope
 from loopscope.audit import judge
@@ -15,6 +15,7 @@ from loopscope.monitor import ScaleMonitor, ScaleMonitorCallback
 from loopscope.recurrence import unroll
 from loopscope.training import TrainerLoss
 from tests.model.fixtures import IDS, live_model
+from tests.training.fixtures import trainer_arguments
 
 DEPTHS = (1, 3, 6)
 
@@ -53,17 +54,7 @@ def test_lora_on_shared_layers_is_trained_audited_merged_and_read_back(tmp_path:
     model = with_lora()
     before = logits(model.eval())
     items = [{"input_ids": row, "labels": row} for row in IDS.repeat(8, 1)]
-    arguments = TrainingArguments(
-        str(tmp_path / "trainer"),
-        per_device_train_batch_size=8,
-        max_steps=4,
-        learning_rate=1e-2,
-        save_strategy="no",
-        report_to="none",
-        use_cpu=True,
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-    )
+    arguments = trainer_arguments(tmp_path / "trainer", 4, per_device_train_batch_size=8)
     loss = TrainerLoss(model, "dense")
     trainer = Trainer(model=model, args=arguments, train_dataset=items, compute_loss_func=loss)
     monitor = ScaleMonitor(loopscope.adapt(model), "dense", every=1, budget=None)
