@@ -105,7 +105,7 @@ def largest_difference(theirs: Sequence[float], ours: Sequence[float]) -> float:
 
 
 def _tokens(options: argparse.Namespace, vocabulary: int) -> Tensor:
-    """Texts that can be learned, [steps · batch, seq + 1]: each counts from a token of its own, by a stride of its own."""
+    """Texts that can be learned, [steps · batch, seq + 1]: each counts from a token, by a stride of its own."""
     draw = torch.Generator().manual_seed(1)
     count = options.steps * options.batch
     start, stride = (torch.randint(1, vocabulary, (count, 1), generator=draw) for _ in range(2))

@@ -145,7 +145,7 @@ def _check_alike(own: AbstractTokenizer, fast: Any) -> None:
     """Refuse a tokenizer that gives other ids in transformers than here."""
     probes = (" ".join(own.symbols),) if isinstance(own, SymbolTokenizer) else _PROBES
     for probe in probes:
-        wanted, got = own.encode(probe).tolist(), fast(probe)["input_ids"]
+        wanted, got = own.encode(probe).tolist(), fast(probe, verbose=False)["input_ids"]
         if wanted != got:
             raise ValueError(
                 f"this model's tokenizer gives other ids in transformers than here (of {probe[:40]!r}: {got[:8]}, not "

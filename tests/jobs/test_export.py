@@ -63,14 +63,17 @@ def test_a_run_is_exported_with_tokenizer_and_card_and_read_back(
     assert torch.equal(AutoModelForCausalLM.from_pretrained(folder)(ids).logits, own(ids))
     card, result = (folder / "README.md").read_text(), run_from_json((run / "result.json").read_text())
     for loop in result.per_loop:
-        assert f"| {loop.loop} | {loop.perplexity:.4g} | {loop.bits_per_byte:.4g} | {loop.rms:.4g} |" in card
+        shown = " | ".join(
+            figure(value) for value in (loop.perplexity, loop.bits_per_byte, loop.rms, loop.l2_norm)
+        )
+        assert f"| {loop.loop} | {shown} |" in card
     assert f"{100 * result.unknown_share:.1f} % of its tokens" in card  # type: ignore[operator]
     assert "**visible** (by its settings)" in card
     assert str(run) not in card + (folder / "config.json").read_text()
     assert f"{folder}: dense/raw, {own.parameter_count():,} parameters, 2 loops\n" in printed
     for file in folder.iterdir():
         (line,) = [line for line in printed.splitlines() if line.split()[:1] == [file.name]]
-        assert f"{file.stat().st_size / 1e3:,.1f} kB" in line and len(line.split()) > 4  # noqa: PT018
+        assert f"{file.stat().st_size / 1e3:,.1f} kB" in line and len(line.split()) > 3  # noqa: PT018
     assert "verdict     visible (by its settings): " in printed
     assert f'from_pretrained("{folder}", trust_remote_code=True)\n' in printed
     assert f'loopscope.load("{folder}")\n' in printed
