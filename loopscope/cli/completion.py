@@ -11,18 +11,41 @@ from typing import Literal
 
 import tyro
 
+from loopscope.cli import TRUST
 from loopscope.cli.arguments import parse, settings_of_a_run
 from loopscope.cli.options import CommandOption, options_of
+from loopscope.config.baselines import BASELINES
 from loopscope.config.recipes import CONDITIONS, NAMED, SIZES
 
+_OF_BASELINES = [f"{baseline}:{condition}" for baseline in BASELINES for condition in CONDITIONS]
 NAMES: Mapping[str, Sequence[str]] = {
     "size": list(SIZES),
-    "condition": [*CONDITIONS, *NAMED],
-    "conditions": ["all", *CONDITIONS, *NAMED],
+    "condition": [*CONDITIONS, *NAMED, *_OF_BASELINES],
+    "conditions": ["all", *CONDITIONS, *NAMED, *_OF_BASELINES],
     "log": ["tensorboard", "trackio", "wandb", "none"],
     "family": list(NAMED),
+    "device": ["auto", "cpu", "cuda", "mps"],
+    "objective": ["terminal", "dense", "exit-weighted"],
+    "readout": ["rmsnorm", "layernorm", "raw", "final-only", "alpha"],
+    "carry": ["rmsnorm", "layernorm", "readout-norm", "damping", "decay"],
+    "injection": ["add", "gated", "concat", "write"],
+    "cache_kind": ["dynamic", "static", "offloaded", "quantized"],
+    "rules": [
+        *("logit-margin", "max-probability", "entropy-confidence", "kl", "shortlist-margin"),
+        *("hidden-step", "direction-step", "gate", "fixed", "oracle"),
+    ],
+    "exit_rule": [
+        *("logit-margin", "max-probability", "entropy-confidence", "kl", "shortlist-margin"),
+        *("hidden-step", "direction-step", "gate", "fixed"),
+    ],
 }
 """Words that an option takes beside those that its type says."""
+
+LISTS = ("conditions", "log", "rules", "carry")
+"""Options whose words stand between commas."""
+
+BEFORE = ("--help", "--version", "--import", TRUST)
+"""What may stand before a command, or in its place."""
 
 
 @dataclass(frozen=True)
@@ -63,40 +86,42 @@ def options_by_command() -> dict[str, tuple[CommandOption, ...]]:
 
 
 def bash_script() -> str:
-    """Return the script for bash; zsh reads it too, through its own emulation."""
+    """Return the script for bash."""
+    return _filled(_BASH)
+
+
+def zsh_script() -> str:
+    """Return the script for zsh: of itself, whether it is found in `fpath` or sourced."""
+    return _filled(_ZSH)
+
+
+def _filled(script: str) -> str:
+    """A script with the tables in it."""
     found = options_by_command()
     flags, choices = [], []
     for name, options in found.items():
         named = [option for option in options if not option.positional]
         words = [option.flag for option in named] + [option.off for option in named if option.switch]
-        flags.append(
-            f"    {shlex.quote(name)}) flags={shlex.quote(' '.join([*words, '--help', '--help-all']))} ;;"
-        )
+        words += ["--help", "--help-all", TRUST]
+        flags.append(f"    {shlex.quote(name)}) flags={shlex.quote(' '.join(words))} ;;")
     of_value: dict[str, str] = {}
     for options in found.values():
         for option in options:
             if known := _words(option):
-                of_value.setdefault(
-                    option.flag if not option.positional else f"{option.shown} ", " ".join(known)
-                )
+                of_value.setdefault(option.shown if option.positional else option.flag, " ".join(known))
     for flag, offered in of_value.items():
         if flag.startswith("--"):
-            choices.append(f"    {flag}) words={shlex.quote(offered)} ;;")
-    switches = sorted({o.flag for options in found.values() for o in options if o.switch})
-    parts = " ".join(name.removeprefix("evaluate ") for name in found if name.startswith("evaluate "))
-    return _BASH.format(
-        commands=" ".join(_commands()),
-        parts=parts,
+            choices.append(f"    {flag}) offered={shlex.quote(offered)} ;;")
+    return script.format(
+        commands=" ".join([*_commands(), "help", *BEFORE]),
+        parts=" ".join(name.removeprefix("evaluate ") for name in found if name.startswith("evaluate ")),
         flags="\n".join(flags),
         choices="\n".join(choices),
-        switches="|".join(switches),
-        shells=of_value.get("SHELL ", "bash zsh fish"),
+        switches="|".join(sorted({o.flag for options in found.values() for o in options if o.switch})),
+        lists="|".join(f"--{name}" for name in LISTS),
+        shells=of_value["SHELL"],
+        trust=TRUST,
     )
-
-
-def zsh_script() -> str:
-    """Return the script for zsh."""
-    return f"#compdef loopscope\nautoload -U +X bashcompinit && bashcompinit\n{bash_script()}"
 
 
 def fish_script() -> str:
@@ -142,17 +167,31 @@ def _quoted(text: str) -> str:
 
 _BASH = """# loopscope completion bash
 _loopscope() {{
-  local current="${{COMP_WORDS[COMP_CWORD]}}" before="${{COMP_WORDS[COMP_CWORD-1]}}" command="${{COMP_WORDS[1]}}"
-  local flags='' words=''
+  local line="${{COMP_LINE:0:COMP_POINT}}" current before command='' flags='' offered='' kept='' word skip=''
+  local -a typed named=()
   COMPREPLY=()
-  if [[ $current == '=' ]]; then current=''; elif [[ $before == '=' ]]; then before="${{COMP_WORDS[COMP_CWORD-2]}}"; fi
-  if [[ $COMP_CWORD -eq 1 ]]; then
-    COMPREPLY=($(compgen -W '{commands} --help --version' -- "$current")); return
-  fi
+  read -ra typed <<< "$line"
+  current="${{line##*[[:space:]]}}"
+  if [[ -n $current ]]; then unset "typed[${{#typed[@]}}-1]"; fi
+  before="${{typed[${{#typed[@]}}-1]}}"
+  if [[ $current == --*=* ]]; then before="${{current%%=*}}"; current="${{current#*=}}"; fi
+  # The command is the first word that every command does not take.
+  for word in "${{typed[@]:1}}"; do
+    if [[ -n $skip ]]; then skip=''; continue; fi
+    case "$word" in
+      --import) skip=yes ;;
+      {trust}) ;;
+      help) [[ ${{#named[@]}} -eq 0 ]] || named+=("$word") ;;
+      *) named+=("$word") ;;
+    esac
+  done
+  [[ $before == --import ]] && return
+  command="${{named[0]}}"
+  if [[ -z $command ]]; then COMPREPLY=($(compgen -W '{commands}' -- "$current")); return; fi
   if [[ $command == completion ]]; then COMPREPLY=($(compgen -W '{shells}' -- "$current")); return; fi
   if [[ $command == evaluate ]]; then
-    if [[ $COMP_CWORD -eq 2 ]]; then COMPREPLY=($(compgen -W '{parts} --help' -- "$current")); return; fi
-    command="evaluate ${{COMP_WORDS[2]}}"
+    if [[ ${{#named[@]}} -eq 1 ]]; then COMPREPLY=($(compgen -W '{parts} --help' -- "$current")); return; fi
+    command="evaluate ${{named[1]}}"
   fi
   case "$command" in
 {flags}
@@ -162,14 +201,68 @@ _loopscope() {{
     {switches}) ;;
 {choices}
   esac
-  if [[ -n $words ]]; then
+  if [[ -n $offered ]]; then
     # Names between commas: what is typed last is completed, the others stay.
-    local kept=''
     if [[ $current == *,* ]]; then kept="${{current%,*}},"; fi
-    COMPREPLY=($(compgen -P "$kept" -W "$words" -- "${{current##*,}}"))
-    [[ $before == --conditions || $before == --log ]] && compopt -o nospace 2>/dev/null
+    COMPREPLY=($(compgen -P "$kept" -W "$offered" -- "${{current##*,}}"))
+    # bash takes what is behind a colon for a word of its own.
+    if [[ $current == *:* && $COMP_WORDBREAKS == *:* ]]; then
+      kept="${{current%"${{current##*:}}"}}"
+      COMPREPLY=("${{COMPREPLY[@]#"$kept"}}")
+    fi
+    case "$before" in {lists}) compopt -o nospace 2>/dev/null ;; esac
     return 0
   fi
+  compopt -o filenames 2>/dev/null
+  local IFS=$'\\n'
   COMPREPLY=($(compgen -f -- "$current"))
 }}
-complete -o filenames -o bashdefault -F _loopscope loopscope"""
+complete -o bashdefault -F _loopscope loopscope"""
+
+
+_ZSH = """#compdef loopscope
+_loopscope() {{
+  local current="${{words[CURRENT]}}" before="${{words[CURRENT-1]}}" command='' flags='' offered='' word skip=''
+  local -a named
+  # The command is the first word that every command does not take.
+  for word in "${{(@)words[2,CURRENT-1]}}"; do
+    if [[ -n $skip ]]; then skip=''; continue; fi
+    case "$word" in
+      --import) skip=yes ;;
+      {trust}) ;;
+      help) (( $#named )) && named+=("$word") ;;
+      *) named+=("$word") ;;
+    esac
+  done
+  [[ $before == --import ]] && return 1
+  command="${{named[1]}}"
+  if [[ -z $command ]]; then compadd -- ${{=:-{commands}}}; return; fi
+  if [[ $command == completion ]]; then compadd -- ${{=:-{shells}}}; return; fi
+  if [[ $command == evaluate ]]; then
+    if (( $#named == 1 )); then compadd -- ${{=:-{parts} --help}}; return; fi
+    command="evaluate ${{named[2]}}"
+  fi
+  case "$command" in
+{flags}
+  esac
+  if [[ $current == --*=* ]]; then
+    before="${{current%%=*}}"
+    compset -P '--*='
+  elif [[ $current == -* ]]; then
+    compadd -- ${{=flags}}
+    return
+  fi
+  case "$before" in
+    {switches}) ;;
+{choices}
+  esac
+  if [[ -n $offered ]]; then
+    case "$before" in
+      {lists}) compset -P '*,'; compadd -S '' -- ${{=offered}} ;;
+      *) compadd -- ${{=offered}} ;;
+    esac
+    return
+  fi
+  _files
+}}
+if (( $+compstate )); then _loopscope "$@"; else compdef _loopscope loopscope; fi"""
