@@ -37,7 +37,30 @@ def widened(model: nn.Module, parameters: bool = True, buffers: bool = False) ->
     Yields:
         The types that were replaced.
     """
-    copies: dict[int, Tensor] = {}  # one per tensor, so that tied weights stay tied
+    found: set[torch.dtype] = set()
+
+    def wide(tensor: Tensor) -> Tensor | None:
+        if not is_narrow(tensor):
+            return None
+        found.add(tensor.dtype)
+        return tensor.detach().float()
+
+    with replaced_tensors(model, wide, parameters, buffers):
+        yield found
+
+
+@contextmanager
+def replaced_tensors(
+    model: nn.Module, make: Callable[[Tensor], Tensor | None], parameters: bool = True, buffers: bool = False
+) -> Iterator[None]:
+    """Put other tensors in the place of a model's for a while; they themselves are not touched.
+
+    Args:
+        make: what takes a tensor's place, or None where it stays. Called once per tensor, so that tied ones stay tied.
+        parameters: replace parameters, by parameters.
+        buffers: replace buffers.
+    """
+    made: dict[int, Tensor | None] = {}
     replaced: list[tuple[dict[str, Any], str, Tensor]] = []
     try:
         for module in model.modules():
@@ -45,14 +68,17 @@ def widened(model: nn.Module, parameters: bool = True, buffers: bool = False) ->
             own_buffers: dict[str, Any] = module._buffers
             for table, asked in ((own_parameters, parameters), (own_buffers, buffers)):
                 for name, tensor in list(table.items()) if asked else ():
-                    if tensor is None or not _is_narrow(tensor):
+                    if tensor is None:
                         continue
-                    if id(tensor) not in copies:
-                        wide = tensor.detach().float()
-                        copies[id(tensor)] = nn.Parameter(wide) if table is own_parameters else wide
-                    replaced.append((table, name, tensor))
-                    table[name] = copies[id(tensor)]
-        yield {tensor.dtype for _, _, tensor in replaced}
+                    if id(tensor) not in made:
+                        new = make(tensor)
+                        made[id(tensor)] = (
+                            nn.Parameter(new) if new is not None and table is own_parameters else new
+                        )
+                    if (instead := made[id(tensor)]) is not None:
+                        replaced.append((table, name, tensor))
+                        table[name] = instead
+        yield
     finally:
         for table, name, tensor in replaced:
             table[name] = tensor
@@ -72,7 +98,7 @@ def widened_to_run(model: nn.Module, runs: Callable[[], bool]) -> Iterator[set[t
     Yields:
         The types that were replaced.
     """
-    narrow_buffers = any(_is_narrow(buffer) for buffer in model.buffers())
+    narrow_buffers = any(is_narrow(buffer) for buffer in model.buffers())
     with ExitStack() as stack:
         fit = copies_fit(model)
         found = stack.enter_context(widened(model) if fit else at_use(model))
@@ -89,7 +115,7 @@ def widened_to_run(model: nn.Module, runs: Callable[[], bool]) -> Iterator[set[t
 
 def copies_fit(model: nn.Module) -> bool:
     """Return whether fp32 copies of a model's parameters fit the memory beside them, with room to compute."""
-    narrow = [parameter for parameter in model.parameters() if _is_narrow(parameter)]
+    narrow = [parameter for parameter in model.parameters() if is_narrow(parameter)]
     if any(parameter.is_meta for parameter in narrow):  # it is elsewhere until it is used
         return False
     needed = sum(4 * parameter.numel() for parameter in narrow if parameter.device.type == "cpu")
@@ -100,7 +126,7 @@ def copies_fit(model: nn.Module) -> bool:
 @contextmanager
 def at_use(model: nn.Module) -> Iterator[set[torch.dtype]]:
     """Widen each parameter in half precision for the operation that uses it; none asks for a gradient meanwhile."""
-    narrow = [parameter for parameter in model.parameters() if _is_narrow(parameter)]
+    narrow = [parameter for parameter in model.parameters() if is_narrow(parameter)]
     types = {parameter.dtype for parameter in narrow}
     asking = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
@@ -168,20 +194,21 @@ class _WideningMode(TorchFunctionMode):
         return func(*_wide(args), **{name: _wide(value) for name, value in kwargs.items()})
 
 
-def _is_narrow(tensor: Any) -> bool:
+def is_narrow(tensor: Any) -> bool:
+    """Return whether a tensor is stored in half precision, also where it is widened for whoever uses it."""
     with torch._C.DisableTorchFunction():
         return bool(tensor.is_floating_point() and tensor.dtype not in WIDE)
 
 
 def _holds_narrow(values: Any) -> bool:
     if isinstance(values, nn.Parameter):
-        return _is_narrow(values)
+        return is_narrow(values)
     return isinstance(values, tuple | list) and any(_holds_narrow(value) for value in values)
 
 
 def _wide(value: Any) -> Any:
     """An argument with fp32 copies in place of parameters in half precision; each copy knows its parameter."""
-    if isinstance(value, nn.Parameter) and _is_narrow(value):
+    if isinstance(value, nn.Parameter) and is_narrow(value):
         copy: Tensor = value.detach().float()
         storage: Any = copy.untyped_storage()
         storage.stored_narrow = value

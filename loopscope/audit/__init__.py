@@ -13,6 +13,8 @@ audit, which `audit_report` puts together:
     dynamics        the loop map, linearised
     side_scales     the same of what goes from loop to loop beside H_k
     declared        what a readout and a carry declare of scale, against what they do
+    rounding        the same weights in other number formats, against fp32; rounding_verdict: what becomes of the error
+    number_formats  those formats, and a model's weights in one of them
     tokens          how the state's size is spread over tokens and channels
     patched_model, remedies   what would close a blind spot, tried on the model as it is
     audit_report    `audit`: all of it as one record; `judge`: the verdict alone; `…_each`: under several objectives
@@ -28,17 +30,21 @@ from loopscope.audit.dynamics import measure_dynamics
 from loopscope.audit.expansion import measure_expansion
 from loopscope.audit.input_checks import check_audit
 from loopscope.audit.interventions import final_scale_sweep, radial_clamp, rescale_each_loop
+from loopscope.audit.number_formats import FORMATS, check_formats
 from loopscope.audit.patched_model import PatchedModel
 from loopscope.audit.remedies import try_remedies
+from loopscope.audit.rounding import measure_rounding
 from loopscope.audit.tokens import token_norms
 from loopscope.audit.verdict import loop_verdicts, model_verdict
 from loopscope.audit.visibility import direct_visibility, measure_visibility, readout_visibility
 
 __all__ = [
+    "FORMATS",
     "PatchedModel",
     "audit",
     "audit_each",
     "check_audit",
+    "check_formats",
     "direct_visibility",
     "final_scale_sweep",
     "judge",
@@ -47,6 +53,7 @@ __all__ = [
     "measure_carries",
     "measure_dynamics",
     "measure_expansion",
+    "measure_rounding",
     "measure_visibility",
     "model_verdict",
     "radial_clamp",

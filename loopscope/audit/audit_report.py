@@ -14,8 +14,10 @@ from loopscope.audit.dynamics import measure_dynamics
 from loopscope.audit.expansion import measure_expansion
 from loopscope.audit.input_checks import check_audit, check_subject, in_fp32, notes_on
 from loopscope.audit.interventions import final_scale_sweep, radial_clamp, rescale_each_loop
+from loopscope.audit.number_formats import check_formats
 from loopscope.audit.padded_texts import PaddedTexts, padded_texts
 from loopscope.audit.remedies import try_remedies
+from loopscope.audit.rounding import measure_rounding
 from loopscope.audit.side_scales import measure_side_scales, side_sentences
 from loopscope.audit.tokens import token_norms
 from loopscope.audit.verdict import check_saturation, loop_verdicts, model_verdict, why, worst_verdict
@@ -36,17 +38,25 @@ from loopscope.results import (
     LoopVerdict,
     LoopVisibility,
     Radial,
+    Rounding,
     TokenNorms,
 )
 
 BEYOND = 4
 """Drift is followed to this many times the trained depth."""
+ROUNDED_BY_DEFAULT = "bf16"
+"""Number format that an audit tries where none is named."""
 RESCALED = 2.0
 """Factor by which each loop's state is multiplied to follow the effect on later exits."""
 
 
 def audit(
-    model: Any, input_ids: Any, labels: Any, objective: Any = None, attention_mask: Any = None
+    model: Any,
+    input_ids: Any,
+    labels: Any,
+    objective: Any = None,
+    attention_mask: Any = None,
+    rounding: str | Sequence[str] | None = ROUNDED_BY_DEFAULT,
 ) -> AuditReport:
     """Measure which loops carry a scale that no loss sees. Works in fp32, in evaluation mode.
 
@@ -63,29 +73,37 @@ def audit(
         attention_mask: 1 at tokens, 0 at padding [batch seq], which may be left, right or both, not between tokens.
             Each row is measured as its text alone is; every mean is over tokens of texts, and no label of padding
             counts. None: no padding.
+        rounding: number formats that the model is run in beside fp32 (`"bf16,fp16,bf16-autocast,int8,int4,fp8"`), on
+            the first sequences, to four times the trained depth. `"none"` or None: no other.
 
     Raises:
-        ValueError: not a looped model, an objective that is none, weights that are not finite, ids, labels or a mask
-            that do not fit, a sequence that is too long, or tokens whose loss is exactly 0, so that no gradient shows
-            what it sees.
+        ValueError: not a looped model, an objective or a format that is none, weights that are not finite, ids, labels
+            or a mask that do not fit, a sequence that is too long, or tokens whose loss is exactly 0, so that no
+            gradient shows what it sees.
     """
-    return audit_each(model, input_ids, labels, [objective], attention_mask)[0]
+    return audit_each(model, input_ids, labels, [objective], attention_mask, rounding)[0]
 
 
 def audit_each(
-    model: Any, input_ids: Any, labels: Any, objectives: Sequence[Any], attention_mask: Any = None
+    model: Any,
+    input_ids: Any,
+    labels: Any,
+    objectives: Sequence[Any],
+    attention_mask: Any = None,
+    rounding: str | Sequence[str] | None = ROUNDED_BY_DEFAULT,
 ) -> list[AuditReport]:
     """Audit a model under several objectives; what does not depend on them is measured once.
 
     Other arguments and errors are `audit`'s.
     """
+    formats = check_formats(rounding)
     reports: list[AuditReport] = []
     facts: _Facts | None = None
     for objective in objectives:
         with _prepared(model, input_ids, labels, objective, attention_mask) as batch:
             with torch.no_grad():
                 states = list(unroll(batch.model, batch.input_ids))
-            facts = facts or _facts(batch, states)
+            facts = facts or _facts(batch, states, formats)
             reports.append(_measure(batch, states, facts))
     return reports
 
@@ -137,6 +155,14 @@ class _Batch:
         """The model of one text, and the first text."""
         return (self.model, self.input_ids[:1]) if self.padded is None else self.padded.first
 
+    @property
+    def texts(self) -> tuple[AbstractLoopedLM, Tensor, Tensor]:
+        """The model of whole texts, some of them (of padded ones the first) and their labels."""
+        if self.padded is None:
+            return self.model, self.input_ids, self.labels
+        model, first = self.padded.first
+        return model, first, self.labels[:, : first.shape[1]]  # packed in order
+
 
 @contextmanager
 def _prepared(
@@ -173,21 +199,24 @@ class _Facts:
     tokens: tuple[TokenNorms, ...]
     final_scale_sweep: Mapping[str, float]
     rescaled: Mapping[str, Clamped]
+    rounding: tuple[Rounding, ...]
 
 
-def _facts(batch: _Batch, states: Sequence[LoopState]) -> _Facts:
+def _facts(batch: _Batch, states: Sequence[LoopState], formats: Sequence[str]) -> _Facts:
     model, input_ids, labels = batch.model, batch.input_ids, batch.labels
     clamped = radial_clamp(states, labels)
     rescaled = rescale_each_loop(states, labels, clamped["none"], RESCALED)
+    dynamics = tuple(measure_dynamics(*batch.first))
     return _Facts(
         carried=measure_carries(states),
         clamped=clamped,
         readout=tuple(readout_visibility(states, labels)),
         expansion=measure_expansion(model, input_ids, BEYOND * model.loops),
-        dynamics=tuple(measure_dynamics(*batch.first)),
+        dynamics=dynamics,
         tokens=tuple(token_norms(states, places=None if batch.padded is None else batch.padded.places)),
         final_scale_sweep={f"{k:g}": v for k, v in final_scale_sweep(states[-1], labels).items()},
         rescaled={str(loop): run for loop, run in rescaled.items()},
+        rounding=tuple(measure_rounding(*batch.texts, formats, dynamics)),
     )
 
 
@@ -256,4 +285,5 @@ def _measure(batch: _Batch, states: Sequence[LoopState], facts: _Facts) -> Audit
         else (),
         notes=judged.notes,
         side_scales=judged.side_scales,
+        rounding=facts.rounding,
     )

@@ -24,6 +24,7 @@ class Audit:
         loopscope audit runs/demo --out runs/demo/audit.html
         loopscope audit last.pt --objective dense+norm_penalty=0.01 --data 'text/*.txt' --json
         loopscope audit --config run.yaml
+        loopscope audit runs/raw --rounding bf16,int8,int4
         loopscope audit runs/raw --fast
     """
 
@@ -41,6 +42,8 @@ class Audit:
     """Depth to audit at; the trained depth by default. At another, nothing is kept but with --keep-in."""
     length: int | None = None
     """Tokens of a window; the trained length by default, at most 256."""
+    rounding: str = "bf16"
+    """Number formats to try beside fp32, between commas: bf16, fp16, bf16-autocast, int8, int4, fp8; or none."""
     fast: bool = False
     """The verdict alone: visibility, carry and exposure, in a fraction of the time. Nothing is kept."""
     threads: int | None = None
@@ -162,6 +165,7 @@ def _measured_audit(command: Audit) -> list[str]:
         command.keep,
         command.keep_in,
         command.loops,
+        command.rounding,
     ):
         audits.append(audited)
         if not command.json:

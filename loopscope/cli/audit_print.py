@@ -94,6 +94,10 @@ def _print_audit(audited: AuditedModel, console: Console) -> None:
     _say(console, drift + ".")
     if report.remedies:
         console.print(_remedies(report))
+    if report.rounding:
+        console.print(_rounding(report))
+        for tried in report.rounding:
+            _say(console, f"{tried.format}: {tried.why}")
     batch, length = audited.batch
     _say(console, f"{audited.parameters:,} parameters; {batch} × {length} tokens: {audited.data}.")
     console.print()
@@ -167,6 +171,26 @@ def _remedies(report: AuditReport) -> Table:
     for remedy in report.remedies:
         cost = f"{remedy.cost:+.3f} nats" if remedy.cost else "once trained with"
         table.add_row(remedy.change, _word(remedy.verdict), cost)
+    return table
+
+
+def _rounding(report: AuditReport) -> Table:
+    trained = len(report.loops)
+    deepest = max((len(tried.loops) for tried in report.rounding), default=0)
+    table = _table(
+        "number format", "its error", f"H off, loop {trained}", f"loop {deepest}", "exit, nats", "loses 1 %"
+    )
+    for tried in report.rounding:
+        rows = {row.loop: row for row in tried.loops}
+        at, last = rows.get(trained), rows.get(deepest)
+        table.add_row(
+            tried.format,
+            tried.outcome,
+            f"{at.state:.2%}" if at else "–",
+            f"{last.state:.2%}" if last else "–",
+            f"{at.excess:+.4f}" if at else "–",
+            "never" if tried.lost_at is None else f"at loop {tried.lost_at}",
+        )
     return table
 
 

@@ -9,7 +9,8 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
-from loopscope.audit.audit_report import audit_each, judge_each
+from loopscope.audit.audit_report import ROUNDED_BY_DEFAULT, audit_each, judge_each
+from loopscope.audit.number_formats import check_formats
 from loopscope.config.nested import read_yaml
 from loopscope.config.objective_text import read_objective
 from loopscope.guards import device_of
@@ -50,6 +51,7 @@ def audit_paths(
     keep: bool = True,
     keep_in: str | Path | None = None,
     loops: int | None = None,
+    rounding: str = ROUNDED_BY_DEFAULT,
 ) -> Iterator[AuditedModel]:
     """Audit runs, studies (their first seeds), model folders and published files, one after the other.
 
@@ -61,17 +63,22 @@ def audit_paths(
         keep: write the audit into each run's folder, and into that of a model of transformers.
         keep_in: the folder in which the audit of one model is kept instead.
         loops: the depth to audit at; the trained one by default. Of another, nothing is kept but in `keep_in`.
+        rounding: number formats to try beside fp32, between commas; `none` tries no other.
 
     Raises:
-        ValueError: before anything is measured: a path that holds no model, or an objective that is not known. After
-            the others were audited: a model that cannot be (weights that are not finite, say).
+        ValueError: before anything is measured: a path that holds no model, or an objective or a format that is not
+            known. After the others were audited: a model that cannot be (weights that are not finite, say).
     """
     if objective is not None:
         parse_objective(objective)
+    check_formats(rounding)
     opened = _opened(paths, keep_in, loops)
 
+    def measure(one: OpenedModel) -> AuditedModel:
+        return audit_model(one, objective, data, sequences, length, rounding)
+
     def audits() -> Iterator[AuditedModel]:
-        for model, audited in _each(opened, lambda one: audit_model(one, objective, data, sequences, length)):
+        for model, audited in _each(opened, measure):
             if keep:
                 kept = keep_audit(model, audited)
                 if kept is not None:
@@ -131,11 +138,12 @@ def audit_model(
     data: str | None = None,
     sequences: int = 8,
     length: int | None = None,
+    rounding: str = ROUNDED_BY_DEFAULT,
 ) -> AuditedModel:
     """Audit one model under its own objective, a given one, or the plausible ones."""
     tokens, judged, origin, notes = _to_measure(opened, objective, data, sequences, length)
     with _named(opened):
-        found = audit_each(opened.model, tokens.input_ids, tokens.labels, judged)
+        found = audit_each(opened.model, tokens.input_ids, tokens.labels, judged, rounding=rounding)
     reports = [replace(report, notes=(*notes, *report.notes)) for report in found]
     reports.sort(key=lambda report: WORST_FIRST.index(report.verdict))
     largest = [token for report in reports[:1] for loop in report.tokens for _, _, token, _ in loop.largest]

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from loopscope.results.codec import decode, json_object
 from loopscope.results.origin import Provenance
 from loopscope.results.readable import Readable
+from loopscope.results.rounding import Rounding
 
 Verdict = Literal["removed", "visible", "damped", "blind"]
 WORST_FIRST: tuple[Verdict, ...] = ("blind", "damped", "visible", "removed")
@@ -190,14 +191,16 @@ class AuditReport(Readable):
     remedies: tuple[Remedy, ...]  # tried where the verdict is blind or damped
     notes: tuple[str, ...] = ()  # what the reader should know about how it was measured
     side_scales: tuple[SideScale, ...] = ()  # of what goes beside H_k; the verdict is the worst of all
+    rounding: tuple[Rounding, ...] = ()  # number formats that were tried, to four times the trained depth
 
     def lines(self) -> list[str]:
-        """Return the verdict and why, notes, and what would close a blind spot."""
+        """Return the verdict and why, notes, what would close a blind spot, and what rounding does."""
         tried = [
             f"Tried without training: {remedy.change}: {remedy.verdict}, {remedy.cost:+.3f} nats now."
             for remedy in self.remedies
         ]
-        return [f"{self.verdict} (judged under {self.objective}): {self.why}", *self.notes, *tried]
+        coarser = [line for tried_format in self.rounding for line in tried_format.lines()]
+        return [f"{self.verdict} (judged under {self.objective}): {self.why}", *self.notes, *tried, *coarser]
 
     def table(self) -> list[dict[str, Any]]:
         """Return one row per loop; visibility and exposure in nats for a scale e times as large."""

@@ -11,6 +11,7 @@ from loopscope.report.audits.headline import comparison, headline_sentences
 from loopscope.report.audits.interventions import clamping, final_sweep, rescaling
 from loopscope.report.audits.models import ModelView, model_views
 from loopscope.report.audits.norms import TokenTable, largest_tokens, norms, shares
+from loopscope.report.audits.rounding import rounding_error, rounding_reasons, rounding_table
 from loopscope.report.audits.side_scales import side_table
 from loopscope.report.audits.visibility import VisibilityTable, visibility_table
 from loopscope.report.looks import Looks
@@ -42,6 +43,8 @@ class AuditSection:
     corner: Figure | None  # None where no loop has finite figures
     seen: tuple[VisibilityTable, ...]
     beside: HeadlineTable | None  # None where nothing goes from loop to loop beside H_k
+    rounding: HeadlineTable | None  # None where no other number format was tried
+    reasons: tuple[tuple[str, str, str], ...]  # model, number format, why
     blocks: tuple[Block, ...]
     tokens: tuple[TokenTable, ...]
 
@@ -92,6 +95,13 @@ def build_audit_section(audits: Sequence[AuditedModel], looks: Looks | None = No
             "loops agree on a direction.",
             filled_rows(jacobian(models), cosines(models), step_size(models), increment(models)),
         ),
+        Block(
+            "rounding",
+            "Rounding",
+            "The same weights and tokens in coarser numbers, against fp32, loop by loop: whether the error dies out, "
+            "stays, grows, or breaks an exit.",
+            filled_rows(rounding_error(models)),
+        ),
     )
     return AuditSection(
         models=tuple(models),
@@ -103,6 +113,8 @@ def build_audit_section(audits: Sequence[AuditedModel], looks: Looks | None = No
         corner=corner if corner.series else None,
         seen=tuple(visibility_table(model) for model in models),
         beside=side_table(models),
+        rounding=rounding_table(models),
+        reasons=tuple(rounding_reasons(models)),
         blocks=tuple(block for block in blocks if block.figures),
         tokens=tuple(table for model in models if (table := largest_tokens(model))),
     )

@@ -125,7 +125,10 @@ def test_audits_are_the_same_where_copies_of_the_weights_do_not_fit(
     plain = loopscope.audit(model, ids[:, :-1], ids[:, 1:])
     monkeypatch.setattr("loopscope.wide_weights.free_bytes", lambda: 1000)
     found = loopscope.audit(model, ids[:, :-1], ids[:, 1:])
-    assert to_json(replace(found, dynamics=())) == to_json(replace(plain, dynamics=()))
+    assert [tried.outcome for tried in found.rounding] == ["not measured"]  # there is no fp32 copy to round
+    assert to_json(replace(found, dynamics=(), rounding=())) == to_json(
+        replace(plain, dynamics=(), rounding=())
+    )
     for one, other in zip(found.dynamics, plain.dynamics, strict=True):  # by differences, not by derivatives
         assert one.spectral_radius == pytest.approx(other.spectral_radius, rel=1e-2)
     assert types(model) == {torch.bfloat16}

@@ -1,0 +1,143 @@
+"""Number formats by name, and a model's weights put into one for a while.
+
+bf16, fp16       every weight stored in it, every operation computed in it
+bf16-autocast    weights in fp32, products in bf16: as most models are trained
+int8, int4, fp8  the matrices of the shared layers alone, one scale per output channel, symmetric and to the
+                 nearest; products in fp32. What weight-only quantisation does, without its speed.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from loopscope.recurrence import LoopState, next_hidden
+from loopscope.wide_weights import replaced_tensors
+
+ToFormat = Callable[[Tensor, int], Tensor]
+"""A matrix and the axis of its output channels, to the numbers that the format has for it, in fp32."""
+
+
+@dataclass(frozen=True)
+class NumberFormat:
+    """One format: what is stored in it, and what is computed in it.
+
+    Attributes:
+        dtype: of all weights and of arithmetic, or of autocast; None: weights of shared matrices alone are rounded.
+        autocast: weights stay in fp32, products are in `dtype`.
+        to_format: what a shared matrix becomes, where `dtype` is None.
+    """
+
+    dtype: torch.dtype | None = None
+    autocast: bool = False
+    to_format: ToFormat | None = None
+
+
+def _integer(bits: int) -> ToFormat:
+    largest = 2 ** (bits - 1) - 1
+
+    def rounded(matrix: Tensor, outputs: int) -> Tensor:
+        step = _largest_of_channel(matrix, outputs) / largest
+        nearest: Tensor = (matrix / step).round().clamp(-largest, largest) * step
+        return nearest
+
+    return rounded
+
+
+def _fp8(matrix: Tensor, outputs: int) -> Tensor:
+    step = _largest_of_channel(matrix, outputs) / torch.finfo(torch.float8_e4m3fn).max
+    return (matrix / step).to(torch.float8_e4m3fn).to(matrix.dtype) * step
+
+
+def _largest_of_channel(matrix: Tensor, outputs: int) -> Tensor:
+    """The largest absolute weight of each output channel; experts have channels of their own."""
+    inputs = matrix.ndim - 1 if outputs != matrix.ndim - 1 else matrix.ndim - 2
+    largest: Tensor = matrix.abs().amax(dim=inputs, keepdim=True)
+    return largest.clamp(min=torch.finfo(matrix.dtype).tiny)
+
+
+FORMATS: Mapping[str, NumberFormat] = {
+    "bf16": NumberFormat(torch.bfloat16),
+    "fp16": NumberFormat(torch.float16),
+    "bf16-autocast": NumberFormat(torch.bfloat16, autocast=True),
+    "int8": NumberFormat(to_format=_integer(8)),
+    "int4": NumberFormat(to_format=_integer(4)),
+    "fp8": NumberFormat(to_format=_fp8),
+}
+
+
+def check_formats(names: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the names of formats, each once: `"bf16,int8"`, a sequence of names, `"none"` or None for none.
+
+    Raises:
+        ValueError: a name that is none; lists those there are.
+    """
+    if names is None:
+        return ()
+    given = names.split(",") if isinstance(names, str) else list(names)
+    parts = [part.strip() for part in given if part.strip()]
+    if parts == ["none"]:
+        return ()
+    for part in parts:
+        if part not in FORMATS:
+            raise ValueError(
+                f"rounding is {part!r}; it must be of {', '.join(FORMATS)}, several between commas, or none"
+            )
+    return tuple(dict.fromkeys(parts))
+
+
+def shared_matrices(state: LoopState) -> dict[int, int]:
+    """Return the matrices that one loop applies, by id of the parameter: the axis of their output channels.
+
+    Found by a gradient: they are what one carry and core after `state` reads, whoever wrote the model.
+    """
+    parameters = [parameter for parameter in state.model.parameters() if parameter.is_floating_point()]
+    asking = [parameter.requires_grad for parameter in parameters]
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        with torch.enable_grad():
+            later = next_hidden(state, state.hidden.detach())
+            if not later.requires_grad:
+                return {}
+            found = torch.autograd.grad(later.float().sum(), parameters, allow_unused=True)
+    finally:
+        for parameter, asked in zip(parameters, asking, strict=True):
+            parameter.requires_grad_(asked)
+    transposed = {id(module.weight) for module in state.model.modules() if _stores_inputs_first(module)}
+    return {
+        id(parameter): parameter.ndim - 1 if id(parameter) in transposed else parameter.ndim - 2
+        for parameter, gradient in zip(parameters, found, strict=True)
+        if gradient is not None and parameter.ndim >= 2
+    }
+
+
+def _stores_inputs_first(module: nn.Module) -> bool:
+    """Whether a module is transformers' Conv1D (GPT-2), a linear map whose matrix is [inputs, outputs]."""
+    return type(module).__name__ == "Conv1D" and isinstance(getattr(module, "weight", None), nn.Parameter)
+
+
+@contextmanager
+def in_format(model: nn.Module, name: str, shared: Mapping[int, int], buffers: bool) -> Iterator[None]:
+    """Put a model's weights, which are in fp32, into a format for a while; tied ones stay tied.
+
+    Args:
+        shared: what `shared_matrices` returns.
+        buffers: cast buffers too, where the format is one of arithmetic. Most models keep theirs in fp32.
+    """
+    chosen = FORMATS[name]
+
+    def rounded(tensor: Tensor) -> Tensor | None:
+        if chosen.to_format is not None:
+            outputs = shared.get(id(tensor))
+            return None if outputs is None else chosen.to_format(tensor.detach(), outputs)
+        if chosen.autocast or not tensor.is_floating_point():
+            return None
+        return tensor.detach().to(chosen.dtype)
+
+    with replaced_tensors(model, rounded, buffers=buffers and chosen.to_format is None), torch.no_grad():
+        device = next(model.parameters()).device.type
+        with torch.autocast(device, chosen.dtype, enabled=chosen.autocast):
+            yield

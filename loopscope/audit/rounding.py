@@ -1,0 +1,182 @@
+"""Rounding: the same weights and tokens in another number format, against fp32, loop by loop past the trained depth.
+
+Of the first sequences only, so that the price does not grow with the batch. The fp32 states are kept for the
+comparison (`TOKENS` of each loop, one copy for all formats), the other run streams.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from loopscope.audit.expansion import direction
+from loopscope.audit.interventions import cross_entropy
+from loopscope.audit.number_formats import FORMATS, in_format, shared_matrices
+from loopscope.audit.rounding_verdict import judge_rounding
+from loopscope.numerics import l2_norm, scale, wide
+from loopscope.recurrence import AbstractLoopedLM, LoopState, unroll
+from loopscope.results import LoopDynamics, RoundedLoop, Rounding
+from loopscope.wide_weights import is_narrow
+
+TOKENS = 512
+"""Tokens looked at, of whole sequences, at least one."""
+MOVES = 1e-5
+"""Relative change of a channel that counts as one: fp32's own rounding is below it, half of bf16's last digit above."""
+BEYOND = 4
+"""Followed to this many times the trained depth."""
+
+
+def measure_rounding(
+    model: AbstractLoopedLM,
+    input_ids: Int[Tensor, "batch seq"],
+    labels: Int[Tensor, "batch seq"],
+    formats: Sequence[str],
+    dynamics: Sequence[LoopDynamics] = (),
+    loops: int | None = None,
+) -> list[Rounding]:
+    """Run a model in other number formats and say what becomes of the error, format by format.
+
+    Args:
+        model: in fp32 and evaluation mode. It is left as it was.
+        labels: the token that follows each input token; -100 is not counted.
+        formats: names of `number_formats.FORMATS`.
+        dynamics: of the same model, where known: what a loop does to a small change, for the sentence of why.
+        loops: how deep; by default `BEYOND` times the trained depth.
+
+    Returns:
+        One record per format. A format that the machine or the model cannot run in is `not measured`, and says why.
+    """
+    if not formats:
+        return []
+    rows = max(1, TOKENS // input_ids.shape[1])
+    ids, labels = input_ids[:rows], labels[:rows]
+    if any(parameter.is_meta or is_narrow(parameter) for parameter in model.parameters()):
+        why = (
+            "There is no fp32 copy of the weights to compare with: they are elsewhere, or in half precision without "
+            "room for one. Audit it where twice its fp32 size is free."
+        )
+        return [Rounding(name, "not measured", why) for name in formats]
+    reference = _reference(model, ids, labels, loops or BEYOND * model.loops)
+    if not reference.states:
+        why = "The model is not finite in fp32 at loop 1 already: there is nothing to compare with."
+        return [Rounding(name, "not measured", why) for name in formats]
+    shared = _shared(model, ids, formats)
+    return [_of_format(model, ids, labels, name, shared, reference, dynamics) for name in formats]
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """The fp32 run: its states while they are finite, its exits' losses, and what the first loop started from."""
+
+    start: Float[Tensor, "batch seq dim"]
+    states: list[Float[Tensor, "batch seq dim"]]
+    losses: list[float]
+    depth: int  # asked for; fewer states where the run left the finite
+
+
+@torch.no_grad()
+def _reference(model: AbstractLoopedLM, ids: Tensor, labels: Tensor, depth: int) -> _Reference:
+    states: list[Tensor] = []
+    losses: list[float] = []
+    start = torch.empty(0)
+    for state in unroll(model, ids, depth):
+        start = state.context.embedded
+        loss = cross_entropy(state, labels)
+        if not math.isfinite(loss) or not bool(torch.isfinite(state.hidden).all()):
+            break
+        states.append(state.hidden)
+        losses.append(loss)
+    return _Reference(start, states, losses, depth)
+
+
+def _shared(model: AbstractLoopedLM, ids: Tensor, formats: Sequence[str]) -> dict[int, int]:
+    """The matrices of one loop, asked of a single token's run; nothing where no format rounds them alone."""
+    if all(FORMATS[name].to_format is None for name in formats):
+        return {}
+    with torch.no_grad():
+        first = next(iter(unroll(model, ids[:1], max(2, model.loops))))
+    return shared_matrices(first)
+
+
+def _of_format(
+    model: AbstractLoopedLM,
+    ids: Tensor,
+    labels: Tensor,
+    name: str,
+    shared: Mapping[int, int],
+    reference: _Reference,
+    dynamics: Sequence[LoopDynamics],
+) -> Rounding:
+    chosen = FORMATS[name]
+    if chosen.to_format is not None and not shared:
+        why = "No matrix that every loop applies was found: its weights are not parameters, or take no gradient."
+        return Rounding(name, "not measured", why)
+    rows: list[tuple[RoundedLoop, Tensor]] = []
+    for buffers in (False, True):  # a forward may want its buffers in the type of its weights
+        try:
+            with in_format(model, name, shared, buffers):
+                rows = list(_compared(model, ids, labels, reference, chosen.dtype))
+            break
+        except Exception as error:  # whatever a stranger's forward, or this machine, says of a type
+            if buffers or chosen.to_format is not None:
+                said = (
+                    str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+                )
+                return Rounding(name, "not measured", f"The model does not run in {name} here: {said}")
+    return judge_rounding(
+        name,
+        [row for row, _ in rows],
+        torch.stack([added for _, added in rows]),
+        [float(scale(state).mean()) for state in reference.states],
+        dynamics,
+    )
+
+
+def _compared(
+    model: AbstractLoopedLM, ids: Tensor, labels: Tensor, reference: _Reference, dtype: torch.dtype | None
+) -> Iterator[tuple[RoundedLoop, Float[Tensor, " tokens"]]]:
+    """Every loop's record, and the error of every token over what its loops have added."""
+    before: Tensor | None = None
+    states = unroll(model, ids, reference.depth)
+    for index, (state, true) in enumerate(zip(states, reference.states, strict=False)):
+        hidden, true = wide(state.hidden), wide(true)
+        error = l2_norm(hidden - true)
+        added = error / _added(true, wide(reference.start))
+        loss = cross_entropy(state, labels)
+        yield (
+            RoundedLoop(
+                loop=state.loop,
+                state=float((error / l2_norm(true).clamp(min=1e-30)).mean()),
+                added=float(added.mean()),
+                direction=float(scale(direction(hidden) - direction(true)).mean()),
+                cross_entropy=loss,
+                excess=loss - reference.losses[index],
+                stalled=_stalled(before, state.hidden, reference.states, index),
+                overflowed=float((~torch.isfinite(hidden)).double().mean()),
+                emptied=_emptied(state),
+            ),
+            added.flatten(),
+        )
+        before = state.hidden
+
+
+def _added(true: Tensor, start: Tensor) -> Tensor:
+    """What the loops have added to every token's start; never less than a thousandth of the state."""
+    return torch.maximum(l2_norm(true - start), 1e-3 * l2_norm(true)).clamp(min=1e-30)
+
+
+def _stalled(before: Tensor | None, hidden: Tensor, true: Sequence[Tensor], index: int) -> float:
+    """The share of channels that a loop left as they were, of those that it moves in fp32."""
+    if before is None:
+        return 0.0
+    moved = (true[index] - true[index - 1]).abs() > MOVES * true[index].abs()
+    return float(((hidden == before) & moved).double().sum() / moved.sum().clamp(min=1))
+
+
+def _emptied(state: LoopState) -> float:
+    """The share of tokens whose readout is zeros though their state is not: a norm in fp16 past its largest number."""
+    features = state.features()
+    return float(((features == 0).all(dim=-1) & (state.hidden != 0).any(dim=-1)).double().mean())

@@ -1,0 +1,212 @@
+"""What becomes of a rounding error from loop to loop: dies out, stays, grows or breaks, and a sentence of why.
+
+Every token's error, over what its loops have added, is fitted by exp(growth · loop); its growth has a mean and an
+interval over tokens. The size of the start (a large embedding, say) is left out of that ratio: beside it any error
+looks small at first and seems to grow.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from loopscope.results import LoopDynamics, RoundedLoop, Rounding, RoundingOutcome
+from loopscope.results.rounding import BROKEN, LOST
+from loopscope.results.student_t import quantile
+
+SATURATED = 0.5
+"""Errors above it are left out of a fit: two directions cannot differ by more than so much, whatever the map does."""
+ROUND_THE_STATE = ("bf16", "fp16")
+"""Formats that the state itself is in."""
+STRETCHES = 1.1
+"""Angular part of the loop map's spectral radius from which on growth is the map's."""
+CHANGED = 1.5
+"""Factor over the fitted loops below which an error counts as staying."""
+TRANSIENT = 4
+"""The first so-manieth of the loops is left out of a fit."""
+FEWEST = 3
+"""Loops that a fit needs."""
+
+
+def judge_rounding(
+    name: str,
+    rows: Sequence[RoundedLoop],
+    added: Float[Tensor, "loops tokens"],
+    scales: Sequence[float],
+    dynamics: Sequence[LoopDynamics],
+) -> Rounding:
+    """Return a format's record: its rows, how the error grows, and what that comes to.
+
+    Args:
+        rows: of loops 1, 2, …; fewer than `scales` where the run in the format ended.
+        added: every token's error over what its loops have added.
+        scales: mean s_k of the fp32 run.
+        dynamics: of the trained loops, where known.
+    """
+    lost = next((row.loop for row in rows if not row.excess < math.log1p(LOST)), None)
+    broken = next((row.loop for row in rows if _is_broken(row)), None)
+    kept = _fitted_loops(rows)
+    growth, interval, power = (
+        _fit(added[kept[0] - 1 : kept[-1]], kept) if len(kept) >= FEWEST else (None,) * 3
+    )
+    outcome: RoundingOutcome = "stays"
+    if broken is not None:
+        outcome = "breaks"
+    elif growth is not None and interval is not None and abs(growth) * (len(kept) - 1) > math.log(CHANGED):
+        if interval[0] > 0:
+            outcome = "grows"
+        elif interval[1] < 0:
+            outcome = "dies out"
+    return Rounding(
+        format=name,
+        outcome=outcome,
+        why=" ".join(
+            [
+                _what(rows, outcome, growth, power, lost, broken),
+                *_because(outcome, scales, dynamics, rows, name),
+            ]
+        ),
+        loops=tuple(rows),
+        growth=growth,
+        growth_interval=interval,
+        power=power,
+        lost_at=lost,
+        broken_at=broken,
+        tokens=added.shape[1],
+    )
+
+
+def _is_broken(row: RoundedLoop) -> bool:
+    return row.overflowed > 0 or row.emptied > 0 or not row.excess < math.log1p(BROKEN)
+
+
+def _fitted_loops(rows: Sequence[RoundedLoop]) -> list[int]:
+    """Loops from the first error on, while it is finite and small enough to grow freely."""
+    kept: list[int] = []
+    for row in rows:
+        if row.added == 0 and not kept:
+            continue
+        if not math.isfinite(row.added) or row.state > SATURATED or row.overflowed:
+            break
+        kept.append(row.loop)
+    late = kept[len(kept) // TRANSIENT :]  # the first loops leave the start, whatever the map does afterwards
+    return late if len(late) >= FEWEST else kept
+
+
+def _fit(
+    added: Float[Tensor, "loops tokens"], loops: Sequence[int]
+) -> tuple[float | None, tuple[float, float] | None, float | None]:
+    """Growth per loop, its interval over tokens, and the power of the loop's number where that fits better."""
+    whole = added.double()[:, (added > 0).all(dim=0) & torch.isfinite(added).all(dim=0)]
+    count = whole.shape[1]
+    if count == 0:
+        return None, None, None
+    logs = whole.log()
+    numbers = torch.tensor(loops, dtype=torch.float64)
+    slopes, left = _lines(numbers, logs)
+    mean = float(slopes.mean())
+    spread = float(slopes.std()) / math.sqrt(count) if count > 1 else 0.0
+    margin = quantile(0.05, count - 1) * spread if count > 1 else 0.0
+    powers, left_of_power = _lines(numbers.log(), logs)
+    power = float(powers.mean()) if float(left_of_power.sum()) < float(left.sum()) else None
+    return mean, (mean - margin, mean + margin), power
+
+
+def _lines(x: Float[Tensor, " loops"], y: Float[Tensor, "loops tokens"]) -> tuple[Tensor, Tensor]:
+    """Every token's slope by least squares, and the squares that its line leaves."""
+    across = x - x.mean()
+    slopes = (across[:, None] * y).sum(dim=0) / across.square().sum()
+    left = (y - y.mean(dim=0) - across[:, None] * slopes).square().sum(dim=0)
+    return slopes, left
+
+
+def _what(
+    rows: Sequence[RoundedLoop],
+    outcome: RoundingOutcome,
+    growth: float | None,
+    power: float | None,
+    lost: int | None,
+    broken: int | None,
+) -> str:
+    """What was measured, in a sentence."""
+    first, last = rows[0], rows[-1]
+    off = f"H is {_share(first.state)} off at loop 1 and {_share(last.state)} at loop {last.loop}"
+    if outcome == "breaks":
+        row = next(row for row in rows if row.loop == broken)
+        if row.overflowed:
+            return f"{_share(row.overflowed)} of the state is not finite from loop {row.loop} on."
+        if row.emptied:
+            return f"The readout of {_share(row.emptied)} of the tokens is zeros at loop {row.loop}, without an error."
+        if not math.isfinite(row.excess):
+            return f"The cross-entropy of exit {row.loop} is not finite; {off}."
+        return f"Exit {row.loop} has lost {_share(math.expm1(row.excess))} of its perplexity; {off}."
+    rate = ""
+    if outcome in ("grows", "dies out") and growth:
+        verb = "doubles" if growth > 0 else "halves"
+        rate = (
+            f"; over what the loops add, the error goes as loop^{power:.1f}"
+            if power is not None
+            else f"; over what the loops add, the error {verb} every {math.log(2) / abs(growth):.1f} loops"
+        )
+    costs = (
+        f" From loop {lost} on the exit loses 1 % of perplexity or more."
+        if lost is not None
+        else f" No exit to loop {last.loop} loses 1 % of perplexity."
+    )
+    return f"{off}{rate}.{costs}"
+
+
+def _because(
+    outcome: RoundingOutcome,
+    scales: Sequence[float],
+    dynamics: Sequence[LoopDynamics],
+    rows: Sequence[RoundedLoop],
+    name: str,
+) -> list[str]:
+    """Why, as far as scale and the loop map say."""
+    sentences = []
+    grown = scales[-1] / scales[0] if scales[0] else math.nan
+    angular = max((entry.angular for entry in dynamics), default=None)
+    if outcome in ("dies out", "stays") and grown > 2:
+        sentences.append(
+            f"The scale grows {grown:.3g} times while what a loop adds does not: the direction stiffens, and an error "
+            "keeps its share of the state."
+        )
+    elif outcome in ("dies out", "stays") and angular is not None and angular < 1:
+        sentences.append(
+            f"Across the state a loop shrinks a small change (by {angular:.2f} at most): errors are forgotten as new "
+            "ones come."
+        )
+    elif outcome == "breaks" and _coarse_from_the_start(rows):
+        sentences.append("It is as far off at loop 1: that is the format, not the loops.")
+    elif outcome == "grows" and name in ROUND_THE_STATE and angular is not None and angular < STRETCHES:
+        sentences.append(
+            f"A loop hardly stretches a small change (up to {angular:.2f} times across the state), but rounds H anew."
+        )
+    elif outcome in ("grows", "breaks") and angular is not None and angular > 1 and not rows[-1].overflowed:
+        sentences.append(
+            f"Across the state a loop stretches a small change (up to {angular:.2f} times), so an error is carried on "
+            "and made larger."
+        )
+    stalled = max(rows, key=lambda row: row.stalled)
+    if stalled.stalled > 0.5:
+        sentences.append(
+            f"At loop {stalled.loop} {_share(stalled.stalled)} of the channels no longer move in {name}: what a loop "
+            "adds is below half of the last digit."
+        )
+    if len(rows) < len(scales):
+        sentences.append(f"Beyond loop {rows[-1].loop} nothing could be compared.")
+    return sentences
+
+
+def _coarse_from_the_start(rows: Sequence[RoundedLoop]) -> bool:
+    broken = next((row for row in rows if _is_broken(row)), rows[0])
+    return not (broken.overflowed or broken.emptied) and broken.state < CHANGED * rows[0].state
+
+
+def _share(value: float) -> str:
+    if not math.isfinite(value):
+        return "without bound"
+    return f"{100 * value:,.0f} %" if value >= 0.095 else f"{100 * value:.2g} %"

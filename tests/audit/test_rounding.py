@@ -1,0 +1,284 @@
+"""Rounding against maps whose rounding is known in closed form, and what is refused or said."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import loopscope
+from loopscope.audit.number_formats import in_format, shared_matrices
+from loopscope.audit.rounding import measure_rounding
+from loopscope.audit.rounding_verdict import judge_rounding
+from loopscope.recurrence import AbstractLoopedLM, LoopContext, unroll
+from loopscope.results import LoopDynamics, RoundedLoop, Rounding, audits_from_json, to_json
+from loopscope.results.audits import AuditedModel, audit_values
+from loopscope.results.origin import provenance
+from tests.audit.fixtures import IDS, LABELS, audit, make
+
+DIM = 16
+TOKENS = torch.arange(12)[None]
+
+
+class Toy(AbstractLoopedLM):
+    """A looped model of one map. Its readout is softened, so that its loss is moderate whatever the map does."""
+
+    def __init__(
+        self,
+        step: Callable[["Toy", Tensor, int, LoopContext], Tensor],
+        start: Tensor | None = None,
+        loops: int = 4,
+        matrix: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        rows = torch.randn(12, DIM, generator=generator) if start is None else start.expand(12, DIM)
+        self.table = nn.Parameter(rows.clone())
+        self.matrix = nn.Parameter(torch.eye(DIM) if matrix is None else matrix)
+        self.step, self.loops = step, loops
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        return self.table[input_ids]
+
+    def core(self, hidden: Tensor, loop: int, context: LoopContext) -> Tensor:
+        return self.step(self, hidden, loop, context)
+
+    def carry(self, hidden: Tensor, loop: int, context: LoopContext) -> Tensor:
+        return hidden
+
+    def readout(self, hidden: Tensor, loop: int, context: LoopContext) -> Tensor:
+        return 0.01 * hidden.tanh()
+
+    def head(self, features: Tensor) -> Tensor:
+        return features
+
+
+def rounding(model: Toy, name: str, loops: int | None = None) -> Rounding:
+    (found,) = measure_rounding(model.eval(), TOKENS, TOKENS, [name], loops=loops)
+    return found
+
+
+def basis(eigenvalues: Tensor) -> tuple[Tensor, Tensor]:
+    """A symmetric matrix of these eigenvalues, and its eigenvectors in their order."""
+    turn = torch.linalg.qr(torch.randn(DIM, DIM, generator=torch.Generator().manual_seed(3)))[0]
+    return turn @ torch.diag(eigenvalues) @ turn.T, turn
+
+
+def through_matrix(model: Toy, hidden: Tensor, loop: int, context: LoopContext) -> Tensor:
+    return hidden @ model.matrix.T
+
+
+def test_a_bf16_sum_of_ones_stalls_at_256() -> None:
+    """bf16 has 8 bits of mantissa: 256 + 1 is half of a last digit, and rounds back to even."""
+    counting = Toy(lambda model, h, loop, context: h + 1, start=torch.zeros(DIM), loops=75)
+    found = rounding(counting, "bf16")
+    assert len(found.loops) == 300
+    assert [row.state for row in found.loops[:256]] == [0.0] * 256
+    assert max(row.stalled for row in found.loops[:256]) == 0.0
+    assert [row.stalled for row in found.loops[256:]] == [1.0] * 44
+    assert found.loops[-1].state == pytest.approx(44 / 300)
+    assert found.outcome == "grows"  # once it has begun
+    assert "At loop 257 100 % of the channels no longer move in bf16" in found.why
+
+
+def test_a_sum_that_grows_keeps_its_error_whatever_the_start() -> None:
+    """H_k = e + k·M e: the share that is wrong is that of M, at every loop; beside a large e it seems to grow."""
+    matrix = torch.randn(DIM, DIM, generator=torch.Generator().manual_seed(1)) / DIM
+    model = Toy(lambda m, h, loop, context: h + context.embedded @ m.matrix.T, matrix=matrix)
+    found = rounding(model, "int4")
+    assert found.outcome == "stays"
+    assert found.growth == pytest.approx(0, abs=1e-5)
+    assert found.loops[15].added == pytest.approx(found.loops[0].added, rel=1e-4)
+    assert found.loops[15].state > 2 * found.loops[0].state
+    assert "the direction stiffens" in found.why
+
+
+def test_a_contraction_to_a_fixed_point_keeps_its_error() -> None:
+    matrix, _ = basis(torch.linspace(0.1, 0.5, DIM))
+    model = Toy(lambda m, h, loop, context: h @ m.matrix.T + context.embedded, matrix=matrix)
+    found = rounding(model, "int8")
+    assert found.outcome == "stays"
+    assert found.loops[15].state == pytest.approx(found.loops[9].state, rel=3e-3)
+
+
+def test_an_error_made_once_dies_out_in_a_contraction() -> None:
+    """Only loop 1 goes through the matrix; from then on H goes half of the way to 2 at every loop."""
+
+    def step(model: Toy, hidden: Tensor, loop: int, context: LoopContext) -> Tensor:
+        return hidden @ model.matrix.T if loop == 1 else 0.5 * hidden + 1
+
+    class Once(Toy):
+        def core(self, hidden: Tensor, loop: int, context: LoopContext) -> Tensor:
+            mapped = hidden @ self.matrix.T
+            return mapped if loop == 1 else 0.5 * hidden + 1 + 0 * mapped
+
+    matrix = torch.randn(DIM, DIM, generator=torch.Generator().manual_seed(1))
+    found = rounding(Once(step, matrix=matrix), "int4", loops=12)
+    assert found.outcome == "dies out"
+    assert found.growth == pytest.approx(math.log(0.5), rel=0.02)
+    assert "halves every 1.0 loops" in found.why
+
+
+@pytest.mark.parametrize("name", ["bf16", "int8"])
+def test_a_stretched_direction_amplifies_at_its_own_rate(name: str) -> None:
+    """The state rests on an eigenvector of 1; what rounding puts on that of 1.5 grows 1.5 times a loop."""
+    values = torch.cat([torch.tensor([1.5, 1.0]), torch.linspace(0.0, 0.5, DIM - 2)])
+    matrix, vectors = basis(values)
+    found = rounding(Toy(through_matrix, start=4 * vectors[:, 1], matrix=matrix), name, loops=14)
+    assert found.outcome == "grows"
+    assert found.growth == pytest.approx(math.log(1.5), rel=0.1)
+    assert found.growth_interval is not None
+    assert found.power is None
+    assert max(row.stalled for row in found.loops) < 0.5  # fp32's own rounding is no move
+    assert "doubles every 1." in found.why
+
+
+def test_a_norm_that_squares_in_fp16_returns_zeros_and_says_so() -> None:
+    class Narrow(Toy):
+        def readout(self, hidden: Tensor, loop: int, context: LoopContext) -> Tensor:
+            return hidden * torch.rsqrt(hidden.square().mean(dim=-1, keepdim=True))
+
+    found = rounding(Narrow(lambda m, h, loop, context: h + 100, start=torch.zeros(DIM)), "fp16")
+    assert found.outcome == "breaks"
+    assert found.broken_at == 3  # 300² is beyond 65,504
+    assert found.loops[1].emptied == 0
+    assert "zeros at loop 3, without an error" in found.why
+
+
+def test_a_format_that_is_too_coarse_for_the_model_is_blamed_and_not_its_loops() -> None:
+    level = [RoundedLoop(loop, 0.26, 0.3, 0.25, 4.4, 0.34, 0.0, 0.0, 0.0) for loop in range(1, 9)]
+    stretching = [LoopDynamics(1, 1.9, 0.5, 1.8, True)]
+    found = judge_rounding("int4", level, torch.full((8, 5), 0.3), [1.0] * 8, stretching)
+    assert (found.outcome, found.broken_at, found.lost_at) == ("breaks", 1, 1)
+    assert found.why.endswith("that is the format, not the loops.")
+    rising = [replace(row, state=0.02 * row.loop, excess=0.02 * row.loop) for row in level]
+    found = judge_rounding("int4", rising, torch.full((8, 5), 0.3), [1.0] * 8, stretching)
+    assert (found.outcome, found.broken_at, found.lost_at) == ("breaks", 5, 1)
+    assert "a loop stretches a small change (up to 1.80 times)" in found.why
+
+
+def test_an_overflow_breaks_where_it_comes() -> None:
+    found = rounding(Toy(lambda m, h, loop, context: 8 * h, start=torch.ones(DIM)), "fp16")
+    assert found.outcome == "breaks"
+    assert found.broken_at == 6  # 8⁶ is 262,144
+    assert "not finite from loop 6 on" in found.why
+
+
+def test_what_fp32_does_not_survive_is_not_blamed_on_a_format() -> None:
+    dying = Toy(lambda m, h, loop, context: 1e16 * h, start=torch.ones(DIM))
+    found = rounding(dying, "bf16")
+    assert [row.loop for row in found.loops] == [1, 2]
+    assert found.outcome != "breaks"
+    gone = Toy(lambda m, h, loop, context: h / 0)
+    assert rounding(gone, "bf16").outcome == "not measured"
+
+
+def test_a_format_that_does_not_run_is_said() -> None:
+    def only_fp32(model: Toy, hidden: Tensor, loop: int, context: LoopContext) -> Tensor:
+        if hidden.dtype != torch.float32:
+            raise RuntimeError("no kernel for this type")
+        return hidden
+
+    found = rounding(Toy(only_fp32), "fp16")
+    assert found.outcome == "not measured"
+    assert found.why == "The model does not run in fp16 here: no kernel for this type"
+    no_matrix = rounding(Toy(lambda m, h, loop, context: h + 1), "int8")
+    assert no_matrix.outcome == "not measured"
+
+
+def test_integers_are_of_the_shared_matrices_alone_and_are_put_back() -> None:
+    model = make()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        first = next(iter(unroll(model, IDS)))
+    shared = shared_matrices(first)
+    named = {name for name, parameter in model.named_parameters() if id(parameter) in shared}
+    assert named
+    assert all(name.startswith("layers.") for name in named)
+    with in_format(model, "int4", shared, buffers=False):
+        inside = {name: value.clone() for name, value in model.state_dict().items()}
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    for name, value in inside.items():
+        if name not in named:
+            assert torch.equal(value, before[name])
+            continue
+        step = before[name].abs().amax(dim=1, keepdim=True) / 7
+        torch.testing.assert_close(value / step, (before[name] / step).round(), rtol=0, atol=1e-4)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_matrix_stored_inputs_first_has_its_channels_in_columns() -> None:
+    """transformers' Conv1D, of GPT-2."""
+
+    class Conv1D(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(DIM, DIM, generator=torch.Generator().manual_seed(5)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ self.weight
+
+    class Columns(Toy):
+        def __init__(self) -> None:
+            super().__init__(through_matrix)
+            self.conv = Conv1D()
+
+        def core(self, hidden: Tensor, loop: int, context: LoopContext) -> Tensor:
+            return hidden + 0.1 * self.conv(hidden)
+
+    model = Columns().eval()
+    with torch.no_grad():
+        first = next(iter(unroll(model, TOKENS)))
+    shared = shared_matrices(first)
+    assert set(shared) == {id(model.conv.weight)}
+    own = model.conv.weight.detach().clone()
+    with in_format(model, "int8", shared, buffers=False):
+        step = own.abs().amax(dim=0, keepdim=True) / 127
+        torch.testing.assert_close(model.conv.weight / step, (own / step).round(), rtol=0, atol=1e-3)
+
+
+def test_an_audit_tries_bf16_and_what_it_is_asked_for() -> None:
+    report = audit(make())
+    assert [tried.format for tried in report.rounding] == ["bf16"]
+    assert len(report.rounding[0].loops) == 4 * len(report.loops)
+    several = loopscope.audit(make(), IDS, LABELS, "dense", rounding="int8, fp8,bf16-autocast,int8")
+    assert [tried.format for tried in several.rounding] == ["int8", "fp8", "bf16-autocast"]
+    by_format = {tried.format: tried.loops[0].state for tried in several.rounding}
+    assert by_format["int8"] < by_format["fp8"] < 0.2
+    assert loopscope.audit(make(), IDS, LABELS, rounding="none").rounding == ()
+    with pytest.raises(ValueError, match="rounding is 'bf61'; it must be of bf16, fp16"):
+        loopscope.audit(make(), IDS, LABELS, rounding="bf61")
+
+
+def test_a_model_stored_in_bf16_and_padded_texts_are_measured_too() -> None:
+    mask = torch.ones_like(IDS)
+    mask[1, 8:] = 0
+    report = loopscope.audit(make().bfloat16(), IDS, LABELS, "dense", mask)
+    assert report.rounding[0].outcome != "not measured"
+    assert report.rounding[0].tokens == IDS.shape[1]
+
+
+def test_a_record_comes_back_from_json_and_reads_as_a_sentence() -> None:
+    report = loopscope.audit(make(), IDS, LABELS, rounding="int4")
+    kept = AuditedModel("toy", report, "given", (), "text", (2, 12), 1, {}, provenance("cpu", 1))
+    (again,) = audits_from_json(to_json(audit_values(kept)))
+    assert again.report.rounding == report.rounding
+    assert report.rounding[0].why in " ".join(str(report).split())
+    values: Any = json.loads(to_json(audit_values(kept)))
+    del values["rounding"]  # one that an earlier version kept
+    assert audits_from_json(json.dumps(values))[0].report.rounding == ()
+
+
+def test_whole_precision_loses_nothing() -> None:
+    """The way of comparing is exact: a matrix that int8 holds exactly gives no error at all."""
+    steps = torch.randint(-127, 128, (DIM, DIM), generator=torch.Generator().manual_seed(2)).float()
+    steps[:, 0] = 127
+    model = Toy(lambda m, h, loop, context: F.normalize(h @ m.matrix.T, dim=-1), matrix=steps / 128)
+    found = rounding(model, "int8")
+    assert max(row.state for row in found.loops) < 1e-6
+    assert found.outcome == "stays"
