@@ -189,7 +189,7 @@ def _rounding(report: AuditReport) -> Table:
             f"{at.state:.2%}" if at else "–",
             f"{last.state:.2%}" if last else "–",
             f"{at.excess:+.4f}" if at else "–",
-            "never" if tried.lost_at is None else f"at loop {tried.lost_at}",
+            f"at loop {tried.lost_at}" if tried.lost_at else "never" if tried.loops else "–",
         )
     return table
 

@@ -128,6 +128,11 @@ WORDS = (
         (AUDIT,),
     ),
     Word(
+        "rounding",
+        "how far the same weights in another number format lead H and its exit away from fp32.",
+        (AUDIT,),
+    ),
+    Word(
         "unknown tokens",
         "the share of the text's tokens that stand for text the tokenizer does not know. One costs little "
         "and its bytes count in full: bits per byte are then too low.",

@@ -67,10 +67,14 @@ def _row(model: ModelView, tried: Rounding) -> tuple[TableCell, ...]:
         _off_by(trained),
         _off_by(last),
         TableCell(f"{nats:+.4f}", nats) if math.isfinite(nats) else TableCell("–", math.inf),
-        TableCell("never", math.inf)
-        if tried.lost_at is None
-        else TableCell(str(tried.lost_at), tried.lost_at),
+        _lost(tried),
     )
+
+
+def _lost(tried: Rounding) -> TableCell:
+    if tried.lost_at is None:
+        return TableCell("never" if tried.loops else "–", math.inf)
+    return TableCell(str(tried.lost_at), tried.lost_at)
 
 
 def _off_by(row: RoundedLoop | None) -> TableCell:
