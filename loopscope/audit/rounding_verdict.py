@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from loopscope.results import LoopDynamics, RoundedLoop, Rounding, RoundingOutcome
-from loopscope.results.rounding import BROKEN, LOST
+from loopscope.results.rounded_runs import BROKEN, LOST
 from loopscope.results.student_t import quantile
 
 SATURATED = 0.5

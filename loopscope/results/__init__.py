@@ -11,7 +11,7 @@ Every figure that Loopscope draws comes from these records, never from live obje
     lock          one writer a folder
     runs          what was run and how it ended; monitoring: the scale monitor's checks
     run_phases    the steps of a run that had one objective
-    audits        what audits saw; rounding: in other number formats; static_audits: what a config says
+    audits        what audits saw; rounded_runs: in other number formats; static_audits: what a config says
     evaluations   what every depth and exit is worth
     retrofits     where a model comes from that was looped after it was trained
     comparisons   conditions beside each other, at every depth
@@ -88,7 +88,7 @@ from loopscope.results.logit_lens import Guess, LensLoop, LogitLens, TokenView
 from loopscope.results.monitoring import ScaleCheck, ScaleEvent, check_from_figures
 from loopscope.results.origin import Provenance, provenance
 from loopscope.results.retrofits import RetrofitRecord
-from loopscope.results.rounding import ROUNDING_WORST_FIRST, RoundedLoop, Rounding, RoundingOutcome
+from loopscope.results.rounded_runs import ROUNDING_WORST_FIRST, RoundedLoop, Rounding, RoundingOutcome
 from loopscope.results.run_phases import RunPhase
 from loopscope.results.runs import (
     SCHEMA,

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from loopscope.results.codec import decode, json_object
 from loopscope.results.origin import Provenance
 from loopscope.results.readable import Readable
-from loopscope.results.rounding import Rounding
+from loopscope.results.rounded_runs import Rounding
 
 Verdict = Literal["removed", "visible", "damped", "blind"]
 WORST_FIRST: tuple[Verdict, ...] = ("blind", "damped", "visible", "removed")

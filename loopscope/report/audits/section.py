@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 
 from loopscope.report.audits.blind_corner import blind_corner
 from loopscope.report.audits.cards import Card, RemedyTable, card, remedy_table
+from loopscope.report.audits.coarser_numbers import rounding_error, rounding_reasons, rounding_table
 from loopscope.report.audits.drift import drift, fits, turning
 from loopscope.report.audits.dynamics import cosines, increment, jacobian, step_size
 from loopscope.report.audits.headline import comparison, headline_sentences
 from loopscope.report.audits.interventions import clamping, final_sweep, rescaling
 from loopscope.report.audits.models import ModelView, model_views
 from loopscope.report.audits.norms import TokenTable, largest_tokens, norms, shares
-from loopscope.report.audits.rounding import rounding_error, rounding_reasons, rounding_table
 from loopscope.report.audits.side_scales import side_table
 from loopscope.report.audits.visibility import VisibilityTable, visibility_table
 from loopscope.report.looks import Looks
