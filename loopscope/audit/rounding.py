@@ -1,7 +1,7 @@
 """Rounding: the same weights and tokens in another number format, against fp32, loop by loop past the trained depth.
 
 Of the first sequences only, so that the price does not grow with the batch. The fp32 states are kept for the
-comparison (`TOKENS` of each loop, one copy for all formats), the other run streams.
+comparison (`ROUNDED_TOKENS` of each loop, one copy for all formats), the other run streams.
 """
 
 import math
@@ -21,11 +21,11 @@ from loopscope.recurrence import AbstractLoopedLM, LoopState, unroll
 from loopscope.results import LoopDynamics, RoundedLoop, Rounding
 from loopscope.wide_weights import is_narrow
 
-TOKENS = 512
+ROUNDED_TOKENS = 512
 """Tokens looked at, of whole sequences, at least one."""
 MOVES = 1e-5
 """Relative change of a channel that counts as one: fp32's own rounding is below it, half of bf16's last digit above."""
-BEYOND = 4
+ROUNDED_BEYOND = 4
 """Followed to this many times the trained depth."""
 
 
@@ -44,14 +44,14 @@ def measure_rounding(
         labels: the token that follows each input token; -100 is not counted.
         formats: names of `number_formats.FORMATS`.
         dynamics: of the same model, where known: what a loop does to a small change, for the sentence of why.
-        loops: how deep; by default `BEYOND` times the trained depth.
+        loops: how deep; by default `ROUNDED_BEYOND` times the trained depth.
 
     Returns:
         One record per format. A format that the machine or the model cannot run in is `not measured`, and says why.
     """
     if not formats:
         return []
-    rows = max(1, TOKENS // input_ids.shape[1])
+    rows = max(1, ROUNDED_TOKENS // input_ids.shape[1])
     ids, labels = input_ids[:rows], labels[:rows]
     if any(parameter.is_meta or is_narrow(parameter) for parameter in model.parameters()):
         why = (
@@ -59,7 +59,7 @@ def measure_rounding(
             "room for one. Audit it where twice its fp32 size is free."
         )
         return [Rounding(name, "not measured", why) for name in formats]
-    reference = _reference(model, ids, labels, loops or BEYOND * model.loops)
+    reference = _reference(model, ids, labels, loops or ROUNDED_BEYOND * model.loops)
     if not reference.states:
         why = "The model is not finite in fp32 at loop 1 already: there is nothing to compare with."
         return [Rounding(name, "not measured", why) for name in formats]

@@ -26,7 +26,7 @@ CHANGED = 1.5
 """Factor over the fitted loops below which an error counts as staying."""
 TRANSIENT = 4
 """The first so-manieth of the loops is left out of a fit."""
-FEWEST = 3
+FEWEST_LOOPS = 3
 """Loops that a fit needs."""
 
 
@@ -49,7 +49,7 @@ def judge_rounding(
     broken = next((row.loop for row in rows if _is_broken(row)), None)
     kept = _fitted_loops(rows)
     growth, interval, power = (
-        _fit(added[kept[0] - 1 : kept[-1]], kept) if len(kept) >= FEWEST else (None,) * 3
+        _fit(added[kept[0] - 1 : kept[-1]], kept) if len(kept) >= FEWEST_LOOPS else (None,) * 3
     )
     outcome: RoundingOutcome = "stays"
     if broken is not None:
@@ -92,7 +92,7 @@ def _fitted_loops(rows: Sequence[RoundedLoop]) -> list[int]:
             break
         kept.append(row.loop)
     late = kept[len(kept) // TRANSIENT :]  # the first loops leave the start, whatever the map does afterwards
-    return late if len(late) >= FEWEST else kept
+    return late if len(late) >= FEWEST_LOOPS else kept
 
 
 def _fit(
