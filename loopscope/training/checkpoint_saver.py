@@ -79,6 +79,11 @@ class CheckpointSaver:
         self._write(snapshot)
         self._answer(last)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a checkpoint is being written in the background."""
+        return self._thread is not None and self._thread.is_alive()
+
     def wait(self) -> None:
         """Wait for what is being written. Warns where the disk was full; any other error is raised."""
         if self._thread is not None:
@@ -88,7 +93,7 @@ class CheckpointSaver:
 
     def poll(self) -> None:
         """Tell of a save in the background that was refused, without waiting for one that is under way."""
-        if self._thread is not None and not self._thread.is_alive():
+        if not self.busy:
             self.wait()
 
     def __enter__(self) -> "CheckpointSaver":

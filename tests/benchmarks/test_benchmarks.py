@@ -148,6 +148,14 @@ def test_the_depth_curve_benchmark_runs_and_both_ways_give_the_same_losses(here:
 
 
 @pytest.mark.slow
+def test_the_benchmark_of_saving_runs(here: Here, tmp_path: Path) -> None:
+    found = here.run("saving", "--size=laptop", "--rounds=1", f"--folder={tmp_path}")
+    assert found["bytes"] > 1e6
+    assert min(found["stall_seconds"].values()) > 0
+    assert found["ratio"] > 0
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_data_benchmark_runs(here: Here) -> None:
     found = here.run("data", "--megabytes=1", "--vocabulary=2000", "--pairs=1")
     assert found["speedup_vs_baseline"] > 0
