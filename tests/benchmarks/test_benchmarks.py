@@ -156,6 +156,7 @@ def test_the_benchmark_of_saving_runs(here: Here, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_data_benchmark_runs(here: Here) -> None:
     found = here.run("data", "--megabytes=1", "--vocabulary=2000", "--pairs=1")
     assert found["speedup_vs_baseline"] > 0
