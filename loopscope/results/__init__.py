@@ -7,6 +7,8 @@ Every figure that Loopscope draws comes from these records, never from live obje
     manifest      hashes of a folder's files, held against them wherever they are read
     fingerprint   which model a folder of transformers holds, for what is measured of it
     tensor_file   reading and writing safetensors, with messages that name the file
+    shards        weights and optimizer state in a file per process
+    tied_weights  whether a file and a model have the same tensors tied
     faults        what the operating system refused, in a sentence
     lock          one writer a folder
     runs          what was run and how it ended; monitoring: the scale monitor's checks

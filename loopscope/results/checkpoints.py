@@ -10,7 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from loopscope.results.layout import WEIGHTS, checkpoint_folders, without_model
+from loopscope.results.layout import checkpoint_folders, has_weights, without_model
 from loopscope.results.manifest import READ, check_files
 
 VALIDATION = "validation"
@@ -24,7 +24,7 @@ def model_folder(path: str | Path) -> Path:
         ValueError: no weights there; says what was looked for, and which runs the folder holds.
     """
     path = Path(path)
-    if (path / WEIGHTS).is_file():
+    if has_weights(path):
         return path
     if checkpoint := whole_checkpoint(path):
         return checkpoint

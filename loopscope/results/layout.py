@@ -13,7 +13,8 @@
       audit.json, evaluation.json what was measured of it later
       tasks.json                  benchmarks at several depths
       trackers.json               which trackers have it, and as what; tensorboard/ and wandb/: what those write
-      checkpoints/step-NNNNNNNN/  a model folder with the optimizer's state beside; state.json has hashes of all of it
+      checkpoints/step-NNNNNNNN/  a model folder with the optimizer's state beside; state.json has hashes of all of it;
+                                  of a model in shards (FSDP2) both in a file per process, shard-NNNNN-…
       checkpoints/damaged-step-…  one that could not be read when the run went on from the one before
     MODEL/                        what `load` reads
       config.yaml, model.safetensors, tokenizer.json, and their hashes: manifest.json
@@ -72,6 +73,10 @@ HOLDER = ".holder.json"
 _SEED, _STEP, _WRITING, _DAMAGED = "seed-", "step-", ".writing-", "damaged-"
 _RUNS = f"*/{_SEED}*"
 _CHECKPOINT = re.compile(rf"{_STEP}(\d{{8,}})", re.ASCII)
+_SHARD = re.compile(r"shard-(\d{5,})-model-0000([12])-of-00002\.safetensors", re.ASCII)
+"""A process' share, as torch.distributed.checkpoint calls it: the first of two is of the weights."""
+SHARD_OF = {WEIGHTS: 1, OPTIMIZER: 2}
+"""Which of the two files of a process stands for which one."""
 _PART = r"[a-z0-9+-](?:[a-z0-9+._-]*[a-z0-9+-])?"
 _PLAIN = re.compile(rf"{_PART}([/:]{_PART})*")
 """Conditions whose name is a folder's too: file systems keep these apart, whatever case and accents are to them."""
@@ -258,9 +263,25 @@ def set_aside_damaged(checkpoint: str | Path) -> Path:
     return place
 
 
+def shard_paths(folder: str | Path, kind: str) -> list[Path]:
+    """The files in which a folder has the shares of its weights or its optimizer's state, by process."""
+    return [path for path in sorted(Path(folder).glob("shard-*")) if shard_kind(path.name) == kind]
+
+
+def shard_kind(name: str) -> str | None:
+    """The file that a share stands for; None for the name of no share."""
+    found = _SHARD.fullmatch(name)
+    return None if found is None else next(kind for kind, place in SHARD_OF.items() if place == int(found[2]))
+
+
+def has_weights(folder: str | Path) -> bool:
+    """Whether a folder holds weights, in one file or in shards."""
+    return (Path(folder) / WEIGHTS).is_file() or bool(shard_paths(folder, WEIGHTS))
+
+
 def is_model_folder(path: str | Path) -> bool:
     """Whether a folder holds a model of Loopscope's own, whether or not it is a run's."""
-    return (Path(path) / CONFIG).is_file() and (Path(path) / WEIGHTS).is_file()
+    return (Path(path) / CONFIG).is_file() and has_weights(path)
 
 
 def without_model(path: str | Path) -> str:

@@ -14,21 +14,34 @@ from pathlib import Path
 from typing import Any
 
 from loopscope.results.faults import concerning
-from loopscope.results.layout import CONFIG, MANIFEST, STATE, TOKENIZER, WEIGHTS, step_in_name
+from loopscope.results.layout import (
+    CONFIG,
+    MANIFEST,
+    STATE,
+    TOKENIZER,
+    WEIGHTS,
+    shard_kind,
+    step_in_name,
+    visible,
+)
 
 READ = (CONFIG, WEIGHTS, TOKENIZER)
 """What a model is made of; the optimizer's state is read by a resumed run alone."""
 _HASHES, _SEAL = "sha256", "sha256_of_this_table"
 
 
-def table_of(folder: str | Path, values: Mapping[str, Any] | None = None) -> str:
+def table_of(
+    folder: str | Path, values: Mapping[str, Any] | None = None, known: Mapping[str, str] | None = None
+) -> str:
     """Return the text of a table of every file in a folder.
 
     Args:
         values: plain values that it holds beside, under the same seal.
+        known: hashes of files that somebody else has read, by name.
     """
     files = sorted(path for path in Path(folder).iterdir() if path.is_file())
-    table = {**(values or {}), _HASHES: {path.name: sha256_of(path) for path in files}}
+    hashes = {path.name: (known or {}).get(path.name) or sha256_of(path) for path in files}
+    table = {**(values or {}), _HASHES: hashes}
     return json.dumps({**table, _SEAL: _seal(table)}, indent=1)
 
 
@@ -36,7 +49,8 @@ def check_files(folder: str | Path, only: Collection[str] = READ) -> dict[str, A
     """Hold files of a folder against its table, and return the table; None for a folder that was made without one.
 
     Args:
-        only: names to check; what the folder does not have is passed over, unless the table lists it.
+        only: names to check, and shards that stand for them; what the folder does not have is passed over, unless the
+            table lists it.
 
     Raises:
         ValueError: a file or the table is missing, cut short, or was changed after it was written; names the file.
@@ -58,7 +72,8 @@ def check_files(folder: str | Path, only: Collection[str] = READ) -> dict[str, A
             f"another checkpoint's; {hint}"
         )
     hashes = table[_HASHES]
-    for file in only:
+    shards = {name for name in (*hashes, *visible(folder)) if shard_kind(name) in only}
+    for file in (*only, *sorted(shards)):
         path = folder / file
         if file not in hashes:
             if path.is_file():

@@ -17,7 +17,7 @@ from loopscope.results.layout import (
     METRICS,
     RESULT,
     STUDY,
-    WEIGHTS,
+    has_weights,
     newest_checkpoint,
     step_in_name,
     visible,
@@ -109,7 +109,7 @@ def studies_and_runs(folder: str | Path) -> Iterator[tuple[Path, bool]]:
 def _is_run(path: str | Path) -> bool:
     """Whether a folder is a run's: begun, and no model that was exported or saved in a checkpoint."""
     path = Path(path)
-    return (path / CONFIG).is_file() and not (path / WEIGHTS).is_file() and bool(visible(path))
+    return (path / CONFIG).is_file() and not has_weights(path) and bool(visible(path))
 
 
 def _verdict(

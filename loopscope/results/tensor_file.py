@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loopscope.results.faults import concerning
+from loopscope.results.layout import shard_paths
+from loopscope.results.shards import read_shards
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 def read_tensors(path: str | Path) -> dict[str, "Tensor"]:
-    """Read a safetensors file into memory.
+    """Read a safetensors file into memory, or the shards that stand for it.
 
     Raises:
         ValueError: missing, cut short, damaged, or of another format; names the file.
@@ -26,6 +28,8 @@ def read_tensors(path: str | Path) -> dict[str, "Tensor"]:
     from safetensors.torch import load_file
 
     path = Path(path)
+    if not path.is_file() and shard_paths(path.parent, path.name):
+        return read_shards(path.parent, path.name)
     if not path.is_file():
         raise ValueError(f"{path} is missing; restore it from a copy, or use another folder")
     try:

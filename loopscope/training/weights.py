@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from loopscope.numerics import not_finite
 from loopscope.results.checkpoints import whole_checkpoint
-from loopscope.results.layout import CHECKPOINTS, TOKENIZER, WEIGHTS
+from loopscope.results.layout import CHECKPOINTS, TOKENIZER, WEIGHTS, has_weights
 from loopscope.results.manifest import check_files
 from loopscope.results.tensor_file import read_tensors
 from loopscope.results.tied_weights import tie_problem, ties_of
@@ -32,7 +32,7 @@ def load_weights(model: nn.Module, source: str, tokenizer: str | None = None) ->
             other words, tensors that do not fit, named with both shapes, or numbers that are not finite.
     """
     folder = Path(source).expanduser()
-    if not (folder / WEIGHTS).is_file():
+    if not has_weights(folder):
         checkpoint = whole_checkpoint(folder)
         if checkpoint is None:
             raise ValueError(
