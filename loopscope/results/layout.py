@@ -274,6 +274,13 @@ def shard_kind(name: str) -> str | None:
     return None if found is None else next(kind for kind, place in SHARD_OF.items() if place == int(found[2]))
 
 
+def shard_rank(name: str) -> int:
+    """The process whose share a file has, from 0. Only of names that `shard_kind` knows."""
+    found = _SHARD.fullmatch(name)
+    assert found is not None, f"{name} is no shard"
+    return int(found[1]) - 1
+
+
 def has_weights(folder: str | Path) -> bool:
     """Whether a folder holds weights, in one file or in shards."""
     return (Path(folder) / WEIGHTS).is_file() or bool(shard_paths(folder, WEIGHTS))

@@ -24,7 +24,10 @@ def ties_of(tensors: Mapping[str, "Tensor"]) -> dict[str, str]:
     for name, tensor in tensors.items():
         if tensor.numel() == 0 or tensor.device.type == "meta":
             continue
-        place = (tensor.device, tensor.data_ptr(), tuple(tensor.shape), tensor.stride())
+        own = getattr(
+            tensor, "to_local", lambda one=tensor: one
+        )()  # of a tensor in shards this process' share
+        place = (tensor.device, own.data_ptr(), tuple(tensor.shape), tensor.stride())
         if place in first:
             ties[name] = first[place]
         else:

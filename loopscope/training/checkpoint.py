@@ -11,7 +11,8 @@ When and how one is saved, in the background or not, is `checkpoint_saver`'s.
 
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -138,25 +139,34 @@ def save_checkpoint(
 def write_snapshot(run: str | Path, snapshot: Snapshot, kept: Retention) -> Path:
     """Write what `take_snapshot` took as `save_checkpoint` does, and return its folder."""
     final = checkpoint_folder(run, snapshot.progress.step)
-    refuse_linked_checkpoints(run)
-    final.parent.mkdir(parents=True, exist_ok=True)
     if final.is_dir():  # the same step again, after a resume: it is complete
         return final
+    with folder_begun(final) as writing:
+        write_tensors(snapshot.weights, writing / WEIGHTS)
+        write_tensors(snapshot.optimizer, writing / OPTIMIZER)
+        finish_folder(writing, run, snapshot)
+    remove_older(run, kept)
+    return final
+
+
+@contextmanager
+def folder_begun(final: Path) -> Iterator[Path]:
+    """Give an empty folder to fill, which gets the name of a checkpoint when the block ends; or goes, where it fails."""
+    refuse_linked_checkpoints(final.parent.parent)
     writing = unfinished(final)
     with concerning(final, writing):
+        final.parent.mkdir(parents=True, exist_ok=True)
         if writing.is_symlink():
             writing.unlink()
         shutil.rmtree(writing, ignore_errors=True)
         writing.mkdir()
         try:
-            _fill(writing, run, snapshot)
+            yield writing
         except OSError:  # a full disk keeps no half of it
             shutil.rmtree(writing, ignore_errors=True)
             raise
         writing.rename(final)
         sync(final.parent)
-    remove_older(run, kept)
-    return final
 
 
 def remove_older(run: str | Path, kept: Retention) -> None:
@@ -175,15 +185,20 @@ def refuse_linked_checkpoints(run: str | Path) -> None:
         )
 
 
-def _fill(writing: Path, run: str | Path, snapshot: Snapshot) -> None:
-    """Fill a checkpoint's folder, and wait until it is on the disk."""
-    write_tensors(snapshot.weights, writing / WEIGHTS)
-    write_tensors(snapshot.optimizer, writing / OPTIMIZER)
+def finish_folder(
+    writing: Path, run: str | Path, snapshot: Snapshot, known: Mapping[str, str] | None = None
+) -> None:
+    """Write what a checkpoint has beside its tensors, with the hashes of all, and wait until it is on the disk.
+
+    Args:
+        known: hashes of files that other processes have written and synced.
+    """
     for name, text in snapshot.files.items():
         (writing / name).write_text(text, encoding="utf-8")
-    (writing / STATE).write_text(table_of(writing, _state(run, snapshot)), encoding="utf-8")
+    (writing / STATE).write_text(table_of(writing, _state(run, snapshot), known), encoding="utf-8")
     for path in writing.iterdir():
-        sync(path)
+        if path.name not in (known or {}):
+            sync(path)
     sync(writing)
 
 

@@ -1,19 +1,22 @@
 """When to kill: drawn from a seed, and waited for by what a run has written, so that a slow machine meets them too."""
 
 import random
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from loopscope.training.metrics import read_metrics
+from loopscope.results.layout import METRICS
 
 Kind = Literal["start", "step", "save"]
 PATIENCE = 60.0
 """Seconds without a sign of life after which a run counts as hung."""
-LOOK = 0.0005
+LOOK = 0.001
 """Seconds between two looks at a run's folder."""
+TAIL = 4096
+STEP = re.compile(rb'"step": (\d+)')
 
 
 @dataclass(frozen=True)
@@ -78,5 +81,11 @@ def is_writing(run: Path) -> bool:
 
 
 def last_step(run: Path) -> int:
-    """The last step that a run has logged."""
-    return max((record["step"] for record in read_metrics(run)), default=0)
+    """The last step that a run has logged: from the end of its metrics: it is asked often."""
+    path = run / METRICS
+    if not path.is_file():
+        return 0
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL))
+        lines = file.read().split(b"\n")[:-1]  # the last is empty, or was cut
+    return max((int(found[1]) for line in lines if (found := STEP.search(line))), default=0)
