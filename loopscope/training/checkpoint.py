@@ -151,7 +151,7 @@ def write_snapshot(run: str | Path, snapshot: Snapshot, kept: Retention) -> Path
 
 @contextmanager
 def folder_begun(final: Path) -> Iterator[Path]:
-    """Give an empty folder to fill, which gets the name of a checkpoint when the block ends; or goes, where it fails."""
+    """Give an empty folder to fill: it gets a checkpoint's name when the block ends, and goes where that fails."""
     refuse_linked_checkpoints(final.parent.parent)
     writing = unfinished(final)
     with concerning(final, writing):
