@@ -29,7 +29,8 @@ def test_a_run_that_differs_is_told(tmp_path: Path) -> None:
     for name, loss in (("whole", 1.0), ("cut", 1.5)):
         (tmp_path / name).mkdir()
         lines = [
-            json.dumps({"kind": "train", "step": step, "loss": loss if step == 9 else 1.0}) + "\n"
+            json.dumps({"kind": "train", "step": step, "loss": loss if step == 9 else 1.0, "l2_norm": []})
+            + "\n"
             for step in range(1, 41)
         ]
         (tmp_path / name / "metrics.jsonl").write_text("".join(lines))
