@@ -249,7 +249,11 @@ def remove_other_checkpoints(kept: str | Path, *also: str | Path) -> None:
     for path in Path(kept).parent.iterdir():
         own = step_in_name(path.name.removeprefix(_WRITING)) is not None
         if own and path not in stay and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
+            gone = path if path.name.startswith(_WRITING) else unfinished(path)
+            if gone != path:  # killed half way, it must not lie there under a checkpoint's name
+                shutil.rmtree(gone, ignore_errors=True)
+                os.replace(path, gone)
+            shutil.rmtree(gone, ignore_errors=True)
 
 
 def set_aside_damaged(checkpoint: str | Path) -> Path:

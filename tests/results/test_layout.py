@@ -3,7 +3,9 @@
 import ast
 import os
 import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -173,3 +175,27 @@ def test_only_the_run_s_own_checkpoints_are_removed_and_through_no_link(tmp_path
     assert sorted(os.listdir(folder)) == sorted([*stay, "step-00000050"])
     assert all((path / "weights").exists() for path in (mine, *(folder / name for name in stay)))
     assert newest_checkpoint(tmp_path) == kept
+
+
+def test_a_removal_cut_short_leaves_no_half_under_a_checkpoint_s_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "checkpoints"
+    for name in ("step-00000100", "step-00000200", ".writing-step-00000100"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "weights").touch()
+
+    def killed(path: Path, **_: Any) -> None:
+        if any(path.iterdir()):
+            (path / "weights").unlink()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    for _ in range(2):  # of what was left before, and of the checkpoint
+        with pytest.raises(KeyboardInterrupt):
+            remove_other_checkpoints(folder / "step-00000200")
+    monkeypatch.undo()
+    assert {path.name for path in folder.iterdir() if any(path.iterdir())} == {"step-00000200"}
+    assert newest_checkpoint(tmp_path) == folder / "step-00000200"
+    remove_other_checkpoints(folder / "step-00000200")
+    assert os.listdir(folder) == ["step-00000200"]
