@@ -12,6 +12,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "hf": ("accelerate",),
     "log": ("tensorboard", "trackio", "wandb"),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "slurm": ("submitit",),
 }
 """What each extra of pyproject.toml brings that is imported here: of `docs`, `dev` and `int8` nothing is."""
 

@@ -21,11 +21,13 @@ import transformers
 from loopscope.cli import study
 from loopscope.config import recipes
 from loopscope.config.recipes import CONDITIONS
+from loopscope.jobs import slurm_jobs
 from loopscope.training import loop, throughput
 from tests.cli.fixtures import CLASSES, class_of
 from tests.evaluation.tasks.fixtures import write_tasks
 from tests.fixtures import run_command
 from tests.interop.huggingface.sources import save_source
+from tests.jobs.fake_slurm import install_slurm, on_path
 from tests.test_readme import PAPERS, ROOT, blocks
 
 ELSEWHERE = {"evaluation.md", "extending.md", "foreign.md"}
@@ -40,6 +42,7 @@ PAGES = (
     "export.md",
     "commands.md",
     "retrofit.md",
+    "cluster.md",
     "interruptions.md",
 )
 
@@ -164,12 +167,16 @@ def test_examples_of_help(monkeypatch: pytest.MonkeyPatch, fresh: Path, command:
 @pytest.mark.usefixtures("quick_figures", "quick_timing")
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [*PAGES, *READ])
-def test_commands_of_a_page(monkeypatch: pytest.MonkeyPatch, fresh: Path, page: str) -> None:
+def test_commands_of_a_page(monkeypatch: pytest.MonkeyPatch, fresh: Path, page: str, tmp_path: Path) -> None:
     if page == "loggers.md":
         pytest.importorskip("tensorboard", reason="extra `log`")
         pytest.importorskip("trackio", reason="extra `log`")
     if page == "onnx.md":
         pytest.importorskip("onnxruntime", reason="extra `onnx`")
+    if page == "cluster.md":
+        pytest.importorskip("submitit", reason="extra `slurm`")
+        monkeypatch.setenv("PATH", on_path(install_slurm(tmp_path)))
+        monkeypatch.setattr(slurm_jobs, "SLURM_POLL", 0.2)
     runs(fresh, "raw", of="base")
     runs(fresh, "study", of="one")
     run_all(monkeypatch, fresh, in_page(page))
@@ -178,7 +185,15 @@ def test_commands_of_a_page(monkeypatch: pytest.MonkeyPatch, fresh: Path, page: 
             exec(compile(code, page, "exec"), {})
 
 
-WITH_CODE = ("guide.md", "generation.md", "lens.md", "retrofit.md", "export.md", "interruptions.md")
+WITH_CODE = (
+    "guide.md",
+    "generation.md",
+    "lens.md",
+    "retrofit.md",
+    "export.md",
+    "interruptions.md",
+    "cluster.md",
+)
 
 
 @pytest.mark.parametrize("page", WITH_CODE)

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from loopscope.config import SlurmRequest
 from loopscope.data.config import DataConfig
 from loopscope.data.corpora import build_corpus
 from loopscope.evaluation.tasks.harness import require_harness
 from loopscope.interop.huggingface.loading import Loading
 from loopscope.jobs import check_onnx
+from loopscope.jobs.slurm_jobs import SlurmJobs
 from loopscope.optional_packages import EXTRAS, needed, require
 
 PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
@@ -27,6 +29,11 @@ REFUSED: dict[str, tuple[Callable[[], object], str, str]] = {
     "eval": (require_harness, "evaluate tasks", "lm_eval"),
     "hf": (lambda: Loading(device_map="auto"), "device-map 'auto'", "accelerate"),
     "onnx": (check_onnx, "an ONNX file", "onnx and onnxscript and onnxruntime"),
+    "slurm": (
+        lambda: SlurmJobs(Path("x"), SlurmRequest(), None, None).check(),
+        "launcher 'slurm'",
+        "submitit",
+    ),
 }
 
 

@@ -117,7 +117,9 @@ def with_config(
     if size is None:
         size = _kept_size(words) or DEFAULT_SIZE
     condition = _flag(words, "condition") or over.get("condition", "dense/rmsnorm")
-    variants = ("variants",) if name == "study" else ()  # of conditions: no setting of every run
+    variants = (
+        ("variants", "slurm") if name == "study" else ()
+    )  # of conditions, and jobs: no setting of every run
     over = {key: value for key, value in over.items() if key not in ("size", "condition", *variants)}
     over = checked_sections(size, condition, over)
     readout, placement = _flag(words, "model.readout.kind"), _flag(words, "objective.placement")

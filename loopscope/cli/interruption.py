@@ -13,10 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from loopscope.results.exit_status import REQUEUE
 from loopscope.results.layout import CONFIG, newest_checkpoint
 
-REQUEUE = 99
-"""Exit status of a training that a scheduler cut off: the same command, or the one it names, goes on."""
 _PREEMPTION = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 _GOING_ON = ("train", "study")
 """Commands whose work is worth a scheduler's second start."""
@@ -67,6 +66,8 @@ def interrupted(stop: KeyboardInterrupt, command: str, words: Sequence[str]) -> 
     """
     said = str(stop) or "interrupted"
     again = shlex.join(["loopscope", *words])
+    if getattr(stop, "watching", False):
+        return f"{said}; watch them again with the same command: {again}"
     if command == "study":
         return f"{said}; go on with the same command: {again}"
     if command == "evaluate":

@@ -49,7 +49,7 @@ def as_config(path: str | Path, values: dict[str, Any]) -> dict[str, Any]:
     over = values.get("over")
     if Path(path).name != STUDY or not isinstance(over, dict):
         return values
-    return {**over, **{key: values[key] for key in ("size", "variants") if key in values}}
+    return {**over, **{key: values[key] for key in ("size", "variants", "slurm") if key in values}}
 
 
 def kept_study(out: str | Path) -> dict[str, Any]:

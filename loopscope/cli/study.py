@@ -4,13 +4,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from loopscope.cli.arguments import split_names, with_config
 from loopscope.cli.kept_settings import as_config, kept_study, refuse_unknown_modules
 from loopscope.cli.train_print import print_means, print_next, print_results
 from loopscope.config.nested import read_yaml, shown
 from loopscope.config.recipes import CONDITIONS, DEFAULT_SIZE
+from loopscope.config.slurm_request import requests_in, slurm_request
+from loopscope.config.study_launch import StudyLaunch, at_once_of, shard_of
 from loopscope.results.layout import STUDY
 
 FOUR = ("dense/rmsnorm", "dense/raw", "dense/rmsnorm+penalty", "terminal/rmsnorm")
@@ -23,15 +25,14 @@ MOST_SEEDS = 10_000
 class Study:
     """Train conditions × seeds side by side in one folder, then collect results.json.
 
-    Called again, it goes on where it stopped, with its folder's own settings, and skips what is done. Called several
-    times at once, on one folder, the processes share the runs. A run that fails or diverges is a result, and the others
-    go on: the exit status is 1 where not one has completed.
+    Called again, it goes on where it stopped, with its folder's own settings; called several times at once, the
+    processes share the runs. One that fails or diverges is a result: the exit status is 1 where none has completed.
 
     Settings of all its runs are flags by their section and name, and keys of a YAML file alike.
 
     Example:
         loopscope study --size laptop --conditions dense/rmsnorm,dense/raw --seeds 3 --out runs/x
-        loopscope study --conditions terminal/raw --out runs/x
+        loopscope study --conditions terminal/raw --out runs/x --at-once auto
         loopscope report runs/x
         loopscope study --conditions a.yaml,b.yaml,dense/raw --out runs/three
         loopscope study --config variants.yaml --seeds 3 --out runs/variants
@@ -40,23 +41,28 @@ class Study:
     out: Path
     """Folder of the study."""
     conditions: str | None = None
-    """Names, separated by commas, of conditions listed below, of the config's variants, and YAML files with one of your
-    own each; `all` for every named condition; given again it adds. By default those of the folder's
-    study, the config's variants, or dense/rmsnorm,dense/raw,dense/rmsnorm+penalty,terminal/rmsnorm."""
+    """Conditions listed below, the config's variants, YAML files with one of your own each; `all`; given again it adds.
+    By default the folder's, the variants, or dense/rmsnorm, dense/raw, dense/rmsnorm+penalty, terminal/rmsnorm."""
     seeds: str | None = None
-    """How many seeds (3 means 0, 1, 2), or which, separated by commas (42,101,202). By default those of the folder's
-    study, or 1."""
+    """How many (3 means 0, 1, 2), or which (42,101,202). By default the folder's, or 1."""
     config: Path | None = None
-    """YAML file with settings for every run, and variants by name. Flags come on top, a variant's own last."""
+    """YAML file: settings of every run, variants by name, slurm. Flags come on top, a variant's own last."""
     size: str = DEFAULT_SIZE
-    """Named size, of those listed below: what is trained, on what."""
+    """Named size, of those listed below."""
+    at_once: str | None = None
+    """Runs at the same time, each in a process with its share of cores and a GPU: how many, or auto."""
+    shard: str | None = None
+    """Only a part of the runs: 2/4 is the second of four."""
+    launcher: Literal["local", "slurm"] | None = None
+    """Every run is a job, of a cluster or of this machine, and outlives this call (extra `slurm`)."""
+    slurm: str | None = None
+    """What a job asks for: gpus=1,time=4:00:00 or any parameter of sbatch."""
     wait: bool = True
-    """In the end, wait for runs that other processes train in this folder; --no-wait leaves them to those."""
+    """In the end, wait for runs that others train in this folder."""
     log: str | None = None
-    """Trackers that have its curves too, separated by commas: tensorboard, trackio, wandb (extra `log`); none turns
-    them off."""
+    """Trackers that have its curves too: tensorboard, trackio, wandb, with commas; or none."""
     dry_run: bool = False
-    """Check everything and say what each run would make. Nothing is written."""
+    """Check everything, say what each run would make, print a cluster's script. Nothing is written."""
     quiet: bool = False
     """Print nothing but errors."""
 
@@ -64,6 +70,7 @@ class Study:
 def study(arguments: Sequence[str]) -> None:
     """`loopscope study`."""
     command, config, over = with_config(Study, "study", arguments)
+    launch = _launch(command)
     kept = kept_study(command.out)
     mine = as_config(command.config, read_yaml(command.config)).get("variants") if command.config else None
     variants, names = mine, _names(command, mine, kept)
@@ -80,13 +87,18 @@ def study(arguments: Sequence[str]) -> None:
         )
     if command.dry_run:
         from loopscope.cli.planned_print import print_plans
-        from loopscope.jobs import planned_study
+        from loopscope.jobs import planned_study, study_script
 
-        print_plans(planned_study(config.size, names, seeds, command.out, over, variants))
+        plans = planned_study(config.size, names, seeds, command.out, over, variants, launch)
+        print_plans(plans)
+        if script := study_script(command.out, plans, config.training.threads, launch):
+            print(f"\nThe script that sbatch would be given:\n\n{script}")
         return
     from loopscope.jobs import run_study
 
-    results = run_study(config.size, names, seeds, command.out, over, command.quiet, command.wait, variants)
+    results = run_study(
+        config.size, names, seeds, command.out, over, command.quiet, command.wait, variants, launch
+    )
     print_results(results.runs, command.out, command.quiet)
     print_means(results.runs, command.quiet)
     print_next(results.runs, command.out, command.quiet)
@@ -94,6 +106,25 @@ def study(arguments: Sequence[str]) -> None:
     done = any(run.status == "completed" for run in results.runs)
     if not done and (results.runs or command.wait):
         raise SystemExit(1)
+
+
+def _launch(command: Study) -> StudyLaunch:
+    """How the runs are trained: flags, and the config's section `slurm` below the flag of that name."""
+    section = read_yaml(command.config).get("slurm") if command.config else None
+    if command.slurm is not None and command.launcher != "slurm":
+        raise ValueError(
+            f"slurm is {shown(command.slurm)}, which is for jobs of a cluster; add --launcher slurm"
+        )
+    asked = slurm_request({} if section is None else section)
+    if command.slurm is not None:
+        named = requests_in(command.slurm)
+        asked = slurm_request({**({} if section is None else section), **named})
+    return StudyLaunch(
+        at_once=None if command.at_once is None else at_once_of(command.at_once),
+        shard=None if command.shard is None else shard_of(command.shard),
+        launcher=command.launcher,
+        slurm=asked,
+    )
 
 
 def _names(command: Study, variants: Any, kept: dict[str, Any]) -> list[str]:

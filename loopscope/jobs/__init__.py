@@ -2,8 +2,13 @@
 
     train               one run: config to folder and result; `folder` is whose the folder is,
                         `resumption` where and how long it goes on
-    study               conditions × seeds in one folder, by one process or several; study_folder says whose it is,
-                        study_results collects them, study_order is the order of its conditions
+    study               conditions × seeds in one folder, by one process or several; study_cells are its runs,
+                        study_folder says whose it is, study_results collects them, study_order is the order of its
+                        conditions
+    side_by_side        runs of a study at the same time, in processes (cell_worker) that have a share of the machine
+                        (places); study_board is the table that people see, cell_rows what stands in it
+    launched            runs of a study as jobs (cell_job, job_signals) of a scheduler: slurm_jobs, local_jobs;
+                        submitted is which job has which run, lost_run a record of one that left none
     opened, text        from a path to a model with what it knows of itself, and to windows of text
     audit               from a path to an audited model; judged_phase: of a schedule of objectives, the one to judge by
     evaluate            the record that a model's evaluation is kept in; evaluate_depth, evaluate_exits: its parts;
@@ -69,6 +74,7 @@ if TYPE_CHECKING:
     from loopscope.jobs.planned_runs import PlannedRun as PlannedRun
     from loopscope.jobs.planned_runs import planned_run as planned_run
     from loopscope.jobs.planned_runs import planned_study as planned_study
+    from loopscope.jobs.planned_runs import study_script as study_script
     from loopscope.jobs.retrofit import RetrofitSettings as RetrofitSettings
     from loopscope.jobs.retrofit import recipe_of as recipe_of
     from loopscope.jobs.retrofit import retrofit_model as retrofit_model
@@ -128,6 +134,7 @@ _HOMES = {
     "PlannedRun": "planned_runs",
     "planned_run": "planned_runs",
     "planned_study": "planned_runs",
+    "study_script": "planned_runs",
     "RetrofitPlan": "retrofit",
     "RetrofitSettings": "retrofit",
     "recipe_of": "retrofit",
@@ -188,6 +195,7 @@ __all__ = [
     "runs_below",
     "some_windows",
     "stream_text",
+    "study_script",
     "summarise_export",
     "use_cpu_ops",
     "use_threads",

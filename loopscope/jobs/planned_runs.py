@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from loopscope.config.run_config import RunConfig
+from loopscope.config.study_launch import StudyLaunch
 from loopscope.data.source import opened_before
 from loopscope.jobs.folder import check_folder, read_result
-from loopscope.jobs.resumption import resumed
-from loopscope.jobs.study import folder_of, plan
+from loopscope.jobs.places import places
+from loopscope.jobs.resumption import Resumption, as_begun, resumed
+from loopscope.jobs.slurm_jobs import SlurmJobs
+from loopscope.jobs.study_cells import folder_of, of_shard, plan
 from loopscope.jobs.study_folder import check_claim
 from loopscope.jobs.train import check_vocabulary, windows
 from loopscope.plan.memory import least_training_bytes
@@ -65,17 +68,20 @@ class PlannedRun:
     notes: tuple[str, ...]
 
 
-def planned_run(config: RunConfig, run: str | Path, resume: bool = False) -> PlannedRun:
+def planned_run(config: RunConfig, run: str | Path, resume: bool = False, here: bool = True) -> PlannedRun:
     """Check what `execute` checks before it begins, and return what it would make.
 
     A text that was not tokenized before is not: its files are looked for, and what hangs on its length is left open.
+
+    Args:
+        here: whether it is trained on this machine; else what is `auto` stays so.
 
     Raises:
         ValueError: what `execute` would refuse: config, data, device, memory or folder, a logger that is not installed.
     """
     run = Path(run)
     check_loggers(config.training.log)
-    goes_on = resumed(config, run)
+    goes_on = resumed(config, run) if here else Resumption(as_begun(config, run))
     config, training, model = goes_on.config, goes_on.config.training, goes_on.config.model
     check_folder(config, run, resume)
     if holder := present_holder(run):
@@ -118,20 +124,42 @@ def planned_study(
     out: str | Path,
     over: Mapping[str, Any] | None = None,
     variants: Mapping[str, Mapping[str, Any]] | None = None,
+    launch: StudyLaunch | None = None,
 ) -> list[PlannedRun]:
     """Check what `run_study` checks before it begins, and return what its runs would be. Arguments are its.
 
     Raises:
         ValueError: what `run_study` would refuse.
     """
-    out = Path(out)
-    grid = plan(size, conditions, seeds, over, variants)
+    out, launch = Path(out), launch or StudyLaunch()
+    here = launch.launcher != "slurm"
+    grid = plan(size, conditions, seeds, over, variants, here)
+    if here:
+        places(launch.at_once, grid[0])
     check_claim(out, size, over or {})
     found = []
-    for config in grid:
+    for config in of_shard(grid, launch.shard):
         run = folder_of(out, config)
-        found.append(planned_run(config, run, resume=run.exists()))
+        found.append(planned_run(config, run, run.exists(), here))
     return found
+
+
+def study_script(
+    out: str | Path, plans: Sequence[PlannedRun], threads: int | None, launch: StudyLaunch
+) -> str | None:
+    """Return the script that a cluster would be given for a study's runs; None where it would be given none.
+
+    Args:
+        threads: `training.threads` as it was asked for.
+
+    Raises:
+        ValueError: submitit is not installed.
+    """
+    left = sum(not plan.finished for plan in plans)
+    if launch.launcher != "slurm" or not left:
+        return None
+    most = launch.at_once if isinstance(launch.at_once, int) else None
+    return SlurmJobs(Path(out), launch.slurm, most, threads).script(left)
 
 
 def _check_weights(config: RunConfig) -> None:

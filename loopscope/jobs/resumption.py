@@ -55,7 +55,7 @@ def resumed(config: RunConfig, run: str | Path) -> Resumption:
         return Resumption(resolve(config))
     kept = _kept(written_config(Path(run) / CONFIG))
     asked, notes = config.training, list[str]()
-    taken = {name: value for name, value in kept.items() if getattr(asked, name) in ("auto", None)}
+    taken = {name: value for name, value in kept.items() if _is_open(config, name)}
     if not _is_here(str(taken.get("device", "cpu"))):
         gone = taken.pop("device")
         notes.append(
@@ -77,6 +77,24 @@ def resumed(config: RunConfig, run: str | Path) -> Resumption:
         said = " and ".join(f"{name} {getattr(asked, name)} ({kept[name]} until now)" for name in named)
         notes.append(f"{run} goes on with {said}, and {BITS}")
     return Resumption(now, tuple(notes))
+
+
+def as_begun(config: RunConfig, run: str | Path) -> RunConfig:
+    """Replace what is `auto` by what a run's folder says, where it was begun, and ask nothing of this machine.
+
+    For a run that is trained on another one.
+
+    Raises:
+        ValueError: a folder whose config cannot be read.
+    """
+    if not (Path(run) / CONFIG).is_file():
+        return config
+    kept = _kept(written_config(Path(run) / CONFIG))
+    return _with(config, **{name: value for name, value in kept.items() if _is_open(config, name)})
+
+
+def _is_open(config: RunConfig, name: str) -> bool:
+    return getattr(config.training, name) in ("auto", None)
 
 
 def earlier_end(run: str | Path) -> TrainingConfig | None:

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from loopscope.jobs.folder import DamagedResultError, read_result
@@ -11,7 +11,6 @@ from loopscope.results import RunResult, StudyResults, provenance, to_json
 from loopscope.results.faults import in_words
 from loopscope.results.layout import DAMAGED_RESULT, RESULT, RESULTS, run_files, write_text
 from loopscope.results.lock import hold
-from loopscope.training.progress import ProgressDisplay
 
 BRIEFLY = 300.0
 """Seconds to wait for a process that only writes the study's own files."""
@@ -32,12 +31,12 @@ def collect(out: str | Path) -> StudyResults:
     return results
 
 
-def collect_meanwhile(out: str | Path, display: ProgressDisplay) -> None:
+def collect_meanwhile(out: str | Path, say: Callable[[str], None]) -> None:
     """Collect between runs: a disk that is full now may have room in the end, and the grid goes on."""
     try:
         collect(out)
     except OSError as error:
-        display.say(f"the results so far could not be collected: {in_words(error)}")
+        say(f"the results so far could not be collected: {in_words(error)}")
 
 
 def keep_damaged(run: str | Path) -> None:

@@ -4,6 +4,7 @@ Every figure that Loopscope draws comes from these records, never from live obje
 
     layout        what lies where in run and study folders, and writing whole files
     checkpoints   which checkpoint of a run is read: the newest that is whole, or the best
+    exit_status   what a process ends with that a scheduler may start again
     manifest      hashes of a folder's files, held against them wherever they are read
     fingerprint   which model a folder of transformers holds, for what is measured of it
     tensor_file   reading and writing safetensors, with messages that name the file

@@ -5,6 +5,7 @@
       results.json                all results, collected after each run
       comparison.json             its conditions side by side
       report.html, figures/       its page
+      jobs/                       what processes and jobs printed that train its runs, and which job has which run
       CONDITION/seed-N/           a run
     RUN/
       config.yaml                 resolved, written before anything else
@@ -66,6 +67,10 @@ REPORT = "report.html"
 CARD = "README.md"
 """Of an exported model: what the hub shows."""
 FIGURES = "figures"
+JOBS = "jobs"
+"""Of a study whose runs others train: what they print, and what a cluster was told."""
+SUBMITTED = "submitted.json"
+"""Which job of a cluster has which run of a study."""
 CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
 HOLDER = ".holder.json"
@@ -83,7 +88,7 @@ _PLAIN = re.compile(rf"{_PART}([/:]{_PART})*")
 _SIGNS = str.maketrans({"_": "__", "/": "_", ":": "="})
 _LONGEST = 100
 """Signs of a condition in its folder's name: file systems take 255 bytes, and runs are copied to stricter ones."""
-_TAKEN = {FIGURES, CHECKPOINTS, RESULT, RESULTS, STUDY, COMPARISON, REPORT}
+_TAKEN = {FIGURES, CHECKPOINTS, JOBS, RESULT, RESULTS, STUDY, COMPARISON, REPORT}
 
 
 @contextmanager
@@ -158,6 +163,21 @@ def older_condition_folder(study: str | Path, condition: str) -> Path:
 def run_folder(study: str | Path, condition: str, seed: int) -> Path:
     """Folder of one run of a study."""
     return condition_folder(study, condition) / f"{_SEED}{seed}"
+
+
+def jobs_folder(study: str | Path) -> Path:
+    """Where a study keeps what the jobs and processes that train its runs print."""
+    return Path(study) / JOBS
+
+
+def worker_log(study: str | Path, number: int) -> Path:
+    """What a process printed that trained runs of a study beside others."""
+    return jobs_folder(study) / f"worker-{number}.log"
+
+
+def submitted_file(study: str | Path) -> Path:
+    """Where a study keeps which job of a cluster has which of its runs."""
+    return jobs_folder(study) / SUBMITTED
 
 
 def seed_of(run: str | Path) -> int | None:

@@ -10,7 +10,7 @@ import signal
 import threading
 from contextlib import suppress
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 PREEMPTION = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 """How schedulers ask: SLURM with SIGTERM, or with what `--signal` names; Windows has no SIGUSR1."""
@@ -40,11 +40,15 @@ class StopRequest:
         number: the signal that asked; None as long as none did.
     """
 
+    in_force: ClassVar["StopRequest | None"] = None
+    """The one of the training that is under way, for whoever hears of a stop by another signal."""
+
     def __init__(self) -> None:
         self.number: int | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
+        StopRequest.in_force = self
         if threading.current_thread() is threading.main_thread():
             for number in WATCHED:
                 if signal.getsignal(number) not in (signal.SIG_IGN, None):
@@ -54,7 +58,17 @@ class StopRequest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        StopRequest.in_force = None
         self.release()
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether the training looks at it: steps are taken, or one is finished because of it."""
+        return bool(self._before) or self.number is not None
+
+    def ask(self, number: int) -> None:
+        """Ask the training to stop, as the signal of this number would."""
+        self._ask(number, None)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.number = number
