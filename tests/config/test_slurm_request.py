@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-import yaml
 
+from loopscope.config.nested import yaml_value
 from loopscope.config.slurm_request import (
     OF_SBATCH,
     SlurmRequest,
@@ -46,6 +46,12 @@ def test_memory_has_a_unit(value: Any, found: str | None) -> None:
     assert slurm_request({"memory": value}).memory == found
 
 
+def test_a_time_in_a_file_is_no_number_to_the_base_of_sixty() -> None:
+    for text in ("4:00:00", "08:00:00", "1:30", "1-12:00:00", "90"):
+        found = slurm_request(yaml_value(f"time: {text}", "cluster.yaml"))
+        assert found == slurm_request(requests_in(f"time={text}"))
+
+
 def test_words_and_sections_say_the_same() -> None:
     word = slurm_request(
         requests_in("gpus=2, time=4:00:00,partition=gpu,constraint=a100,exclusive,mail-type=END")
@@ -71,7 +77,7 @@ def test_no_parameter_of_sbatch_is_taken_for_a_slip() -> None:
 
 def test_the_section_of_the_page_on_clusters_is_one() -> None:
     (text,) = blocks(ROOT / "docs" / "cluster.md", "yaml")
-    found = slurm_request(yaml.safe_load(text)["slurm"])
+    found = slurm_request(yaml_value(text, "cluster.yaml")["slurm"])
     assert (found.gpus, found.minutes, found.setup) == (1, 720, ("module load cuda",))
     assert dict(found.sbatch) == {"constraint": "a100"}
 

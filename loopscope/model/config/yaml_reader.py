@@ -23,6 +23,11 @@ _PLAIN = {f"{_TAG}{name}" for name in ("str", "int", "float", "bool", "null", "s
 _TEXT = {f"{_TAG}timestamp", f"{_TAG}value"}  # a date and `=`, which nobody writes as anything but text here
 
 
+def _is_base_sixty(node: yaml.ScalarNode) -> bool:
+    """Whether YAML 1.1 reads a time of day as a number: 4:00:00 as 14400, and 08:00:00 as text."""
+    return node.tag in (f"{_TAG}int", f"{_TAG}float") and ":" in node.value
+
+
 class _PlainLoader(yaml.SafeLoader):
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -43,7 +48,7 @@ class _PlainLoader(yaml.SafeLoader):
             raise _refused(f"nested more than {MOST_DEPTH} deep", event.start_mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
-        if node is not None and node.tag in _TEXT and isinstance(node, yaml.ScalarNode):
+        if isinstance(node, yaml.ScalarNode) and (node.tag in _TEXT or _is_base_sixty(node)):
             node.tag = f"{_TAG}str"
         if node is not None and node.tag not in _PLAIN:
             raise _refused(f"a value of kind {node.tag.removeprefix(_TAG)}", event.start_mark)
