@@ -148,7 +148,7 @@ def readout_visibility(states: Sequence[LoopState], labels: Int[Tensor, "batch s
         with torch.enable_grad():
             hidden = state.hidden.detach().requires_grad_()
             features = state.model.readout(hidden, state.loop, state.context)
-            loss = chunked_cross_entropy(state.model.head, features, labels).sum() / counted
+            loss = chunked_cross_entropy(state.model.head, features, labels, exits=1).sum() / counted
             (gradient,) = _gradients(loss, [hidden])
         visibilities.append(radial(gradient, hidden))
     return visibilities
@@ -218,7 +218,5 @@ def _gradients(term: Tensor, inputs: Sequence[Tensor]) -> Sequence[Tensor | None
     if not term.requires_grad:
         return [None] * len(inputs)
     # A power of two, exact both ways: it lifts what would be denormal numbers, which CPUs multiply many times slower.
-    gradients = torch.autograd.grad(
-        term, list(inputs), torch.full_like(term, LIFT), retain_graph=True, allow_unused=True
-    )
+    gradients = torch.autograd.grad(term * LIFT, list(inputs), retain_graph=True, allow_unused=True)
     return [None if gradient is None else gradient.double() / LIFT for gradient in gradients]

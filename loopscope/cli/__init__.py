@@ -10,12 +10,6 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from loopscope.cli.interruption import hearing_schedulers, interrupted, status_of
-from loopscope.config.nested import one_line
-from loopscope.config.recipes import known
-from loopscope.results.class_names import vouch_for
-from loopscope.results.faults import in_words
-
 __all__ = ["COMMANDS", "main"]
 
 
@@ -104,6 +98,13 @@ def main() -> None:
 
         print(__version__)
         return
+    # Here, so that the list of commands waits for no settings and no records.
+    from loopscope.cli.interruption import hearing_schedulers, interrupted, status_of
+    from loopscope.config.nested import one_line
+    from loopscope.config.recipes import known
+    from loopscope.results.class_names import vouch_for
+    from loopscope.results.faults import in_words
+
     try:
         command = COMMANDS[known("command", name, COMMANDS)]
         for module in modules:
@@ -162,4 +163,6 @@ def _silent(*_: Any, **__: Any) -> None:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    from loopscope.config.nested import one_line
+
     print(f"loopscope: note: {one_line(str(message))}", file=sys.stderr)

@@ -177,13 +177,18 @@ class Objective:
             token_loss = fast.add(state.features(), share)
         else:
             with torch.no_grad() if gate_only else nullcontext():
-                token_loss = self.token_loss(state.model.head, state.features(), labels)
+                token_loss = self._token_loss(state, labels)
         if gate_only:
             # Asked of the model, not of the state: an audit's states would give the gate a leaf of its own.
             gate_logit = state.model.gate_alone(state.hidden, state.loop, state.context)
         else:
             gate_logit = state.gate_logit()
         return LossInput(state.loop, token_loss, gate_logit)
+
+    def _token_loss(self, state: LoopState, labels: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq"]:
+        if self.token_loss is not chunked_cross_entropy:
+            return self.token_loss(state.model.head, state.features(), labels)
+        return chunked_cross_entropy(state.model.head, state.features(), labels, exits=state.context.loops)
 
     def _see(
         self, state: LoopState, collectors: list[AbstractCollector] | None, before: RandomState

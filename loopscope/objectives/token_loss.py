@@ -21,6 +21,9 @@ IGNORE_INDEX = -100
 CHUNK_ELEMENTS = 5 * 2**21
 """Logits alive at once: 40 MB of fp32. Smaller chunks save little and make the head's product slower."""
 
+KEPT_ELEMENTS = 2**24
+"""Logits of all exits together that may be kept for the backward pass: 64 MB of fp32."""
+
 Head = Callable[[Tensor], Tensor]
 
 
@@ -42,6 +45,7 @@ def chunked_cross_entropy(
     features: Float[Tensor, "batch seq dim"],
     labels: Int[Tensor, "batch seq"],
     vocabulary: int | None = None,
+    exits: int | None = None,
 ) -> Float[Tensor, "batch seq"]:
     """Return the cross-entropy of every token in nats, a chunk of tokens at a time; 0 where the label is ignored.
 
@@ -49,13 +53,17 @@ def chunked_cross_entropy(
 
     Args:
         vocabulary: the head's output width, to size the chunks; None asks the head with one token.
+        exits: how many such losses go back together. Where the logits of all of them come to 64 MB at most, they are
+            kept and not made again; None keeps none.
     """
     flat, targets = features.flatten(0, 1), labels.flatten()
     if vocabulary is None:
         with torch.no_grad():
             vocabulary = head(flat[:1]).shape[-1]
     tokens = max(1, CHUNK_ELEMENTS // vocabulary)
-    recompute = torch.is_grad_enabled()
+    # The first call of `checkpoint` imports torch's compiler: a third of a short audit's time.
+    small = exits is not None and exits * len(targets) * vocabulary <= KEPT_ELEMENTS
+    recompute = torch.is_grad_enabled() and not small
     losses = []
     for start in range(0, len(targets), tokens):
         part = (head, flat[start : start + tokens], targets[start : start + tokens])

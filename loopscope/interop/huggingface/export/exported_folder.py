@@ -11,7 +11,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from loopscope.interop.huggingface.export.exported_config import MODEL_TYPE
 from loopscope.interop.huggingface.loading import without_bars
 from loopscope.model.config import ModelConfig
 from loopscope.model.config.chosen_variants import variants_of
@@ -22,6 +21,8 @@ from loopscope.results.layout import WEIGHTS
 from loopscope.results.tensor_file import read_tensors
 from loopscope.results.whole_folder import check_new_folder, whole_folder
 
+EXPORT_TYPE = "loopscope"
+"""`model_type` of an export. Equal to that of its own code, which imports transformers: a second or two."""
 _PREFIX, _HEAD = "model.", "model.unembedding.weight"
 
 
@@ -88,7 +89,7 @@ def is_export(folder: str | Path) -> bool:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(settings, dict) and settings.get("model_type") == MODEL_TYPE
+    return isinstance(settings, dict) and settings.get("model_type") == EXPORT_TYPE
 
 
 def check_export(folder: str | Path) -> None:

@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from loopscope.interop.huggingface.export.exported_config import MODEL_TYPE
-from loopscope.interop.huggingface.export.exported_folder import settings_of
+from loopscope.interop.huggingface.export.exported_folder import EXPORT_TYPE, settings_of
 from loopscope.model.looped import LoopedTransformer
 
 
@@ -21,7 +20,7 @@ def looped_of(module: nn.Module) -> LoopedTransformer | None:
     """
     inner = getattr(module, "model", None)
     config = getattr(module, "config", None)
-    if not isinstance(inner, nn.Module) or getattr(config, "model_type", None) != MODEL_TYPE:
+    if not isinstance(inner, nn.Module) or getattr(config, "model_type", None) != EXPORT_TYPE:
         return None
     if isinstance(inner, LoopedTransformer):
         return inner
