@@ -90,15 +90,6 @@ def quick_power_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half of a still picture's cost is room for what stands around its axes; here what does not fit is cut off. And no
-    other process is started to draw a share."""
-    monkeypatch.setattr(
-        "matplotlib.layout_engine.ConstrainedLayoutEngine.execute", lambda engine, figure: None
-    )
-
-
-@pytest.fixture
 def quick_timing(monkeypatch: pytest.MonkeyPatch) -> None:
     """One pair for a speed and one round for times by depth, in place of five and seven."""
     from loopscope.jobs import evaluate_compare, evaluate_exits

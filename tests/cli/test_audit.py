@@ -24,7 +24,6 @@ def study(call: Any, tmp_path: Path) -> Path:
     return out
 
 
-@pytest.mark.usefixtures("quick_figures")
 def test_a_study_its_runs_and_the_report(
     call: Any, study: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

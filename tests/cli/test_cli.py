@@ -33,7 +33,6 @@ def test_help_shows_an_example_and_never_loads_torch(command: list[str]) -> None
 
 
 @pytest.mark.smoke
-@pytest.mark.usefixtures("quick_figures")
 def test_the_main_job(call: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "study")
     arguments = ["study", "--conditions", "dense/rmsnorm,dense/raw", "--seeds", "2", "--out", out, *TINY]

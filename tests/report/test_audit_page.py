@@ -70,6 +70,16 @@ def test_a_card_says_the_verdict_its_reason_and_what_was_tried(tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_seeds_of_a_condition_are_called_alike(tmp_path: Path) -> None:
+    text = write(tmp_path, *map(make_audit, ("dense/raw", "a/b", "dense/raw, seed 1")))
+    shown = re.findall(r'class="model" title="([^"]+)"', text)
+    assert sorted(shown) == ["a/b", "dense/raw, seed 0", "dense/raw, seed 1"]
+    assert not any(
+        trace.get("name") == "dense/raw" for drawn in figure_data(text).values() for trace in drawn["data"]
+    )
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_every_model_is_shown_and_compared(tmp_path: Path) -> None:
     names = {"one": "blind", "two": "visible", "three": "damped", "four": "removed"}
     text = write(tmp_path, *(make_audit(name, verdict) for name, verdict in names.items()))  # type: ignore[arg-type]

@@ -123,6 +123,13 @@ def test_a_condition_has_one_look_and_one_place_on_the_whole_page(tmp_path: Path
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_a_seed_is_said_once(tmp_path: Path) -> None:
+    made = [make_evaluation("a/b", 0, name="a/b"), make_evaluation("a/b", 1, name="a/b, seed 1")]
+    text = write(tmp_path, ["c/d"], evaluations=made)
+    assert re.findall(r"<summary>(a/b[^<]*?) <span>", text) == ["a/b, seed 0", "a/b, seed 1"]
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     write(tmp_path)
     place = tmp_path / "x" / "seed-0"

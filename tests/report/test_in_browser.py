@@ -40,7 +40,6 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     (study / "comparison.json").write_text(to_json(make_comparison(NAMES)))
     with pytest.MonkeyPatch.context() as patch:
         without_files(patch)
-        patch.setattr("matplotlib.layout_engine.ConstrainedLayoutEngine.execute", lambda engine, figure: None)
         audit = write_audit_page([make_audit("alone")], study / "audit.html")
         return {"study": write_report(study), "audit": audit}
 

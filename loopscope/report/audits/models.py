@@ -42,7 +42,7 @@ def model_views(audits: Sequence[AuditedModel], looks: Looks | None = None) -> l
         looks: those of a page that has more than these models; a condition's only model is then shown by the
             condition's name.
     """
-    names = unique_names([audited.name or "model" for audited in audits])
+    names = unique_names(with_first_seeds([audited.name or "model" for audited in audits]))
     conditions = [
         condition_of(audited.name or "model") if looks else condition_of(name)
         for name, audited in zip(names, audits, strict=True)
@@ -58,6 +58,15 @@ def model_views(audits: Sequence[AuditedModel], looks: Looks | None = None) -> l
         dash = DASHES[(DASHES.index(look.dash) + rank) % len(DASHES)]
         ranked.append((rank, look.place, ModelView(shown, look.color, dash, audited)))
     return [view for *_, view in sorted(ranked, key=lambda entry: entry[:2])]
+
+
+def with_first_seeds(names: Sequence[str]) -> list[str]:
+    """Return names in which no model is called by its condition alone beside another seed of it.
+
+    A run of seed 0 goes by its condition (`dense/raw`): beside `dense/raw, seed 1` it is `dense/raw, seed 0`.
+    """
+    seeded = {condition_of(name) for name in names if condition_of(name) != name}
+    return [f"{name}, seed 0" if name in seeded else name for name in names]
 
 
 def unique_names(names: Sequence[str]) -> list[str]:

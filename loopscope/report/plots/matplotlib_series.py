@@ -171,19 +171,19 @@ def label_ends(ax: Any, ends: Sequence[Series]) -> None:
         ax.set_xticks([tick for tick in ax.get_xticks() if low <= tick <= high])
         longest = max(len(series.label_end) for series in ends)
         ax.set_xlim(low, high + (high - low) * min(0.9, 0.021 * longest))
-    to_pixels = ax.transData.transform
+    to_pixels, point = ax.transData.transform, ax.figure.dpi / 72
     placed: list[float] = []
     for series in sorted(ends, key=lambda entry: entry.y[-1]):
         x, y = to_pixels((series.x[-1], series.y[-1]))
         height = y
-        while any(abs(height - other) < 15 for other in placed):
-            height += 3
+        while any(abs(height - other) < 10.8 * point for other in placed):
+            height += 2.16 * point
         placed.append(height)
         before = series.points_only and _right_half(ax, x)
         ax.annotate(
             shorten(series.label_end, 42),
             (series.x[-1], series.y[-1]),
-            xytext=(-8 if before else 8, (height - y) * 72 / ax.figure.dpi),
+            xytext=(-8 if before else 8, (height - y) / point),
             textcoords="offset points",
             ha="right" if before else "left",
             va="center",

@@ -9,13 +9,14 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+from PIL import Image
 
 from loopscope.report.plots.figure import Figure, shorten_apart
+from loopscope.report.plots.margins import lay_out
 from loopscope.report.plots.matplotlib_grid import draw_grid
 from loopscope.report.plots.matplotlib_series import draw_area, draw_mark, draw_series, label_ends
+from loopscope.report.plots.matplotlib_ticks import draw_small_ticks, scale_axes
 from loopscope.report.plots.sheet import TITLE, Sheet, without_title
-from loopscope.report.plots.ticks import tick_name
 
 STYLE: Any = {
     "font.family": "sans-serif",
@@ -45,28 +46,21 @@ _COMPRESSION = 3
 
 
 def sheet(figures: Sequence[Figure], title: str | None) -> Sheet:
-    """Draw figures side by side. `title` heads them all; None heads each with its own.
-
-    They are laid out once: `savefig` does that several times, and once for each format.
-    """
+    """Draw figures side by side. `title` heads them all; None heads each with its own."""
     canvas = draw(figures, title)
     with matplotlib.rc_context(STYLE):
-        engine = canvas.get_layout_engine()
-        if engine is not None:
-            engine.execute(canvas)
-        canvas.set_layout_engine("none")  # what fits one format fits the other
         above = _title_points(canvas)
-        svg = _svg(canvas)
-        return Sheet(_png(canvas), svg, without_title(svg, above))
+        png, svg = _png(canvas), _svg(canvas)
+        return Sheet(png, svg, without_title(svg, above))
 
 
 def _png(canvas: Canvas) -> bytes:
-    canvas.dpi, before = DPI, canvas.dpi
+    agg: Any = canvas.canvas  # with which it was laid out, and which knows what its texts measure
+    agg.draw()
     buffer = io.BytesIO()
-    FigureCanvasAgg(canvas).print_png(  # type: ignore[no-untyped-call]
-        buffer, pil_kwargs={"compress_level": _COMPRESSION}
-    )
-    canvas.dpi = before
+    drawn = Image.frombuffer("RGBA", agg.get_width_height(physical=True), agg.buffer_rgba())
+    # No part of it is transparent.
+    drawn.convert("RGB").save(buffer, "png", compress_level=_COMPRESSION, dpi=(DPI, DPI))
     return buffer.getvalue()
 
 
@@ -78,19 +72,26 @@ def _svg(canvas: Canvas) -> str:
 
 def _title_points(canvas: Canvas) -> float:
     """Points from the top of the drawing to below its title."""
-    title = next((text for text in canvas.texts if text.get_gid() == TITLE), None)
+    title = _title(canvas)
     if title is None:
         return 0.0
     below: float = title.get_window_extent().y0
     return (canvas.bbox.height - below) * 72 / canvas.dpi
 
 
+def _title(canvas: Canvas) -> Any:
+    return next((text for text in canvas.texts if text.get_gid() == TITLE), None)
+
+
 def draw(figures: Sequence[Figure], title: str | None) -> Canvas:
-    """Draw figures side by side, each with its panels. `title` heads them all; None heads each with its own."""
+    """Draw figures side by side, each with its panels, and lay them out once, for all formats.
+
+    `title` heads them all; None heads each with its own.
+    """
     panels = [(figure, panel) for figure in figures for panel in range(len(figure.panels))]
     with matplotlib.rc_context(STYLE):
         size = (_width(figures, len(panels)), max(_height(figure) for figure in figures))
-        canvas = Canvas(figsize=size, layout="constrained")
+        canvas = Canvas(figsize=size, dpi=DPI)
         FigureCanvasAgg(canvas)
         shared = len(figures) == 1 and len(panels) > 1
         axes = canvas.subplots(1, len(panels), squeeze=False, sharey=shared)[0]
@@ -100,6 +101,8 @@ def draw(figures: Sequence[Figure], title: str | None) -> Canvas:
             _legend([ax for ax, (owner, _) in zip(axes, panels, strict=True) if owner is figure], figure)
         if title:
             canvas.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold").set_gid(TITLE)
+        draw_small_ticks(axes)
+        lay_out(canvas, axes, _title(canvas))
     return canvas
 
 
@@ -122,16 +125,16 @@ def _draw_panel(ax: Any, figure: Figure, panel: int, first: bool, alone: bool) -
         draw_grid(ax, figure.grid)
     for series in members:
         draw_series(ax, series)
-    _scale_axes(ax, figure)
+    scale_axes(ax, figure)
     ax.set_xlabel(figure.x_label)
     if first:
         ax.set_ylabel(figure.y_label)
     if figure.panels[panel]:
         room = int(_LETTERS_PER_INCH * (_width([figure], len(figure.panels)) / len(figure.panels) - 0.3))
         name = shorten_apart(figure.panels, room)[panel]
-        ax.set_title("\n".join(wrap(name, room)), loc="left", fontsize=10)
+        ax.set_title("\n".join(wrap(name, room)), loc="left", fontsize=10, y=1.0)
     elif alone:
-        ax.set_title(figure.title, loc="left", fontsize=11, fontweight="bold")
+        ax.set_title(figure.title, loc="left", fontsize=11, fontweight="bold", y=1.0)
     for area in figure.areas:
         draw_area(ax, area)
     for mark in (mark for mark in figure.marks if mark.panel in (None, panel)):
@@ -139,37 +142,6 @@ def _draw_panel(ax: Any, figure: Figure, panel: int, first: bool, alone: bool) -
     ends = [series for series in members if series.label_end]
     if ends and _ends_named(figure):
         label_ends(ax, ends)
-
-
-def _scale_axes(ax: Any, figure: Figure) -> None:
-    if figure.log_x:
-        ax.set_xscale("log")
-    if figure.log_y:
-        ax.set_yscale("log")
-    for axis, log in ((ax.xaxis, figure.log_x), (ax.yaxis, figure.log_y)):
-        if log:
-            axis.set_major_formatter(FuncFormatter(lambda value, _: tick_name(value)))
-            low, high = axis.get_view_interval()
-            if high < 20 * low:
-                axis.set_minor_formatter(FuncFormatter(_two_and_five))
-            else:
-                axis.set_minor_formatter(NullFormatter())
-    if figure.whole_x:
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if figure.x_range:
-        ax.set_xlim(*figure.x_range)
-    if figure.y_range:
-        ax.set_ylim(*figure.y_range)
-    for axis, ticks in ((ax.xaxis, figure.x_ticks), (ax.yaxis, figure.y_ticks)):
-        if ticks:
-            axis.set_major_locator(FixedLocator([at for at, _ in ticks]))
-            axis.set_minor_locator(NullLocator())
-            names = dict(ticks)
-            axis.set_major_formatter(FuncFormatter(lambda value, _, names=names: names.get(value, "")))
-
-
-def _two_and_five(value: float, _: int) -> str:
-    return tick_name(value) if f"{value:e}"[0] in "25" else ""
 
 
 def _ends_named(figure: Figure) -> bool:
