@@ -179,7 +179,8 @@ def test_commands_of_a_page(monkeypatch: pytest.MonkeyPatch, fresh: Path, page: 
         monkeypatch.setattr(slurm_jobs, "SLURM_POLL", 0.2)
     runs(fresh, "raw", of="base")
     runs(fresh, "study", of="one")
-    run_all(monkeypatch, fresh, in_page(page))
+    # The nodes are this machine, and a job fails that has asked for a GPU and sees none.
+    run_all(monkeypatch, fresh, [[word.replace("gpus=1,", "") for word in words] for words in in_page(page)])
     if page == "onnx.md":
         for code in blocks(ROOT / "docs" / page, "python"):
             exec(compile(code, page, "exec"), {})

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from loopscope.jobs.cell_job import GRACE, CellJob
-from loopscope.jobs.cell_rows import cell_rows
+from loopscope.jobs.cell_rows import CellRows
 from loopscope.jobs.lost_run import record_failure
 from loopscope.jobs.scheduler import AbstractScheduler, SchedulerSilentError, last_words
 from loopscope.jobs.study_board import StudyBoard
@@ -72,6 +72,7 @@ class _Watch:
         self.cells, self.scheduler, self.out, self.gpus, self.board = cells, scheduler, out, gpus, board
         self.keys = {run_key(out, cell.run): cell for cell in cells}
         self.open = dict(self.keys)
+        self.rows = CellRows(cells)
         self.alive: Mapping[str, tuple[str, str]] = {}
         self.missing: dict[str, float] = {}
         self.watched: set[str] = set()
@@ -127,7 +128,7 @@ class _Watch:
         trained = {
             cell.run: self.alive[jobs[key].job] for key, cell in self.open.items() if self._has(jobs, key)
         }
-        self.board.show(cell_rows(self.cells, trained))
+        self.board.show(self.rows.now(trained))
 
     def alive_jobs(self) -> list[Submitted]:
         """Return the jobs of this study that have not ended as far as it was seen."""

@@ -15,7 +15,7 @@ from collections import Counter, deque
 from contextlib import suppress
 from pathlib import Path
 
-from loopscope.jobs.cell_rows import cell_rows
+from loopscope.jobs.cell_rows import CellRows
 from loopscope.jobs.cell_worker import NO_MORE, cell_line
 from loopscope.jobs.lost_run import record_failure
 from loopscope.jobs.places import Workplace
@@ -126,6 +126,7 @@ class _Crew:
         self, cells: list[Cell], places: list[Workplace], out: Path, board: StudyBoard, wait: bool
     ) -> None:
         self.cells, self.out, self.board, self.wait = cells, out, board, wait
+        self.rows = CellRows(cells)
         self.free = deque(places[: len(cells)])
         self.todo = deque(cells)
         self.held: list[tuple[Cell, str]] = []
@@ -200,7 +201,7 @@ class _Crew:
 
     def _show(self) -> None:
         where = {worker.cell.run: f"worker {worker.place.number}" for worker in self.workers if worker.cell}
-        self.board.show(cell_rows(self.cells, {run: ("running", text) for run, text in where.items()}))
+        self.board.show(self.rows.now({run: ("running", text) for run, text in where.items()}))
 
     def stop(self, number: int) -> None:
         """Ask all to stop, wait for them, and raise; asked again meanwhile, they end at once."""

@@ -88,7 +88,9 @@ class StudyBoard:
             return
         for row in rows:
             old = self.before.get(row.name)
-            if (old is None and row.state != "waiting") or (old is not None and old.state != row.state):
+            if (old is None and row.state not in ("waiting", "interrupted")) or (
+                old is not None and old.state != row.state
+            ):
                 self.say(change_line(row))
         self.before = {row.name: row for row in rows}
         now = time.monotonic()
