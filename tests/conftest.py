@@ -85,8 +85,16 @@ def quick_matmul_peak(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def quick_power_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two thirds of a tiny model's audit go into spectral radii, which no verdict hangs on: here 2 products, not 16."""
-    monkeypatch.setattr(audit_dynamics, "power_iteration", partial(power_iteration, iterations=2))
+    """Two thirds of a tiny model's audit go into spectral radii, which no verdict hangs on: here 1 product, not 16."""
+    monkeypatch.setattr(audit_dynamics, "power_iteration", partial(power_iteration, iterations=1))
+
+
+@pytest.fixture
+def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages with blanks for their still pictures, which are most of what a page costs: tests/report draws them all."""
+    from tests.report.fixtures import without_pictures
+
+    without_pictures(monkeypatch)
 
 
 @pytest.fixture

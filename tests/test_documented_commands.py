@@ -154,7 +154,7 @@ def fresh(world: Path) -> Iterator[Path]:
         shutil.rmtree(world / name, ignore_errors=True)
 
 
-@pytest.mark.usefixtures("quick_timing")
+@pytest.mark.usefixtures("blank_figures", "quick_timing")
 @pytest.mark.parametrize("command", CLASSES)
 def test_examples_of_help(monkeypatch: pytest.MonkeyPatch, fresh: Path, command: str) -> None:
     if command not in ("train", "study", "recipes"):
@@ -164,7 +164,7 @@ def test_examples_of_help(monkeypatch: pytest.MonkeyPatch, fresh: Path, command:
     run_all(monkeypatch, fresh, in_help(command))
 
 
-@pytest.mark.usefixtures("quick_timing")
+@pytest.mark.usefixtures("blank_figures", "quick_timing")
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [*PAGES, *READ])
 def test_commands_of_a_page(monkeypatch: pytest.MonkeyPatch, fresh: Path, page: str, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def commands(path: Path) -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("loopscope ")]
 
 
-@pytest.mark.usefixtures("quick_timing")
+@pytest.mark.usefixtures("blank_figures", "quick_timing")
 def test_the_readme_runs(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -103,7 +103,7 @@ def test_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: 
     ]
 
 
-@pytest.mark.usefixtures("quick_timing")
+@pytest.mark.usefixtures("blank_figures", "quick_timing")
 def test_the_evaluation_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     monkeypatch.chdir(tmp_path)
     page = ROOT / "docs" / "evaluation.md"
@@ -149,7 +149,7 @@ def test_the_example_models_run(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_timing")
+@pytest.mark.usefixtures("blank_figures", "quick_timing")
 def test_the_page_of_foreign_models_runs(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks import ops
 from loopscope.ops.dispatch import OPERATIONS, is_on
 
@@ -31,6 +33,7 @@ def test_what_is_worth_nothing_is_small_in_every_cell() -> None:
     assert ops.worth_nothing(ways, lost) == ["swiglu"]  # all of them are no operation
 
 
+@pytest.mark.slow
 def test_it_runs_and_ends_with_one_line_of_json() -> None:
     command = [
         sys.executable,

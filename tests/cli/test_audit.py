@@ -24,6 +24,7 @@ def study(call: Any, tmp_path: Path) -> Path:
     return out
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_study_its_runs_and_the_report(
     call: Any, study: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -103,6 +103,7 @@ def test_comparing_a_study(call: Any, study: Path, capsys: pytest.CaptureFixture
     assert evaluated is not None
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_comparison_of_several_folders_may_be_kept_and_has_a_page(
     call: Any,
     study: Path,

@@ -35,6 +35,7 @@ def folder(byte_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(byte_folder, tmp_path / "model"))
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_scores_are_shown_kept_and_drawn(
     call: Any,
     folder: Path,

@@ -29,6 +29,7 @@ def test_numbers_and_places_are_those_of_findall_and_a_dict(text: str, data: st.
     assert list(zip(starts.tolist(), ends.tolist(), strict=True)) == [match.span() for match in found]
 
 
+@pytest.mark.slow
 def test_every_character_is_what_re_takes_it_for() -> None:
     text = "".join(map(chr, range(0x110000)))
     ids, starts, ends = WordTable(["\u3000"], absent=1).find(text)

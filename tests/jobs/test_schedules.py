@@ -79,6 +79,7 @@ def test_an_audit_judges_the_last_phase_and_names_the_others(
     assert "last phase" not in said
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_the_page_marks_the_switch_and_says_it(study: Path, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         without_files(patch)

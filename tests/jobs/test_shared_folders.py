@@ -54,6 +54,7 @@ def steps(run: Path) -> list[int]:
     return [record["step"] for record in records if record["kind"] == "train"]
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_and_a_killed_one_is_taken_over(cache: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     config = recipe("laptop", "dense/raw", {**OVER, "training": {**OVER["training"], "steps": 10**6}})
@@ -87,6 +88,7 @@ def test_a_second_process_is_refused_and_a_killed_one_is_taken_over(cache: Path,
     assert steps(run) == [*range(1, last + 1)]
 
 
+@pytest.mark.slow
 def test_two_studies_on_one_folder_train_every_run_once(cache: Path, tmp_path: Path) -> None:
     log, out = tmp_path / "log", tmp_path / "study"
     flags = [*TINY, "--training.precision=fp32", "--training.monitor-every=0", "--quiet"]
@@ -150,6 +152,7 @@ def test_a_run_that_another_process_failed_at_is_not_tried_again(
     ]
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_what_is_held_can_be_read(call: Any, tmp_path: Path) -> None:
     """Audit, evaluate, report and load ask nobody, and write what they find beside the run."""
     run = tmp_path / "run"

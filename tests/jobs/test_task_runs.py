@@ -102,6 +102,7 @@ def test_conditions_are_compared_in_bits_per_answer(
     assert all(math.isfinite(row.bits_per_byte.mean) for row in (looped, alone))
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_records_have_no_bits_per_byte(
     study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

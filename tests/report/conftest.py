@@ -10,7 +10,7 @@ from loopscope.report.plots import drawing, to_matplotlib
 from loopscope.report.plots.drawing import Job
 from loopscope.report.plots.sheet import Sheet
 from loopscope.results import StudyResults
-from tests.report.fixtures import installed_chromium, without_files
+from tests.report.fixtures import installed_chromium, without_files, without_pictures
 from tests.report.study.fixtures import Maker, make_failed, make_run, make_study
 
 if TYPE_CHECKING:
@@ -60,8 +60,7 @@ def page_only(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def undrawn(page_only: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page's words, tables and figures for plotly, with blanks for the still pictures."""
-    blank = '<svg xmlns="http://www.w3.org/2000/svg"/>'
-    monkeypatch.setattr(drawing, "_draw", lambda job: Sheet(b"", blank, blank))
+    without_pictures(monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from loopscope.report.plots.sheet import Sheet
+
 EVIL = '</script><img src=x onerror="boom()">{{ 7*7 }}'
 
 
@@ -67,3 +69,12 @@ def without_files(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("loopscope.report.plots.to_matplotlib._png", lambda canvas: b"")
     patch.setattr("loopscope.report.plots.sheet.Sheet.save", lambda sheet, directory, key: [])
     patch.setattr("loopscope.report.plots.drawing.SHARED_FROM", 1000)
+
+
+def without_pictures(patch: pytest.MonkeyPatch) -> None:
+    """Leave still pictures blank, on the page and in the files beside it; start no process for them."""
+    from loopscope.report.plots import drawing
+
+    blank = '<svg xmlns="http://www.w3.org/2000/svg"/>'
+    patch.setattr(drawing, "_draw", lambda job: Sheet(b"", blank, blank))
+    patch.setattr(drawing, "SHARED_FROM", 1000)

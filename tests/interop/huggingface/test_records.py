@@ -52,6 +52,7 @@ def heading(page: str) -> str:
     return page[page.index("<h1>") : page.index("</h1>")]
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_records_stay_with_the_model_and_make_its_page(
     models: dict[str, Path],
     call: Callable[..., int],
@@ -84,6 +85,7 @@ def test_records_may_be_kept_elsewhere(models: dict[str, Path], call: Callable[.
     assert call("audit", folder, models["dory"], *words) == 2
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_folder_without_records_has_no_page(
     models: dict[str, Path], call: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -167,6 +169,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, report: AuditReport) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("blank_figures")
 def test_a_record_of_other_weights_is_told_and_not_shown(
     models: dict[str, Path], call: Callable[..., int], capsys: pytest.CaptureFixture[str], text: Path
 ) -> None:
@@ -186,6 +189,7 @@ def test_a_record_of_other_weights_is_told_and_not_shown(
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("blank_figures")
 def test_one_folder_does_not_keep_two_models(
     models: dict[str, Path], call: Callable[..., int], capsys: pytest.CaptureFixture[str], text: Path
 ) -> None:

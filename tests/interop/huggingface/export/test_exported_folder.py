@@ -111,6 +111,7 @@ def test_a_damaged_export_is_refused_by_file(tmp_path: Path) -> None:
         loopscope.load(folder)
 
 
+@pytest.mark.slow
 def test_loopscope_may_be_imported_after_transformers() -> None:
     program = """
 import sys, warnings
