@@ -41,6 +41,7 @@ PAGES = (
     "loggers.md",
     "export.md",
     "commands.md",
+    "plan.md",
     "retrofit.md",
     "cluster.md",
     "interruptions.md",

@@ -36,6 +36,9 @@ COMMANDS: Mapping[str, Command] = {
     "recipes": Command(
         "recipes", "recipes", "families and sizes: parameters, FLOPs, what holds the scale", "Recipes"
     ),
+    "plan": Command(
+        "plan", "plan_command", "memory, time and cost of a run on GPUs that are not here", "PlanCommand"
+    ),
     "list": Command(
         "list_runs", "list_runs", "runs and studies in a folder, and how far each is", "ListRuns"
     ),

@@ -43,6 +43,7 @@ from loopscope.config.recipes import (
     NAMED,
     SIZES,
     is_condition,
+    is_size,
     looped_by,
     recipe,
 )
@@ -192,7 +193,7 @@ def settings_of_a_run() -> Sections:
     lists = {
         "conditions": list(CONDITIONS),
         "families and baselines, alone or before a condition (huginn:dense/raw)": list(NAMED),
-        "sizes": list(SIZES),
+        "sizes, or a number of parameters (350m, 1.4b: the published model, scaled)": list(SIZES),
     }
     return Sections(options_of(made), FIRST, texts, lists)
 
@@ -333,7 +334,7 @@ def _kept_size(words: Sequence[str]) -> str | None:
         path = Path(_flag(words, "out") or "") / name
         if _flag(words, "out") and path.is_file():
             size = read_yaml(path).get("size")
-            if isinstance(size, str) and size in SIZES:
+            if isinstance(size, str) and is_size(size):
                 return size
     return None
 

@@ -13,7 +13,7 @@ from typing import Any
 from loopscope.config.implied import with_corpus
 from loopscope.config.intervals import EVALUATE_EVERY, stretched_intervals
 from loopscope.config.nested import SECTIONS, merged, read_yaml
-from loopscope.config.recipes import NAMED, SIZES, has_schedule, is_baseline, recipe
+from loopscope.config.recipes import NAMED, has_schedule, is_baseline, is_size, recipe, size_change
 from loopscope.config.run_config import RunConfig, kept_config, parse_config
 from loopscope.results.class_names import import_module
 from loopscope.results.layout import CONFIG, STUDY
@@ -72,8 +72,8 @@ def gone_on_with(kept: Mapping[str, Any], named: Mapping[str, Any]) -> RunConfig
     training = dict(named.get("training") or {})
     if training.get("steps") is not None and "epochs" not in training:
         training["epochs"] = None
-    if "steps" in training and EVALUATE_EVERY not in training and size in SIZES:
-        own = SIZES[size]().get("training", {})
+    if "steps" in training and EVALUATE_EVERY not in training and is_size(size):
+        own = size_change(size).get("training", {})
         before, now = (
             {**own, **stretched_intervals(own, steps)}.get(EVALUATE_EVERY)
             for steps in (kept["training"]["steps"], training["steps"])

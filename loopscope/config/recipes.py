@@ -13,6 +13,7 @@ from loopscope.config.families import FAMILIES, FAMILY_SIZES, Change, Family, fa
 from loopscope.config.implied import with_implied
 from loopscope.config.intervals import stretched_intervals
 from loopscope.config.nested import checked_sections, differences, merged, shown, validated
+from loopscope.config.parameter_counts import COUNT_BATCH, parameters_named, shape_of
 from loopscope.config.run_config import RunConfig, parse_config
 from loopscope.model.config import ModelConfig
 from loopscope.model.config.variants import READOUTS
@@ -114,6 +115,28 @@ SIZES: Mapping[str, Callable[[], Change]] = {
     **FAMILY_SIZES,
 }
 
+
+def size_change(name: str) -> Change:
+    """Return what a size sets: a named one, or the published architecture scaled to a count (`1.4b`, `350m`).
+
+    Raises:
+        ValueError: a name that is neither, with the nearest one, or a count that no scaled model comes near.
+    """
+    if name not in SIZES and (count := parameters_named(name)) is not None:
+        dim, layers = shape_of(count)
+        return _published(dim=dim, layers=layers, heads=dim // 64, batch=COUNT_BATCH)
+    return SIZES[known("size", name, SIZES)]()
+
+
+def is_size(name: str) -> bool:
+    """Return whether a name is a size's, or a count's that a model can be scaled to."""
+    try:
+        size_change(name)
+    except ValueError:
+        return False
+    return True
+
+
 NAMED: Mapping[str, Family | Baseline] = {**FAMILIES, **BASELINES}
 """What changes the architecture under a name of its own, or under a condition's: `huginn`, `unlooped:dense/raw`."""
 
@@ -168,9 +191,7 @@ def recipe_values(size: str, condition: str, over: Change | None = None) -> dict
     is, holds both `model.readout` and `objective.placement` (or a schedule of placements).
     """
     over = with_implied(checked_sections(size, condition, over or {}))
-    values: dict[str, Any] = merged(
-        {"size": size, "condition": condition}, SIZES[known("size", size, SIZES)]()
-    )
+    values: dict[str, Any] = merged({"size": size, "condition": condition}, size_change(size))
     own = is_whole(over)
     if is_condition(condition) or not own:
         # What is wrong with a schedule is not hidden by the name.
@@ -275,7 +296,7 @@ def _under(name: str) -> Change:
 
 def _looped_shape(size: str, over: Change) -> dict[str, Any]:
     defaults = {name: ModelConfig.model_fields[name].default for name in ("layers", "loops")}
-    section = merged(SIZES[known("size", size, SIZES)]().get("model", {}), over.get("model") or {})
+    section = merged(size_change(size).get("model", {}), over.get("model") or {})
     return {name: section.get(name, default) for name, default in defaults.items()}
 
 
@@ -308,6 +329,8 @@ def known(what: str, name: str, names: Mapping[str, Any]) -> str:
     own = (
         " (a condition of your own needs model.readout.kind, and objective.placement or objective.schedule)"
         if what == "condition"
+        else ", or a number of parameters such as 350m or 1.4b"
+        if what == "size"
         else ""
     )
     raise ValueError(f"{what} {shown(name)} is not known; {hint} are: {', '.join(names)}{own}")

@@ -26,7 +26,7 @@
     retrofit            a model of transformers to a looped model folder
     import_published    a published checkpoint to a model folder
     machine             device and threads as a user names them; machine_report: what it has and how fast it is,
-                        from machine_facts, with what is slow in machine_advice
+                        from machine_facts, with what is slow in machine_advice; device_timing: as one to plan for
     export              a run to a folder of transformers; export_tokenizer: its tokenizer as theirs; model_card:
                         what its README says; export_onnx: ONNX files beside it; export_summary: what it came to
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from loopscope.jobs.audit import audit_paths as audit_paths
     from loopscope.jobs.audit import judge_paths as judge_paths
     from loopscope.jobs.audit import parse_objective as parse_objective
+    from loopscope.jobs.device_timing import measured_device as measured_device
     from loopscope.jobs.evaluate_compare import compare_study as compare_study
     from loopscope.jobs.evaluate_depth import depth_verdicts as depth_verdicts
     from loopscope.jobs.evaluate_depth import measure_depth as measure_depth
@@ -94,6 +95,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "MachineReport": "machine_report",
     "examine_machine": "machine_report",
+    "measured_device": "device_timing",
     "OpenedModel": "opened",
     "allow_remote_code": "opened",
     "ExitSettings": "evaluate_exits",
@@ -181,6 +183,7 @@ __all__ = [
     "measure_depth",
     "measure_exits",
     "measure_tasks",
+    "measured_device",
     "open_model",
     "open_tasks",
     "ordered_first_runs",

@@ -11,7 +11,7 @@ import yaml
 
 from loopscope.config.families import Change
 from loopscope.config.nested import merged, read_yaml
-from loopscope.config.recipes import SIZES
+from loopscope.config.recipes import size_change
 from loopscope.jobs.folder import refuse_difference
 from loopscope.jobs.study_results import BRIEFLY
 from loopscope.results.layout import STUDY, is_study, visible, write_text
@@ -95,7 +95,7 @@ def _logged_as(base: Mapping[str, Any], there: dict[str, Any]) -> dict[str, Any]
 
 def _as_long(there: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
     """What a study's folder says, with a later end where `base` names one, in the unit that it had."""
-    sizes = SIZES[base["size"]]().get("training", {})
+    sizes = size_change(base["size"]).get("training", {})
     kept, asked = (_training(values["over"]) for values in (there, base))
     for name in ("steps", "epochs"):
         before, after = ({**sizes, **values}.get(name) for values in (kept, asked))

@@ -6,7 +6,7 @@ loop runs: memory holds one chunk of logits, not loops × batch × seq × vocab.
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -43,6 +43,15 @@ class Loss:
         """Scale per loop: mean over tokens of s_k, as monitors and audits have it."""
         sizes: Tensor = self.l2_norm / self.dim**0.5
         return sizes
+
+    def detached(self) -> "Loss":
+        """Return the figures alone: a loss holds on to its graph, and that to a chunk of logits."""
+        return replace(
+            self,
+            total=self.total.detach(),
+            terms={name: term.detach() for name, term in self.terms.items()},
+            mean_square=self.mean_square.detach(),
+        )
 
 
 class Objective:

@@ -54,7 +54,7 @@ def _cost(config: RunConfig, objective: ObjectiveConfig, steps: int) -> int:
     seq = config.data.task.width(model.sequence) if task else model.sequence
     again = training.gradient_checkpointing != "none"
     by_token = placement_of(objective).declaration.by_token
-    loops, cuts = _depths(config, steps)
+    loops, cuts = mean_depths(config, steps)
     exits = exits_read(objective, loops)
     flops = step_flops(model, seq, loops, exits, again, by_token)
     flops -= sum(spared_flops(model, seq, cut, again) for cut in cuts) / len(cuts)
@@ -77,8 +77,8 @@ def exits_read(objective: ObjectiveConfig, loops: float) -> float:
     return below + (loops - math.floor(loops)) * (above - below)
 
 
-def _depths(config: RunConfig, steps: int) -> tuple[float, list[float]]:
-    """Mean of the loops that a step runs, and the loops that have no gradient, equally likely ones."""
+def mean_depths(config: RunConfig, steps: int = DRAWN) -> tuple[float, list[float]]:
+    """Return the mean of the loops that a step runs, and the loops that have no gradient, equally likely ones."""
     depth, training, loops = config.training.depth, config.training, config.model.loops
     size, after = training.batch // training.accumulation, depth.curriculum
     draws = [

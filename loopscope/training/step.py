@@ -76,7 +76,8 @@ class TrainingStep:
                 states = unroll_to(self.model, ids, own, backprop, max(depths))
                 loss = self.objective(states, targets)
             (loss.total / accumulation).backward()
-            parts.append(loss)
+            parts.append(loss.detached())
+            del states, loss  # before the next part: their graph holds a chunk of logits
 
         def mean(values: list[Tensor]) -> Tensor:
             return torch.stack([value.detach() for value in values]).mean(dim=0)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import steps, train_step
+from benchmarks import plan, steps, train_step
 from benchmarks.scaling import exponent
 from benchmarks.steps import Step
 from benchmarks.train_step import figures
@@ -216,3 +216,14 @@ def test_the_report_benchmark_runs(here: Here, tmp_path: Path, monkeypatch: pyte
     study = load_results(tmp_path / "study")
     losses = {run.per_loop[-1].loss for run in study.runs}
     assert len(losses) == 6  # seeds differ
+
+
+@pytest.mark.slow
+def test_the_plan_benchmark_runs(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = plan.Case("laptop", "terminal/rmsnorm", 1, "fp32", model={"dim": 32, "sequence": 16})
+    monkeypatch.setattr(plan, "CASES", {"small": case})
+    monkeypatch.setattr(plan, "elsewhere", lambda *words: {"bytes": plan.peak_bytes(case.config())})
+    found = here.run("plan", "--rounds=1")
+    assert found["clock"] == "processor"
+    assert math.isfinite(found["time_error"])
+    assert found["memory_error"] == found["cases"]["small"]["memory_error"]

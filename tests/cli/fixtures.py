@@ -19,6 +19,7 @@ CLASSES = {
     "generate": "Generate",
     "lens": "LensPrompt",
     "recipes": "Recipes",
+    "plan": "PlanCommand",
     "list": "ListRuns",
     "doctor": "Doctor",
     "completion": "Completion",

@@ -1,18 +1,25 @@
 """The training loop: it learns, resumes bit for bit, accumulates exactly, and stops on what is not finite."""
 
 import math
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from loopscope.model import LoopedTransformer, ModelConfig
+from loopscope.objectives import build_objective
+from loopscope.objectives.config import ObjectiveConfig
+from loopscope.objectives.objective import Loss, Objective
 from loopscope.results.layout import newest_checkpoint
 from loopscope.training import loop as loop_module
 from loopscope.training.config import TrainingConfig
 from loopscope.training.hardware import resolve_device, resolve_precision
 from loopscope.training.loop import step_seed, total_steps
 from loopscope.training.metrics import read_metrics
+from loopscope.training.optim import build_optimizer
+from loopscope.training.step import TrainingStep
 
 Trainer = Any
 
@@ -86,6 +93,27 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch(trainer: Trainer) ->
     _, parts = trainer("parts", steps=1, accumulation=4, model={"dropout": 0.0})
     for one, other in zip(weights(whole), weights(parts), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=2e-5)
+
+
+def test_a_part_of_a_batch_is_gone_before_the_next_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loss that is kept keeps its graph, and that a chunk of logits: 80 MB a part at 44M."""
+    config = TrainingConfig(accumulation=3, batch=3, precision="fp32")
+    model = LoopedTransformer(ModelConfig(dim=16, heads=2, layers=1, vocabulary=32, sequence=8))
+    objective, compute = build_objective(ObjectiveConfig(placement="dense")), Objective.__call__
+    before: list[weakref.ref[Loss]] = []
+
+    def watched(self: Objective, *states_and_labels: Any) -> Loss:
+        assert all(part() is None for part in before)
+        loss = compute(self, *states_and_labels)
+        before.append(weakref.ref(loss))
+        return loss
+
+    monkeypatch.setattr(Objective, "__call__", watched)
+    step = TrainingStep(model, objective, build_optimizer(model, config), config, torch.device("cpu"), "fp32")
+    ids = torch.ones(3, 8, dtype=torch.long)
+    loss, _ = step(ids, ids, (2,))
+    assert len(before) == 3
+    assert loss.total.isfinite()
 
 
 def test_seeds_differ_and_repeat(trainer: Trainer, tmp_path: Path) -> None:
