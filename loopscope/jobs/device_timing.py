@@ -18,7 +18,7 @@ ARRAYS = {"cpu": 2**22, "cuda": 2**28}
 """Of the arrays that are added: as large as a layer's on that kind of device."""
 ACTIVATED = 2**20
 """Numbers of a layer's states at laptop size, and of a part of them beyond it."""
-TRIES = 9
+TIMINGS = 9
 TIMED: tuple[Precision, ...] = ("fp32", "bf16")
 
 
@@ -76,7 +76,7 @@ def _taken(work: Callable[[], object], device: torch.device, clock: Callable[[],
     """Seconds of the median of a few tries."""
     taken = []
     work()
-    for _ in range(TRIES):
+    for _ in range(TIMINGS):
         wait(device)
         began = clock()
         work()
