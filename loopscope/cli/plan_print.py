@@ -52,7 +52,7 @@ def print_plan(plan: "TrainingPlan") -> None:
         lines.append(("exchange", f"{gigabytes(time.exchanged_bytes)} sent by each GPU in a step{gathers}"))
     if plan.budget is not None and plan.steps is not None:
         lines.append(("budget", _budget(plan)))
-    lines.append(("figures", plan.source))
+    lines.append(("source", plan.source))
     lines += [("note", note) for note in plan.notes]
     print_labelled(lines)
 

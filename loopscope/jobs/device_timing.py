@@ -16,8 +16,8 @@ from loopscope.training.throughput import matmul_peak
 
 ARRAYS = {"cpu": 2**22, "cuda": 2**28}
 """Of the arrays that are added: as large as a layer's on that kind of device."""
-ACTIVATED = 2**20
-"""Numbers of a layer's states at laptop size, and of a part of them beyond it."""
+ACTIVATED = 2**18
+"""Numbers that stay in a cache: what is timed is arithmetic."""
 TIMINGS = 9
 TIMED: tuple[Precision, ...] = ("fp32", "bf16")
 

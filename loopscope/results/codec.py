@@ -68,11 +68,15 @@ def _decoder(kind: Any) -> _Decoder:
         if len(inner) == 2 and inner[1] is Ellipsis:
             return _each(_decoder(inner[0]))
         parts = tuple(map(_decoder, inner))
-        return lambda value: tuple(part(entry) for part, entry in zip(parts, value, strict=True))
+        return lambda value: tuple(
+            part(entry) for part, entry in zip(parts, _of_type(value, list, tuple), strict=True)
+        )
     if origin is not None and origin is not Literal and issubclass(origin, Mapping):
         entries = _decoder(inner[1])
-        return lambda value: {key: entries(entry) for key, entry in value.items()}
-    return _number if kind is float else _as_it_is
+        return lambda value: {key: entries(entry) for key, entry in _of_type(value, dict).items()}
+    if kind in (str, bool):
+        return lambda value: _of_type(value, kind)
+    return {float: _number, int: _whole}.get(kind, _as_it_is)
 
 
 def _record_decoder(kind: type) -> _Decoder:
@@ -86,9 +90,17 @@ def _record_decoder(kind: type) -> _Decoder:
     def read(value: Any) -> Any:
         if not isinstance(value, Mapping):
             raise TypeError(f"{kind.__name__} is an object in JSON, got {type(value).__name__}")
-        return kind(**{name: part(value[name]) for name, part in parts() if name in value})
+        return kind(**{name: _entry(name, part, value[name]) for name, part in parts() if name in value})
 
     return read
+
+
+def _entry(name: str, part: _Decoder, value: Any) -> Any:
+    """A record's entry, or a message that says which it is."""
+    try:
+        return part(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _or_none(part: _Decoder) -> _Decoder:
@@ -96,11 +108,38 @@ def _or_none(part: _Decoder) -> _Decoder:
 
 
 def _each(part: _Decoder) -> _Decoder:
-    return lambda value: tuple([part(entry) for entry in value])
+    return lambda value: tuple([part(entry) for entry in _of_type(value, list, tuple)])
 
 
 def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)
+    if type(value) is float:  # nearly all that a record holds
+        return value
+    try:
+        return math.nan if value is None else float(_of_type(value, int, float))
+    except OverflowError:
+        raise ValueError("it is too large a number") from None
+
+
+def _whole(value: Any) -> int:
+    if type(value) is int:
+        return value
+    if not float(_of_type(value, int, float)).is_integer():
+        raise ValueError(f"it is {value}; a whole number is meant")
+    return int(value)
+
+
+def _of_type(value: Any, *kinds: type) -> Any:
+    """A value that is of one of these types; a truth value is no number."""
+    if isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool)):
+        return value
+    meant = _WORDS[kinds[0]]
+    raise TypeError(f"it is {_WORDS.get(type(value), 'nothing')}; {meant} is meant")
+
+
+_WORDS: dict[type, str] = {
+    **{str: "text", bool: "true or false", int: "a number", float: "a number"},
+    **{list: "a list", tuple: "a list", dict: "an object"},
+}
 
 
 def _as_it_is(value: Any) -> Any:

@@ -172,7 +172,7 @@ def test_the_command_prints_labelled_lines_and_json(call: Any, capsys: pytest.Ca
     assert call("plan", *words) == 0
     text = capsys.readouterr().out
     assert all(len(line) <= 80 for line in text.splitlines())
-    for label in ("memory", "step", "speed", "checkpoint", "budget", "exchange", "figures"):
+    for label in ("memory", "step", "speed", "checkpoint", "budget", "exchange", "source"):
         assert f"\n{label} " in text
     assert call("plan", *words, "--json") == 0
     found = json.loads(capsys.readouterr().out)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -160,3 +161,31 @@ def test_provenance_says_when_and_where() -> None:
 def test_json_that_is_nested_too_deeply_is_damage_like_any_other() -> None:
     with pytest.raises(ValueError, match="nested too deeply"):
         json_object('{"a": ' + "[" * 200_000)
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "said"),
+    [
+        ("condition", None, "condition: it is nothing; text is meant"),
+        ("seed", "1", "seed: it is text; a number is meant"),
+        ("seed", 1.5, "seed: it is 1.5; a whole number is meant"),
+        ("seed", True, "seed: it is true or false; a number is meant"),
+        ("per_loop", "text", "per_loop: it is text; a list is meant"),
+        ("per_loop", [{"loop": 1, "loss": [2]}], "per_loop: loss: it is a list; a number is meant"),
+    ],
+)
+def test_a_value_of_another_type_is_named(entry: str, value: object, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    data = json.loads(to_json(example()))
+    path.write_text(json.dumps({**data, entry: value}))
+    with pytest.raises(ValueError, match=re.escape(said)) as caught:
+        load_results(path)
+    assert str(path) in str(caught.value)
+
+
+def test_numbers_too_large_for_one_are_damage(tmp_path: Path) -> None:
+    data = json.loads(to_json(example()))
+    data["per_loop"] = [{**data["per_loop"][0], "loss": 10**400}]
+    (tmp_path / "result.json").write_text(json.dumps(data))
+    with pytest.raises(ValueError, match="loss: it is too large a number"):
+        load_results(tmp_path)
