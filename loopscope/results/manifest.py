@@ -27,6 +27,8 @@ from loopscope.results.layout import (
 
 READ = (CONFIG, WEIGHTS, TOKENIZER)
 """What a model is made of; the optimizer's state is read by a resumed run alone."""
+_DIGITS = 64
+"""Of a SHA-256. Beside the hashes of files, a table has one such value, its seal, or none where it is older."""
 _HASHES, _SEAL = "sha256", "sha256_of_this_table"
 
 
@@ -107,6 +109,10 @@ def _read(path: Path, hint: str) -> dict[str, Any]:
         if not isinstance(table, dict) or not isinstance(table.get(_HASHES), dict):
             raise TypeError("no table of hashes")
         sealed = table.pop(_SEAL, None)
+        if sealed is None and any(
+            isinstance(value, str) and len(value) == _DIGITS for value in table.values()
+        ):
+            raise ValueError("the name of its seal was changed")
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is missing or damaged ({error}); {hint}") from error
     if sealed is not None and sealed != _seal(table):
