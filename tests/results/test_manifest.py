@@ -73,3 +73,12 @@ def test_a_folder_made_by_hand_has_none_and_a_checkpoint_must(folder: Path, tmp_
     (checkpoint / "state.json").unlink()
     (checkpoint / "state.json").write_text(table_of(checkpoint, {"step": 4}))
     assert (check_files(checkpoint) or {})["step"] == 4
+
+
+def test_a_seal_that_lost_its_name_is_damage(folder: Path) -> None:
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace("sha256_of_this_table", "sha256_of_this_uable"))
+    with pytest.raises(
+        ValueError, match=r"manifest.json is missing or damaged \(the name of its seal was changed\)"
+    ):
+        check_files(folder)
