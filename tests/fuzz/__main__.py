@@ -7,6 +7,7 @@ are run too, with their own number of cases.
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,8 +30,7 @@ def main() -> int:
         done = subprocess.run(
             command, cwd=HERE.parent.parent, env=environment, capture_output=True, text=True
         )
-        passing = [line for line in done.stdout.splitlines() if "passing examples" in line]
-        counts = [int(line.split("passing examples")[0].split()[-1]) for line in passing]
+        counts = [int(count) for count in re.findall(r"- (\d+) passing", done.stdout)]
         found[name] = {"passed": done.returncode == 0, "cases": sum(counts)}
         print(
             f"{name:44} {sum(counts):6} cases  {'passed' if done.returncode == 0 else 'FAILED'}", flush=True
