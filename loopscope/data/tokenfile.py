@@ -7,6 +7,7 @@ has its own name is complete. Both are looked at whenever a file is opened, once
 """
 
 import hashlib
+import re
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ _CHECK = struct.Struct(
     "<I24s"
 )  # the largest id, and the first 24 bytes of the SHA-256 of ids, header and largest id
 HEADER_BYTES = 128
+_DIGEST = re.compile(rb"[0-9a-f]{64}")
 _DTYPES: dict[int, np.dtype[Any]] = {2: np.dtype("<u2"), 4: np.dtype("<u4")}
 _AGAIN = "delete its folder to ingest again"
 TOKENS_AT_ONCE = 1 << 22
@@ -133,9 +135,13 @@ def open_tokens(path: str | Path, tokenizer_hash: str | None = None) -> TokenFil
 @lru_cache(maxsize=64)
 def _check_content(path: Path, head: bytes, changed: int, inode: int) -> None:
     """Raise ValueError for ids that are not those that were written; asked once a process for a file that stays."""
-    _, width, _, _, vocabulary_size, _ = _HEADER.unpack_from(head)
+    _, width, _, _, vocabulary_size, made_with = _HEADER.unpack_from(head)
     largest, sealed = _CHECK.unpack_from(head, _HEADER.size)
     unsealed = not any(sealed)
+    if unsealed and (
+        largest or not _DIGEST.fullmatch(made_with)
+    ):  # a seal that was lost, with more around it
+        raise ValueError(f"{path} has a damaged header; {_AGAIN}")
     digest, found = hashlib.sha256(), 0
     with concerning(path), path.open("rb") as file:
         file.seek(HEADER_BYTES)

@@ -166,3 +166,14 @@ def test_a_file_that_stays_is_read_once_a_process(tmp_path: Path, monkeypatch: p
     open_tokens(path, HASH)
     monkeypatch.setattr(tokenfile, "CHUNK_BYTES", None)  # reading it again would fail
     assert open_tokens(path, HASH).count == 200
+
+
+def test_a_header_that_lost_its_seal_and_more_is_damaged(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.tokens", [0, 1, 2])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:70] + bytes(HEADER_BYTES - 70) + whole[HEADER_BYTES:])
+    with pytest.raises(ValueError, match=r"a\.tokens has a damaged header"):
+        open_tokens(path)
+    path.write_bytes(whole[:110] + bytes(HEADER_BYTES - 110) + whole[HEADER_BYTES:])
+    with pytest.raises(ValueError, match=r"a\.tokens"):
+        open_tokens(path)
