@@ -5,8 +5,9 @@
 
 Every round trains a run a little further from its newest checkpoint, opens it, reads every depth, audits it, writes its
 page, and begins the next run after a few rounds. Resident memory and open file handles are sampled after each. Their
-slopes are least squares over the second half (a process grows while it warms up), with an interval of 95 % by block
-bootstrap: neighbouring samples are not independent.
+slopes are those of the second half (a process grows while it warms up): least squares, with an interval of 95 % by
+block bootstrap, since neighbouring samples are not independent; and the median over all pairs, which a leak raises and
+one step of the allocator does not.
 """
 
 import argparse
@@ -19,7 +20,9 @@ import tempfile
 import time
 import warnings
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -70,6 +73,7 @@ def main() -> None:
             "rounds": len(samples),
             "memory_mib": [round(size, 1) for _, size, _ in samples[:: max(1, len(samples) // 20)]],
             "memory_slope_mib_per_minute": figures["memory"],
+            "memory_median_slope_mib_per_minute": median_slope(samples, 1),
             "handles_slope_per_minute": figures["handles"],
             "handles": [samples[0][2], samples[-1][2]],
         },
@@ -104,6 +108,12 @@ def grown(samples: Sequence[tuple[float, float, float]], place: int) -> tuple[fl
         for _ in range(DRAWS)
     )
     return slope(points), drawn[int(0.025 * DRAWS)], drawn[int(0.975 * DRAWS) - 1]
+
+
+def median_slope(samples: Sequence[tuple[float, float, float]], place: int) -> float:
+    """The median slope a minute between two samples of the second half (Theil and Sen)."""
+    points = [(sample[0] / 60, sample[place]) for sample in samples[len(samples) // 2 :]]
+    return median((y - b) / (x - a) for (a, b), (x, y) in combinations(points, 2))
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:

@@ -82,7 +82,7 @@ def round_trips(results: Any, copy: Path) -> None:
 @pytest.mark.slow
 @given(place=st.lists(st.integers(0, 60), min_size=1, max_size=5), put=st.sampled_from(ODD))
 @cases(0.1)
-@pytest.mark.usefixtures("quick_figures")
+@pytest.mark.usefixtures("blank_figures")
 def test_a_page_of_a_changed_record(run: Path, tmp_path: Path, place: list[int], put: Any) -> None:
     """Nothing that a record says breaks out of the page."""
     copy = tmp_path / "run"
