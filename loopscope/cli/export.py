@@ -58,6 +58,7 @@ def export(arguments: Sequence[str]) -> None:
     from loopscope.jobs import (
         ExportSettings,
         add_onnx,
+        check_hub_name,
         check_onnx,
         export_run,
         push_export,
@@ -66,6 +67,8 @@ def export(arguments: Sequence[str]) -> None:
 
     if depths:
         check_onnx()
+    if command.push is not None:
+        check_hub_name(command.push)
     settings = ExportSettings(command.loops, command.end_token, command.no_end_token, command.force)
     export_run(command.path, command.directory, settings)
     files = add_onnx(command.directory, depths)

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from loopscope.jobs.evaluate_tasks import open_tasks as open_tasks
     from loopscope.jobs.evaluation_series import evaluate_series as evaluate_series
     from loopscope.jobs.export import ExportSettings as ExportSettings
+    from loopscope.jobs.export import check_hub_name as check_hub_name
     from loopscope.jobs.export import export_run as export_run
     from loopscope.jobs.export import push_export as push_export
     from loopscope.jobs.export_onnx import add_onnx as add_onnx
@@ -117,6 +118,7 @@ _HOMES = {
     "depth_verdicts": "evaluate_depth",
     "evaluate_series": "evaluation_series",
     "execute": "train",
+    "check_hub_name": "export",
     "export_run": "export",
     "push_export": "export",
     "generate_text": "generate",

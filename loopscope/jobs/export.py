@@ -10,6 +10,7 @@ from typing import Any
 from loopscope.config.nested import read_yaml
 from loopscope.data.config import DataConfig
 from loopscope.interop.huggingface.export.exported_folder import check_export, check_exportable, write_export
+from loopscope.interop.huggingface.hub import check_hub_name as check_hub_name
 from loopscope.interop.huggingface.hub import upload_folder
 from loopscope.interop.huggingface.pretrained import is_transformers_folder
 from loopscope.jobs.export_tokenizer import fast_tokenizer

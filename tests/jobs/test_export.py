@@ -160,6 +160,7 @@ def test_what_cannot_be_exported_is_refused_with_what_to_do(
     assert "is a study, and an export holds one run" in refused(study, tmp_path / "other")
     assert "loops is 0" in refused(run, tmp_path / "other", "--loops=0")
     assert "end-token is 'no such words'" in refused(run, tmp_path / "other", "--end-token=no such words")
+    assert "give the model's name on the hub, owner/name" in refused(run, tmp_path / "other", "--push=a/b/c")
     assert "push names nothing" in refused(run, tmp_path / "other", "--private")
     assert "does not exist" in refused(tmp_path / "nothing", tmp_path / "other")
     assert not (tmp_path / "other").exists()
@@ -274,5 +275,9 @@ def test_an_export_goes_to_a_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     sent = {entry["value"]["path"] for entry in Hub.kept if entry["key"] == "file"}  # type: ignore[index]
     assert sent == {"config.json", "README.md"}
     assert Hub.made == ["looped"]
+    with pytest.raises(
+        ValueError, match=rf"someone/looped could not be put on the hub .*hf upload someone/looped {tmp_path}"
+    ):
+        upload_folder(tmp_path, "someone/looped")  # nobody is there any more
     with pytest.raises(ValueError, match="push is 'looped'; give the model's name on the hub, owner/name"):
         upload_folder(tmp_path, "looped")

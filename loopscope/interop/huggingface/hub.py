@@ -56,6 +56,12 @@ def hub_folder(name: str | Path, patterns: Sequence[str]) -> Path:
         ) from error
 
 
+def check_hub_name(name: str) -> None:
+    """Raise ValueError where a name cannot be a model's on the hub."""
+    if HUB_NAME.fullmatch(name) is None:
+        raise ValueError(f"push is {name!r}; give the model's name on the hub, owner/name")
+
+
 def upload_folder(folder: str | Path, name: str, private: bool = False) -> str:
     """Put a folder on the hub as the model `owner/name`, made where it is not there; return its address.
 
@@ -63,17 +69,16 @@ def upload_folder(folder: str | Path, name: str, private: bool = False) -> str:
         ValueError: no name of that form, no login, no access, or no network: says which.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+    from huggingface_hub.errors import LocalTokenNotFoundError
 
-    if HUB_NAME.fullmatch(name) is None:
-        raise ValueError(f"push is {name!r}; give the model's name on the hub, owner/name")
+    check_hub_name(name)
     api = HfApi(library_name="loopscope")
     try:
         api.create_repo(name, private=private, exist_ok=True)
         api.upload_folder(repo_id=name, folder_path=folder, commit_message="Export from Loopscope")
     except LocalTokenNotFoundError as error:
         raise ValueError(f"push is {name}, and nobody is logged in to the hub: hf auth login") from error
-    except (HfHubHTTPError, OSError) as error:
+    except Exception as error:  # of whichever HTTP library the hub's client is built on
         cause = (str(error).strip().splitlines() or [""])[0][:200]
         raise ValueError(
             f"{name} could not be put on the hub ({type(error).__name__}: {cause}); {folder} is whole: try again "

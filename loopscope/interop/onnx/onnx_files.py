@@ -60,13 +60,16 @@ def write_onnx(
             was trained at.
 
     Raises:
-        ValueError: a model that no ONNX file can hold, a depth below 1, a folder that is not empty, onnx not
-            installed; nothing is written.
+        ValueError: a model that no ONNX file can hold, no depth or one below 1, positions that are none, a folder that
+            is not empty, onnx not installed; nothing is written.
         OSError: it cannot be written; nothing of it is left.
     """
     check_onnx()
     looped = check_convertible(model)
     depths = [check_loops(depth) for depth in dict.fromkeys(depths)]
+    if not depths:
+        raise ValueError("depths is empty; name one at least, from 1 up")
+    _check_positions(positions)
     directory, written = Path(directory), []
     with whole_folder(directory) as writing:
         for depth in depths:
@@ -77,6 +80,15 @@ def write_onnx(
             difference = run_difference(file, looped, module)
             written.append(OnnxFile(directory / file.name, depth, size, difference))
     return written
+
+
+def _check_positions(positions: Any) -> None:
+    """Refuse a number of positions that no table of noise can have."""
+    whole = isinstance(positions, int) and not isinstance(positions, bool)
+    if positions is not None and (not whole or positions < SHORTEST):
+        raise ValueError(
+            f"positions is {positions!r}; give the tokens of the longest text, {SHORTEST} or more"
+        )
 
 
 def check_onnx() -> None:

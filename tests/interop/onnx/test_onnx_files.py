@@ -138,6 +138,35 @@ def test_a_text_that_is_too_long_fails_instead_of_being_wrong(
         assert session.run(None, {"input_ids": longer})[0].shape[1] == 17
 
 
+def test_ids_that_there_are_not(written: tuple[LoopedTransformer, OnnxFile]) -> None:
+    """As docs/onnx.md says: past the vocabulary an error; negative ones count from its end."""
+    model, file = written
+    session = onnxruntime.InferenceSession(file.path)
+    last = model.config.vocabulary - 1
+    negative, same = (session.run(None, {"input_ids": np.array([[1, id_, 2]])})[0] for id_ in (-1, last))
+    assert np.array_equal(negative, same)
+    with pytest.raises(Exception, match="indices element out of data bounds"):
+        session.run(None, {"input_ids": np.array([[1, last + 1, 2]])})
+
+
+@pytest.mark.parametrize(
+    ("depths", "positions", "message"),
+    [
+        ([], None, "depths is empty; name one at least"),
+        ([True], None, "loops"),
+        ([1], 0, "positions is 0; give the tokens of the longest text, 3 or more"),
+        ([1], -4, "positions is -4"),
+        ([1], 2.5, "positions is 2.5"),
+    ],
+)
+def test_depths_and_positions_that_are_none(
+    depths: list[int], positions: Any, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        write_onnx(model_of(next(iter(MIXTURES))), tmp_path / "new", depths, positions=positions)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_of_other_weights_is_refused(written: tuple[LoopedTransformer, OnnxFile]) -> None:
     model, file = written
     other = LoopedTransformer(model.config).eval()
