@@ -37,7 +37,9 @@ def print_plans(plans: "Sequence[PlannedRun]") -> None:
         for plan in plans:
             name = f"{plan.config.condition}, {plan.config.training.seed}"
             print(f"{name:28} {plan.verdict.verdict:8} {in_short(plan.parameters):>6}  {_folder(plan)}")
-    print("\nEverything was checked; nothing was written. Without --dry-run it starts.")
+    full = plans[0].disk_free is not None and plans[0].disk_free < _most_bytes(plans)
+    then = "Make room on the disk first" if full else "Without --dry-run it starts"
+    print(f"\nEverything was checked; nothing was written. {then}.")
 
 
 def _folder(plan: "PlannedRun") -> str:
@@ -66,12 +68,16 @@ def _length(plan: "PlannedRun") -> str:
 
 
 def _disk(plans: "Sequence[PlannedRun]") -> str:
-    of_all = sum(plan.checkpoint for plan in plans if not plan.finished) + plans[0].checkpoint
-    free = plans[0].disk_free
+    of_all, free = _most_bytes(plans), plans[0].disk_free
     said = f"up to {_bytes(of_all)} for checkpoints"
     if free is None:
         return said
     return f"{said}, {_bytes(free)} are free" + (": TOO LITTLE, make room first" if free < of_all else "")
+
+
+def _most_bytes(plans: "Sequence[PlannedRun]") -> int:
+    """What all checkpoints take, while one is written beside the one before it."""
+    return sum(plan.checkpoint for plan in plans if not plan.finished) + plans[0].checkpoint
 
 
 def _bytes(count: int) -> str:

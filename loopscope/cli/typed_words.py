@@ -23,13 +23,14 @@ def checked_words(command: str, options: Sequence[CommandOption], typed: Sequenc
     for option, values in _taken(command, known, typed):
         if option is None:
             loose += values
-        elif option.name in given and not option.adds:
+            continue
+        values = [_as_python(option, value) for value in values]
+        if option.name in given and not option.adds:
             before = " ".join(given[option.name])
             raise ValueError(
                 f"{option.flag} is given twice ({shown(before)}, then {shown(' '.join(values))}); give it once"
             )
-        else:
-            given[option.name] = [*given.get(option.name, ()), *values]
+        given[option.name] = [*given.get(option.name, ()), *values]
     for name, values in given.items():
         _check_values(known[name], values)
     _check_places(command, options, loose)
@@ -78,6 +79,15 @@ def _taken(
         yield option, values
 
 
+def _as_python(option: CommandOption, value: str) -> str:
+    """A value as the parser takes it: of a setting that may be empty, YAML's word for that is Python's."""
+    return "None" if value == "null" and "." in option.name and _may_be_empty(option) else value
+
+
+def _may_be_empty(option: CommandOption) -> bool:
+    return option.kind not in option.parts  # a union: None is one of its values
+
+
 def _find(command: str, known: dict[str, CommandOption], key: str) -> tuple[CommandOption, bool]:
     """An option by what was typed, and whether it is switched on."""
     name = key.lstrip("-").replace("-", "_")
@@ -119,9 +129,8 @@ def _check_values(option: CommandOption, values: Sequence[str]) -> None:
     """Raise ValueError where a value is of another type. Its bounds are the config's and the jobs' affair."""
     if option.switch:
         return
-    nothing = option.kind not in option.parts  # a union: None is one of its values
     for value in values:
-        if nothing and value == "None":
+        if _may_be_empty(option) and value == "None":
             continue
         if option.choices and value not in option.choices:
             near = near_name(value, option.choices)

@@ -140,6 +140,8 @@ def open_prepared(directory: str | Path) -> PreparedData:
 
 
 def _ingest(config: DataConfig, corpus: AbstractCorpus, directory: Path, progress: bool) -> None:
+    for remark in corpus.remarks():
+        warnings.warn(remark, stacklevel=4)
     parent = directory.parent
     parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(parent)

@@ -67,6 +67,8 @@ def run_state(run: str | Path) -> RunState:
     checkpoint = newest_checkpoint(run)
     step, why = 0, None
     state: State = "interrupted"
+    if result is None and (run / RESULT).is_file():
+        why = f"{RESULT} cannot be read: it is damaged, or not a result; --resume makes it anew"
     if result:
         state = _ENDED.get(str(result.get("status")), state)
         step = _whole(result.get("steps"))

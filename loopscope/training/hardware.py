@@ -22,8 +22,10 @@ def resolve_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
+        if reason.startswith("Expected one of"):  # thirty names, most of which no build has
+            reason = "torch knows no device of that name"
         raise ValueError(
-            f"training.device is {name!r}, which cannot be used here ({reason}); try auto or cpu"
+            f"training.device is {name!r}, which cannot be used here ({reason}); try auto, cpu, cuda or mps"
         ) from error
     return device
 

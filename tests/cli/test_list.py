@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -80,3 +81,13 @@ def test_a_plan_fits_the_screen(call: Any, capsys: pytest.CaptureFixture[str], t
     assert lines[-1] == "Everything was checked; nothing was written. Without --dry-run it starts."
     assert max(map(len, lines)) <= 80 + len(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_that_the_disk_cannot_hold_ends_with_that(
+    call: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    assert call("train", "--out", tmp_path / "run", "--dry-run") == 0
+    said = capsys.readouterr().out
+    assert "TOO LITTLE" in said
+    assert said.endswith("nothing was written. Make room on the disk first.\n")

@@ -8,6 +8,7 @@ import pytest
 import tyro
 
 from loopscope.cli.arguments import parse, with_config
+from loopscope.cli.generate import Generate
 from loopscope.cli.options import options_of
 from loopscope.cli.study import Study
 from loopscope.cli.typed_words import checked_words
@@ -70,6 +71,16 @@ def test_names_and_texts_that_are_given_again_add() -> None:
         Study, "study", ["--out", "x", *TINY, "--data.corpus=files", "--data.files", "a", "--data.files=b"]
     )
     assert over["data"]["files"] == ["a", "b"]
+
+
+@pytest.mark.parametrize("word", ["null", "None"])
+def test_a_setting_is_emptied_by_yamls_word_and_by_pythons(word: str) -> None:
+    """Messages and pages say null, since settings stand in YAML; a text that a command takes may be that word."""
+    _, config, _ = with_config(
+        Study, "study", ["--out", "x", *TINY, "--data.max-bytes", word, f"--data.validation-split={word}"]
+    )
+    assert (config.data.max_bytes, config.data.validation_split) == (None, None)
+    assert parse(Generate, "generate", ["runs/x", "--prompt", "null"]).prompt == "null"
 
 
 @pytest.mark.parametrize(

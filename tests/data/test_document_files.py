@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from loopscope.data.config import DataConfig
 from loopscope.data.corpora import FilesCorpus, HuggingFaceCorpus
 from loopscope.data.corpora.document_files import read_documents, text_bytes
+from loopscope.data.preparation import prepare
 from tests.data.fixtures import both
 
 ROWS = [f'row {number} é😀, "quoted"\nand a second line' for number in range(2000)]
@@ -95,11 +97,20 @@ def wrong_cells(path: Path) -> None:
 @pytest.mark.parametrize(
     ("ending", "harm", "message"),
     [
-        (".jsonl", wrong_line, r"a\.jsonl, line 1501: not JSON"),
+        (
+            ".jsonl",
+            wrong_line,
+            r"a\.jsonl, line 1501: not JSON \(Unterminated string .*, column 18\); correct or",
+        ),
         (".jsonl.gz", cut, r"a\.jsonl\.gz is damaged or cut short .*, after line \d+; restore it"),
         (".jsonl.gz", flipped, r"a\.jsonl\.gz is damaged or cut short .*, after line \d+"),
         (".jsonl", lambda path: path.write_bytes(b'{"text": "a"}\n{"text": "\xff"}\n'), "is not UTF-8 text"),
         (".jsonl", lambda path: path.write_text('["a"]\n'), "line 1: a list, not a row of columns"),
+        (
+            ".jsonl",
+            lambda path: path.write_text('[\n{"text": "a"}]\n'),
+            r"a list is begun, .*: jq -c '\.\[\]' FILE",
+        ),
         (
             ".jsonl",
             lambda path: path.write_text('{"text": 3}\n'),
@@ -126,6 +137,37 @@ def test_damage_is_told_with_its_place(
         list(read_documents(path, "text"))
     with pytest.raises(ValueError, match=message):
         list(FilesCorpus([str(path)], [], 0.1).train())
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz", ".csv"])
+def test_a_mark_of_byte_order_is_passed_over(ending: str, tmp_path: Path) -> None:
+    """Windows' editors write one."""
+    plain = table(tmp_path / f"a{ending.removesuffix('.gz')}", ["one", "two"]).read_bytes()
+    marked = tmp_path / f"marked{ending}"
+    raw = b"\xef\xbb\xbf" + plain
+    marked.write_bytes(gzip.compress(raw) if ending.endswith(".gz") else raw)
+    assert list(read_documents(marked, "text")) == ["one", "two"]
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone, two")
+    assert "".join(both(FilesCorpus([str(tmp_path / "a.txt")], [], 0.3))) == "one, two"
+
+
+@pytest.mark.parametrize(
+    ("name", "way"), [("a.json", "jsonl: jq"), ("a.json.gz", "jsonl: jq"), ("a.tsv", "csv, with")]
+)
+def test_what_is_read_as_it_stands_and_looks_like_a_table_is_told_once(
+    name: str, way: str, tmp_path: Path
+) -> None:
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        text = json.dumps([{"text": "a row"}] * 200).encode()
+        (tmp_path / folder / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    data = {"files": [str(tmp_path / "*" / name)], "tokenizer": "bytes", "cache": str(tmp_path / "cache")}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        prepare(DataConfig(**data), progress=False)
+    (said,) = [str(each.message) for each in caught]
+    assert f"{name} is read as it stands, its signs and names too; for documents make" in said
+    assert way in said
 
 
 def test_a_local_dataset_tells_of_its_damage_too(tmp_path: Path) -> None:

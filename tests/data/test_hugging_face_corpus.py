@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,14 +38,25 @@ def test_rows_that_are_not_blank_joined_by_a_blank_line(rows: Path) -> None:
 
 
 def test_another_column_and_another_split(rows: Path) -> None:
-    config = DataConfig(corpus=str(rows), text_column="other", train_split="validation")
-    assert both(build_corpus(config)) == ("HELD OUT\n\n😀", "HELD OUT\n\n😀")
+    config = DataConfig(
+        corpus=str(rows), text_column="other", train_split="validation", validation_split="train"
+    )
+    assert both(build_corpus(config)) == ("HELD OUT\n\n😀", "FIRST É\n\n SECOND\n\n\nTHIRD")
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_what_is_trained_on_is_not_validated_on(split: str, rows: Path) -> None:
+    config = DataConfig(corpus=str(rows), train_split=split, validation_split=split)
+    with pytest.raises(
+        ValueError, match=f"are both '{split}'.*name another split, or validation_split: null"
+    ):
+        list(build_corpus(config).train())
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"text_column": "body"}, "no column 'body' .*there are: text, other"),
+        ({"train_split": "train[:10%]"}, "a part of a split is not read while it streams"),
         ({"train_split": "training"}, "split 'training', cannot be read"),
         ({"dataset_config": "absent"}, "cannot be read.*absent"),
     ],
@@ -54,6 +66,24 @@ def test_what_a_dataset_lacks_is_named(changes: dict[str, str], message: str, ro
         list(HuggingFaceCorpus(DataConfig(corpus=str(rows), **changes)).train())
     assert str(rows) in str(caught.value)
     assert f"text files in it are data.files: '{rows}/**/*.txt'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"other": "a"}, "row 2: no column 'text' .data.text_column.; there are: other$"),
+        ({"text": ["a"]}, "row 2: column 'text' holds a list, not text; name another"),
+    ],
+)
+def test_a_column_that_is_no_text_is_named_with_its_row(
+    row: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    streamed = datasets.IterableDataset.from_generator(lambda: iter([{"text": "fine"}, row]))
+    corpus = HuggingFaceCorpus(DataConfig(corpus="owner/name"))
+    corpus._splits["train"] = streamed
+    with pytest.raises(ValueError, match=f"^dataset 'owner/name', split 'train', {message}"):
+        list(corpus.train())
 
 
 def test_a_dataset_that_cannot_be_had_is_named_with_what_else_to_do(rows: Path) -> None:

@@ -56,6 +56,14 @@ def test_a_run_that_ended(run: Path, status: str, state: str) -> None:
     assert now.why == (None if state == "finished" else "why")
 
 
+def test_a_result_that_cannot_be_read_is_told(run: Path) -> None:
+    (run / "result.json").write_text('{"status": "compl')
+    now = run_state(run)
+    assert now.state == "interrupted"
+    assert now.why is not None
+    assert "result.json cannot be read" in now.why
+
+
 def test_a_run_that_is_held_runs_and_one_whose_process_was_killed_does_not(run: Path) -> None:
     with hold(run):
         now = run_state(run)

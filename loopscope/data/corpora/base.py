@@ -36,6 +36,10 @@ class AbstractCorpus(ABC):
         """Return what is known of where the text comes from, beyond the settings: a commit, say. After it was read."""
         return {}
 
+    def remarks(self) -> list[str]:
+        """Return what the reader should know of how the text is read, a sentence each."""
+        return []
+
     def train_bytes(self) -> int | None:
         """Return about how many bytes `train` yields, for a progress bar; None where nobody knows."""
         return None

@@ -31,6 +31,16 @@ def is_table(path: Path) -> bool:
     return _ending(path) in TABLES
 
 
+def unread_structure(path: Path) -> str | None:
+    """Return what to say of a file that is read as plain text, and whose name says that it is a table; else None."""
+    ways = {
+        ".json": "for documents make a row a line, .jsonl: jq -c '.[]' FILE",
+        ".tsv": "for documents make it .csv, with commas",
+    }
+    way = ways.get(_ending(path))
+    return None if way is None else f"{path} is read as it stands, its signs and names too; {way}"
+
+
 def is_compressed(path: Path) -> bool:
     """Return whether a file is compressed, by its name."""
     return path.suffix.lower() == ".gz"
@@ -59,9 +69,9 @@ def read_documents(path: Path, column: str) -> Iterator[str]:
 
 @contextmanager
 def opened_text(path: Path) -> Iterator[io.TextIOWrapper]:
-    """Open a text file, through gzip where its name ends so, line ends kept."""
+    """Open a text file, through gzip where its name ends so, line ends kept; a mark of byte order before it is none."""
     with gzip.open(path, "rb") if is_compressed(path) else path.open("rb") as file:
-        yield io.TextIOWrapper(file, encoding="utf-8", newline="")
+        yield io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
 
 
 def damage(path: Path, error: Exception, where: str) -> ValueError:
@@ -125,9 +135,7 @@ def _json_lines(path: Path, column: str) -> Iterator[tuple[str, Any]]:
                     row = json.loads(line)
                 except (ValueError, RecursionError) as error:
                     _to_the_end(file)
-                    raise ValueError(
-                        f"{path}, line {number}: not JSON ({error}); correct or remove it"
-                    ) from None
+                    raise ValueError(f"{path}, line {number}: {_no_json(line, error)}") from None
                 if not isinstance(row, dict):
                     raise ValueError(
                         f"{path}, line {number}: a {type(row).__name__}, not a row of columns by name"
@@ -137,6 +145,14 @@ def _json_lines(path: Path, column: str) -> Iterator[tuple[str, Any]]:
                 yield f"line {number}", row[column]
     except DAMAGE as error:
         raise damage(path, error, f"after line {number}") from error
+
+
+def _no_json(line: str, error: Exception) -> str:
+    """Why a line is not JSON, and what to do."""
+    if line.lstrip().startswith("["):
+        return "a list is begun, and not a row; of one list of rows make a row a line: jq -c '.[]' FILE"
+    where = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+    return f"not JSON ({where}); correct or remove it"
 
 
 def _to_the_end(file: io.TextIOWrapper) -> None:

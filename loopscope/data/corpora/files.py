@@ -7,7 +7,13 @@ from glob import glob
 from pathlib import Path
 
 from loopscope.data.corpora.base import AbstractCorpus, cap_bytes, join_documents, read_pieces
-from loopscope.data.corpora.document_files import is_compressed, is_table, read_documents, text_bytes
+from loopscope.data.corpora.document_files import (
+    is_compressed,
+    is_table,
+    read_documents,
+    text_bytes,
+    unread_structure,
+)
 
 
 class FilesCorpus(AbstractCorpus):
@@ -67,6 +73,11 @@ class FilesCorpus(AbstractCorpus):
         if any(is_table(path) for path, _ in stats):
             listed += f"\n{self.column}"
         return hashlib.sha256(listed.encode()).hexdigest()
+
+    def remarks(self) -> list[str]:
+        """A remark on the first file of every kind that is read as it stands."""
+        said = (unread_structure(path) for path in self.train_files)
+        return list({text.rpartition(";")[2]: text for text in said if text is not None}.values())
 
     def train_bytes(self) -> int:
         if self.rows_of_one:

@@ -59,6 +59,11 @@ class HuggingFaceCorpus(AbstractCorpus):
 
     def _part(self, validation: bool) -> Iterator[str]:
         """Rows of the part's own split, or of one split of which every n-th row is held out."""
+        if self.config.validation_split == self.config.train_split:
+            raise ValueError(
+                f"data.train_split and data.validation_split are both {self.config.train_split!r}, so what is trained "
+                "on would be validated on; name another split, or validation_split: null, which holds out a part"
+            )
         if self.config.validation_split is not None:
             yield from self._rows(self.config.validation_split if validation else self.config.train_split)
             return
@@ -85,21 +90,26 @@ class HuggingFaceCorpus(AbstractCorpus):
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def _rows(self, split: str) -> Iterator[str]:
-        rows, column, number = self._loaded(split), self.config.text_column, 0
-        try:
-            for number, row in enumerate(rows, start=1):
-                if column not in row:
-                    raise no_column(f"row {number}", column, row)
-                if row[column] is not None and not isinstance(row[column], str):
-                    raise ValueError(
-                        f"row {number}: column {column!r} holds a {type(row[column]).__name__}, not text; name another "
-                        "(data.text_column)"
-                    )
-                if row[column] and row[column].strip():
-                    yield row[column]
-        except Exception as error:  # the hub's clients raise dozens of kinds
-            self._tell_damage(error)
-            raise self._unreadable(split, error, f", after row {number}" if number else "") from error
+        rows, column, number = iter(self._loaded(split)), self.config.text_column, 0
+        while True:
+            try:
+                row = next(rows, None)
+            except Exception as error:  # the hub's clients raise dozens of kinds
+                self._tell_damage(error)
+                raise self._unreadable(split, error, f", after row {number}" if number else "") from error
+            if row is None:
+                return
+            number += 1
+            where = f"dataset {self.name!r}, split {split!r}, row {number}"
+            if column not in row:
+                raise no_column(where, column, row)
+            if row[column] is not None and not isinstance(row[column], str):
+                raise ValueError(
+                    f"{where}: column {column!r} holds a {type(row[column]).__name__}, not text; name another "
+                    "(data.text_column)"
+                )
+            if row[column] and row[column].strip():
+                yield row[column]
 
     def _loaded(self, split: str) -> Any:
         """The rows of a split, which stream each time that they are gone through."""
@@ -124,8 +134,6 @@ class HuggingFaceCorpus(AbstractCorpus):
 
     def _tell_damage(self, error: Exception) -> None:
         """Raise ValueError with the file and line of a local folder's damage, which `datasets` does not tell of all."""
-        if isinstance(error, ValueError) and "data.text_column" in str(error):
-            return
         folder = Path(self.name)
         for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
             if path.is_file() and is_table(path):
@@ -142,6 +150,8 @@ class HuggingFaceCorpus(AbstractCorpus):
             instead = f"text files in it are data.files: '{Path(self.name)}/**/*.txt', say"
         elif Path(self.name).is_file():
             instead = f"a file is data.files: {self.name!r}"
+        if "[" in split:
+            instead = f"a part of a split is not read while it streams (data.max_bytes caps it); {instead}"
         return ValueError(
             f"dataset {self.name!r}, split {split!r}, cannot be read{where} ({type(error).__name__}: {error}). Check "
             "the name, the split (data.validation_split: null holds out a part of the training split) and the "
