@@ -30,9 +30,13 @@ class RunConfig(BaseModel):
     size: str = "laptop"
     """Name of the size, as reports show it."""
     model: ModelConfig = ModelConfig()
+    """What is trained."""
     objective: ObjectiveConfig = ObjectiveConfig()
+    """What it is trained on: where the loss is, and what holds the scale."""
     data: DataConfig = DataConfig()
+    """The text, or the task, and its tokens."""
     training: TrainingConfig = TrainingConfig()
+    """How long, how fast, and what is written on the way."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "RunConfig":

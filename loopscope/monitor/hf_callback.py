@@ -17,6 +17,7 @@ from loopscope.guards import same_random_numbers
 from loopscope.monitor.batch_slice import SEQUENCES
 from loopscope.monitor.monitor import ScaleMonitor
 from loopscope.monitor.whole_weights import WholeWeights, in_shards
+from loopscope.objectives.objective import Objective
 from loopscope.objectives.token_loss import IGNORE_INDEX
 from loopscope.results import check_from_figures
 
@@ -26,6 +27,7 @@ class ScaleMonitorCallback(TrainerCallback):
 
     Every check is logged through `trainer.log`, so it is in `state.log_history` and in whatever the trainer
     reports to (`loopscope/rms_loop_4`, …). A resumed training goes on from the checks in its log history.
+    Where the trainer's callbacks have a `TrainerLoss` with a schedule, the monitor judges by what its phase trains on.
     With several processes, the first one checks and the others wait for it at their next exchange. Weights in shards
     (FSDP2) are gathered for it at every turn, one at a time: the first process keeps them whole once more.
 
@@ -49,6 +51,7 @@ class ScaleMonitorCallback(TrainerCallback):
         self.tokens: tuple[Tensor, Tensor] | None = None
         self.whole: WholeWeights | None = None
         self._turn: int | None = None
+        self._phase = 1  # of the loss that is trained on; the monitor was given that of the first
         if trainer.is_fsdp_enabled:  # not yet in shards: the Trainer cuts the weights when training begins
             self.whole = WholeWeights(monitor.model, trainer.is_world_process_zero())
 
@@ -78,9 +81,10 @@ class ScaleMonitorCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Check where a check is due, and log it."""
+        switched = self._follow_phase(state.global_step)
         if self.whole is not None:
             turn = state.global_step // self.monitor.every
-            if turn == self._turn:
+            if turn == self._turn and not switched:
                 return
             self._turn = turn
             with self.monitor.budget.spending():
@@ -106,6 +110,16 @@ class ScaleMonitorCallback(TrainerCallback):
     ) -> None:
         """Leave the time of saving out: it is no training time."""
         self.monitor.budget.restart()
+
+    def _follow_phase(self, step: int) -> bool:
+        """Let the monitor judge by what this step was trained on; return whether that is new: alike in all processes."""
+        scheduled = [each for each in self.trainer.callback_handler.callbacks if hasattr(each, "phase")]
+        for loss in scheduled:
+            if isinstance(loss.objective, Objective) and loss.phase != self._phase:
+                self._phase = loss.phase
+                self.monitor.switch(loss.objective, step)
+                return True
+        return False
 
     def _tokens(self, dataloader: Any) -> tuple[Tensor, Tensor]:
         if self.probe is not None:

@@ -56,6 +56,10 @@ class TrainerLoss(TrainerCallback):
         objective: what to train on, or its word.
         loops: depth to train at; None takes the model's own `config.num_loops`.
 
+    Attributes:
+        objective: what is trained on now.
+        phase: of a schedule, the one that is trained now, from 1.
+
     Raises:
         ValueError: no exported model, or an objective that it cannot be trained on.
     """
@@ -75,7 +79,8 @@ class TrainerLoss(TrainerCallback):
             if isinstance(phase, ObjectiveConfig):
                 phase.check_loops(self.loops)
             _check_objective(as_objective(phase), self.exported.model)
-        self.objective: Objective = as_objective(phases[0])
+        self._objectives: list[Objective] = [as_objective(phase) for phase in phases]
+        self.objective, self.phase = self._objectives[0], 1
         self._changes = len(phases) > 1 or self.objective.placement.moves
         self.timetable: Timetable | None = None
         self._called: tuple[nn.Module, dict[str, Any]] | None = None
@@ -118,7 +123,7 @@ class TrainerLoss(TrainerCallback):
         """Take the objective of this step, and tell it how much of its phase is done."""
         assert self.timetable is not None, "a training begins before its steps"
         phase = self.timetable.at(state.global_step + 1)
-        self.objective = self.timetable.objective(phase)
+        self.objective, self.phase = self._objectives[phase.number - 1], phase.number
         self.objective.advance(phase.progress(state.global_step + 1))
 
     def _forward(self, exported: Any) -> Callable[..., Any]:

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 from transformers import Trainer
 
+import loopscope
 from loopscope.interop.huggingface.export.exported_model import LoopscopeForCausalLM, as_exported
 from loopscope.model.looped import LoopedTransformer
+from loopscope.monitor import ScaleMonitor, ScaleMonitorCallback
 from loopscope.objectives import ObjectiveConfig, build_objective
 from loopscope.recurrence import unroll
 from loopscope.training import TrainerLoss
@@ -145,6 +147,27 @@ def test_a_schedule_and_a_part_without_labels(tmp_path: Path) -> None:
             unroll(looped, ids[:, :-1]), labels[:, 1:]
         )
     assert shown == pytest.approx(expected.total.item(), abs=1e-4)
+
+
+def test_the_monitor_judges_by_the_phase_that_is_trained(tmp_path: Path) -> None:
+    """Nothing sees the scale in the first half, the penalty in the second; said once, where it changes."""
+    schedule: Any = [{"until": 0.5, "placement": "dense"}, {"placement": "dense", "norm_penalty": 0.5}]
+    model = made()
+    loss = TrainerLoss(model, ObjectiveConfig(schedule=schedule))
+    said: list[str] = []
+    monitor = ScaleMonitor(loopscope.adapt(model), loss.objective, every=1, budget=None, tell=said.append)
+    arguments = trainer_arguments(
+        tmp_path, 4, per_device_train_batch_size=4, train_sampling_strategy="sequential"
+    )
+    trainer = Trainer(
+        model=model, args=arguments, train_dataset=texts(), compute_loss_func=loss, callbacks=[loss]
+    )
+    trainer.add_callback(ScaleMonitorCallback(trainer, monitor))
+    trainer.train()
+    assert [check.verdict for check in monitor.history] == ["blind", "blind", "visible", "visible"]
+    assert [check.event == "switched" for check in monitor.history] == [False, False, True, False]
+    (told,) = [text for text in said if "from here on" in text]
+    assert "step 3: the loss is dense + norm_penalty from here on" in told
 
 
 def test_what_cannot_be_trained_on_is_refused_with_what_to_do() -> None:
