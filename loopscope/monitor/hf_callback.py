@@ -112,7 +112,7 @@ class ScaleMonitorCallback(TrainerCallback):
         self.monitor.budget.restart()
 
     def _follow_phase(self, step: int) -> bool:
-        """Let the monitor judge by what this step was trained on; return whether that is new: alike in all processes."""
+        """Let the monitor judge by what this step was trained on; return whether that is new, as all processes do."""
         scheduled = [each for each in self.trainer.callback_handler.callbacks if hasattr(each, "phase")]
         for loss in scheduled:
             if isinstance(loss.objective, Objective) and loss.phase != self._phase:

@@ -8,6 +8,7 @@ inputs and runs nothing, and the loss calls the model again with the labels. Mem
 logits stay.
 """
 
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from inspect import signature
@@ -113,7 +114,12 @@ class TrainerLoss(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Lay the objective's phases over the steps of this training."""
+        """Lay the objective's phases over the steps of this training; refuse what a Trainer would leave out."""
+        if args.label_smoothing_factor:
+            raise ValueError(
+                f"label_smoothing_factor is {args.label_smoothing_factor:g}, which the Trainer leaves out where it is "
+                "given a loss, and so does this one; set it to 0"
+            )
         scheduled = self.asked if isinstance(self.asked, ObjectiveConfig) else self.objective
         self.timetable = Timetable(scheduled, max(1, state.max_steps))
 
@@ -176,10 +182,19 @@ class TrainerLoss(TrainerCallback):
         cache = exported._call_cache(exported.model.config, loops, None, ids, mask, positions)
         states = unroll(exported.model, ids, loops, kv_cache=cache)
         count = counted.sum()
-        if count == 0:  # of a step whose other parts count: the same work, and a gradient of 0
-            return 0.0 * self.objective(states, torch.zeros_like(targets)).total
-        sized = None if count == counted.numel() else counted
-        loss = self.objective(states, targets, sized).total
+        try:
+            if count == 0:  # of a step whose other parts count: the same work, and a gradient of 0
+                if num_items_in_batch is not None and not num_items_in_batch:
+                    warnings.warn(
+                        "no label of a whole step counts (all are -100), so it trains nothing; look at the collator",
+                        stacklevel=2,
+                    )
+                return 0.0 * self.objective(states, torch.zeros_like(targets)).total
+            sized = None if count == counted.numel() else counted
+            loss = self.objective(states, targets, sized).total
+        except (IndexError, RuntimeError) as error:
+            _name_unknown(exported.config.vocab_size, input_ids=ids, labels=targets[counted], cause=error)
+            raise
         return loss if num_items_in_batch is None else loss * (count / num_items_in_batch)
 
 
@@ -281,6 +296,17 @@ def _text(attention_mask: Tensor | None, counted: Tensor) -> Tensor | None:
             "(tokenizer.padding_side = 'right'), and give padding the label -100"
         )
     return text
+
+
+def _name_unknown(vocabulary: int, cause: Exception, **tensors: Tensor) -> None:
+    """Raise ValueError for ids that the vocabulary has not, where a CPU has met one: torch names neither id nor whose."""
+    for name, ids in tensors.items():
+        outside = ids[(ids < 0) | (ids >= vocabulary)] if ids.device.type == "cpu" else ids[:0]
+        if outside.numel():
+            raise ValueError(
+                f"{name} have {int(outside[0])}, and the model knows ids from 0 to {vocabulary - 1}: the tokenizer is "
+                "another model's, or was extended without model.resize_token_embeddings"
+            ) from cause
 
 
 def _outermost(model: nn.Module) -> nn.Module:

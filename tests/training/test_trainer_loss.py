@@ -48,6 +48,7 @@ def trained(
     parts: int = 1,
     model: Any = None,
     loss: Any = None,
+    label_smoothing_factor: float = 0.0,
     **more: Any,
 ) -> tuple[Trainer, dict[str, Tensor]]:
     model = made() if model is None else model
@@ -60,6 +61,7 @@ def trained(
         gradient_accumulation_steps=parts,
         optim="sgd",
         train_sampling_strategy="sequential",
+        label_smoothing_factor=label_smoothing_factor,
     )
     trainer = Trainer(model=model, args=arguments, train_dataset=items, compute_loss_func=loss, **more)
     trainer.train()
@@ -170,7 +172,7 @@ def test_the_monitor_judges_by_the_phase_that_is_trained(tmp_path: Path) -> None
     assert "step 3: the loss is dense + norm_penalty from here on" in told
 
 
-def test_what_cannot_be_trained_on_is_refused_with_what_to_do() -> None:
+def test_what_cannot_be_trained_on_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="model is a Linear, not an exported model"):
         TrainerLoss(torch.nn.Linear(2, 2))
     with pytest.raises(ValueError, match="objective 'dence'"):
@@ -183,6 +185,10 @@ def test_what_cannot_be_trained_on_is_refused_with_what_to_do() -> None:
         TrainerLoss(made(), ObjectiveConfig(placement="gate-improvement"))
     with pytest.raises(ValueError, match="load it without trust_remote_code"):
         TrainerLoss(standalone(live_model("plain")))
+    model = made()
+    smoothed = TrainerLoss(model)
+    with pytest.raises(ValueError, match="label_smoothing_factor is 0.1, which the Trainer leaves out"):
+        trained(tmp_path, model=model, loss=smoothed, callbacks=[smoothed], label_smoothing_factor=0.1)
     model = made().train()
     loss = TrainerLoss(model)
     batch = {name: torch.stack([item[name] for item in texts()[:4]]) for name in texts()[0]}
@@ -197,6 +203,18 @@ def test_what_cannot_be_trained_on_is_refused_with_what_to_do() -> None:
         loss(None, batch["input_ids"])
     with pytest.raises(ValueError, match="was given inputs_embeds in training"):
         model(inputs_embeds=torch.zeros(1, 4, 32))
+    for name in ("input_ids", "labels"):
+        outside = batch | {name: torch.full_like(batch[name], 99)}
+        with pytest.raises(
+            ValueError, match=rf"{name} have 99, and the model knows ids from 0 to \d+: the tokenizer"
+        ):
+            model(**outside)
+    ignored = batch | {
+        "labels": torch.full_like(batch["labels"], -100),
+        "num_items_in_batch": torch.tensor(0),
+    }
+    with pytest.warns(UserWarning, match="no label of a whole step counts"):
+        assert model(**ignored).loss == 0
     moving = TrainerLoss(model, ObjectiveConfig(loop_weights=(1, 0, 0), final_loop_weights=(0, 0, 1)))
     model(batch["input_ids"])
     with pytest.raises(ValueError, match="compute_loss_func=loss and callbacks=.loss."):

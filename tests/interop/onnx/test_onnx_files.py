@@ -156,7 +156,6 @@ def test_ids_that_there_are_not(written: tuple[LoopedTransformer, OnnxFile]) -> 
         ([True], None, "loops"),
         ([1], 0, "positions is 0; give the tokens of the longest text, 3 or more"),
         ([1], -4, "positions is -4"),
-        ([1], 2.5, "positions is 2.5"),
     ],
 )
 def test_depths_and_positions_that_are_none(
