@@ -15,8 +15,10 @@ the loaded model.
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -43,8 +45,9 @@ def main() -> None:
     options = _options()
     torch.set_num_threads(options.threads)
     if options.side:
-        side = _trainer if options.side == "trainer" else _ours
-        finish(side(options), {})
+        with redirect_stdout(sys.stderr):  # where the Trainer prints what it logs
+            found_here = (_trainer if options.side == "trainer" else _ours)(options)
+        finish(found_here, {})
         return
     config = recipe(options.size, options.condition)
     model_config = config.model.model_copy(update={"dropout": 0.0})

@@ -84,6 +84,10 @@ class TrainerLoss(TrainerCallback):
         self.objective, self.phase = self._objectives[0], 1
         self._changes = len(phases) > 1 or self.objective.placement.moves
         self.timetable: Timetable | None = None
+        self._lost: Tensor | None = (
+            None  # whether a loss was not finite, on its device; read where one is logged
+        )
+        self._told = False
         self._called: tuple[nn.Module, dict[str, Any]] | None = None
         self.exported.forward = self._forward(self.exported)
 
@@ -109,6 +113,8 @@ class TrainerLoss(TrainerCallback):
             return loss
         (model, inputs), self._called = self._called, None
         trained: Tensor = model(**inputs, labels=labels, num_items_in_batch=num_items_in_batch).loss
+        bad = ~trained.detach().isfinite()
+        self._lost = bad if self._lost is None else self._lost | bad
         return trained
 
     def on_train_begin(
@@ -122,6 +128,7 @@ class TrainerLoss(TrainerCallback):
             )
         scheduled = self.asked if isinstance(self.asked, ObjectiveConfig) else self.objective
         self.timetable = Timetable(scheduled, max(1, state.max_steps))
+        self._lost, self._told = None, False
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -131,6 +138,18 @@ class TrainerLoss(TrainerCallback):
         phase = self.timetable.at(state.global_step + 1)
         self.objective, self.phase = self._objectives[phase.number - 1], phase.number
         self.objective.advance(phase.progress(state.global_step + 1))
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Tell once of a loss that is not finite: a Trainer logs the mean of the others, or 0."""
+        if not self._told and self._lost is not None and bool(self._lost):
+            self._told = True
+            warnings.warn(
+                f"the loss was not finite by step {state.global_step}, and the Trainer logs others in its place "
+                "(logging_nan_inf_filter): stop, and look at weights, learning rate and data",
+                stacklevel=2,
+            )
 
     def _forward(self, exported: Any) -> Callable[..., Any]:
         """The exported model's forward, but for training."""
@@ -299,7 +318,7 @@ def _text(attention_mask: Tensor | None, counted: Tensor) -> Tensor | None:
 
 
 def _name_unknown(vocabulary: int, cause: Exception, **tensors: Tensor) -> None:
-    """Raise ValueError for ids that the vocabulary has not, where a CPU has met one: torch names neither id nor whose."""
+    """Raise ValueError for ids that the vocabulary has not, where a CPU has met one: torch does not say whose."""
     for name, ids in tensors.items():
         outside = ids[(ids < 0) | (ids >= vocabulary)] if ids.device.type == "cpu" else ids[:0]
         if outside.numel():

@@ -151,6 +151,20 @@ def test_a_schedule_and_a_part_without_labels(tmp_path: Path) -> None:
     assert shown == pytest.approx(expected.total.item(), abs=1e-4)
 
 
+def test_losses_that_are_not_finite_are_told_once(tmp_path: Path) -> None:
+    """The Trainer would log 0 in their place, and go on."""
+    model = made()
+    with torch.no_grad():
+        model.get_input_embeddings().weight[:] = float("nan")
+    loss = TrainerLoss(model)
+    with pytest.warns(
+        UserWarning, match="the loss was not finite by step 1, and the Trainer logs others"
+    ) as caught:
+        trainer, _ = trained(tmp_path, model=model, loss=loss, callbacks=[loss])
+    assert len([each for each in caught if "was not finite" in str(each.message)]) == 1
+    assert [value for value, _ in losses(trainer)] == [0.0, 0.0]
+
+
 def test_the_monitor_judges_by_the_phase_that_is_trained(tmp_path: Path) -> None:
     """Nothing sees the scale in the first half, the penalty in the second; said once, where it changes."""
     schedule: Any = [{"until": 0.5, "placement": "dense"}, {"placement": "dense", "norm_penalty": 0.5}]
