@@ -66,6 +66,7 @@ FORMATS: Mapping[str, NumberFormat] = {
     "int4": NumberFormat(to_format=_integer(4)),
     "fp8": NumberFormat(to_format=_fp8),
 }
+"""Number formats by the name that settings and reports give them."""
 
 
 def check_formats(names: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -118,6 +118,7 @@ FAMILIES: Mapping[str, Family] = {
         objective={"placement": "terminal"},
     ),
 }
+"""Architectures of the literature by name, each with what it changes."""
 
 
 def family_change(name: str, size: str, condition: Change | None = None) -> dict[str, Any]:

@@ -15,7 +15,9 @@ from loopscope.results.readable import Readable
 from loopscope.results.rounded_runs import Rounding
 
 Verdict = Literal["removed", "visible", "damped", "blind"]
+"""What holds a state's scale: blind and damped, no term of the loss; visible, one; removed, nothing needs to."""
 WORST_FIRST: tuple[Verdict, ...] = ("blind", "damped", "visible", "removed")
+"""In the order in which a report lists them."""
 REMOVED = 0.05
 """Carry below which a scale is removed: of a relative change of it less than a twentieth arrives."""
 SEEN = 1e-4

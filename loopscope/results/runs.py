@@ -14,7 +14,9 @@ from loopscope.results.readable import Readable
 from loopscope.results.run_phases import RunPhase
 
 SCHEMA = 1
+"""Version of the file format."""
 Status = Literal["completed", "diverged", "failed"]
+"""How a run ended."""
 
 
 @dataclass(frozen=True)

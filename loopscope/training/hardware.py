@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 
 Precision = Literal["fp32", "bf16"]
+"""What products are computed in."""
 
 
 def resolve_device(name: str) -> torch.device:

@@ -10,6 +10,7 @@ from torch import Tensor
 Place = Literal["before", "attention", "middle", "feed_forward", "after"]
 """Of a layer's states, one: see `LayerStates`."""
 STATE_PLACES: tuple[Place, ...] = get_args(Place)
+"""Places in a layer whose state can be replaced."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from loopscope.generation.missing.reuse import Reuse
 __all__ = ["STRATEGIES", "AbstractMissing", "Fill", "Lazy", "Reuse", "check_missing"]
 
 STRATEGIES: Mapping[str, type[AbstractMissing]] = {kind.name: kind for kind in (Lazy, Fill, Reuse)}
+"""Ways to fill keys and values that an early exit left out, by name."""
 
 
 def check_missing(name: Any) -> type[AbstractMissing]:

@@ -60,6 +60,7 @@ RULES: Mapping[str, type[AbstractRule]] = {
         Oracle,
     )
 }
+"""Shipped exit rules by name."""
 
 
 def _declared(rule: type) -> type[AbstractRule]:
