@@ -17,7 +17,7 @@ from loopscope.results.runs import LoopMetrics
 
 Unit = Literal["sequence", "token"]
 CurveReading = Literal["as trained", "at depth"]
-"""Whether an exit past the trained depth reads as the last trained one does, or as the last of its own depth."""
+"""How exits of a depth curve are read: each as in an unroll to the trained depth, or each as the last of its own."""
 _Record = TypeVar("_Record")
 
 
