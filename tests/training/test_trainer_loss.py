@@ -218,7 +218,7 @@ def test_what_cannot_be_trained_on_is_refused_with_what_to_do(tmp_path: Path) ->
     with pytest.raises(ValueError, match="was given inputs_embeds in training"):
         model(inputs_embeds=torch.zeros(1, 4, 32))
     for name in ("input_ids", "labels"):
-        outside = batch | {name: torch.full_like(batch[name], 99)}
+        outside = batch | {name: batch[name].masked_fill(batch["labels"] != -100, 99)}
         with pytest.raises(
             ValueError, match=rf"{name} have 99, and the model knows ids from 0 to \d+: the tokenizer"
         ):
