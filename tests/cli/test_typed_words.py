@@ -77,9 +77,11 @@ def test_names_and_texts_that_are_given_again_add() -> None:
 def test_a_setting_is_emptied_by_yamls_word_and_by_pythons(word: str) -> None:
     """Messages and pages say null, since settings stand in YAML; a text that a command takes may be that word."""
     _, config, _ = with_config(
-        Study, "study", ["--out", "x", *TINY, "--data.max-bytes", word, f"--data.validation-split={word}"]
+        Study,
+        "study",
+        ["--out", "x", *TINY, "--training.evaluate-windows", word, f"--data.validation-split={word}"],
     )
-    assert (config.data.max_bytes, config.data.validation_split) == (None, None)
+    assert (config.training.evaluate_windows, config.data.validation_split) == (None, None)
     assert parse(Generate, "generate", ["runs/x", "--prompt", "null"]).prompt == "null"
 
 
