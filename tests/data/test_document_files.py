@@ -100,7 +100,7 @@ def wrong_cells(path: Path) -> None:
         (
             ".jsonl",
             wrong_line,
-            r"a\.jsonl, line 1501: not JSON \(Unterminated string .*, column 18\); correct or",
+            r"a\.jsonl, line 1501: not JSON \(Unterminated string .*, column 19\); correct or",
         ),
         (".jsonl.gz", cut, r"a\.jsonl\.gz is damaged or cut short .*, after line \d+; restore it"),
         (".jsonl.gz", flipped, r"a\.jsonl\.gz is damaged or cut short .*, after line \d+"),

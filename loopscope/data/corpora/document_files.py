@@ -132,7 +132,9 @@ def _json_lines(path: Path, column: str) -> Iterator[tuple[str, Any]]:
                 if not line.strip():
                     continue
                 try:
-                    row = json.loads(line)
+                    row = json.loads(
+                        line.rstrip("\r\n")
+                    )  # which a text that is not ended would take for its own
                 except (ValueError, RecursionError) as error:
                     _to_the_end(file)
                     raise ValueError(f"{path}, line {number}: {_no_json(line, error)}") from None
