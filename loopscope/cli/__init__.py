@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, NamedTuple
 
+from loopscope.cli.processes import let_the_first_speak, refuse_company, speaks
+
 __all__ = ["COMMANDS", "main"]
 
 
@@ -85,7 +87,7 @@ def main() -> None:
     or what the system refuses (a full disk), 130 or 143 when interrupted or terminated, 99 when a scheduler cut a
     training off (`interruption`).
     """
-    warnings.showwarning = _silent if "--quiet" in sys.argv else _show_warning
+    warnings.showwarning = _silent if "--quiet" in sys.argv or not speaks() else _show_warning
     modules, words = _modules(sys.argv[1:])
     trusted = TRUST in words
     words = [word for word in words if word != TRUST]
@@ -110,6 +112,7 @@ def main() -> None:
 
     try:
         command = COMMANDS[known("command", name, COMMANDS)]
+        refuse_company(name)
         for module in modules:
             vouch_for(module)
         if trusted:
@@ -120,26 +123,33 @@ def main() -> None:
         with hearing_schedulers():
             run(arguments)
     except ValueError as error:
-        print(f"loopscope: {one_line(str(error))}", file=sys.stderr)
+        _say(one_line(str(error)))
         raise SystemExit(2) from None
     except BrokenPipeError:  # `loopscope … | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
     except OSError as error:
-        print(f"loopscope: {in_words(error)}", file=sys.stderr)
+        _say(in_words(error))
         raise SystemExit(2) from None
     except (MemoryError, RuntimeError) as error:
         if not _ran_out_of_memory(error):
             raise
-        print(
-            f"loopscope: out of memory ({one_line(str(error))[:200]}); take fewer or shorter windows (--sequences, "
-            "--length, --batch), or load a model of others with --dtype bfloat16",
-            file=sys.stderr,
+        _say(
+            f"out of memory ({one_line(str(error))[:200]}); take fewer or shorter windows (--sequences, "
+            "--length, --batch), or load a model of others with --dtype bfloat16"
         )
         raise SystemExit(2) from None
     except KeyboardInterrupt as stop:
-        print(f"loopscope: {interrupted(stop, name, sys.argv[1:])}", file=sys.stderr)
+        _say(interrupted(stop, name, sys.argv[1:]))
         raise SystemExit(status_of(stop, name)) from None
+
+
+def _say(text: str) -> None:
+    """Say why a command ends; of several processes the first does."""
+    if speaks():
+        print(f"loopscope: {text}", file=sys.stderr)
+    else:
+        let_the_first_speak()
 
 
 def _ran_out_of_memory(error: BaseException) -> bool:

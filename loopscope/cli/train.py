@@ -2,10 +2,11 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from loopscope.cli.arguments import with_config
+from loopscope.cli.processes import let_the_first_speak, speaks
 from loopscope.cli.train_print import print_next, print_results
 from loopscope.config.recipes import DEFAULT_SIZE
 from loopscope.results.layout import CONFIG
@@ -22,6 +23,7 @@ class Train:
         loopscope train --out runs/raw --resume
         loopscope train --out runs/raw --training.steps 900 --resume
         loopscope train --data.files 'text/*.txt' --data.tokenizer.kind bpe --out runs/own
+        torchrun --nproc-per-node 2 -m loopscope train --condition dense/raw --out runs/two
         loopscope train --config run.yaml --out runs/wide --model.dim 256
     """
 
@@ -49,12 +51,15 @@ class Train:
 def train(arguments: Sequence[str]) -> None:
     """`loopscope train`."""
     command, config, _ = with_config(Train, "train", arguments)
+    command = command if speaks() else replace(command, quiet=True)
     if command.resume and not command.quiet and (command.out / CONFIG).is_file():
         kept = f"size {config.size}, condition {config.condition}"
         print(
             f"{command.out} goes on with its own {CONFIG} ({kept}) where nothing else is named",
             file=sys.stderr,
         )
+    if command.dry_run and not speaks():
+        return
     if command.dry_run:
         from loopscope.cli.planned_print import print_plans
         from loopscope.jobs import planned_run
@@ -67,4 +72,5 @@ def train(arguments: Sequence[str]) -> None:
     print_results([result], command.out, command.quiet)
     print_next([result], command.out, command.quiet)
     if result.status != "completed":
+        let_the_first_speak()
         raise SystemExit(1)

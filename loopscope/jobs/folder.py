@@ -19,6 +19,7 @@ from loopscope.training.checkpoint import refuse_linked_checkpoints
 MAY_DIFFER = {
     *("steps", "epochs", "weights"),
     *("device", "precision", "threads", "compile", "cpu_ops", "gradient_checkpointing", "accumulation"),
+    *("parallel", "fsdp_reshard"),
     *(
         "log",
         "log_project",
@@ -118,7 +119,8 @@ def as_resumed(there: dict[str, Any], now: dict[str, Any], longer: bool = False)
     kept, asked = there.get("training"), now["training"]
     if not isinstance(kept, dict):
         return there
-    free = ("device", "threads", "evaluate_every", "log", "log_project", "keep_last", "keep_best", "save")
+    free = ("device", "threads", "parallel", "fsdp_reshard", "evaluate_every", "log", "log_project")
+    free += ("keep_last", "keep_best", "save")
     kept = {**kept, **{name: asked[name] for name in free}}
     if longer:
         for name in ("steps", "epochs"):

@@ -3,6 +3,7 @@
 Threads and precision decide the bits, so a run that goes on has those that it began with, unless others are named.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from loopscope.jobs.machine import memory_of
 from loopscope.plan.memory import check_memory
 from loopscope.results.layout import CONFIG
 from loopscope.training.config import TrainingConfig
+from loopscope.training.distributed.ranks import ALONE, Ranks
 from loopscope.training.hardware import resolve_device, resolve_precision
 
 BITS = "bits may differ from those of a run that never moved"
@@ -29,31 +31,48 @@ class Resumption:
     notes: tuple[str, ...] = ()
 
 
-def resolve(config: RunConfig) -> RunConfig:
+def resolve(config: RunConfig, ranks: Ranks = ALONE) -> RunConfig:
     """Replace what `auto` stands for on this machine, so that a resumed run cannot decide otherwise.
+
+    Args:
+        ranks: processes that share the run, and the cores of this machine.
 
     Raises:
         ValueError: a device that is not there, or one that cannot hold the run.
     """
     device = resolve_device(config.training.device)
-    check_memory(config, memory_of(device), "this machine" if device.type == "cpu" else device.type)
+    if ranks.alone:
+        check_memory(config, memory_of(device), "this machine" if device.type == "cpu" else device.type)
     return _with(
         config,
         device=str(device),
         precision=resolve_precision(config.training.precision, device),
-        threads=config.training.threads or torch.get_num_threads(),
+        threads=config.training.threads or threads_each(ranks),
     )
 
 
-def resumed(config: RunConfig, run: str | Path) -> Resumption:
+def threads_each(ranks: Ranks) -> int:
+    """Return the CPU threads of a process: torch's choice, or its share of the cores where others are beside it."""
+    if ranks.alone:
+        return torch.get_num_threads()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // ranks.local_world)
+
+
+def resumed(config: RunConfig, run: str | Path, ranks: Ranks = ALONE) -> Resumption:
     """Replace what is `auto` by what a run's folder says, where it was begun; else by what this machine has.
+
+    Args:
+        ranks: processes that share the run now. Threads are then divided anew: there may have been fewer of them.
 
     Raises:
         ValueError: a device that was named and is not there, or a folder whose config cannot be read.
     """
     if not (Path(run) / CONFIG).is_file():
-        return Resumption(resolve(config))
+        return Resumption(resolve(config, ranks))
     kept = _kept(written_config(Path(run) / CONFIG))
+    if not ranks.alone:
+        kept.pop("threads", None)
     asked, notes = config.training, list[str]()
     taken = {name: value for name, value in kept.items() if _is_open(config, name)}
     if not _is_here(str(taken.get("device", "cpu"))):
@@ -61,7 +80,7 @@ def resumed(config: RunConfig, run: str | Path) -> Resumption:
         notes.append(
             f"{run} began on {gone}, which is not here: it goes on on {resolve_device('auto')}, and {BITS}"
         )
-    now, here = resolve(_with(config, **taken)), resolve(config)
+    now, here = resolve(_with(config, **taken), ranks), resolve(config, ranks)
     other = [name for name in taken if getattr(here.training, name) != taken[name]]
     if other:
         began, would = (

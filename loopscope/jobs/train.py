@@ -10,7 +10,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from loopscope.data.lost_text import lost_text_note
 from loopscope.data.preparation import PreparedData
 from loopscope.data.source import PreparedTask, open_data
 from loopscope.jobs.folder import as_resumed, check_folder, read_result, written_config
-from loopscope.jobs.resumption import earlier_end, resumed
+from loopscope.jobs.resumption import Resumption, earlier_end, resumed
 from loopscope.jobs.run_trackers import close_trackers, open_trackers
 from loopscope.model.looped import LoopedTransformer
 from loopscope.ops.dispatch import cpu_ops
@@ -48,7 +48,11 @@ from loopscope.results.layout import (
 )
 from loopscope.results.lock import hold
 from loopscope.results.run_phases import phases_taken
-from loopscope.training.loggers import check_loggers
+from loopscope.training.distributed.agreement import alike, decided_first, first_then_others
+from loopscope.training.distributed.process_group import joined
+from loopscope.training.distributed.ranks import Ranks
+from loopscope.training.hardware import resolve_device
+from loopscope.training.loggers import LoggerGroup, check_loggers
 from loopscope.training.loop import Outcome, TrainingData, train
 from loopscope.training.metrics import read_metrics
 from loopscope.training.validation import Batches
@@ -71,42 +75,48 @@ def execute(config: RunConfig, run: str | Path, resume: bool = False, quiet: boo
         TrainingStoppedError: (a KeyboardInterrupt) Ctrl-C or SIGTERM: the step was finished, and is saved.
     """
     run = Path(run)
-    check_loggers(config.training.log)
-    # Whether it may go on is asked once it is held.
-    check_folder(resumed(config, run).config, run, resume or run.exists())
-    with hold(run):
-        goes_on = resumed(config, run)  # again, now that nobody else can begin it
-        check_folder(goes_on.config, run, resume)
-        for note in goes_on.notes:
-            warnings.warn(note, stacklevel=2)
-        return _execute(goes_on.config, run, quiet)
+    with joined(resolve_device(config.training.device)) as ranks, ExitStack() as held:
+
+        def begin() -> Resumption:
+            check_loggers(config.training.log)
+            restarted = (
+                ranks.restarts > 0 and (run / CONFIG).is_file()
+            )  # by torchrun, with the words of the first time
+            again = resume or restarted
+            # Whether it may go on is asked once it is held.
+            check_folder(resumed(config, run, ranks).config, run, again or run.exists())
+            held.enter_context(hold(run))
+            goes_on = resumed(config, run, ranks)  # again, now that nobody else can begin it
+            check_folder(goes_on.config, run, again)
+            return goes_on
+
+        goes_on = decided_first(ranks, begin)
+        if ranks.first:
+            for note in goes_on.notes:
+                warnings.warn(note, stacklevel=2)
+        return _execute(goes_on.config, run, quiet or not ranks.first, ranks)
 
 
-def _execute(config: RunConfig, run: Path, quiet: bool) -> RunResult:
-    data = open_data(config.data, progress=not quiet)
-    check_vocabulary(config, data)
-    training_data = windows(config, data)
-    if note := capped_text_note(config.data):
+def _execute(config: RunConfig, run: Path, quiet: bool, ranks: Ranks) -> RunResult:
+    with alike(ranks):
+        data = first_then_others(ranks, lambda: open_data(config.data, progress=not quiet))
+        check_vocabulary(config, data)
+        training_data = windows(config, data)
+        torch.manual_seed(config.training.seed)
+        model = LoopedTransformer(config.model)
+        tokenizer = data.tokenizer_text
+        # A run that has a checkpoint has its own weights, and goes on where the source is gone.
+        if config.training.weights is not None and newest_checkpoint(run) is None:
+            load_weights(model, config.training.weights, tokenizer)
+        model.gradient_checkpointing = config.training.gradient_checkpointing
+        before = earlier_end(run)
+    if (note := capped_text_note(config.data)) and ranks.first:
         warnings.warn(note, stacklevel=3)
-    if note := lost_text_note(data.lost.unknown, data.lost.unread):
+    if (note := lost_text_note(data.lost.unknown, data.lost.unread)) and ranks.first:
         warnings.warn(note, stacklevel=3)
-    torch.manual_seed(config.training.seed)
-    model = LoopedTransformer(config.model)
-    tokenizer = data.tokenizer_text
-    # A run that has a checkpoint has its own weights, and goes on where the source is gone.
-    if config.training.weights is not None and newest_checkpoint(run) is None:
-        load_weights(model, config.training.weights, tokenizer)
-    model.gradient_checkpointing = config.training.gradient_checkpointing
 
-    before = earlier_end(run)
-    write_text(run / CONFIG, config.to_yaml())
-    trackers = open_trackers(config, run)
-    with (
-        closing(trackers),
-        _audits_of_now(run),
-        cpu_ops(config.training.cpu_ops),
-    ):  # also what validates and monitors
-        outcome = train(
+    def trained(trackers: LoggerGroup | None = None) -> Outcome:
+        return train(
             model,
             config.objective,
             training_data,
@@ -118,7 +128,23 @@ def _execute(config: RunConfig, run: Path, quiet: bool) -> RunResult:
             flops_per_token=[step_flops_by_depth(config, phase) for phase in config.objective.phases],
             before=before,
             trackers=trackers,
+            ranks=ranks,
         )
+
+    if not ranks.first:
+        with cpu_ops(config.training.cpu_ops):
+            trained()
+        found: RunResult | None = ranks.told(None)
+        assert found is not None, "the first process has one"
+        return found
+    write_text(run / CONFIG, config.to_yaml())
+    trackers = open_trackers(config, run)
+    with (
+        closing(trackers),
+        _audits_of_now(run),
+        cpu_ops(config.training.cpu_ops),
+    ):  # also what validates and monitors
+        outcome = trained(trackers)
         result = replace(
             _result(config, run, model.parameter_count(), outcome),
             unknown_share=data.lost.unknown,
@@ -127,7 +153,7 @@ def _execute(config: RunConfig, run: Path, quiet: bool) -> RunResult:
         )
         write_text(run / RESULT, to_json(result))
         close_trackers(trackers, result, run)
-    return result
+    return ranks.told(result)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ def unroll_to(
     depths: Sequence[int],
     backprop: int | None = None,
     loops: int | None = None,
+    fewest: int | None = None,
 ) -> Iterator[LoopState]:
     """Unroll a model to one depth, or each sequence of a batch to its own, and yield the loops' states.
 
@@ -31,9 +32,11 @@ def unroll_to(
         depths: one number, or one per sequence.
         backprop: gradient through the last so many loops of each sequence; the input keeps its gradient.
         loops: loops to yield where that is more than the deepest needs (parts of one batch then agree).
+        fewest: loops of the shallowest sequence of all parts, where those have to record the same loops.
     """
     deepest = max(depths) if loops is None else loops
-    tracked = None if backprop is None else deepest - max(0, min(depths) - backprop)
+    shallowest = min(depths) if fewest is None else fewest
+    tracked = None if backprop is None else deepest - max(0, shallowest - backprop)
     states = unroll(model, input_ids, deepest, tracked)
     if len(set(depths)) == 1 and deepest == depths[0]:
         return states

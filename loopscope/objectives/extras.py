@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -36,6 +37,12 @@ class AbstractExtra(ABC):
 
     name: str
     """What reports call it."""
+    per_sequence: ClassVar[bool] = False
+    """Whether its terms are means over sequences; otherwise they are over the tokens that count."""
+    differentiates: ClassVar[bool] = False
+    """Whether its terms take gradients on the way forward."""
+    agree: Callable[[int], int] = staticmethod(int)
+    """Makes one number of what several processes of a training have drawn."""
 
     @abstractmethod
     def collector(self, loops: int, training: bool, before: RandomState) -> AbstractCollector:

@@ -25,6 +25,8 @@ class JacobianPenalty(AbstractExtra):
     """Extra term weight · ‖Jᵀv‖² of the loop map at the last state, named `jacobian` (STARS)."""
 
     name = "jacobian"
+    per_sequence = True
+    differentiates = True
 
     def __init__(self, weight: float, iterations: int = 1, through_state: bool = False) -> None:
         self.weight = weight

@@ -35,7 +35,7 @@ class ShortcutConsistency(AbstractExtra):
 
     def collector(self, loops: int, training: bool, before: RandomState) -> AbstractCollector:
         # The CPU's generator, which the training loop seeds in every step: no waiting for a device.
-        short = int(torch.randint(1, loops, ())) if training and loops > 1 else max(1, loops // 2)
+        short = self.agree(int(torch.randint(1, loops, ()))) if training and loops > 1 else max(1, loops // 2)
         return _Shortcut(self, short if loops > 1 else None, before)
 
 

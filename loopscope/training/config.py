@@ -21,7 +21,7 @@ class TrainingConfig(BaseModel):
     epochs: float | None = Field(None, gt=0, le=1e6)
     """Passes over the training windows, instead of `steps`."""
     batch: int = Field(16, ge=1, le=2**20)
-    """Sequences per optimizer step."""
+    """Sequences per optimizer step, over all processes."""
     accumulation: int = Field(1, ge=1, le=2**20)
     """Parts that a batch is split into, to save memory; the gradient is the same."""
     learning_rate: float = Field(1e-3, gt=0, le=1e30)
@@ -60,7 +60,11 @@ class TrainingConfig(BaseModel):
     device: str = "auto"
     """auto, cpu, cuda, mps."""
     threads: int | None = Field(None, ge=1, le=MOST_THREADS)
-    """CPU threads; None leaves torch's choice."""
+    """CPU threads; None leaves torch's choice, and divides the cores among the processes of a machine."""
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"
+    """Of several processes (torchrun): a replica in each (ddp) or weights in shards (fsdp). auto: ddp where it fits."""
+    fsdp_reshard: Literal["step", "loop"] = "step"
+    """fsdp: shared layers' weights are gathered once a step, or in every loop again, which saves memory."""
     log_every: int = Field(10, ge=1, le=_LONG)
     """Steps between records of the training loss."""
     log: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()

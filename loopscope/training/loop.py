@@ -5,16 +5,20 @@ learning rate. So the step number, the weights and the optimizer's moments are a
 resumed run repeats an uninterrupted one bit for bit (same device, threads and library versions).
 
 The host waits for the device only where something is logged, evaluated or saved.
+
+Several processes run it side by side, each on its rows of one batch (`distributed`). The first one writes and shows.
 """
 
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from loopscope.monitor.monitor import ScaleMonitor
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.depth import draw_depths
 from loopscope.objectives.objective import Objective
@@ -26,6 +30,11 @@ from loopscope.training.checkpoint import Progress, resume_from_newest
 from loopscope.training.checkpoint_saver import CheckpointSaver
 from loopscope.training.compile import compile_layers, is_fused
 from loopscope.training.config import TrainingConfig
+from loopscope.training.distributed.agreement import alike, decided_first, first_then_others
+from loopscope.training.distributed.batch_share import check_batch, own_rows
+from loopscope.training.distributed.parallel import parallelize
+from loopscope.training.distributed.ranks import ALONE, Ranks
+from loopscope.training.distributed.strategy import choose_strategy, in_words
 from loopscope.training.extension import extension_note
 from loopscope.training.finite_watch import FiniteWatch
 from loopscope.training.hardware import resolve_device, resolve_precision
@@ -35,7 +44,7 @@ from loopscope.training.metrics import MetricsLog, read_metrics
 from loopscope.training.optim import build_optimizer, learning_rate, set_learning_rate
 from loopscope.training.prefetch import Prefetcher, TrainingWindows
 from loopscope.training.progress import ProgressDisplay
-from loopscope.training.scale_monitor import build_monitor
+from loopscope.training.scale_monitor import build_monitor, monitor_of
 from loopscope.training.step import TrainingStep
 from loopscope.training.step_record import log_step
 from loopscope.training.stop_request import StopRequest, TrainingStoppedError
@@ -75,6 +84,7 @@ def train(
     flops_per_token: FlopsPerToken | Sequence[FlopsPerToken] | None = None,
     before: TrainingConfig | None = None,
     trackers: LoggerGroup | None = None,
+    ranks: Ranks = ALONE,
 ) -> Outcome:
     """Train a looped model, from the newest checkpoint of `run` where there is one.
 
@@ -87,34 +97,41 @@ def train(
             None logs none.
         before: how long the run was to be until now, where it is made longer: what that changes is said.
         trackers: are given all that is logged.
+        ranks: the processes that train together; all of them call this alike.
 
     Raises:
-        ValueError: the device or the compiler asked for is not there, the checkpoint is damaged, or a schedule leaves
-            no step for one of its phases.
+        ValueError: the device or the compiler asked for is not there, the checkpoint is damaged, a schedule leaves
+            no step for one of its phases, or processes cannot share what is asked for.
         TrainingStoppedError: (a KeyboardInterrupt) Ctrl-C or SIGTERM: the step was finished, and is saved.
     """
     run = Path(run)
-    device = resolve_device(config.device)
+    device = ranks.device(resolve_device(config.device))
     precision = resolve_precision(config.precision, device)
     if config.threads:
         torch.set_num_threads(config.threads)
-    steps = total_steps(config, len(data.train))
-    timetable = Timetable(objective, steps)
-    costs = timetable.costs(flops_per_token)
-    model.to(device)
-    optimizer = build_optimizer(model, config)
-    window = data.train.batch(config.seed, 0, 0, 1)[1].numel()
-    fused = is_fused(config.compile, device, _flops(timetable, config.batch * window, costs, model))
-    checkpoint, progress = resume_from_newest(run, model, optimizer)
+    with alike(ranks):
+        check_batch(config.batch, config.accumulation, ranks)
+        steps = total_steps(config, len(data.train))
+        timetable = Timetable(objective, steps)
+        costs = timetable.costs(flops_per_token)
+        strategy = choose_strategy(model, timetable.objectives, config, device, ranks)
+        if strategy != "fsdp":
+            model.to(device)
+        optimizer = build_optimizer(model, config)
+        window = data.train.batch(config.seed, 0, 0, 1)[1].numel()
+        fused = is_fused(config.compile, device, _flops(timetable, config.batch * window, costs, model))
+        checkpoint, progress = first_then_others(ranks, lambda: resume_from_newest(run, model, optimizer))
+        phase = timetable.standing(progress.step, read_metrics(run))
     run.mkdir(parents=True, exist_ok=True)
-    log = MetricsLog(run, progress.step, steps, trackers.record if trackers else None)
-    phase = timetable.standing(progress.step, read_metrics(run))
+    log = MetricsLog(run, progress.step, steps, trackers.record if trackers else None, ranks.first)
     first = timetable.objective(phase)
     # A gate alone is fitted to what another loop improves in use: without dropout, from the noise of evaluation.
     model.train(not first.placement.gate_only)
     watch = FiniteWatch(first.placement.reads, device)
 
-    display = ProgressDisplay(title, steps, progress.step, quiet)
+    display = ProgressDisplay(title, steps, progress.step, quiet or not ranks.first)
+    if not ranks.alone:
+        display.say(f"{title}: {in_words(strategy, model, config, device, ranks)}")
     if checkpoint:
         where = f"goes on from step {progress.step} of {steps} ({checkpoint.name})"
         display.say(
@@ -128,21 +145,29 @@ def train(
             display.say(f"{title}: {note}")
     elif before is not None:
         display.say(f"{title}: no checkpoint was saved yet: begins at step 1 of {steps}")
-    monitor = build_monitor(
-        model, first, config, log, lambda text: display.say(f"{title}: {text}"), steps, phase.first
-    )
 
-    take_step = TrainingStep(model, first, optimizer, config, device, precision, fused)
+    def watched_by(model: AbstractLoopedLM) -> ScaleMonitor | None:
+        return build_monitor(
+            model, first, config, log, lambda text: display.say(f"{title}: {text}"), steps, phase.first
+        )
+
+    monitor = monitor_of(strategy, model, watched_by, config, ranks)
+    wrapper, optimizer = parallelize(
+        strategy, model, optimizer, timetable.objectives, config, device, ranks, data.train
+    )
+    take_step = TrainingStep(model, first, optimizer, config, device, precision, fused, ranks, wrapper)
     if device.type == "cpu":
         keep_freed_memory()
     elif config.compile is True:
         compile_layers(model)
-    peak = matmul_peak(device, precision) if costs is not None else None
+    peak = ranks.world * matmul_peak(device, precision) if costs is not None else None
     speedometer = Speedometer(None if costs is None else costs[phase.number - 1], peak)
 
     def validated(windows: int | None) -> tuple[LoopMetrics, ...]:
         with take_step.autocast():
-            return validate(model, data.validation(windows), data.bytes_per_token, device)
+            return wrapper.inside(
+                lambda: validate(model, data.validation(windows), data.bytes_per_token, device, ranks=ranks)
+            )
 
     def evaluate(step: int, windows: int | None) -> tuple[LoopMetrics, ...]:
         per_loop = validated(windows)
@@ -164,11 +189,13 @@ def train(
 
     if timetable.scheduled and progress.step == 0:
         begin(phase, 1)
-    batches = Prefetcher(data.train, config.seed, config.batch, steps, device)
-    with display, batches, CheckpointSaver(run, files, config) as saver, StopRequest() as stop:
+    rows = None if ranks.alone else own_rows(config.batch, config.accumulation, ranks)
+    batches = Prefetcher(data.train, config.seed, config.batch, steps, device, rows)
+    with display, batches, CheckpointSaver(run, files, config) as saver, StopRequest(ranks) as stop:
         clock, logged, waited = time.perf_counter(), progress, 0.0
         for step in range(progress.step + 1, steps + 1):
-            torch.manual_seed(step_seed(config.seed, step))
+            stop.begin_step()
+            torch.manual_seed(ranks.seed(step_seed(config.seed, step)))
             set_learning_rate(optimizer, learning_rate(step - 1, steps, config))
             input_ids, labels = batches.get(step - 1)
             depths = draw_depths(config.depth, model.loops, config.seed, step - 1, config.batch)
@@ -177,19 +204,18 @@ def train(
                 begin(phase, step)
             take_step.objective.advance(phase.progress(step))
             loss, gradient_norm = take_step(input_ids, labels, depths)
-            speedometer.see(labels.numel(), max(depths))
+            tokens = labels.numel() * ranks.world
+            speedometer.see(tokens, max(depths))
             watch.see(step, loss, gradient_norm)
-            progress = replace(progress, step=step, tokens=progress.tokens + labels.numel())
+            progress = replace(progress, step=step, tokens=progress.tokens + tokens)
             display.advance(step)
             if monitor:
                 monitor.step(step, input_ids, labels)
 
-            last = step == steps
+            last, stopping = step == steps, stop.agreed()
             log_now = last or step == 1 or step % config.log_every == 0
             evaluate_now = not last and config.evaluate_every and step % config.evaluate_every == 0
-            save_now = (
-                last or stop.number or (config.checkpoint_every and step % config.checkpoint_every == 0)
-            )
+            save_now = last or stopping or (config.checkpoint_every and step % config.checkpoint_every == 0)
             if not (log_now or evaluate_now or save_now):
                 continue
 
@@ -216,10 +242,12 @@ def train(
             if save_now:
                 if config.keep_best and not held_out:
                     held_out = validated(config.evaluate_windows)
-                saver.save(progress, model, optimizer, held_out, last=last or stop.number is not None)
+                whole = wrapper.whole(optimizer)
+                save = partial(saver.save, progress, *whole, held_out, last=bool(last or stopping))
+                decided_first(ranks, save)
             saver.poll()
-            if stop.number and save_now:
-                raise TrainingStoppedError(title, step, steps, stop.number)
+            if stopping:
+                raise TrainingStoppedError(title, step, steps, stopping)
             clock = time.perf_counter()  # evaluating and saving are not training time
             if monitor:
                 monitor.budget.restart()

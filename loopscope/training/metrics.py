@@ -27,6 +27,7 @@ class MetricsLog:
         resumed_at: step of the checkpoint; later records go.
         steps: steps of the whole run; its final evaluation goes too, because it is always repeated.
         also: is given every record that is written, as it can be read back.
+        writes: whether this process keeps the run's metrics: one of several does.
     """
 
     def __init__(
@@ -35,10 +36,13 @@ class MetricsLog:
         resumed_at: int,
         steps: int,
         also: Callable[[Mapping[str, Any]], None] | None = None,
+        writes: bool = True,
     ) -> None:
-        self.also = also
+        self.also, self.writes = also, writes
         self.waiting = ""  # lines that a full disk refused
         self.path = Path(run) / METRICS
+        if not writes:
+            return
         _check_against(checkpoint_folder(run, resumed_at), self.path)
         kept = [
             record
@@ -52,6 +56,8 @@ class MetricsLog:
 
         On a full disk it waits in memory for the next record, or for `flush`; a warning says so once.
         """
+        if not self.writes:
+            return
         record = {key: _plain(value) for key, value in {"kind": kind, "step": step, **values}.items()}
         waited, self.waiting = self.waiting, self.waiting + _line(record)
         try:

@@ -1,11 +1,13 @@
 """AdamW (or Muon with AdamW), parameter groups, and the learning rate as a pure function of the step."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
+import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from loopscope.training.config import TrainingConfig
 from loopscope.training.muon import MuonWithAdamW, layer_matrices
@@ -60,10 +62,22 @@ def clip_gradients_(model: nn.Module, most: float) -> Float[Tensor, ""]:
     twice as slow.
     """
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    if any(isinstance(one, DTensor) for one in gradients):
+        return _clip_shards_(gradients, most)
     if not gradients or any(one.device.type != "cpu" for one in gradients):
         return torch.nn.utils.clip_grad_norm_(model.parameters(), most)
     norm: Tensor = torch.linalg.vector_norm(torch.stack([_norm(one) for one in gradients]))
     torch.nn.utils.clip_grads_with_norm_(model.parameters(), most, norm)
+    return norm
+
+
+def _clip_shards_(gradients: Sequence[Tensor], most: float) -> Float[Tensor, ""]:
+    """Do the same for gradients in shards: every process sums its own squares, and all share one sum."""
+    own = [one.to_local() if isinstance(one, DTensor) else one for one in gradients]
+    square: Tensor = torch.stack([_norm(one).square() for one in own]).sum()
+    dist.all_reduce(square)
+    norm = square.sqrt()
+    torch._foreach_mul_(own, torch.clamp(most / (norm + 1e-6), max=1.0))
     return norm
 
 

@@ -5,6 +5,7 @@ copied to pinned memory by the thread and sent without waiting. Memory: one batc
 """
 
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Protocol, runtime_checkable
@@ -29,13 +30,25 @@ class TrainingWindows(Protocol):
 class Prefetcher:
     """Batches of one run by step (0-based), on the device; a context manager, because it owns a thread.
 
+    Args:
+        batch: rows of a step's batch.
+        rows: those that this process takes of them; None: all. The batch is read whole, so that it is the same one
+            however many processes share it.
+
     Attributes:
         waited: seconds that steps have waited for data so far.
     """
 
     def __init__(
-        self, windows: TrainingWindows, seed: int, batch: int, steps: int, device: torch.device
+        self,
+        windows: TrainingWindows,
+        seed: int,
+        batch: int,
+        steps: int,
+        device: torch.device,
+        rows: Sequence[int] | None = None,
     ) -> None:
+        self.rows = rows
         self.windows = windows
         self.seed = seed
         self.size = batch
@@ -69,6 +82,8 @@ class Prefetcher:
 
     def _read(self, step: int) -> Batch:
         inputs, labels = self.windows.batch(self.seed, step, 0, self.size)
+        if self.rows is not None:
+            inputs, labels = inputs[self.rows], labels[self.rows]
         if self.device.type == "cuda":
             return inputs.pin_memory(), labels.pin_memory()
         return inputs, labels

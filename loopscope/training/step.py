@@ -16,6 +16,9 @@ from loopscope.ops.dispatch import cpu_ops
 from loopscope.ops.step_scope import step_scope
 from loopscope.recurrence import AbstractLoopedLM
 from loopscope.training.config import TrainingConfig
+from loopscope.training.distributed.batch_share import BatchShare, own_depths
+from loopscope.training.distributed.ranks import ALONE, Ranks
+from loopscope.training.distributed.wrapper import AbstractWrapper, OneProcess
 from loopscope.training.hardware import Precision
 from loopscope.training.optim import Optimizer, clip_gradients_
 
@@ -26,6 +29,8 @@ class TrainingStep:
     Args:
         precision: what products compute in; weights, losses and norms stay fp32.
         fuse_elementwise: whether a CPU's chains of element-wise passes are compiled (`ops.fusion`).
+        ranks: processes that share every batch.
+        wrapper: the model as they train it; None: as it is.
     """
 
     def __init__(
@@ -37,7 +42,11 @@ class TrainingStep:
         device: torch.device,
         precision: Precision,
         fuse_elementwise: bool = False,
+        ranks: Ranks = ALONE,
+        wrapper: AbstractWrapper | None = None,
     ) -> None:
+        self.ranks = ranks
+        self.wrapper = OneProcess(model) if wrapper is None else wrapper
         self.model = model
         self.objective = objective
         self.optimizer = optimizer
@@ -49,10 +58,11 @@ class TrainingStep:
     def __call__(
         self, input_ids: Int[Tensor, "batch seq"], labels: Int[Tensor, "batch seq"], depths: Sequence[int]
     ) -> tuple[Loss, Float[Tensor, ""]]:
-        """Take a step; returns the loss (mean over parts, detached) and the gradient's norm before clipping.
+        """Take a step; returns the loss of the whole batch (detached) and the gradient's norm before clipping.
 
         Args:
-            depths: loops to run: one number, or one per sequence.
+            input_ids: of this process' rows of the batch.
+            depths: loops to run: one number, or one per sequence of the whole batch.
         """
         with tf32(self.device), cpu_ops(self.config.cpu_ops), step_scope(self.fuse_elementwise):
             loss = self._accumulate(input_ids, labels, depths)
@@ -66,30 +76,28 @@ class TrainingStep:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def _accumulate(self, input_ids: Tensor, labels: Tensor, depths: Sequence[int]) -> Loss:
-        accumulation, backprop = self.config.accumulation, self.config.depth.backprop
+        accumulation = self.config.accumulation
         size = len(input_ids) // accumulation
+        share = BatchShare(labels, accumulation, self.ranks)
+        own = own_depths(depths, self.config.batch, accumulation, self.ranks)
         parts = []
         for index, (ids, targets) in enumerate(zip(input_ids.split(size), labels.split(size), strict=True)):
-            own = depths if len(depths) == 1 else depths[index * size : (index + 1) * size]
-            # One context for all loops: a weight is cast once, however often it is applied.
-            with self.autocast():
-                states = unroll_to(self.model, ids, own, backprop, max(depths))
-                loss = self.objective(states, targets)
-            (loss.total / accumulation).backward()
+            deep = own if len(own) == 1 else own[index * size : (index + 1) * size]
+            with self.wrapper.part(last=index == accumulation - 1):
+                # One context for all loops: a weight is cast once, however often it is applied.
+                with self.autocast():
+                    targets = share.labels(index, targets)
+                    loss = self.wrapper.loss(self._loss, ids, targets, deep, min(depths), max(depths))
+                loss = share.weighed(index, loss, self.objective)
+                share.whole_gradient(loss.total).backward()
             parts.append(loss.detached())
-            del states, loss  # before the next part: their graph holds a chunk of logits
+            del loss  # before the next part: its graph holds a chunk of logits
+        self.wrapper.after_backward()
+        return share.together(parts)
 
-        def mean(values: list[Tensor]) -> Tensor:
-            return torch.stack([value.detach() for value in values]).mean(dim=0)
-
-        return Loss(
-            total=mean([part.total for part in parts]),
-            terms={name: mean([part.terms[name] for part in parts]) for name in parts[0].terms},
-            cross_entropy=mean([part.cross_entropy for part in parts]),
-            l2_norm=mean([part.l2_norm for part in parts]),
-            mean_square=mean([part.mean_square for part in parts]),
-            dim=parts[0].dim,
-        )
+    def _loss(self, ids: Tensor, labels: Tensor, depths: Sequence[int], fewest: int, most: int) -> Loss:
+        states = unroll_to(self.model, ids, depths, self.config.depth.backprop, most, fewest)
+        return self.objective(states, labels)
 
 
 @contextmanager

@@ -3,18 +3,27 @@
 The last two are how schedulers announce that a job's machine is wanted. A second signal ends the process as it would
 have without. Signals reach Python's main thread only: a training in another thread is left as it is, and so is a signal
 that the process was started to ignore (`nohup`, a background job).
+
+Of several processes one or all may be asked: each step exchanges, while it computes, whether any was when it began, and
+all stop after the same one. torchrun hands on a Ctrl-C that the terminal has sent to all of them already, so a second
+signal counts there only when it comes seconds after the first.
 """
 
 import os
 import signal
 import threading
+import time
 from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, ClassVar
 
+from loopscope.training.distributed.ranks import ALONE, PendingMaximum, Ranks
+
 PREEMPTION = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 """How schedulers ask: SLURM with SIGTERM, or with what `--signal` names; Windows has no SIGUSR1."""
 WATCHED = (signal.SIGINT, *PREEMPTION)
+HANDED_ON = 5.0
+"""Seconds within which a second signal is torchrun handing on the first."""
 
 
 class TrainingStoppedError(KeyboardInterrupt):
@@ -36,15 +45,21 @@ class TrainingStoppedError(KeyboardInterrupt):
 class StopRequest:
     """Catches the signals that ask to stop, within a `with` block.
 
+    Args:
+        ranks: processes that stop together.
+
     Attributes:
-        number: the signal that asked; None as long as none did.
+        number: the signal that asked this process; None as long as none did.
     """
 
     in_force: ClassVar["StopRequest | None"] = None
     """The one of the training that is under way, for whoever hears of a stop by another signal."""
 
-    def __init__(self) -> None:
+    def __init__(self, ranks: Ranks = ALONE) -> None:
+        self.ranks = ranks
         self.number: int | None = None
+        self._asked = 0.0  # when
+        self._pending: PendingMaximum | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -70,9 +85,29 @@ class StopRequest:
         """Ask the training to stop, as the signal of this number would."""
         self._ask(number, None)
 
+    def begin_step(self) -> None:
+        """Begin to ask the other processes whether they have to stop: all of them get one answer in this step."""
+        if not self.ranks.alone:
+            self._pending = self.ranks.begin_maximum(self.number or 0)
+
+    def agreed(self) -> int | None:
+        """Return the signal on which all processes stop after this step; None: they go on."""
+        if self._pending is None:
+            return self.number
+        found, self._pending = self._pending.get(), None
+        return found or None
+
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.number = number
-        self.release()
+        if self.number is not None and not self.ranks.alone:
+            if time.monotonic() - self._asked > HANDED_ON:
+                self.release()
+                signal.raise_signal(number)
+            return
+        self.number, self._asked = number, time.monotonic()
+        if self.ranks.alone:
+            self.release()
+        if not self.ranks.first:
+            return
         # Not through the progress display: a handler may run while that is drawing.
         with suppress(OSError):
             os.write(2, b"\nfinishing this step, then saving it; once more to stop at once\n")

@@ -31,6 +31,11 @@ class Timetable:
             self._objectives = [objective]
 
     @property
+    def objectives(self) -> Sequence[Objective]:
+        """What the phases are trained on, in order."""
+        return self._objectives
+
+    @property
     def scheduled(self) -> bool:
         """Whether there is more than one phase."""
         return len(self.phases) > 1
