@@ -75,9 +75,10 @@ def in_page(name: str) -> list[list[str]]:
 
 
 def in_help(command: str) -> list[list[str]]:
-    """Examples of a command."""
+    """Examples of a command; of several processes (torchrun) what each of them runs."""
     _, _, example = (inspect.getdoc(class_of(command)) or "").partition("Example:")
-    return [shlex.split(line)[1:] for line in example.strip().splitlines()]
+    lines = [shlex.split(line) for line in example.strip().splitlines()]
+    return [words[words.index("loopscope") + 1 :] for words in lines]
 
 
 @pytest.fixture(scope="module")

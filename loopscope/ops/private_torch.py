@@ -1,6 +1,7 @@
 """The only names used here that PyTorch does not promise to keep. A smoke test holds them to what is expected of them.
 
-None has a public counterpart: `torch.autograd.graph` uses the first two for its own `register_multi_grad_hook`.
+None has a public counterpart: `torch.autograd.graph` uses the first two for its own `register_multi_grad_hook`, and
+`torch.multiprocessing` knows a storage by its `_cdata`.
 """
 
 import torch
@@ -16,6 +17,11 @@ def backward_pass_reaches(tensor: Tensor) -> bool:
     """Return whether the running backward pass will compute what the tensor was made from; only within one."""
     node = tensor.grad_fn
     return node is not None and torch._C._will_engine_execute_node(node)
+
+
+def storage_identity(tensor: Tensor) -> int:
+    """Return a number of a tensor's storage, its own as long as that lives, wherever its memory lies meanwhile."""
+    return tensor.untyped_storage()._cdata
 
 
 def softmax_backward(grad_out: Tensor, softmax: Tensor) -> Tensor:

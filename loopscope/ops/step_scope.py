@@ -11,6 +11,7 @@ from torch import Tensor
 
 from loopscope.ops.dispatch import is_on
 from loopscope.ops.fusion import fuse_elementwise as fusing
+from loopscope.ops.private_torch import storage_identity
 
 Made = TypeVar("Made")
 
@@ -34,12 +35,27 @@ def step_scope(fuse_elementwise: bool = False) -> Iterator[None]:
         _buffers.reset(before[1])
 
 
+@contextmanager
+def part_scope() -> Iterator[None]:
+    """Enclose the forward and backward pass of a part of a step's batch that shares no graph with the other parts.
+
+    FSDP2 takes a layer's gradients when the nodes that it recorded around a call have run. A weight's alias of an
+    earlier part would come after those.
+    """
+    before = _cached.set(None if _cached.get() is None else {})
+    try:
+        yield
+    finally:
+        _cached.reset(before)
+
+
 def cached_in_step(weight: Tensor, use: Any, make: Callable[[], Made]) -> Made:
     """Return what `make` makes of a weight: within a step made once for each use, and kept until its end."""
     cached = _cached.get()
     if cached is None:
         return make()
-    key = weight.data_ptr(), weight.shape, weight.stride(), use
+    # By its storage, not by where that lies: weights in shards (FSDP2) are gathered into it again and again.
+    key = storage_identity(weight), weight.storage_offset(), weight.shape, weight.stride(), use
     if key not in cached:
         cached[key] = make(), weight  # itself too, so that nothing else comes to lie where it is
     return cached[key][0]

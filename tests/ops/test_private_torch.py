@@ -62,3 +62,16 @@ def test_an_in_place_change_moves_a_tensors_version() -> None:
     assert x._version == before + 1
     torch.mul(torch.ones(1), 2, out=x[:1])
     assert x._version > before + 1
+
+
+@pytest.mark.smoke
+def test_a_storage_has_one_number_wherever_its_memory_lies() -> None:
+    weight, other = torch.ones(8), torch.ones(8)
+    number = private_torch.storage_identity(weight)
+    assert (
+        private_torch.storage_identity(weight.view(2, 4)) == number != private_torch.storage_identity(other)
+    )
+    size = weight.untyped_storage().size()
+    weight.untyped_storage().resize_(0)
+    weight.untyped_storage().resize_(size)
+    assert private_torch.storage_identity(weight) == number

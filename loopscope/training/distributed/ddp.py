@@ -1,5 +1,6 @@
 """A replica in every process (DDP): gradients are averaged in the backward pass, once a step."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
@@ -32,13 +33,16 @@ class DDPWrapper(AbstractWrapper):
 
     def __init__(self, model: AbstractLoopedLM, device: torch.device, unused: bool) -> None:
         self.model = model
-        self.ddp = DistributedDataParallel(
-            ForwardOf(model),
-            device_ids=[device] if device.type == "cuda" else None,
-            broadcast_buffers=False,
-            find_unused_parameters=unused,
-            gradient_as_bucket_view=True,
-        )
+        with warnings.catch_warnings():
+            # torch 2.13 has a new name for it, which 2.11 does not know.
+            warnings.filterwarnings("ignore", message=".*broadcast_buffers")
+            self.ddp = DistributedDataParallel(
+                ForwardOf(model),
+                device_ids=[device] if device.type == "cuda" else None,
+                broadcast_buffers=False,
+                find_unused_parameters=unused,
+                gradient_as_bucket_view=True,
+            )
 
     def loss(self, compute: Callable[..., Loss], *inputs: Any) -> Loss:
         return Loss(**self.ddp(compute, *inputs))
@@ -65,17 +69,19 @@ def leaves_unused(
 ) -> bool:
     """Return whether some step may leave a trainable parameter without a gradient: it is tried on one sequence.
 
-    Depth 1 runs no carry, a loss may not read the gate that a model has. Weights, gradients and random numbers are then
-    as they were.
+    Depth 1 runs no carry, a loss may not read the gate that a model has, and a gradient that is cut to the last loops
+    reaches the input of shallow sequences alone. Weights, gradients and random numbers are then as they were.
 
     Args:
         input_ids: of one window, [1, seq], and its labels.
     """
+    if config.depth.backprop is not None:
+        return True
     fewest = config.depth.fewest(model.loops)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for objective in objectives:
         with same_random_numbers(input_ids.device):
-            loss = objective(unroll_to(model, input_ids, [fewest], config.depth.backprop), labels).total
+            loss = objective(unroll_to(model, input_ids, [fewest]), labels).total
             loss.backward()
         idle = any(parameter.grad is None for parameter in trained)
         for parameter in trained:

@@ -20,6 +20,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from loopscope.objectives.objective import Loss
+from loopscope.ops.step_scope import part_scope
 from loopscope.recurrence import AbstractLoopedLM
 from loopscope.training.distributed.ranks import Ranks
 from loopscope.training.distributed.strategy import Strategy
@@ -63,7 +64,8 @@ class FSDPWrapper(AbstractWrapper):
     def part(self, last: bool) -> Iterator[None]:
         if self.reshard == "step":
             self.sharded.set_requires_gradient_sync(last)
-        yield
+        with part_scope():
+            yield
 
     def after_backward(self) -> None:
         self._let_go()
