@@ -26,6 +26,7 @@ from loopscope.model.loop_embedding import build_loop_embedding
 from loopscope.model.readouts import build_readout
 from loopscope.model.value_embeddings import ValueEmbeddings
 from loopscope.ops.rms_norm import RMSNorm
+from loopscope.ops.wide_sum import summed_wide
 from loopscope.recurrence import AbstractLoopedLM, CarryStep, LoopContext
 
 
@@ -194,7 +195,7 @@ class LoopedTransformer(AbstractLoopedLM):
     def head(self, features: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
         if self.unembedding is not None and self._head_is_dressed():
             return self.unembedding(features)
-        return F.linear(features, self._matrix())
+        return F.linear(features, summed_wide(self._matrix()))
 
     def declared_exponent(self, loop: int, loops: int) -> float | str | None:
         return None if self.coda else self.reading.scale_exponent(loop, loops)

@@ -17,6 +17,7 @@ from loopscope.ops.dispatch import cpu_ops_apply, is_plain
 from loopscope.ops.rms_norm import norm_inputs, transposed_normal
 from loopscope.ops.shared_weight import SharedWeight, shared_weight
 from loopscope.ops.step_scope import cast_weight
+from loopscope.ops.wide_sum import summed_wide
 
 
 def linear(x: Float[Tensor, "*batch dim"], module: Callable[[Tensor], Tensor]) -> Float[Tensor, "*batch out"]:
@@ -32,7 +33,7 @@ def plain_linear(
     """Return what `linear` does, by PyTorch's own operation."""
     if isinstance(module, nn.Linear) and is_plain(module):
         # What calling it does, without the call: a tenth of a cached step's time goes into calls of modules.
-        return F.linear(x, module.weight, module.bias)
+        return F.linear(x, summed_wide(module.weight), module.bias)
     return module(x)
 
 

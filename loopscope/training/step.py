@@ -14,6 +14,7 @@ from loopscope.objectives.depth import unroll_to
 from loopscope.objectives.objective import Loss, Objective
 from loopscope.ops.dispatch import cpu_ops
 from loopscope.ops.step_scope import step_scope
+from loopscope.ops.wide_sum import USES, wide_sums
 from loopscope.recurrence import AbstractLoopedLM
 from loopscope.training.config import TrainingConfig
 from loopscope.training.distributed.batch_share import BatchShare, own_depths
@@ -64,7 +65,12 @@ class TrainingStep:
             input_ids: of this process' rows of the batch.
             depths: loops to run: one number, or one per sequence of the whole batch.
         """
-        with tf32(self.device), cpu_ops(self.config.cpu_ops), step_scope(self.fuse_elementwise):
+        with (
+            tf32(self.device),
+            cpu_ops(self.config.cpu_ops),
+            step_scope(self.fuse_elementwise),
+            wide_sums(max(depths) >= USES),
+        ):
             loss = self._accumulate(input_ids, labels, depths)
         norm = clip_gradients_(self.model, self.config.clip)
         self.optimizer.step()

@@ -62,7 +62,7 @@ class Poisoned(Objective):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Loss:
         loss = super().__call__(*args, **kwargs)
-        self.calls += torch.is_grad_enabled()
+        self.calls += len(args[1]) > 1  # one row: tried before training
         if self.calls <= 3 or os.environ.get("RANK") != "1":
             return loss
         bad = loss.total * torch.nan
