@@ -91,5 +91,5 @@ def _check_fsdp(objectives: Sequence[Objective], config: TrainingConfig, device:
         )
 
 
-def _gigabytes(count: float) -> str:
+def _gigabytes(count: int | float) -> str:
     return f"{count / 1e9:.3g} GB"
