@@ -119,8 +119,8 @@ def as_resumed(there: dict[str, Any], now: dict[str, Any], longer: bool = False)
     kept, asked = there.get("training"), now["training"]
     if not isinstance(kept, dict):
         return there
-    free = ("device", "threads", "parallel", "fsdp_reshard", "evaluate_every", "log", "log_project")
-    free += ("keep_last", "keep_best", "save")
+    where = ("device", "threads", "parallel", "fsdp_reshard")
+    free = (*where, "evaluate_every", "log", "log_project", "keep_last", "keep_best", "save")
     kept = {**kept, **{name: asked[name] for name in free}}
     if longer:
         for name in ("steps", "epochs"):

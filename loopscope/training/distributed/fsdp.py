@@ -3,9 +3,9 @@
 FSDP2 brings a layer's weights together where it is called and lets go of them after it: for a layer that is called in K
 loops, K times on the way forth and K times back. Weights do not change within a step. So a shared layer's are gathered
 once, kept for all loops and all parts of a batch, both ways, and let go of before the optimizer's step, after which
-they would be stale; its gradient is reduced once (twice where the batch comes in parts: the sum of the earlier ones, and
-the last one's). That costs the memory of the shared layers' weights, and of their
-gradients while a batch comes in parts. `training.fsdp_reshard: loop` trades it back: FSDP2 as it comes.
+they would be stale; its gradient is reduced once (twice where the batch comes in parts: the sum of the earlier ones,
+and the last one's). That costs the memory of the shared layers' weights, and of their gradients while a batch comes in
+parts. `training.fsdp_reshard: loop` trades it back: FSDP2 as it comes.
 
 Weights are gathered in fp32 and computed with under autocast, as in one process.
 """
