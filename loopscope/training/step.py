@@ -69,7 +69,9 @@ class TrainingStep:
             tf32(self.device),
             cpu_ops(self.config.cpu_ops),
             step_scope(self.fuse_elementwise),
-            wide_sums(max(depths) >= USES),
+            wide_sums(
+                max(depths) >= USES and self.device.type != "cpu"
+            ),  # whose own operations do, but for biases
         ):
             loss = self._accumulate(input_ids, labels, depths)
         norm = clip_gradients_(self.model, self.config.clip)
