@@ -77,7 +77,7 @@ def _disk(plans: "Sequence[PlannedRun]") -> str:
 
 def _most_bytes(plans: "Sequence[PlannedRun]") -> int:
     """What all checkpoints take, while one is written beside the one before it."""
-    return sum(plan.checkpoint for plan in plans if not plan.finished) + plans[0].checkpoint
+    return sum(plan.checkpoint * plan.kept for plan in plans if not plan.finished) + plans[0].checkpoint
 
 
 def _bytes(count: int) -> str:

@@ -1,5 +1,6 @@
 """What `train` and `study` would make, with all that they check before work starts. Nothing is written."""
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from loopscope.results.checkpoints import whole_checkpoint
 from loopscope.results.layout import step_in_name
 from loopscope.results.lock import FolderHeldError, present_holder
 from loopscope.training.checkpoint import RESUMED
+from loopscope.training.config import TrainingConfig
 from loopscope.training.loggers import check_loggers
 from loopscope.training.loop import total_steps
 
@@ -40,7 +42,8 @@ class PlannedRun:
         config: with nothing left that is `auto`.
         parameters: of the model.
         memory: bytes that a step takes at the very least: weights, gradients, moments, one batch.
-        checkpoint: bytes of each, of which two are there while one is written.
+        checkpoint: bytes of each.
+        kept: checkpoints that stay in the end; one more is there while it is written.
         disk_free: bytes on the disk of its folder; None where that is not known.
         steps: optimizer steps; None where epochs say, and the text is not tokenized yet.
         tokens: that it trains on in all; None as for steps.
@@ -57,6 +60,7 @@ class PlannedRun:
     parameters: int
     memory: int
     checkpoint: int
+    kept: int
     disk_free: int | None
     steps: int | None
     tokens: int | None
@@ -105,6 +109,7 @@ def planned_run(config: RunConfig, run: str | Path, resume: bool = False, here: 
         parameters=parameters,
         memory=least_training_bytes(config),
         checkpoint=parameters * 4 * OF_A_SAVE,
+        kept=_kept(training, steps),
         disk_free=_free(run),
         steps=steps,
         tokens=tokens,
@@ -166,6 +171,14 @@ def _check_weights(config: RunConfig) -> None:
     source = config.training.weights
     if source is not None and not Path(source).expanduser().exists():
         raise ValueError(f"training.weights is {source!r}, which is not there; give a run or model folder")
+
+
+def _kept(training: TrainingConfig, steps: int | None) -> int:
+    """Checkpoints that a run keeps in the end: as many as it may, and no more than it saves."""
+    most = training.keep_last + training.keep_best
+    if steps is None or training.checkpoint_every is None:
+        return most if training.checkpoint_every else 1
+    return min(most, math.ceil(steps / training.checkpoint_every))
 
 
 def _free(run: Path) -> int | None:
