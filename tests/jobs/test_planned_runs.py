@@ -92,12 +92,12 @@ def test_folders_of_others_are_refused(tmp_path: Path) -> None:
     ("settings", "kept"),
     [
         ({}, 1),
-        ({"keep_last": 3}, 1),  # saved at the end alone
+        ({"keep_last": 3, "checkpoint_every": None}, 1),  # saved at the end alone
         ({"keep_last": 3, "keep_best": 2, "checkpoint_every": 10}, 5),
         ({"keep_last": 3, "keep_best": 2, "checkpoint_every": 15}, 2),
     ],
 )
 def test_the_disk_is_asked_for_as_many_checkpoints_as_stay(
-    tmp_path: Path, settings: dict[str, int], kept: int
+    tmp_path: Path, settings: dict[str, Any], kept: int
 ) -> None:
     assert planned_run(tiny(training={"steps": 30, **settings}), tmp_path / "run").kept == kept
