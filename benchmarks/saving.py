@@ -22,6 +22,7 @@ from loopscope.model import LoopedTransformer
 from loopscope.training import build_optimizer
 from loopscope.training.checkpoint import Progress
 from loopscope.training.checkpoint_saver import CheckpointSaver
+from loopscope.training.distributed.wrapper import OneProcess
 from loopscope.training.optimizer_state import state_bytes
 
 WAYS = ("waiting", "background")
@@ -63,14 +64,17 @@ def main() -> None:
     writes, shares = list[float](), list[float]()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         savers = {
-            way: CheckpointSaver(folder, {}, config.training.model_copy(update={"save": way})) for way in WAYS
+            way: CheckpointSaver(
+                folder, {}, config.training.model_copy(update={"save": way}), OneProcess(model)
+            )
+            for way in WAYS
         }
         for step in range(1, options.rounds + 2):
             for place, way in enumerate(WAYS):
                 saver, progress = savers[way], Progress(2 * step + place, 0, 0.0)
                 alone, took = products(ALONE)
                 began = time.perf_counter()
-                saver.save(progress, model, optimizer)
+                saver.save(progress, optimizer)
                 stall = time.perf_counter() - began
                 beside, meanwhile = products(0.0, saver) if way == "background" else (0, 0.0)
                 saver.wait()

@@ -217,11 +217,14 @@ def _state(run: str | Path, snapshot: Snapshot) -> dict[str, Any]:
 
 
 def resume_from_newest(
-    run: str | Path, model: nn.Module, optimizer: AnyOptimizer
+    run: str | Path, model: nn.Module, optimizer: AnyOptimizer, load: bool = True
 ) -> tuple[Path | None, Progress]:
     """Restore the newest checkpoint of a run that is whole, in place; return it, and where the run stood.
 
-    Damaged ones above it get another name: their steps are saved again. Without any checkpoint: None, and the start.
+    Without any checkpoint: None, and the start.
+
+    Args:
+        load: false: it is only checked, to be loaded by who shards the model.
 
     Raises:
         ValueError: there are checkpoints and none can be read, or they are not this model's.
@@ -229,12 +232,17 @@ def resume_from_newest(
     checkpoint = whole_checkpoint(run, RESUMED)
     if checkpoint is None:
         return None, Progress(step=0, tokens=0, seconds=0.0)
-    progress = load_checkpoint(checkpoint, model, optimizer)
-    for damaged in checkpoint_folders(run):
+    if load:
+        return checkpoint, load_checkpoint(checkpoint, model, optimizer)
+    return checkpoint, _progress(verify(checkpoint))
+
+
+def set_aside_above(checkpoint: Path) -> None:
+    """Give the checkpoints above one another name: they are damaged, and their steps will be saved again."""
+    for damaged in checkpoint_folders(checkpoint.parent.parent):
         if damaged == checkpoint:
-            break
+            return
         warnings.warn(f"{damaged} is kept as {set_aside_damaged(damaged).name}", stacklevel=3)
-    return checkpoint, progress
 
 
 def load_checkpoint(
@@ -255,6 +263,10 @@ def load_checkpoint(
     model.load_state_dict(weights | {alias: weights[name] for alias, name in own.items() if name in weights})
     if optimizer is not None:
         restore_optimizer(model, optimizer, read_tensors(checkpoint / OPTIMIZER))
+    return _progress(state)
+
+
+def _progress(state: Mapping[str, Any]) -> Progress:
     return Progress(step=state["step"], tokens=state["tokens"], seconds=state["seconds"])
 
 

@@ -13,7 +13,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,11 +25,11 @@ from loopscope.recurrence import AbstractLoopedLM
 from loopscope.results import Failure, LoopMetrics
 from loopscope.results.layout import newest_checkpoint
 from loopscope.results.run_phases import RunPhase
-from loopscope.training.checkpoint import Progress, resume_from_newest
+from loopscope.training.checkpoint import Progress, resume_from_newest, set_aside_above
 from loopscope.training.checkpoint_saver import CheckpointSaver
 from loopscope.training.compile import compile_layers, is_fused
 from loopscope.training.config import TrainingConfig
-from loopscope.training.distributed.agreement import alike, decided_first, first_then_others
+from loopscope.training.distributed.agreement import alike
 from loopscope.training.distributed.batch_share import check_batch, own_rows
 from loopscope.training.distributed.parallel import parallelize
 from loopscope.training.distributed.ranks import ALONE, Ranks
@@ -120,8 +119,10 @@ def train(
         optimizer = build_optimizer(model, config)
         window = data.train.batch(config.seed, 0, 0, 1)[1].numel()
         fused = is_fused(config.compile, device, _flops(timetable, config.batch * window, costs, model))
-        checkpoint, progress = first_then_others(ranks, lambda: resume_from_newest(run, model, optimizer))
+        checkpoint, progress = resume_from_newest(run, model, optimizer, load=strategy != "fsdp")
         phase = timetable.standing(progress.step, read_metrics(run))
+    if checkpoint and ranks.first:
+        set_aside_above(checkpoint)
     run.mkdir(parents=True, exist_ok=True)
     log = MetricsLog(run, progress.step, steps, trackers.record if trackers else None, ranks.first)
     first = timetable.objective(phase)
@@ -155,6 +156,10 @@ def train(
     wrapper, optimizer = parallelize(
         strategy, model, optimizer, timetable.objectives, config, device, ranks, data.train
     )
+    if checkpoint and strategy == "fsdp":
+        from loopscope.training.distributed.sharded_checkpoint import load_sharded
+
+        load_sharded(checkpoint, model, optimizer, ranks)
     take_step = TrainingStep(model, first, optimizer, config, device, precision, fused, ranks, wrapper)
     if device.type == "cpu":
         keep_freed_memory()
@@ -191,7 +196,8 @@ def train(
         begin(phase, 1)
     rows = None if ranks.alone else own_rows(config.batch, config.accumulation, ranks)
     batches = Prefetcher(data.train, config.seed, config.batch, steps, device, rows)
-    with display, batches, CheckpointSaver(run, files, config) as saver, StopRequest(ranks) as stop:
+    saver = CheckpointSaver(run, files, config, wrapper, ranks)
+    with display, batches, saver, StopRequest(ranks) as stop:
         clock, logged, waited = time.perf_counter(), progress, 0.0
         for step in range(progress.step + 1, steps + 1):
             stop.begin_step()
@@ -242,9 +248,7 @@ def train(
             if save_now:
                 if config.keep_best and not held_out:
                     held_out = validated(config.evaluate_windows)
-                whole = wrapper.whole(optimizer)
-                save = partial(saver.save, progress, *whole, held_out, last=bool(last or stopping))
-                decided_first(ranks, save)
+                saver.save(progress, optimizer, held_out, last=last or stopping is not None)
             saver.poll()
             if stopping:
                 raise TrainingStoppedError(title, step, steps, stopping)
