@@ -4,7 +4,7 @@ Threads and precision decide the bits, so a run that goes on has those that it b
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from loopscope.training.config import TrainingConfig
 from loopscope.training.distributed.ranks import ALONE, Ranks
 from loopscope.training.hardware import resolve_device, resolve_precision
 
+_STARTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
 BITS = "bits may differ from those of a run that never moved"
 
 
@@ -49,6 +50,12 @@ def resolve(config: RunConfig, ranks: Ranks = ALONE) -> RunConfig:
         precision=resolve_precision(config.training.precision, device),
         threads=config.training.threads or threads_each(ranks),
     )
+
+
+def started_again(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether torchrun or SLURM says that it has started this job before: the same command then goes on."""
+    counts = (environment.get(name, "") for name in _STARTS)
+    return any(count.isdecimal() and int(count) > 0 for count in counts)
 
 
 def threads_each(ranks: Ranks) -> int:

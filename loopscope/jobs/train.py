@@ -23,7 +23,7 @@ from loopscope.data.lost_text import lost_text_note
 from loopscope.data.preparation import PreparedData
 from loopscope.data.source import PreparedTask, open_data
 from loopscope.jobs.folder import as_resumed, check_folder, read_result, written_config
-from loopscope.jobs.resumption import Resumption, earlier_end, resumed
+from loopscope.jobs.resumption import Resumption, earlier_end, resumed, started_again
 from loopscope.jobs.run_trackers import close_trackers, open_trackers
 from loopscope.model.looped import LoopedTransformer
 from loopscope.ops.dispatch import cpu_ops
@@ -79,9 +79,7 @@ def execute(config: RunConfig, run: str | Path, resume: bool = False, quiet: boo
 
         def begin() -> Resumption:
             check_loggers(config.training.log)
-            restarted = (
-                ranks.restarts > 0 and (run / CONFIG).is_file()
-            )  # by torchrun, with the words of the first time
+            restarted = started_again() and (run / CONFIG).is_file()  # with the words of the first time
             again = resume or restarted
             # Whether it may go on is asked once it is held.
             check_folder(resumed(config, run, ranks).config, run, again or run.exists())

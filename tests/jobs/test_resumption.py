@@ -10,7 +10,7 @@ import yaml
 from safetensors.torch import load_file
 
 from loopscope.config.recipes import recipe
-from loopscope.jobs.resumption import resumed
+from loopscope.jobs.resumption import resumed, started_again
 from loopscope.jobs.study import run_study
 from loopscope.jobs.train import execute
 from loopscope.results.layout import AUDIT, CONFIG, PREVIOUS_AUDIT, WEIGHTS, newest_checkpoint
@@ -160,3 +160,17 @@ def test_a_study_is_made_longer_run_by_run(tmp_path: Path) -> None:
     assert yaml.safe_load((tmp_path / "study" / "study.yaml").read_text())["over"]["training"]["steps"] == 3
     with pytest.raises(ValueError, match=r"belongs to another config \(training.steps: 3 there, 2 now\)"):
         study("study", 2, "dense/raw")
+
+
+def test_a_job_that_a_scheduler_starts_again_goes_on_with_the_words_of_the_first_time(
+    short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = copied(short, tmp_path / "run")
+    with pytest.raises(ValueError, match="add --resume"):
+        execute(tiny(steps=4, warmup=2), run, quiet=True)
+    for name in ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"):
+        for count, again in (("0", False), ("", False), ("1", True), ("x", False)):
+            assert started_again({name: count}) is again
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert execute(tiny(steps=4, warmup=2), run, quiet=True).steps == 4
+    assert execute(tiny(steps=4, warmup=2), tmp_path / "new", quiet=True).steps == 4
