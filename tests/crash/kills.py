@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from safetensors.torch import load_file
+
 from loopscope.results.layout import checkpoint_folders, newest_checkpoint, step_in_name
-from loopscope.results.manifest import sha256_of
 from loopscope.training.checkpoint import verify
 from loopscope.training.metrics import read_metrics
 from tests.crash.moments import Moment, draw_moment, is_writing, last_step, wait_for
@@ -114,16 +115,20 @@ def compared(whole: Path, run: Path) -> str:
         return (
             f"its losses differ: {next(pair for pair in zip(one, other, strict=False) if pair[0] != pair[1])}"
         )
-    if hashes(whole) != hashes(run):
+    if tensor_hashes(whole) != tensor_hashes(run):
         return "its last checkpoint differs"
     return ""
 
 
-def hashes(run: Path) -> dict[str, str]:
-    """SHA-256 of the tensors of a run's newest checkpoint."""
+def tensor_hashes(run: Path) -> dict[tuple[str, str], str]:
+    """SHA-256 of every tensor of a run's newest checkpoint, by file and name: headers have no fixed order."""
     checkpoint = newest_checkpoint(run)
     assert checkpoint is not None
-    return {path.name: sha256_of(path) for path in sorted(checkpoint.glob("*.safetensors"))}
+    return {
+        (path.name, name): hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
+        for path in sorted(checkpoint.glob("*.safetensors"))
+        for name, tensor in load_file(path).items()
+    }
 
 
 def summary(outcomes: Sequence[Outcome], seed: int) -> dict[str, object]:

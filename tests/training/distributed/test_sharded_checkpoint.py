@@ -13,12 +13,12 @@ from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
 from loopscope.results.checkpoints import model_folder
 from loopscope.results.layout import CONFIG, OPTIMIZER, STATE, WEIGHTS, checkpoint_folders, has_weights
-from loopscope.results.manifest import sha256_of
 from loopscope.results.shards import reader_of
 from loopscope.results.tensor_file import read_tensors
 from loopscope.training.checkpoint import verify
 from loopscope.training.distributed.sharded_checkpoint import check_shards
 from loopscope.training.weights import load_weights
+from tests.crash.kills import tensor_hashes
 from tests.training.distributed.fixtures import run_ranks, trained_by
 from tests.training.distributed.sharded_ranks import SHAPE
 from tests.training.distributed.training_ranks import alone
@@ -50,9 +50,10 @@ def cut(made: Path, run: str, to: Path) -> Path:
     return to
 
 
-def shards(run: Path) -> dict[str, str]:
-    newest = checkpoint_folders(run)[0]
-    return {path.name: sha256_of(path) for path in newest.glob("shard-*")}
+def shards(run: Path) -> dict[tuple[str, str], str]:
+    found = tensor_hashes(run)
+    assert all(name.startswith("shard-") for name, _ in found)
+    return found
 
 
 def losses(run: Path) -> list[float]:
