@@ -142,7 +142,9 @@ def test_a_damaged_or_missing_share_is_named_and_the_one_before_is_read(
     path.unlink()
     with pytest.raises(ValueError, match=f"{path.name} is missing"):
         verify(path.parent)
-    (path.parent / STATE).unlink()
+    path.write_bytes(content)
+    path.with_name(path.name.replace("shard-00002", "shard-00001")).unlink()
+    (path.parent / STATE).unlink()  # which would name it
     with pytest.raises(ValueError, match="of the .* numbers of .* in its shards; restore the missing"):
         read_tensors(path.parent / (WEIGHTS if kind == 1 else OPTIMIZER))
     plan = [{"name": "run", "training": FSDP}]
