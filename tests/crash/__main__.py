@@ -1,7 +1,7 @@
 """`python -m tests.crash --kills 50`: SIGKILL at random moments, inside saves too, over every way to train.
 
-Every run that was killed must resume, lose no more than one interval between saves, and end in the losses, weights and
-optimizer of the same run in one piece, bit for bit. Prints a table and one JSON line; exits with 1 where any did not.
+Every run that was killed must resume, lose no more than one interval between saves (two where saves go on in the
+background), and end in the losses, weights and optimizer of the same run in one piece, bit for bit. Prints a table and one JSON line; exits with 1 where any did not.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from tests.crash.kills import kill_runs, summary
-from tests.crash.trainers import INTERVAL, WAYS
+from tests.crash.trainers import WAYS
 
 
 def main() -> int:
@@ -36,17 +36,17 @@ def main() -> int:
             inside = sum(kill.inside_save for kill in outcome.kills)
             print(
                 f"{way:11} {len(outcome.kills):3} kills, {inside:3} inside a save; {outcome.runs} runs, "
-                f"{outcome.equal} equal; at most {outcome.most_lost} of {INTERVAL} steps lost",
+                f"{outcome.equal} equal; at most {outcome.most_lost} steps lost, of {outcome.may_lose}",
                 flush=True,
             )
     found = summary(outcomes, options.seed)
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     found["processor_seconds"] = round(sum(each.ru_utime + each.ru_stime for each in used), 1)
     print(json.dumps(found))
-    good = (
-        not found["problems"] and found["equal"] == found["runs"] and int(str(found["most_lost"])) <= INTERVAL
+    good = all(
+        outcome.equal == outcome.runs and outcome.most_lost <= outcome.may_lose for outcome in outcomes
     )
-    return 0 if good else 1
+    return 0 if good and not found["problems"] else 1
 
 
 if __name__ == "__main__":

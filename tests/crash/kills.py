@@ -52,6 +52,11 @@ class Outcome:
     problems: list[str] = field(default_factory=list)
 
     @property
+    def may_lose(self) -> int:
+        """Steps that a kill may cost: an interval between saves, and one more while a save goes on in the background."""
+        return 2 * INTERVAL if self.way == "background" else INTERVAL
+
+    @property
     def most_lost(self) -> int:
         """Most steps that one kill has cost."""
         return max((kill.lost for kill in self.kills), default=0)
@@ -142,7 +147,6 @@ def summary(outcomes: Sequence[Outcome], seed: int) -> dict[str, object]:
         "inside_a_save": sum(kill.inside_save for kill in kills),
         "runs": sum(outcome.runs for outcome in outcomes),
         "equal": sum(outcome.equal for outcome in outcomes),
-        "most_lost": max(kill.lost for kill in kills),
         "interval": INTERVAL,
         "ways": {
             outcome.way: {
@@ -151,6 +155,7 @@ def summary(outcomes: Sequence[Outcome], seed: int) -> dict[str, object]:
                 "runs": outcome.runs,
                 "equal": outcome.equal,
                 "most_lost": outcome.most_lost,
+                "may_lose": outcome.may_lose,
             }
             for outcome in outcomes
         },
