@@ -1,7 +1,8 @@
 """`python -m tests.crash --kills 50`: SIGKILL at random moments, inside saves too, over every way to train.
 
 Every run that was killed must resume, lose no more than one interval between saves (two where saves go on in the
-background), and end in the losses, weights and optimizer of the same run in one piece, bit for bit. Prints a table and one JSON line; exits with 1 where any did not.
+background), and end in the losses, weights and optimizer of the same run in one piece, bit for bit. Prints a table and
+one JSON line; exits with 1 where any did not.
 """
 
 import argparse

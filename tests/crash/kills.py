@@ -53,7 +53,7 @@ class Outcome:
 
     @property
     def may_lose(self) -> int:
-        """Steps that a kill may cost: an interval between saves, and one more while a save goes on in the background."""
+        """Steps that a kill may cost: an interval between saves; in the background, two."""
         return 2 * INTERVAL if self.way == "background" else INTERVAL
 
     @property
