@@ -48,7 +48,7 @@ from loopscope.results.layout import (
 )
 from loopscope.results.lock import hold
 from loopscope.results.run_phases import phases_taken
-from loopscope.training.distributed.agreement import alike, decided_first, first_then_others
+from loopscope.training.distributed.consensus import alike, decided_first, first_then_others
 from loopscope.training.distributed.process_group import joined
 from loopscope.training.distributed.ranks import Ranks
 from loopscope.training.hardware import resolve_device

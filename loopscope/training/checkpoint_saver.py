@@ -27,7 +27,7 @@ from loopscope.training.checkpoint import (
     write_snapshot,
 )
 from loopscope.training.config import TrainingConfig
-from loopscope.training.distributed.agreement import decided_first
+from loopscope.training.distributed.consensus import decided_first
 from loopscope.training.distributed.ranks import ALONE, Ranks
 from loopscope.training.distributed.wrapper import AbstractWrapper
 from loopscope.training.optim import Optimizer

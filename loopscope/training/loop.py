@@ -29,8 +29,8 @@ from loopscope.training.checkpoint import Progress, resume_from_newest, set_asid
 from loopscope.training.checkpoint_saver import CheckpointSaver
 from loopscope.training.compile import compile_layers, is_fused
 from loopscope.training.config import TrainingConfig
-from loopscope.training.distributed.agreement import alike
 from loopscope.training.distributed.batch_share import check_batch, own_rows
+from loopscope.training.distributed.consensus import alike
 from loopscope.training.distributed.parallel import parallelize
 from loopscope.training.distributed.ranks import ALONE, Ranks
 from loopscope.training.distributed.strategy import choose_strategy, in_words

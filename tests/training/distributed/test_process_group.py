@@ -14,7 +14,7 @@ from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.objective import build_objective
 from loopscope.training.config import TrainingConfig
 from loopscope.training.distributed import strategy
-from loopscope.training.distributed.agreement import alike, decided_first
+from loopscope.training.distributed.consensus import alike, decided_first
 from loopscope.training.distributed.ddp import leaves_unused
 from loopscope.training.distributed.process_group import check_device, joined, launched
 from loopscope.training.distributed.ranks import ALONE, Ranks
