@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 
-TOGETHER = ("train",)
+SHARED_COMMANDS = ("train",)
 """Commands that several processes carry out together."""
 PATIENCE = 2.0
 """Seconds that the others leave the first to say why it ends: torchrun ends all when one has."""
@@ -30,7 +30,7 @@ def speaks() -> bool:
 def refuse_company(name: str) -> None:
     """Raise ValueError for a command that several processes would do several times."""
     _, world = place()
-    if world > 1 and name not in TOGETHER:
+    if world > 1 and name not in SHARED_COMMANDS:
         raise ValueError(
             f"{world} processes were started for `loopscope {name}`, which takes one; start it without torchrun. "
             "`loopscope train` is what several processes do together"

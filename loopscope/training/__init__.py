@@ -20,6 +20,7 @@ In the order in which a run passes:
     metrics, step_record, progress, throughput   what is logged, what is shown, and how fast it goes
     trainer_loss    objectives in the Hugging Face Trainer
     loggers/        trackers of runs: TensorBoard, Trackio, Weights & Biases
+    distributed/    several processes: DDP, FSDP2, batches that they share, checkpoints in shards
 """
 
 from importlib import import_module

@@ -29,11 +29,11 @@ from loopscope.training.checkpoint import Progress, resume_from_newest, set_asid
 from loopscope.training.checkpoint_saver import CheckpointSaver
 from loopscope.training.compile import compile_layers, is_fused
 from loopscope.training.config import TrainingConfig
-from loopscope.training.distributed.batch_share import check_batch, own_rows
+from loopscope.training.distributed.batch_share import check_batch_share, own_rows
 from loopscope.training.distributed.consensus import alike
 from loopscope.training.distributed.parallel import parallelize
 from loopscope.training.distributed.ranks import ALONE, Ranks
-from loopscope.training.distributed.strategy import choose_strategy, in_words
+from loopscope.training.distributed.strategy import choose_strategy, parallel_note
 from loopscope.training.extension import extension_note
 from loopscope.training.finite_watch import FiniteWatch
 from loopscope.training.hardware import resolve_device, resolve_precision
@@ -109,7 +109,7 @@ def train(
     if config.threads:
         torch.set_num_threads(config.threads)
     with alike(ranks):
-        check_batch(config.batch, config.accumulation, ranks)
+        check_batch_share(config.batch, config.accumulation, ranks)
         steps = total_steps(config, len(data.train))
         timetable = Timetable(objective, steps)
         costs = timetable.costs(flops_per_token)
@@ -132,7 +132,7 @@ def train(
 
     display = ProgressDisplay(title, steps, progress.step, quiet or not ranks.first)
     if not ranks.alone:
-        display.say(f"{title}: {in_words(strategy, model, config, device, ranks)}")
+        display.say(f"{title}: {parallel_note(strategy, model, config, device, ranks)}")
     if checkpoint:
         where = f"goes on from step {progress.step} of {steps} ({checkpoint.name})"
         display.say(

@@ -31,7 +31,7 @@ def own_depths(depths: Sequence[int], size: int, parts: int, ranks: Ranks) -> Se
     return [depths[row] for row in own_rows(size, parts, ranks)]
 
 
-def check_batch(batch: int, parts: int, ranks: Ranks) -> None:
+def check_batch_share(batch: int, parts: int, ranks: Ranks) -> None:
     """Refuse a batch that processes cannot share alike.
 
     Raises:

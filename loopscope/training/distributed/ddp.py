@@ -18,7 +18,7 @@ from loopscope.training.distributed.strategy import Strategy
 from loopscope.training.distributed.wrapper import AbstractWrapper, ForwardOf
 from loopscope.training.optim import Optimizer
 
-Found = TypeVar("Found")
+_Found = TypeVar("_Found")
 
 
 class DDPWrapper(AbstractWrapper):
@@ -53,7 +53,7 @@ class DDPWrapper(AbstractWrapper):
     def after_backward(self) -> None:
         pass
 
-    def inside(self, run: Callable[[], Found]) -> Found:
+    def inside(self, run: Callable[[], _Found]) -> _Found:
         return run()
 
     def whole(self, optimizer: Optimizer) -> tuple[nn.Module, Any]:

@@ -29,7 +29,7 @@ from loopscope.training.distributed.whole_state import WholeState
 from loopscope.training.distributed.wrapper import AbstractWrapper, ForwardOf
 from loopscope.training.optim import Optimizer
 
-Found = TypeVar("Found")
+_Found = TypeVar("_Found")
 
 
 class FSDPWrapper(AbstractWrapper):
@@ -72,8 +72,8 @@ class FSDPWrapper(AbstractWrapper):
         self._let_go()
 
     @torch.no_grad()
-    def inside(self, run: Callable[[], Found]) -> Found:
-        found: Found = self.sharded(run)
+    def inside(self, run: Callable[[], _Found]) -> _Found:
+        found: _Found = self.sharded(run)
         self._let_go()
         return found
 

@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from loopscope.training.distributed.ranks import ALONE, Ranks
 
-LONGEST = timedelta(days=7)
+LONGEST_WAIT = timedelta(days=7)
 """That one process waits for another to read a corpus, to save, to evaluate."""
 _NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -60,7 +60,7 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         if device.type == "cuda":
             torch.cuda.set_device(found.local_rank)
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
-    control = dist.new_group(backend="gloo", timeout=LONGEST)
+    control = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
     ranks = Ranks(
         found.rank, found.world, found.local_rank, found.local_world, found.restarts, control=control
     )

@@ -35,7 +35,7 @@ from loopscope.results.manifest import check_files, sha256_of
 from loopscope.results.shards import damage_named, reader_of
 from loopscope.results.tied_weights import tie_problem, ties_of
 from loopscope.training.checkpoint import TIES, Retention, Snapshot, finish_folder, folder_begun, remove_older
-from loopscope.training.distributed.process_group import LONGEST
+from loopscope.training.distributed.process_group import LONGEST_WAIT
 from loopscope.training.distributed.ranks import Ranks
 from loopscope.training.optimizer_state import AnyOptimizer
 
@@ -45,7 +45,7 @@ Refusal = tuple[int | None, str]
 
 def ranks_for_saves(ranks: Ranks) -> Ranks:
     """Return the same processes with a group of their own to talk through. All of them call it."""
-    return replace(ranks, control=dist.new_group(backend="gloo", timeout=LONGEST))
+    return replace(ranks, control=dist.new_group(backend="gloo", timeout=LONGEST_WAIT))
 
 
 class ShardedSave:

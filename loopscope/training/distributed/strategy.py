@@ -16,9 +16,9 @@ from loopscope.training.config import TrainingConfig
 from loopscope.training.distributed.ranks import Ranks
 
 Strategy = Literal["one", "ddp", "fsdp"]
-SHARE = 0.7
+REPLICA_SHARE = 0.7
 """Of a process' memory, that weights, gradients and moments may take: activations and buckets need the rest."""
-NUMBER = 4
+_NUMBER = 4
 """Bytes of a number in single precision."""
 
 
@@ -27,7 +27,7 @@ def replica_bytes(model: nn.Module, config: TrainingConfig) -> int:
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     held = sum(parameter.numel() for parameter in model.parameters()) - trained
     moments = 1 if config.optimizer == "muon" else 2  # of Muon's matrices one, which are nearly all
-    return NUMBER * (trained * (2 + moments) + held)
+    return _NUMBER * (trained * (2 + moments) + held)
 
 
 def process_bytes(device: torch.device, ranks: Ranks) -> int | None:
@@ -56,13 +56,13 @@ def choose_strategy(
         found: Strategy = config.parallel
     else:
         there = process_bytes(device, ranks)
-        found = "ddp" if there is None or replica_bytes(model, config) <= SHARE * there else "fsdp"
+        found = "ddp" if there is None or replica_bytes(model, config) <= REPLICA_SHARE * there else "fsdp"
     if found == "fsdp":
         _check_fsdp(objectives, config, device)
     return found
 
 
-def in_words(
+def parallel_note(
     strategy: Strategy, model: nn.Module, config: TrainingConfig, device: torch.device, ranks: Ranks
 ) -> str:
     """Return what there is to say of a choice: `2 processes, DDP: …`."""

@@ -13,7 +13,7 @@ from loopscope.recurrence import AbstractLoopedLM
 from loopscope.training.distributed.strategy import Strategy
 from loopscope.training.optim import Optimizer
 
-Found = TypeVar("Found")
+_Found = TypeVar("_Found")
 
 
 class AbstractWrapper(ABC):
@@ -40,7 +40,7 @@ class AbstractWrapper(ABC):
         """Follow the last backward pass of a step, before its gradients are looked at."""
 
     @abstractmethod
-    def inside(self, run: Callable[[], Found]) -> Found:
+    def inside(self, run: Callable[[], _Found]) -> _Found:
         """Return `run()`, which may call the model's parts, without gradients. Every process runs it alike."""
 
     @abstractmethod
@@ -65,7 +65,7 @@ class OneProcess(AbstractWrapper):
     def after_backward(self) -> None:
         pass
 
-    def inside(self, run: Callable[[], Found]) -> Found:
+    def inside(self, run: Callable[[], _Found]) -> _Found:
         return run()
 
     def whole(self, optimizer: Optimizer) -> tuple[nn.Module, Any]:

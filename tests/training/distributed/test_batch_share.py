@@ -7,7 +7,7 @@ from torch import Tensor
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.objective import Loss, build_objective
 from loopscope.recurrence import unroll
-from loopscope.training.distributed.batch_share import BatchShare, check_batch, own_depths, own_rows
+from loopscope.training.distributed.batch_share import BatchShare, check_batch_share, own_depths, own_rows
 from loopscope.training.distributed.ranks import ALONE, Ranks
 from loopscope.training.validation import dealt
 from tests.model.fixtures import live_model
@@ -33,11 +33,11 @@ def test_depths_go_with_their_rows() -> None:
 
 
 def test_a_batch_that_cannot_be_shared_is_refused_with_one_that_can() -> None:
-    check_batch(16, 2, Ranks(0, 4))
+    check_batch_share(16, 2, Ranks(0, 4))
     with pytest.raises(ValueError, match=r"multiple of 8 \(processes × accumulation\), such as 16 or 24"):
-        check_batch(20, 2, Ranks(0, 4))
+        check_batch_share(20, 2, Ranks(0, 4))
     with pytest.raises(ValueError, match="such as 8$"):
-        check_batch(4, 2, Ranks(0, 4))
+        check_batch_share(4, 2, Ranks(0, 4))
 
 
 def masked() -> tuple[Tensor, Tensor]:

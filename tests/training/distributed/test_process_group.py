@@ -18,7 +18,7 @@ from loopscope.training.distributed.consensus import alike, decided_first
 from loopscope.training.distributed.ddp import leaves_unused
 from loopscope.training.distributed.process_group import check_device, joined, launched
 from loopscope.training.distributed.ranks import ALONE, Ranks
-from loopscope.training.distributed.strategy import choose_strategy, in_words, replica_bytes
+from loopscope.training.distributed.strategy import choose_strategy, parallel_note, replica_bytes
 from loopscope.training.stop_request import StopRequest
 from tests.training.fixtures import SEQUENCE, VOCABULARY, Counting
 
@@ -76,8 +76,8 @@ def test_ddp_is_taken_where_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     for there, expected in ((None, "ddp"), (4 * needed, "ddp"), (2 * needed, "fsdp")):
         monkeypatch.setattr(strategy, "machine_bytes", lambda there=there: there)
         assert choose_strategy(looped, objectives, config, CPU, TWO) == expected
-    assert "FSDP2" in in_words("fsdp", looped, config, CPU, TWO)
-    assert "whole ones would not fit" in in_words("fsdp", looped, config, CPU, TWO)
+    assert "FSDP2" in parallel_note("fsdp", looped, config, CPU, TWO)
+    assert "whole ones would not fit" in parallel_note("fsdp", looped, config, CPU, TWO)
     named = TrainingConfig(parallel="ddp")
     assert choose_strategy(looped, objectives, named, CPU, TWO) == "ddp"
     jacobian = build_objective(ObjectiveConfig.model_validate({"jacobian": {"weight": 0.1}}))
