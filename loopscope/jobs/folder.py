@@ -4,6 +4,7 @@ What lies in the folder must be that config's too: a checkpoint or a result that
 by name.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,8 @@ def read_result(run: str | Path) -> RunResult | None:
     owner = {"condition": config.get("condition"), "seed": dict(training or {}).get("seed", 0)}
     _refuse_foreign(owner, {"condition": result.condition, "seed": result.seed}, path)
     if result.config:  # records of an early version have none
-        _refuse_foreign(_identity(config), _identity(_completed(result.config, str(path))), path)
+        kept = _completed(_with_infinite(result.config, config), str(path))
+        _refuse_foreign(_identity(config), _identity(kept), path)
     return result
 
 
@@ -162,6 +164,17 @@ def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(training, Mapping):
         return dict(config)
     return {**config, "training": {key: training[key] for key in training if key not in MAY_DIFFER}}
+
+
+def _with_infinite(record: Mapping[str, Any], owner: Mapping[str, Any]) -> dict[str, Any]:
+    """A record's config, where JSON has nothing for a number that is not finite (`training.clip: .inf`)."""
+    found = dict(record)
+    for key, value in owner.items():
+        if isinstance(value, Mapping) and isinstance(found.get(key), Mapping):
+            found[key] = _with_infinite(found[key], value)
+        elif isinstance(value, float) and not math.isfinite(value) and key in found and found[key] is None:
+            found[key] = value
+    return found
 
 
 def _completed(values: Mapping[str, Any], source: str) -> dict[str, Any]:

@@ -139,3 +139,12 @@ def test_a_failed_run_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert study(tmp_path / "study", conditions=["dense/raw"], seeds=[0]).runs[0].status == "failed"
     monkeypatch.setattr(study_module, "execute", real)
     assert study(tmp_path / "study", conditions=["dense/raw"], seeds=[0]).runs[0].status == "completed"
+
+
+def test_a_run_whose_gradient_is_not_cut_has_a_result_of_its_own(tmp_path: Path) -> None:
+    """JSON has no infinity: the record's `clip` is null, and the run's is not."""
+    over = {**TINY, "training": {**TINY["training"], "clip": float("inf")}}
+    for _ in range(2):
+        results = study(tmp_path / "study", conditions=["dense/raw"], seeds=[0], over=over)
+        assert [run.status for run in results.runs] == ["completed"]
+    assert finished(tmp_path / "study" / "dense_raw" / "seed-0") is not None
