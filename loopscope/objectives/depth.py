@@ -38,7 +38,10 @@ def unroll_to(
     shallowest = min(depths) if fewest is None else fewest
     tracked = None if backprop is None else deepest - max(0, shallowest - backprop)
     states = unroll(model, input_ids, deepest, tracked)
-    if len(set(depths)) == 1 and deepest == depths[0]:
+    cut_alike = (
+        backprop is None or shallowest == deepest
+    )  # else more loops are recorded than these sequences' own
+    if len(set(depths)) == 1 and deepest == depths[0] and cut_alike:
         return states
     return _held(states, torch.tensor(depths, device=input_ids.device).expand(len(input_ids)), backprop)
 
