@@ -162,3 +162,16 @@ def test_a_sequence_that_is_done_keeps_its_state() -> None:
 def test_bad_settings_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         DepthConfig(**settings)
+
+
+def test_parts_of_one_batch_cut_alike_however_deep_the_others_are() -> None:
+    """Where another part is shallower more loops are recorded, and the gradient is that of this part's own cut."""
+
+    def gradients(fewest: int | None) -> list[torch.Tensor]:
+        model = made()
+        states = unroll_to(model, IDS, (5, 5), backprop=2, loops=5, fewest=fewest)
+        build_objective(ObjectiveConfig())(states, LABELS).total.backward()
+        return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+    for mine, other in zip(gradients(fewest=1), gradients(fewest=None), strict=True):
+        assert torch.allclose(mine, other, rtol=1e-5, atol=1e-7)
