@@ -141,6 +141,9 @@ def test_a_signal_that_torchrun_hands_on_is_the_first_one_still(
 ) -> None:
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # ignored, where a shell started it behind itself
     with StopRequest(Ranks(0, 2)) as stop:
         signal.raise_signal(signal.SIGINT)
         now[0] += 1
@@ -149,4 +152,5 @@ def test_a_signal_that_torchrun_hands_on_is_the_first_one_still(
         now[0] += 10
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
     assert capfd.readouterr().err.count("finishing this step") == 1
