@@ -115,6 +115,34 @@ def test_the_check_of_docstrings_can_fail() -> None:
     assert not explains_itself(short)
 
 
+def untold_constants(source: str) -> set[str]:
+    """Names of a module's values and types that no text follows: the reference shows those alone that have one."""
+    body = ast.parse(source).body
+    untold = set()
+    for node, after in zip(body, [*body[1:], None], strict=True):
+        told = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+        if isinstance(node, ast.Assign | ast.AnnAssign) and not told:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            untold |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return untold
+
+
+def test_public_constants_say_what_they_are() -> None:
+    untold = set[str]().union(*(untold_constants(path.read_text()) for path in PACKAGE.rglob("*.py")))
+    public = {
+        name
+        for path in PACKAGE.rglob("__init__.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+        for name in ast.literal_eval(node.value)
+    }
+    assert public & untold - {"__version__"} == set()
+
+
+def test_the_search_for_untold_constants_can_fail() -> None:
+    assert untold_constants('A = 1\nB: int = 2\n"""Said."""\nC = 3\n') == {"A", "C"}
+
+
 def leans_on_a_neighbour(source: str) -> list[str]:
     """Names of what a module defines whose docstring cannot be read without the one before it."""
     return [

@@ -125,6 +125,7 @@ DEVICES: Mapping[str, Device] = {
         reach=CPU_REACH,
     ),
 }
+"""Kinds of devices that planning knows, by the name that `--device` takes."""
 
 
 def device(name: str) -> Device:

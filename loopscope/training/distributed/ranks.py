@@ -113,3 +113,4 @@ class PendingMaximum:
 
 
 ALONE = Ranks()
+"""One process, which has no other to agree with."""
