@@ -59,6 +59,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "export": Command("export", "export", "a run as a model of transformers, with its card", "Export"),
 }
+"""Commands by name, in the order in which help lists them."""
 
 TRUST = "--trust-remote-code"
 """Wherever it stands: for every command that opens a model."""
