@@ -93,7 +93,7 @@ def test_folders_of_others_are_refused(tmp_path: Path) -> None:
     [
         ({}, 1),
         ({"keep_last": 3, "checkpoint_every": None}, 1),  # saved at the end alone
-        ({"keep_last": 3, "keep_best": 2, "checkpoint_every": 10}, 5),
+        ({"keep_last": 3, "keep_best": 2, "checkpoint_every": 5}, 5),
         ({"keep_last": 3, "keep_best": 2, "checkpoint_every": 15}, 2),
     ],
 )
