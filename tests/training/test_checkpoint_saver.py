@@ -202,15 +202,20 @@ def test_what_no_waiting_cures_ends_the_run(
 def test_a_save_in_the_background_keeps_the_moment_that_it_was_of(
     trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Written so slowly that training has gone on by the time the first tensor is."""
+    """Nothing is written before training has gone on."""
     settings = {"checkpoint_every": 4, "log_every": 1, "keep_last": 9, "steps": 11}
     trainer("waiting", save="waiting", **settings)
     real, logged = checkpoint_module.write_tensors, {}
 
     def slow(tensors: Any, path: Path) -> None:
-        time.sleep(0.15)
-        logged[path.parent.name] = max(r["step"] for r in read_metrics(tmp_path / "background"))
+        step, patience = int(path.parent.name.rpartition("-")[2]), time.monotonic() + 60
+        while step < 11 and last() <= step and time.monotonic() < patience:
+            time.sleep(0.005)
+        logged[path.parent.name] = last()
         real(tensors, path)
+
+    def last() -> int:
+        return max(record["step"] for record in read_metrics(tmp_path / "background"))
 
     monkeypatch.setattr(checkpoint_module, "write_tensors", slow)
     trainer("background", save="background", **settings)
