@@ -63,7 +63,7 @@ def test_the_readme_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     found = commands(ROOT / "README.md")
-    pages = [ROOT / "docs" / name for name in ("commands.md", "retrofit.md", "export.md")]
+    pages = [ROOT / "docs" / name for name in ("commands.md", "retrofit.md", "export.md", "plan.md")]
     beside = {words[0] for page in pages for words in commands(page)}
     assert {words[0] for words in found} | beside == set(cli.COMMANDS)
     if PAPERS.is_file():

@@ -8,7 +8,6 @@
     wrapper         what a step asks of a wrapped model; of one process alone
     ddp, fsdp       the same of a replica per process, and of a model in shards
     sharded_checkpoint   checkpoints of a model in shards, written and read by all processes
-    whole_state     a model in shards and its optimizer, whole again to be saved
 
 One process is `ALONE`: everything here is then what it would be without it, bit for bit.
 """

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from loopscope.guards import same_random_numbers
@@ -16,7 +16,6 @@ from loopscope.recurrence import AbstractLoopedLM
 from loopscope.training.config import TrainingConfig
 from loopscope.training.distributed.strategy import Strategy
 from loopscope.training.distributed.wrapper import AbstractWrapper, ForwardOf
-from loopscope.training.optim import Optimizer
 
 _Found = TypeVar("_Found")
 
@@ -49,15 +48,6 @@ class DDPWrapper(AbstractWrapper):
 
     def part(self, last: bool) -> AbstractContextManager[None]:
         return nullcontext() if last else self.ddp.no_sync()
-
-    def after_backward(self) -> None:
-        pass
-
-    def inside(self, run: Callable[[], _Found]) -> _Found:
-        return run()
-
-    def whole(self, optimizer: Optimizer) -> tuple[nn.Module, Any]:
-        return self.model, optimizer
 
 
 def leaves_unused(

@@ -25,7 +25,6 @@ from loopscope.ops.step_scope import part_scope
 from loopscope.recurrence import AbstractLoopedLM
 from loopscope.training.distributed.ranks import Ranks
 from loopscope.training.distributed.strategy import Strategy
-from loopscope.training.distributed.whole_state import WholeState
 from loopscope.training.distributed.wrapper import AbstractWrapper, ForwardOf
 from loopscope.training.optim import Optimizer
 
@@ -76,10 +75,6 @@ class FSDPWrapper(AbstractWrapper):
         found: _Found = self.sharded(run)
         self._let_go()
         return found
-
-    def whole(self, optimizer: Optimizer) -> tuple[nn.Module, Any]:
-        state = WholeState(self.model, optimizer, self.ranks.first)
-        return state, state.optimizer
 
     def _let_go(self) -> None:
         """Let go of gathered weights, which the optimizer's step would not change."""

@@ -11,7 +11,6 @@ from torch import nn
 from loopscope.objectives.objective import Loss
 from loopscope.recurrence import AbstractLoopedLM
 from loopscope.training.distributed.strategy import Strategy
-from loopscope.training.optim import Optimizer
 
 _Found = TypeVar("_Found")
 
@@ -35,17 +34,12 @@ class AbstractWrapper(ABC):
     def part(self, last: bool) -> AbstractContextManager[None]:
         """Enclose the forward and backward pass of a part of a batch: gradients are exchanged with the last one."""
 
-    @abstractmethod
-    def after_backward(self) -> None:
+    def after_backward(self) -> None:  # noqa: B027 (weights that are whole need nothing)
         """Follow the last backward pass of a step, before its gradients are looked at."""
 
-    @abstractmethod
     def inside(self, run: Callable[[], _Found]) -> _Found:
         """Return `run()`, which may call the model's parts, without gradients. Every process runs it alike."""
-
-    @abstractmethod
-    def whole(self, optimizer: Optimizer) -> tuple[nn.Module, Any]:
-        """Return the model and the optimizer with whole tensors, to be saved by the first process. All call it."""
+        return run()
 
 
 class OneProcess(AbstractWrapper):
@@ -61,15 +55,6 @@ class OneProcess(AbstractWrapper):
 
     def part(self, last: bool) -> AbstractContextManager[None]:
         return nullcontext()
-
-    def after_backward(self) -> None:
-        pass
-
-    def inside(self, run: Callable[[], _Found]) -> _Found:
-        return run()
-
-    def whole(self, optimizer: Optimizer) -> tuple[nn.Module, Any]:
-        return self.model, optimizer
 
 
 class ForwardOf(nn.Module):

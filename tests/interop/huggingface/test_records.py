@@ -165,7 +165,7 @@ def report() -> AuditReport:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch, report: AuditReport) -> None:
     """Audits whose figures are always the same: what is kept, where, and what is said of it is not."""
-    monkeypatch.setattr("loopscope.jobs.audit.audit_each", lambda *_: [report])
+    monkeypatch.setattr("loopscope.jobs.audit.audit_each", lambda *_, **__: [report])
 
 
 @pytest.mark.usefixtures("quick")

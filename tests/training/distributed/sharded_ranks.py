@@ -27,6 +27,7 @@ from loopscope.training.distributed.ranks import Ranks
 from loopscope.training.distributed.sharded_checkpoint import load_sharded
 from loopscope.training.optim import build_optimizer
 from tests.training.distributed.training_ranks import trained
+from tests.training.distributed.whole_state import WholeState
 from tests.training.fixtures import SEQUENCE, VOCABULARY
 
 SHAPE = {"dim": 16, "heads": 2, "layers": 2, "loops": 3, "vocabulary": VOCABULARY, "sequence": SEQUENCE}
@@ -36,14 +37,14 @@ def loaded(checkpoint: Path, muon: bool, ranks: Ranks) -> int:
     """Load a checkpoint into a fresh model in shards; how many of its tensors came out as they are in its files."""
     torch.manual_seed(99)
     model = LoopedTransformer(ModelConfig(**SHAPE, dropout=0.0))  # type: ignore[arg-type]
-    wrapper = FSDPWrapper(model, torch.device("cpu"), ranks, "step")
+    FSDPWrapper(model, torch.device("cpu"), ranks, "step")
     optimizer = build_optimizer(model, TrainingConfig(optimizer="muon" if muon else "adamw"))
     load_sharded(checkpoint, model, optimizer, ranks)
-    whole, state = wrapper.whole(optimizer)
+    whole = WholeState(model, optimizer, ranks.first)
     if not ranks.first:
         return 0
     verify(checkpoint)
-    snapshot = take_snapshot(checkpoint, None, whole, state, {})  # type: ignore[arg-type]
+    snapshot = take_snapshot(checkpoint, None, whole, whole.optimizer, {})  # type: ignore[arg-type]
     count = 0
     for kind, found in ((WEIGHTS, snapshot.weights), (OPTIMIZER, snapshot.optimizer)):
         expected = read_tensors(checkpoint / kind)
