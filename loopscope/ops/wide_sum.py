@@ -37,7 +37,9 @@ def wide_sums(on: bool) -> Iterator[None]:
 
 def summed_wide(weight: Tensor) -> Tensor:
     """Return a weight for one use: itself, or where `wide_sums` is on what autocast would make of it."""
-    if not _on.get() or torch.compiler.is_compiling() or not torch.is_grad_enabled():
+    if torch.compiler.is_compiling():  # asked first: a compiled layer would break at the variable
+        return weight
+    if not _on.get() or not torch.is_grad_enabled():
         return weight
     dtype = matmul_dtype(weight)
     if dtype == weight.dtype or not weight.requires_grad or not is_on("cast_weight"):

@@ -72,7 +72,8 @@ def run_state(run: str | Path) -> RunState:
     if result:
         state = _ENDED.get(str(result.get("status")), state)
         step = _whole(result.get("steps"))
-        why = (result.get("failure") or {}).get("message")
+        failure = result.get("failure")
+        why = failure.get("message") if isinstance(failure, dict) else None
     step = max([step, *(_whole(record.get("step")) for record in records)])
     loss, loss_of = _loss(records)
     verdict, verdict_of = _verdict(run, records)

@@ -183,3 +183,10 @@ def test_a_file_that_is_no_dataset_is_for_files(tmp_path: Path) -> None:
     path = table(tmp_path / "a.csv", ["one"])
     with pytest.raises(ValueError, match=r"a file is data\.files: "):
         list(HuggingFaceCorpus(DataConfig(corpus=str(path), validation_split=None)).train())
+
+
+def test_the_size_of_lines_that_are_no_records_is_asked_without_harm(tmp_path: Path) -> None:
+    """Reading them says what is wrong, with the line."""
+    path = tmp_path / "odd.jsonl"
+    path.write_text('1\n{"text": "abcd"}\n')
+    assert 0 <= text_bytes(path, "text") <= path.stat().st_size

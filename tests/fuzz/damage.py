@@ -17,7 +17,10 @@ def cases(share: float = 1.0) -> settings:
     """How many cases a test of a file takes: a fourth of all, or a share of that."""
     count = max(1, round(ALL_CASES / FILES * share))
     return settings(
-        max_examples=count, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+        max_examples=count,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+        derandomize="LOOPSCOPE_FUZZ_CASES" not in os.environ,  # CI tries the same cases every time
     )
 
 

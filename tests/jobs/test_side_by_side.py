@@ -186,6 +186,7 @@ run_study("laptop", {PAIR!r}, [0], {str(tmp_path / "study")!r}, {LONG!r}, True, 
     assert logs.count("finishing this step, then saving it") == 2
 
 
+@pytest.mark.slow
 def test_what_others_hold_is_left_to_them_or_waited_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

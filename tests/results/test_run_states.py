@@ -110,3 +110,9 @@ def test_studies_and_runs_are_found_and_models_are_not(run: Path) -> None:
         ("run", False),
     ]
     assert [path for path, _ in studies_and_runs(run)] == [run]
+
+
+def test_a_failure_that_is_no_record_is_no_reason(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text(json.dumps({"status": "failed", "steps": 4, "failure": True}))
+    now = run_state(tmp_path)
+    assert (now.state, now.step, now.why) == ("failed", 4, None)

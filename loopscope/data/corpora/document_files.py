@@ -120,7 +120,8 @@ def _text_share(path: Path, column: str) -> float:
         else (json.loads(line) for line in lines.splitlines() if line.strip())
     )
     for row in rows:
-        text += len(str(row.get(column) or "").encode("utf-8"))
+        if isinstance(row, dict):  # any other is told of where it is read
+            text += len(str(row.get(column) or "").encode("utf-8"))
     return text / max(1, whole)
 
 
