@@ -118,7 +118,7 @@ def test_other_commands_take_one_process(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.xfail(
     strict=False,
-    reason="on a busy machine 2 of 6 tries did not come together again: gloo's connection of the second try was refused",
+    reason="on a busy machine 2 of 6 tries did not come together again: gloo's connection was refused",
 )
 def test_a_process_that_is_killed_costs_no_word_of_the_users(tmp_path: Path) -> None:
     """torchrun starts all anew, with the same words, and the run goes on from its newest checkpoint."""
