@@ -29,6 +29,7 @@ from loopscope.objectives.placements import Dense
 from loopscope.objectives.spelling import as_objective
 from loopscope.recurrence import AbstractLoopedLM, LoopState, unroll
 from loopscope.results import (
+    ROUNDED_BY_DEFAULT,
     AuditReport,
     Carry,
     Clamped,
@@ -43,9 +44,7 @@ from loopscope.results import (
 )
 
 BEYOND = 4
-"""Drift is followed to this many times the trained depth."""
-ROUNDED_BY_DEFAULT = "bf16"
-"""Number format that an audit tries where none is named."""
+"""Drift and rounding are followed to this many times the trained depth."""
 RESCALED = 2.0
 """Factor by which each loop's state is multiplied to follow the effect on later exits."""
 
@@ -216,7 +215,7 @@ def _facts(batch: _Batch, states: Sequence[LoopState], formats: Sequence[str]) -
         tokens=tuple(token_norms(states, places=None if batch.padded is None else batch.padded.places)),
         final_scale_sweep={f"{k:g}": v for k, v in final_scale_sweep(states[-1], labels).items()},
         rescaled={str(loop): run for loop, run in rescaled.items()},
-        rounding=tuple(measure_rounding(*batch.texts, formats, dynamics)),
+        rounding=tuple(measure_rounding(*batch.texts, formats, BEYOND * model.loops, dynamics)),
     )
 
 

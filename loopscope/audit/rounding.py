@@ -6,7 +6,7 @@ comparison (`ROUNDED_TOKENS` of each loop, one copy for all formats), the other 
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -25,8 +25,6 @@ ROUNDED_TOKENS = 512
 """Tokens looked at, of whole sequences, at least one."""
 MOVES = 1e-5
 """Relative change of a channel that counts as one: fp32's own rounding is below it, half of bf16's last digit above."""
-ROUNDED_BEYOND = 4
-"""Followed to this many times the trained depth."""
 
 
 def measure_rounding(
@@ -34,8 +32,8 @@ def measure_rounding(
     input_ids: Int[Tensor, "batch seq"],
     labels: Int[Tensor, "batch seq"],
     formats: Sequence[str],
+    loops: int,
     dynamics: Sequence[LoopDynamics] = (),
-    loops: int | None = None,
 ) -> list[Rounding]:
     """Run a model in other number formats and say what becomes of the error, format by format.
 
@@ -43,8 +41,8 @@ def measure_rounding(
         model: in fp32 and evaluation mode. It is left as it was.
         labels: the token that follows each input token; -100 is not counted.
         formats: names of `number_formats.FORMATS`.
+        loops: how deep, also past the trained depth.
         dynamics: of the same model, where known: what a loop does to a small change, for the sentence of why.
-        loops: how deep; by default `ROUNDED_BEYOND` times the trained depth.
 
     Returns:
         One record per format. A format that the machine or the model cannot run in is `not measured`, and says why.
@@ -59,7 +57,7 @@ def measure_rounding(
             "room for one. Audit it where twice its fp32 size is free."
         )
         return [Rounding(name, "not measured", why) for name in formats]
-    reference = _reference(model, ids, labels, loops or ROUNDED_BEYOND * model.loops)
+    reference = _reference(model, ids, labels, loops)
     if not reference.states:
         why = "The model is not finite in fp32 at loop 1 already: there is nothing to compare with."
         return [Rounding(name, "not measured", why) for name in formats]
@@ -74,6 +72,7 @@ class _Reference:
     start: Float[Tensor, "batch seq dim"]
     states: list[Float[Tensor, "batch seq dim"]]
     losses: list[float]
+    scales: list[float]  # mean over tokens
     depth: int  # asked for; fewer states where the run left the finite
 
 
@@ -81,6 +80,7 @@ class _Reference:
 def _reference(model: AbstractLoopedLM, ids: Tensor, labels: Tensor, depth: int) -> _Reference:
     states: list[Tensor] = []
     losses: list[float] = []
+    scales: list[float] = []
     start = torch.empty(0)
     for state in unroll(model, ids, depth):
         start = state.context.embedded
@@ -89,11 +89,12 @@ def _reference(model: AbstractLoopedLM, ids: Tensor, labels: Tensor, depth: int)
             break
         states.append(state.hidden)
         losses.append(loss)
-    return _Reference(start, states, losses, depth)
+        scales.append(float(scale(state.hidden).mean()))
+    return _Reference(start, states, losses, scales, depth)
 
 
 def _shared(model: AbstractLoopedLM, ids: Tensor, formats: Sequence[str]) -> dict[int, int]:
-    """The matrices of one loop, asked of a single token's run; nothing where no format rounds them alone."""
+    """The matrices of one loop, asked of the first sequence; none where no format rounds them alone."""
     if all(FORMATS[name].to_format is None for name in formats):
         return {}
     with torch.no_grad():
@@ -126,13 +127,11 @@ def _of_format(
                     str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
                 )
                 return Rounding(name, "not measured", f"The model does not run in {name} here: {said}")
-    return judge_rounding(
-        name,
-        [row for row, _ in rows],
-        torch.stack([added for _, added in rows]),
-        [float(scale(state).mean()) for state in reference.states],
-        dynamics,
-    )
+    records, added = [row for row, _ in rows], torch.stack([each for _, each in rows])
+    found = judge_rounding(name, records, added, reference.scales, dynamics)
+    if (last := len(records)) < reference.depth:
+        return replace(found, why=f"{found.why} Beyond loop {last} the model is not finite in fp32 itself.")
+    return found
 
 
 def _compared(
@@ -141,7 +140,7 @@ def _compared(
     """Every loop's record, and the error of every token over what its loops have added."""
     before: Tensor | None = None
     states = unroll(model, ids, reference.depth)
-    for index, (state, true) in enumerate(zip(states, reference.states, strict=False)):
+    for index, (true, state) in enumerate(zip(reference.states, states, strict=False)):
         hidden, true = wide(state.hidden), wide(true)
         error = l2_norm(hidden - true)
         added = error / _added(true, wide(reference.start))

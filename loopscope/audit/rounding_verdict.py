@@ -40,13 +40,13 @@ def judge_rounding(
     """Return a format's record: its rows, how the error grows, and what that comes to.
 
     Args:
-        rows: of loops 1, 2, …; fewer than `scales` where the run in the format ended.
+        rows: of loops 1, 2, …
         added: every token's error over what its loops have added.
-        scales: mean s_k of the fp32 run.
+        scales: mean s_k of the fp32 run, loop by loop.
         dynamics: of the trained loops, where known.
     """
     lost = next((row.loop for row in rows if not row.excess < math.log1p(LOST)), None)
-    broken = next((row.loop for row in rows if _is_broken(row)), None)
+    broken = next((row for row in rows if _is_broken(row)), None)
     kept = _fitted_loops(rows)
     growth, interval, power = (
         _fit(added[kept[0] - 1 : kept[-1]], kept) if len(kept) >= FEWEST_LOOPS else (None,) * 3
@@ -65,7 +65,7 @@ def judge_rounding(
         why=" ".join(
             [
                 _what(rows, outcome, growth, power, lost, broken),
-                *_because(outcome, scales, dynamics, rows, name),
+                *_because(outcome, scales, dynamics, rows, broken, name),
             ]
         ),
         loops=tuple(rows),
@@ -73,7 +73,7 @@ def judge_rounding(
         growth_interval=interval,
         power=power,
         lost_at=lost,
-        broken_at=broken,
+        broken_at=None if broken is None else broken.loop,
         tokens=added.shape[1],
     )
 
@@ -128,20 +128,20 @@ def _what(
     growth: float | None,
     power: float | None,
     lost: int | None,
-    broken: int | None,
+    broken: RoundedLoop | None,
 ) -> str:
     """What was measured, in a sentence."""
     first, last = rows[0], rows[-1]
     off = f"H is {_share(first.state)} off at loop 1 and {_share(last.state)} at loop {last.loop}"
-    if outcome == "breaks":
-        row = next(row for row in rows if row.loop == broken)
-        if row.overflowed:
-            return f"{_share(row.overflowed)} of the state is not finite from loop {row.loop} on."
-        if row.emptied:
-            return f"The readout of {_share(row.emptied)} of the tokens is zeros at loop {row.loop}, without an error."
-        if not math.isfinite(row.excess):
-            return f"The cross-entropy of exit {row.loop} is not finite; {off}."
-        return f"Exit {row.loop} has lost {_share(math.expm1(row.excess))} of its perplexity; {off}."
+    if broken is not None:
+        if broken.overflowed:
+            return f"{_share(broken.overflowed)} of the state is not finite from loop {broken.loop} on."
+        if broken.emptied:
+            share = _share(broken.emptied)
+            return f"The readout of {share} of the tokens is zeros at loop {broken.loop}, without an error."
+        if not math.isfinite(broken.excess):
+            return f"The cross-entropy of exit {broken.loop} is not finite; {off}."
+        return f"Exit {broken.loop} has lost {_share(math.expm1(broken.excess))} of its perplexity; {off}."
     rate = ""
     if outcome in ("grows", "dies out") and growth:
         verb = "doubles" if growth > 0 else "halves"
@@ -163,6 +163,7 @@ def _because(
     scales: Sequence[float],
     dynamics: Sequence[LoopDynamics],
     rows: Sequence[RoundedLoop],
+    broken: RoundedLoop | None,
     name: str,
 ) -> list[str]:
     """Why, as far as scale and the loop map say."""
@@ -179,7 +180,7 @@ def _because(
             f"Across the state a loop shrinks a small change (by {angular:.2f} at most): errors are forgotten as new "
             "ones come."
         )
-    elif outcome == "breaks" and _coarse_from_the_start(rows):
+    elif broken is not None and _is_coarse(broken, rows[0]):
         sentences.append("It is as far off at loop 1: that is the format, not the loops.")
     elif outcome == "grows" and name in ROUND_THE_STATE and angular is not None and angular < STRETCHES:
         sentences.append(
@@ -196,14 +197,12 @@ def _because(
             f"At loop {stalled.loop} {_share(stalled.stalled)} of the channels no longer move in {name}: what a loop "
             "adds is below half of the last digit."
         )
-    if len(rows) < len(scales):
-        sentences.append(f"Beyond loop {rows[-1].loop} nothing could be compared.")
     return sentences
 
 
-def _coarse_from_the_start(rows: Sequence[RoundedLoop]) -> bool:
-    broken = next((row for row in rows if _is_broken(row)), rows[0])
-    return not (broken.overflowed or broken.emptied) and broken.state < CHANGED * rows[0].state
+def _is_coarse(broken: RoundedLoop, first: RoundedLoop) -> bool:
+    """Whether a format was about as far off at loop 1 as where it broke."""
+    return not (broken.overflowed or broken.emptied) and broken.state < CHANGED * first.state
 
 
 def _share(value: float) -> str:

@@ -10,6 +10,7 @@ import tyro
 
 from loopscope.cli.arguments import DEEPEST, check_counts, parse
 from loopscope.results.faults import concerning
+from loopscope.results.rounded_runs import ROUNDED_BY_DEFAULT
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Audit:
     """Depth to audit at; the trained depth by default. At another, nothing is kept but with --keep-in."""
     length: int | None = None
     """Tokens of a window; the trained length by default, at most 256."""
-    rounding: str = "bf16"
+    rounding: str = ROUNDED_BY_DEFAULT
     """Number formats to try beside fp32, between commas: bf16, fp16, bf16-autocast, int8, int4, fp8; or none."""
     fast: bool = False
     """The verdict alone: visibility, carry and exposure, in a fraction of the time. Nothing is kept."""

@@ -13,10 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from loopscope.results.exit_status import REQUEUE
+from loopscope.results.exit_status import PREEMPTION, REQUEUE
 from loopscope.results.layout import CONFIG, newest_checkpoint
 
-_PREEMPTION = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 _GOING_ON = ("train", "study")
 """Commands whose work is worth a scheduler's second start."""
 
@@ -34,7 +33,7 @@ def hearing_schedulers() -> Iterator[None]:
     """Raise `TerminatedError` on SIGTERM and SIGUSR1 inside, where they would end the process without a word."""
     heard = []
     if threading.current_thread() is threading.main_thread():
-        heard = [number for number in _PREEMPTION if signal.getsignal(number) is signal.SIG_DFL]
+        heard = [number for number in PREEMPTION if signal.getsignal(number) is signal.SIG_DFL]
     for number in heard:
         signal.signal(number, _terminate)
     try:
@@ -54,7 +53,7 @@ def status_of(stop: KeyboardInterrupt, command: str) -> int:
     So 130 for Ctrl-C, and 143 for SIGTERM in a command that trains nothing.
     """
     number = int(getattr(stop, "signal", signal.SIGINT))
-    return REQUEUE if command in _GOING_ON and number in _PREEMPTION else 128 + number
+    return REQUEUE if command in _GOING_ON and number in PREEMPTION else 128 + number
 
 
 def interrupted(stop: KeyboardInterrupt, command: str, words: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
-from loopscope.audit.audit_report import ROUNDED_BY_DEFAULT, audit_each, judge_each
+from loopscope.audit.audit_report import audit_each, judge_each
 from loopscope.audit.number_formats import check_formats
 from loopscope.config.nested import read_yaml
 from loopscope.config.objective_text import read_objective
@@ -25,7 +25,15 @@ from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.objective import Objective, build_objective
 from loopscope.objectives.spelling import spelled_section
 from loopscope.recurrence import unroll
-from loopscope.results import WORST_FIRST, AuditedModel, JudgedModel, audit_values, provenance, to_json
+from loopscope.results import (
+    ROUNDED_BY_DEFAULT,
+    WORST_FIRST,
+    AuditedModel,
+    JudgedModel,
+    audit_values,
+    provenance,
+    to_json,
+)
 from loopscope.results.faults import in_words
 from loopscope.results.layout import (
     AUDIT,

@@ -10,7 +10,8 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
-from loopscope.training.stop_request import PREEMPTION, StopRequest
+from loopscope.results.exit_status import PREEMPTION
+from loopscope.training.stop_request import StopRequest
 
 _POLL = 0.2
 

@@ -1,6 +1,5 @@
 """The cells of a study: which runs its grid has, where each lies, and what of it is still to be done."""
 
-import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,6 +30,7 @@ from loopscope.results.layout import (
     run_folder,
 )
 from loopscope.results.lock import FolderHeldError, hold
+from loopscope.results.manifest import sha256_of
 from loopscope.training.checkpoint import RESUMED, verify
 
 
@@ -150,7 +150,7 @@ def open_cell(out: Path, asked: RunConfig, here: bool = True) -> Cell | None:
 def result_mark(run: str | Path) -> str | None:
     """Return what a run's result can be told from another by: None without one."""
     path = Path(run) / RESULT
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    return sha256_of(path) if path.is_file() else None
 
 
 def say_what_stays_short(out: Path, grid: Sequence[RunConfig]) -> None:

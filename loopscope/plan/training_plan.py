@@ -159,8 +159,7 @@ def _placed(config: RunConfig, device: Device, gpus: int) -> Placing:
     fused = on_cpu and _compiles(config)
     ways = [Placing("single", 1, True, fast, number, fused)]
     if gpus > 1:
-        parallel = getattr(config.training, "parallel", "auto")
-        by_loop = getattr(config.training, "fsdp_reshard", "step") == "loop"
+        parallel, by_loop = config.training.parallel, config.training.fsdp_reshard == "loop"
         ways = [] if parallel == "fsdp" else [Placing("ddp", gpus, True, fast, number)]
         if parallel != "ddp":
             ways += [

@@ -91,7 +91,13 @@ from loopscope.results.logit_lens import Guess, LensLoop, LogitLens, TokenView
 from loopscope.results.monitoring import ScaleCheck, ScaleEvent, check_from_figures
 from loopscope.results.origin import Provenance, provenance
 from loopscope.results.retrofits import RetrofitRecord
-from loopscope.results.rounded_runs import ROUNDING_WORST_FIRST, RoundedLoop, Rounding, RoundingOutcome
+from loopscope.results.rounded_runs import (
+    ROUNDED_BY_DEFAULT,
+    ROUNDING_WORST_FIRST,
+    RoundedLoop,
+    Rounding,
+    RoundingOutcome,
+)
 from loopscope.results.run_phases import RunPhase
 from loopscope.results.runs import (
     SCHEMA,
@@ -115,6 +121,7 @@ __all__ = [
     "COMPARISON",
     "EVALUATION",
     "REMOVED",
+    "ROUNDED_BY_DEFAULT",
     "ROUNDING_WORST_FIRST",
     "SCHEMA",
     "SEEN",

@@ -12,6 +12,8 @@ RoundingOutcome = Literal["dies out", "stays", "grows", "breaks", "not measured"
 """What becomes of a rounding from loop to loop."""
 ROUNDING_WORST_FIRST: tuple[RoundingOutcome, ...] = ("breaks", "grows", "stays", "dies out", "not measured")
 """In the order in which a report lists them."""
+ROUNDED_BY_DEFAULT = "bf16"
+"""Number format that an audit tries where none is named."""
 LOST = 0.01
 """Share by which an exit's perplexity is higher than in fp32 where it counts as lost: 1 %."""
 BROKEN = 0.1

@@ -17,10 +17,9 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, ClassVar
 
+from loopscope.results.exit_status import PREEMPTION
 from loopscope.training.distributed.ranks import ALONE, PendingMaximum, Ranks
 
-PREEMPTION = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
-"""How schedulers ask: SLURM with SIGTERM, or with what `--signal` names; Windows has no SIGUSR1."""
 WATCHED = (signal.SIGINT, *PREEMPTION)
 HANDED_ON = 5.0
 """Seconds within which a second signal is torchrun handing on the first."""

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import loopscope
+from loopscope.audit.audit_report import BEYOND
 from loopscope.audit.number_formats import in_format, shared_matrices
 from loopscope.audit.rounding import measure_rounding
 from loopscope.audit.rounding_verdict import judge_rounding
@@ -59,7 +60,7 @@ class Toy(AbstractLoopedLM):
 
 
 def rounding(model: Toy, name: str, loops: int | None = None) -> Rounding:
-    (found,) = measure_rounding(model.eval(), TOKENS, TOKENS, [name], loops=loops)
+    (found,) = measure_rounding(model.eval(), TOKENS, TOKENS, [name], loops or BEYOND * model.loops)
     return found
 
 
@@ -174,6 +175,7 @@ def test_what_fp32_does_not_survive_is_not_blamed_on_a_format() -> None:
     found = rounding(dying, "bf16")
     assert [row.loop for row in found.loops] == [1, 2]
     assert found.outcome != "breaks"
+    assert found.why.endswith("Beyond loop 2 the model is not finite in fp32 itself.")
     gone = Toy(lambda m, h, loop, context: h / 0)
     assert rounding(gone, "bf16").outcome == "not measured"
 
