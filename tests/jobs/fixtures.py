@@ -1,5 +1,8 @@
 """Runs on the embedded corpus that take a second."""
 
+import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,34 @@ TINY: dict[str, Any] = {
         "threads": 1,
     },
 }
+
+
+PAIR = ["dense/rmsnorm", "dense/raw"]
+
+
+def odd_variants(folder: Path) -> dict[str, Any]:
+    """One that diverges, and one that fails: the weights that it begins with are not there."""
+    return {
+        "nan": {"training": {"learning_rate": 1e30}},
+        "broken": {"training": {"weights": str(folder / "nowhere")}},
+    }
+
+
+def trained_steps(run: Path) -> list[int]:
+    """Steps that a run's metrics have a training record of, in the order of the file; none where it is not there."""
+    if not (run / "metrics.jsonl").is_file():
+        return []
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [record["step"] for record in records if record["kind"] == "train"]
+
+
+def wait_for(done: Callable[[], Any]) -> Any:
+    """What `done` returns once that is something, within a minute."""
+    for _ in range(1200):
+        if found := done():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("nothing came of it in a minute")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,12 +1,10 @@
 """Runs of a study as jobs: submitted once, through preemption and requeue, with whoever watches stopped, to results."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +23,18 @@ from loopscope.results.layout import jobs_folder, newest_checkpoint, run_folder,
 from loopscope.results.lock import present_holder
 from tests.fixtures import TINY, refusal
 from tests.jobs.fake_slurm import install_slurm, on_path
-from tests.jobs.fixtures import OVER, cache  # noqa: F401 (a fixture)
+from tests.jobs.fixtures import (
+    OVER,
+    PAIR,
+    cache,  # noqa: F401 (a fixture)
+    odd_variants,
+    trained_steps,
+    wait_for,
+)
 from tests.results.fixtures import start_holder
 
 pytest.importorskip("submitit", reason="extra `slurm`")
 
-PAIR = ["dense/rmsnorm", "dense/raw"]
 LOCAL = StudyLaunch(launcher="local", at_once=2)
 SLURM = StudyLaunch(launcher="slurm")
 LONG = {**OVER, "training": {**OVER["training"], "steps": 10**6, "checkpoint_every": 10**6}}
@@ -66,31 +70,12 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             continue
 
 
-def wait_for(done: Callable[[], Any]) -> Any:
-    for _ in range(1200):
-        if found := done():
-            return found
-        time.sleep(0.05)
-    raise AssertionError("nothing came of it in a minute")
-
-
-def steps(run: Path) -> list[int]:
-    """Steps that a run's metrics have a training record of, in the order of the file."""
-    if not (run / "metrics.jsonl").is_file():
-        return []
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [record["step"] for record in records if record["kind"] == "train"]
-
-
 @pytest.mark.slow
 def test_jobs_of_this_machine_end_in_the_results_of_one_process(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """submitit calls a job that failed FINISHED: what counts is the run's own result, also of one that diverged."""
-    variants = {
-        "nan": {"training": {"learning_rate": 1e30}},
-        "broken": {"training": {"weights": str(tmp_path / "nowhere")}},
-    }
+    variants = odd_variants(tmp_path)
     names = [*PAIR, "nan", "broken"]
     results = run_study("laptop", names, [0], tmp_path / "jobs", OVER, variants=variants, launch=LOCAL)
     said = capsys.readouterr().err
@@ -124,7 +109,7 @@ main()
 """
     watcher = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     try:
-        wait_for(lambda: len(steps(run)) > 3)
+        wait_for(lambda: len(trained_steps(run)) > 3)
         watcher.send_signal(signal.SIGINT)
         _, said = watcher.communicate(timeout=60)
     finally:
@@ -143,8 +128,8 @@ main()
     requeued = wait_for(lambda: (now := present_holder(run)) and now.pid != task.pid and now)
     saved = step_in_name(newest_checkpoint(run))  # type: ignore[arg-type]
     assert saved is not None
-    wait_for(lambda: steps(run)[-1] > saved + 3)
-    taken = steps(run)
+    wait_for(lambda: trained_steps(run)[-1] > saved + 3)
+    taken = trained_steps(run)
     assert taken == [*range(1, len(taken) + 1)]  # it went on from what it saved, and did no step twice
 
     os.kill(int(job.job), signal.SIGTERM)  # as the message said
@@ -157,7 +142,7 @@ main()
     over = yaml.safe_load((out / "study.yaml").read_text())["over"]
     results = run_study("laptop", ["dense/raw"], [0], out, over, quiet=True, launch=LOCAL)
     assert [run.status for run in results.runs] == ["completed"]
-    assert steps(run) == [*range(1, saved + 6)]
+    assert trained_steps(run) == [*range(1, saved + 6)]
 
 
 @pytest.mark.slow
@@ -170,7 +155,7 @@ def test_an_array_of_slurm_is_trained_and_a_preempted_job_goes_on(
 
     def alive(self: Any, jobs: Any) -> Any:
         holder = present_holder(run_folder(out, "dense/raw", 0))
-        if holder and not preempted and steps(run_folder(out, "dense/raw", 0)):
+        if holder and not preempted and trained_steps(run_folder(out, "dense/raw", 0)):
             preempted.append(holder.pid)
             os.kill(holder.pid, signal.SIGUSR2)
         return look(self, jobs)
@@ -184,7 +169,7 @@ def test_an_array_of_slurm_is_trained_and_a_preempted_job_goes_on(
     assert [call.split()[0] for call in calls] == ["sbatch", "scontrol"]
     assert calls[1] == "scontrol requeue 100_1"
     for name in PAIR:
-        assert steps(run_folder(out, name, 0)) == [*range(1, 401)]
+        assert trained_steps(run_folder(out, name, 0)) == [*range(1, 401)]
     alone = run_study("laptop", ["dense/raw"], [0], tmp_path / "one", over, quiet=True)
     assert alone.runs[0].per_loop == results.runs[1].per_loop
 
@@ -198,7 +183,7 @@ def test_a_job_that_dies_is_a_failure_with_its_reason_and_one_that_is_cancelled_
     look = slurm_jobs.SlurmJobs.alive
 
     def alive(self: Any, jobs: Any) -> Any:
-        if not done and all(steps(run) for run in runs.values()):
+        if not done and all(trained_steps(run) for run in runs.values()):
             done.extend(PAIR)
             os.kill(present_holder(runs["dense/rmsnorm"]).pid, signal.SIGKILL)  # type: ignore[union-attr]
             subprocess.run(["scancel", "100_1"], check=True)

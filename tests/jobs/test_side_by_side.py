@@ -1,12 +1,9 @@
 """Runs of a study at the same time: each once, each with its threads, through killed processes and through Ctrl-C."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +19,17 @@ from loopscope.results import load_results
 from loopscope.results.layout import newest_checkpoint, run_folder, worker_log
 from loopscope.results.lock import present_holder
 from tests.fixtures import TINY
-from tests.jobs.fixtures import OVER, cache  # noqa: F401 (a fixture)
+from tests.jobs.fixtures import (
+    OVER,
+    PAIR,
+    cache,  # noqa: F401 (a fixture)
+    odd_variants,
+    trained_steps,
+    wait_for,
+)
 from tests.results.fixtures import start_holder
 
 TWO = StudyLaunch(at_once=2)
-PAIR = ["dense/rmsnorm", "dense/raw"]
 LONG = {**OVER, "training": {**OVER["training"], "steps": 10**6, "checkpoint_every": 10}}
 
 
@@ -36,29 +39,12 @@ def four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(side_by_side, "LOOK_EVERY", 0.1)
 
 
-def steps(run: Path) -> list[int]:
-    """Steps that a run's metrics have a training record of, in the order of the file."""
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [record["step"] for record in records if record["kind"] == "train"]
-
-
-def wait_for(done: Callable[[], Any]) -> Any:
-    for _ in range(1200):
-        if found := done():
-            return found
-        time.sleep(0.05)
-    raise AssertionError("nothing came of it in a minute")
-
-
 @pytest.mark.slow
 def test_every_run_is_trained_once_and_equals_one_that_was_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Among them one that diverges, and one that fails: the weights that it begins with are not there."""
-    variants = {
-        "nan": {"training": {"learning_rate": 1e30}},
-        "broken": {"training": {"weights": str(tmp_path / "nowhere")}},
-    }
+    variants = odd_variants(tmp_path)
     names = [*PAIR, "nan", "broken"]
     both = run_study("laptop", names, [0], tmp_path / "two", OVER, variants=variants, launch=TWO)
     said = capsys.readouterr().err
@@ -69,7 +55,7 @@ def test_every_run_is_trained_once_and_equals_one_that_was_alone(
     ]
     assert load_results(tmp_path / "two") == both
     for name in PAIR:
-        assert steps(run_folder(tmp_path / "two", name, 0)) == [1, 2, 3]
+        assert trained_steps(run_folder(tmp_path / "two", name, 0)) == [1, 2, 3]
         assert f"{name}, seed 0: finished" in said
     assert "broken, seed 0: failed" in said
     assert "nan, seed 0: diverged" in said
@@ -78,7 +64,7 @@ def test_every_run_is_trained_once_and_equals_one_that_was_alone(
     )
     again = run_study("laptop", PAIR, [0], tmp_path / "two", OVER, quiet=True, launch=TWO)
     assert again.runs == both.runs
-    assert steps(run_folder(tmp_path / "two", "dense/raw", 0)) == [1, 2, 3]
+    assert trained_steps(run_folder(tmp_path / "two", "dense/raw", 0)) == [1, 2, 3]
 
 
 @pytest.mark.slow
@@ -145,7 +131,7 @@ def test_a_stop_saves_every_run_and_the_same_command_goes_on(
     )
     runs = [run_folder(tmp_path / "study", name, 0) for name in PAIR]
     try:
-        wait_for(lambda: all((run / "metrics.jsonl").is_file() and steps(run) for run in runs))
+        wait_for(lambda: all((run / "metrics.jsonl").is_file() and trained_steps(run) for run in runs))
         workers = [present_holder(run) for run in runs]
         process.send_signal(number)
         _, said = process.communicate(timeout=60)

@@ -10,6 +10,7 @@ import torch
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.config import ObjectiveConfig
+from loopscope.training import loop as loop_module
 from loopscope.training.config import TrainingConfig
 from loopscope.training.loop import Outcome, train
 from tests.training.fixtures import DATA, SEQUENCE, VOCABULARY
@@ -48,5 +49,25 @@ def trainer(tmp_path: Path) -> Trainer:
         minimised = ObjectiveConfig(**(objective or {}))
         outcome = train(looped, minimised, DATA, config, tmp_path / folder, files, quiet=True)
         return outcome, looped
+
+    return run
+
+
+@pytest.fixture
+def killed(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Train, and die at a step before it is saved."""
+
+    def run(folder: str, at: int, **settings: Any) -> None:
+        with monkeypatch.context() as patch:
+            real = loop_module.log_step
+
+            def dying(log: Any, display: Any, step: int, *rest: Any) -> None:
+                real(log, display, step, *rest)
+                if step == at:
+                    raise KeyboardInterrupt
+
+            patch.setattr(loop_module, "log_step", dying)
+            with pytest.raises(KeyboardInterrupt):
+                trainer(folder, **settings)
 
     return run

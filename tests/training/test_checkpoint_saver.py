@@ -15,7 +15,6 @@ from loopscope.results.checkpoints import best_checkpoint, whole_checkpoint
 from loopscope.results.faults import in_words
 from loopscope.results.layout import OPTIMIZER, STATE, WEIGHTS, checkpoint_folders, newest_checkpoint
 from loopscope.training import checkpoint as checkpoint_module
-from loopscope.training import loop as loop_module
 from loopscope.training.checkpoint import Progress, Retention, ValidationScore, save_checkpoint, verify
 from loopscope.training.metrics import MetricsLog, read_metrics
 from tests.training.test_loop import losses, weights
@@ -90,21 +89,11 @@ def test_a_run_keeps_its_best_by_the_last_loop_s_loss(trainer: Trainer, tmp_path
 
 @pytest.mark.parametrize("name", [WEIGHTS, OPTIMIZER, "config.yaml", STATE])
 def test_a_damaged_newest_falls_back_to_the_one_before_and_is_named(
-    trainer: Trainer, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    trainer: Trainer, tmp_path: Path, name: str, killed: Any
 ) -> None:
     settings = {"checkpoint_every": 4, "log_every": 1, "keep_last": 2}
     _, whole = trainer("whole", **settings)
-    real = loop_module.log_step
-
-    def killed(log: Any, display: Any, step: int, *rest: Any) -> None:
-        real(log, display, step, *rest)
-        if step == 10:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop_module, "log_step", killed)
-    with pytest.raises(KeyboardInterrupt):
-        trainer("cut", **settings)
-    monkeypatch.setattr(loop_module, "log_step", real)
+    killed("cut", 10, **settings)
     cut = tmp_path / "cut"
     assert steps(cut) == [4, 8]
     damaged = newest_checkpoint(cut) / name  # type: ignore[operator]

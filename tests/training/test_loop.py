@@ -57,22 +57,11 @@ def test_it_learns_and_reports_every_loop(trainer: Trainer, tmp_path: Path) -> N
 )
 @pytest.mark.smoke
 def test_resuming_repeats_the_uninterrupted_run_bit_for_bit(
-    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+    trainer: Trainer, tmp_path: Path, killed: Any, changes: dict[str, Any]
 ) -> None:
     settings = {"checkpoint_every": 4, "log_every": 1, **changes}
     _, whole = trainer("whole", **settings)
-
-    real = loop_module.log_step
-
-    def killed(log: Any, display: Any, step: int, *rest: Any) -> None:
-        real(log, display, step, *rest)
-        if step == 7:  # three steps after the checkpoint: they have to be repeated
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop_module, "log_step", killed)
-    with pytest.raises(KeyboardInterrupt):
-        trainer("cut", **settings)
-    monkeypatch.setattr(loop_module, "log_step", real)
+    killed("cut", 7, **settings)  # three steps after the checkpoint: they have to be repeated
     assert newest_checkpoint(tmp_path / "cut").name == "step-00000004"
     outcome, resumed = trainer("cut", **settings)
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
@@ -233,7 +222,7 @@ DEPTH = {
 
 @pytest.mark.parametrize("per_sequence", [False, True])
 def test_steps_of_drawn_depth_resume_bit_for_bit(
-    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, per_sequence: bool
+    trainer: Trainer, tmp_path: Path, killed: Any, per_sequence: bool
 ) -> None:
     """With sequences of a depth of their own, a batch in parts, and a start drawn at random."""
     settings: dict[str, Any] = {
@@ -245,17 +234,7 @@ def test_steps_of_drawn_depth_resume_bit_for_bit(
         "objective": {"placement": "terminal", "shortcut": {"weight": 0.1}},
     }
     _, whole = trainer("whole", **settings)
-    real = loop_module.log_step
-
-    def killed(log: Any, display: Any, step: int, *rest: Any) -> None:
-        real(log, display, step, *rest)
-        if step == 7:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop_module, "log_step", killed)
-    with pytest.raises(KeyboardInterrupt):
-        trainer("cut", **settings)
-    monkeypatch.setattr(loop_module, "log_step", real)
+    killed("cut", 7, **settings)  # three steps after the checkpoint: they have to be repeated
     _, resumed = trainer("cut", **settings)
     assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(resumed), strict=True))
     records = [r for r in read_metrics(tmp_path / "whole") if r["kind"] == "train"]

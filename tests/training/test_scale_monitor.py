@@ -9,7 +9,6 @@ import torch
 
 from loopscope.monitor.alarm import CALL
 from loopscope.monitor.monitor import ScaleMonitor
-from loopscope.training import loop as loop_module
 from loopscope.training import scale_monitor as run_monitor
 from loopscope.training.config import TrainingConfig
 from loopscope.training.metrics import read_metrics
@@ -77,29 +76,17 @@ def test_a_run_is_the_same_with_and_without_and_warns_once(
 
 
 def test_a_resumed_run_repeats_the_bits_and_not_the_warning(
-    trainer: Trainer, tmp_path: Path, shown: list[str], monkeypatch: pytest.MonkeyPatch
+    trainer: Trainer, tmp_path: Path, shown: list[str], killed: Any
 ) -> None:
     """Killed at step 34, resumed from step 30; and killed before any checkpoint, so that all is said again."""
     trainer("whole", **SETTINGS, monitor_every=5)
-    real = loop_module.log_step
-
-    def killed(step_of_death: int) -> None:
-        def log_step(log: Any, display: Any, step: int, *rest: Any) -> None:
-            real(log, display, step, *rest)
-            if step == step_of_death:
-                raise KeyboardInterrupt
-
-        monkeypatch.setattr(loop_module, "log_step", log_step)
 
     def figures(folder: str) -> list[dict[str, Any]]:
         return [{**check, "seconds": 0} for check in of_kind(tmp_path / folder, "monitor")]
 
     for folder, step, said in (("late", 34, 1), ("early", 28, 2)):
         shown.clear()
-        killed(step)
-        with pytest.raises(KeyboardInterrupt):
-            trainer(folder, **SETTINGS, monitor_every=5)
-        monkeypatch.setattr(loop_module, "log_step", real)
+        killed(folder, step, **SETTINGS, monitor_every=5)
         trainer(folder, **SETTINGS, monitor_every=5)
         assert losses(tmp_path / folder) == losses(tmp_path / "whole")
         assert figures(folder) == figures("whole")

@@ -10,7 +10,6 @@ from loopscope.objectives.config import ObjectiveConfig
 from loopscope.results import RunPhase
 from loopscope.results.layout import newest_checkpoint
 from loopscope.results.run_phases import phases_taken
-from loopscope.training import loop as loop_module
 from loopscope.training.config import TrainingConfig
 from loopscope.training.extension import extension_note
 from loopscope.training.metrics import read_metrics
@@ -31,26 +30,6 @@ SETTINGS: dict[str, Any] = {
     "log_every": 1,
     "monitor_every": 4,
 }
-
-
-@pytest.fixture
-def killed(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Train, and die at a step before it is saved."""
-
-    def run(folder: str, at: int, **settings: Any) -> None:
-        with monkeypatch.context() as patch:
-            real = loop_module.log_step
-
-            def dying(log: Any, display: Any, step: int, *rest: Any) -> None:
-                real(log, display, step, *rest)
-                if step == at:
-                    raise KeyboardInterrupt
-
-            patch.setattr(loop_module, "log_step", dying)
-            with pytest.raises(KeyboardInterrupt):
-                trainer(folder, **settings)
-
-    return run
 
 
 def test_killed_in_each_phase_and_at_each_switch_it_is_the_same_run(
