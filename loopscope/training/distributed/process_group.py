@@ -11,6 +11,8 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from loopscope.training.distributed.ranks import ALONE, Ranks
 
@@ -59,7 +61,8 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     if own:
         if device.type == "cuda":
             torch.cuda.set_device(found.local_rank)
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=own_store(found), rank=found.rank, world_size=found.world)
     control = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
     ranks = Ranks(
         found.rank, found.world, found.local_rank, found.local_world, found.restarts, control=control
@@ -69,6 +72,16 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     ranks.wait()
     if own:
         dist.destroy_process_group()
+
+
+def own_store(ranks: Ranks) -> Store:
+    """Return the store through which these processes meet, under keys of this start alone.
+
+    torchrun keeps one store for all its starts, and torch's own keys do not tell them apart: a process that is started
+    anew may find the address that one wrote before it died, and wait there.
+    """
+    store, _, _ = next(rendezvous("env://", ranks.rank, ranks.world))
+    return PrefixStore(f"start-{ranks.restarts}", store)
 
 
 def check_device(device: torch.device, ranks: Ranks) -> None:

@@ -2,9 +2,11 @@
 
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 import torch
+from torch.distributed import TCPStore
 
 from loopscope.cli.processes import place, refuse_company, speaks
 from loopscope.jobs.resumption import threads_each
@@ -16,7 +18,7 @@ from loopscope.training.config import TrainingConfig
 from loopscope.training.distributed import strategy
 from loopscope.training.distributed.consensus import alike, decided_first
 from loopscope.training.distributed.ddp import leaves_unused
-from loopscope.training.distributed.process_group import check_device, joined, launched
+from loopscope.training.distributed.process_group import check_device, joined, launched, own_store
 from loopscope.training.distributed.ranks import ALONE, Ranks
 from loopscope.training.distributed.strategy import choose_strategy, parallel_note, replica_bytes
 from loopscope.training.stop_request import StopRequest
@@ -154,3 +156,16 @@ def test_a_signal_that_torchrun_hands_on_is_the_first_one_still(
             signal.raise_signal(signal.SIGINT)
     signal.signal(signal.SIGINT, before)
     assert capfd.readouterr().err.count("finishing this step") == 1
+
+
+def test_processes_that_are_started_again_do_not_find_what_the_first_ones_wrote(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """torchrun has one store for all starts: an address of a process that died would be waited at."""
+    host = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(host.port))
+    own_store(replace(TWO, restarts=0)).set("address", "of one that died")
+    assert own_store(replace(TWO, restarts=0)).check(["address"])
+    assert not own_store(replace(TWO, restarts=1)).check(["address"])
