@@ -1,0 +1,135 @@
+"""The runs that a prognosis of depth is fitted and tested on: what each trains, in which group, with which seeds.
+
+All have the laptop's shape (dim 128, 2 layers, K 4) in the size `small`: weights that start small, which learn at once,
+and tokens that lose nothing. `sampled` and `curriculum` draw depths with a mean of K, so that training costs what it
+does at a fixed K; `jacobian` and `shortcut` cost more, which `loopscope plan` says.
+
+Which runs are fitted on was written down before any of them had ended: `FITTED`, seeds below `FITTED_SEEDS`. The rest
+is for the test: conditions and families that the fit never saw, and a third seed of those that it saw.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+SIZE = "small"
+STEPS = 200
+
+FITTED = (
+    *("dense/rmsnorm", "dense/raw", "dense/final-only", "dense/alpha", "dense/rmsnorm+penalty"),
+    *("dense/rmsnorm+interloop", "terminal/rmsnorm", "damping", "injection"),
+    *("sampled-dense", "curriculum", "dense-then-terminal", "jacobian"),
+    *("penalty-1e-5", "penalty-1e-3", "penalty-1e-1", "terminal/raw"),
+)
+FITTED_SEEDS = 2
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One condition of the grid.
+
+    Attributes:
+        group: condition, weight, family or draw.
+        seeds: how many are trained.
+        change: what it is, where no condition has its name.
+    """
+
+    group: str
+    seeds: int
+    change: Mapping[str, Any] | None = None
+
+
+def _penalty(weight: float) -> Entry:
+    return Entry(
+        "weight", 1, {"condition": "dense/rmsnorm+penalty", "objective": {"norm_penalty": {"weight": weight}}}
+    )
+
+
+def _anchor(weight: float) -> Mapping[str, Any]:
+    return {"condition": "dense/rmsnorm", "objective": {"scale_anchor": {"weight": weight, "target": 1.0}}}
+
+
+def _draw(condition: str, steps: int, **change: Any) -> Entry:
+    """`steps` fill in a curriculum's length: it grows over the whole run."""
+    depth = change.pop("depth", None)
+    if depth == "curriculum":
+        change["training"] = {"depth": {"distribution": "fixed", "mean": 7, "curriculum": steps}}
+    elif depth == "sampled":
+        change["training"] = {"depth": {"distribution": "uniform", "low": 1, "high": 7}}
+    return Entry("draw", 2, {"condition": condition, **change})
+
+
+def grid(steps: int = STEPS) -> dict[str, Entry]:
+    """Return every condition of the study by name, in the order in which it is trained."""
+    return {
+        **{
+            name: Entry("condition", 3)
+            for name in (
+                *("dense/rmsnorm", "dense/raw", "dense/final-only", "dense/layernorm", "dense/alpha"),
+                *("dense/rmsnorm+penalty", "dense/rmsnorm+interloop", "terminal/rmsnorm"),
+            )
+        },
+        "anchored": Entry("condition", 3, _anchor(0.1)),
+        "damping": Entry("condition", 3, {"model": {"carry": ["damping"]}}),
+        "decay": Entry("condition", 3, {"model": {"carry": ["decay"], "injection": {"kind": "write"}}}),
+        "injection": Entry("condition", 3, {"model": {"injection": {"kind": "add"}}}),
+        "sampled-dense": _draw("dense/rmsnorm", steps, depth="sampled"),
+        "sampled-terminal": _draw("terminal/rmsnorm", steps, depth="sampled"),
+        "curriculum": _draw("dense/rmsnorm", steps, depth="curriculum"),
+        "dense-then-terminal": Entry(
+            "draw",
+            2,
+            {
+                "model": {"readout": {"kind": "rmsnorm"}},
+                "objective": {"schedule": [{"until": 0.7, "placement": "dense"}, {"placement": "terminal"}]},
+            },
+        ),
+        "shortcut": _draw("terminal/rmsnorm", steps, objective={"shortcut": {"weight": 0.1}}),
+        "jacobian": _draw("dense/rmsnorm", steps, objective={"jacobian": {"weight": 0.1}}),
+        **{
+            name: Entry("family", 2)
+            for name in ("ouro", "huginn", "parcae", "loopformer", "deeploop", "hybrid")
+        },
+        "penalty-1e-5": _penalty(1e-5),
+        "penalty-1e-4": _penalty(1e-4),
+        "penalty-1e-3": _penalty(1e-3),
+        "penalty-1e-1": _penalty(1e-1),
+        "anchored-strong": Entry("weight", 1, _anchor(1.0)),
+        "terminal/raw": Entry("condition", 1),
+    }
+
+
+def part(condition: str, seed: int) -> str:
+    """Return what a run is for: `fit`, or of the test `unseen seed`, `unseen condition` or `unseen family`."""
+    if grid()[condition].group == "family":
+        return "unseen family"
+    if condition not in FITTED:
+        return "unseen condition"
+    return "fit" if seed < FITTED_SEEDS else "unseen seed"
+
+
+def variants(steps: int = STEPS) -> dict[str, Mapping[str, Any]]:
+    """Return what the study's own conditions change, by name."""
+    return {name: entry.change for name, entry in grid(steps).items() if entry.change is not None}
+
+
+def rounds(steps: int = STEPS) -> Iterator[tuple[int, list[str]]]:
+    """Yield a seed and the conditions that have it, so that every condition is there once before any is there twice."""
+    entries = grid(steps)
+    for seed in range(max(entry.seeds for entry in entries.values())):
+        yield seed, [name for name, entry in entries.items() if entry.seeds > seed]
+
+
+def settings(steps: int = STEPS) -> dict[str, Any]:
+    """Return what all runs of the study have beside their condition."""
+    return {
+        "training": {
+            "steps": steps,
+            "threads": 1,
+            "batch": 4,
+            "compile": False,
+            "evaluate_every": None,
+            "final_windows": 64,
+            "checkpoint_every": None,
+        }
+    }
