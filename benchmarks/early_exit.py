@@ -44,7 +44,7 @@ def main() -> None:
     sequence = min(options.sequence, config.sequence)
     torch.manual_seed(0)
     model = LoopedTransformer(config).eval()
-    ids = _batch(options.batch, sequence, config.vocabulary)
+    ids = varied_batch(options.batch, sequence, config.vocabulary)
 
     def flops(loops: int, exits: int) -> float:
         return float(forward_flops(config, sequence, loops, exits))
@@ -83,7 +83,7 @@ def main() -> None:
     finish({**settings, "rules": figures}, environment())
 
 
-def _batch(batch: int, sequence: int, vocabulary: int) -> torch.Tensor:
+def varied_batch(batch: int, sequence: int, vocabulary: int) -> torch.Tensor:
     """Sequences of between 2 and all different tokens, evenly in the logarithm of how many."""
     sizes = torch.logspace(1, torch.log2(torch.tensor(float(vocabulary))).item(), batch, base=2).long()
     return torch.stack(

@@ -12,15 +12,19 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from benchmarks.baseline import BaselineLooped, baseline_step
 from loopscope.config import RunConfig, recipe
 from loopscope.guards import device_of, wait
 from loopscope.model import LoopedTransformer, ModelConfig
 from loopscope.model.reference import PlainLooped, plain_loss, plain_optimizer
 from loopscope.objectives import build_objective
+from loopscope.ops.cpu_sizes import CpuSizes
 from loopscope.plan import cost
 from loopscope.plan.parameters import training_flops
 from loopscope.training import Precision, TrainingStep, build_optimizer, keep_freed_memory
 from loopscope.training.compile import WORTH_COMPILING, compile_layers, is_fused
+from loopscope.training.cpu_choices import kept_or_found
+from loopscope.training.cpu_trials import found_by_trials
 
 Step = Callable[[], float]
 """Takes one step and returns its seconds."""
@@ -30,7 +34,7 @@ Step = Callable[[], float]
 class Kind:
     """One way to take a step."""
 
-    what: Literal["ours", "plain", "terminal", "unlooped"]
+    what: Literal["ours", "tuned", "baseline", "masked", "terminal", "unlooped"]
     precision: Precision
     only_main: bool = False  # measured in the precision that training would use, not in both
 
@@ -44,7 +48,7 @@ class Kind:
     def flops(self, options: argparse.Namespace) -> float:
         """FLOPs per token of a step."""
         config = self.model_config(options)
-        exits = config.loops if self.what in ("ours", "plain") else 1
+        exits = config.loops if self.what in ("ours", "tuned", "baseline", "masked") else 1
         return float(training_flops(config, config.sequence, config.loops, exits))
 
     def parameters(self, options: argparse.Namespace) -> int:
@@ -54,9 +58,13 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "ours fp32": Kind("ours", "fp32"),
-    "plain fp32": Kind("plain", "fp32"),
+    "tuned fp32": Kind("tuned", "fp32"),
+    "baseline fp32": Kind("baseline", "fp32"),
+    "masked fp32": Kind("masked", "fp32"),
     "ours bf16": Kind("ours", "bf16"),
-    "plain bf16": Kind("plain", "bf16"),
+    "tuned bf16": Kind("tuned", "bf16"),
+    "baseline bf16": Kind("baseline", "bf16"),
+    "masked bf16": Kind("masked", "bf16"),
     "terminal fp32": Kind("terminal", "fp32", only_main=True),
     "terminal bf16": Kind("terminal", "bf16", only_main=True),
     "unlooped fp32": Kind("unlooped", "fp32", only_main=True),
@@ -76,9 +84,7 @@ def build(names: Sequence[str], options: argparse.Namespace, device: torch.devic
             models[key] = _model(config, options, device)
         model = models[key]
         clock = time.process_time if getattr(options, "clock", "wall") == "processor" else time.perf_counter
-        steps[name] = _timed(
-            clock, _plain(model, kind, options) if kind.what == "plain" else _ours(model, kind, options)
-        )
+        steps[name] = _timed(clock, _raw(model, kind, options))
     return {name: _on(step, options, device) for name, step in steps.items()}
 
 
@@ -86,7 +92,8 @@ def peak_memory(name: str, options: argparse.Namespace, device: torch.device) ->
     """Bytes of a step above weights and optimizer state. Call it in a process of its own."""
     kind = KINDS[name]
     model = _model(kind.model_config(options), options, device)
-    step = _plain(model, kind, options) if kind.what == "plain" else _ours(model, kind, options)
+    step = _raw(model, kind, options)
+    del model  # the baseline has a copy of its own
     # Makes the optimizer's state, and compiles: after two sizes, kernels are there for any.
     for batch, sequence in ((2, 16), (3, 24)):
         small = argparse.Namespace(**{**vars(options), "batch": batch, "sequence": sequence})
@@ -136,11 +143,21 @@ def _model(config: ModelConfig, options: argparse.Namespace, device: torch.devic
     return model
 
 
-Raw = Callable[[Tensor, Tensor], None]
+Raw = Callable[[Tensor, Tensor], object]
+
+
+def _raw(model: LoopedTransformer, kind: Kind, options: argparse.Namespace) -> Raw:
+    match kind.what:
+        case "baseline":
+            config = recipe(options.size, "dense/rmsnorm").training
+            return baseline_step(BaselineLooped.like(model), config, kind.precision)
+        case "masked":
+            return _masked(model, kind, options)
+    return _ours(model, kind, options)
 
 
 def _ours(model: LoopedTransformer, kind: Kind, options: argparse.Namespace) -> Raw:
-    condition = "dense/rmsnorm" if kind.what == "ours" else "terminal/rmsnorm"
+    condition = "dense/rmsnorm" if kind.what in ("ours", "tuned") else "terminal/rmsnorm"
     config = recipe(options.size, condition)
     training = config.training.model_copy(update={"batch": options.batch, "accumulation": 1})
     if device_of(model).type == "cpu":
@@ -153,6 +170,7 @@ def _ours(model: LoopedTransformer, kind: Kind, options: argparse.Namespace) -> 
         device_of(model),
         kind.precision,
         is_fused(options.compile, device_of(model), WORTH_COMPILING),
+        sizes=kept_or_found(kind.precision, found_by_trials).sizes if kind.what == "tuned" else CpuSizes(),
     )
 
     def step(input_ids: Tensor, labels: Tensor) -> None:
@@ -161,7 +179,7 @@ def _ours(model: LoopedTransformer, kind: Kind, options: argparse.Namespace) -> 
     return step
 
 
-def _plain(looped: LoopedTransformer, kind: Kind, options: argparse.Namespace) -> Raw:
+def _masked(looped: LoopedTransformer, kind: Kind, options: argparse.Namespace) -> Raw:
     config = recipe(options.size, "dense/rmsnorm").training
     model = PlainLooped(looped)
     optimizer = plain_optimizer(model, config.learning_rate, config.betas, config.weight_decay)

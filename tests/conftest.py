@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["LOOPSCOPE_CPU_TRIALS"] = "off"  # sizes of this machine are for no test to find, or to keep
 # Read once, when trackio is imported: its database of this machine is nobody's to write to.
 TRACKIO = tempfile.TemporaryDirectory(prefix="trackio-")
 os.environ["TRACKIO_DIR"] = TRACKIO.name

@@ -64,6 +64,7 @@ def _lines(found: "MachineReport") -> list[tuple[str, str]]:
         ),
         ("products", f"{speeds}; training.precision auto takes {found.precision}"),
         ("compile", found.compiler_missing or "a C++ compiler is there"),
+        *(("trials", line) for line in found.trials),
         ("memory", f"{_bytes(found.memory)}, {_bytes(found.memory_free)} free; {_fitting(found)}"),
         (
             "disk",

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 from loopscope.guards import wait
 from loopscope.jobs.machine import device_named, memory_of, use_threads
-from loopscope.jobs.machine_facts import cpu_name
 from loopscope.plan.devices import CPU_PASSES, CPU_REACH, GPU_REACH, NUMBER_BYTES, Device
+from loopscope.training.cpu_model import cpu_name
 from loopscope.training.hardware import Precision
 from loopscope.training.throughput import matmul_peak
 

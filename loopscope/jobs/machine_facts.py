@@ -1,12 +1,12 @@
 """What there is to know of a machine, and where a CPU says what it has. Importable without torch."""
 
 import os
-import platform
-import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from loopscope.training.cpu_model import cpu_info
 
 VECTORS = {
     "avx2": "AVX2",
@@ -36,6 +36,7 @@ class MachineFacts:
         load: mean number of processes that wanted a core in the last minute; None where the system does not say.
         speeds: FLOP/s of the best of a few large products, by number format.
         precision: that `training.precision: auto` takes.
+        trials: sizes that were found for this CPU, by number format; or why there are none.
         compiler_missing: why `training.compile` could not; None where it can.
         memory: bytes of the device, or of the machine or container.
         sizes: named sizes whose weights, gradients and moments alone fit into it.
@@ -64,22 +65,12 @@ class MachineFacts:
     cache_free: int | None
     versions: Mapping[str, str | None]
     extras: Mapping[str, bool]
-
-
-def cpu_name() -> str:
-    """Return what the CPU is called; empty where the system does not say."""
-    if name := _cpuinfo().get("model name"):
-        return name
-    if platform.system() == "Darwin":
-        with suppress(OSError, subprocess.SubprocessError):
-            asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
-            return subprocess.run(asked, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
-    return platform.processor()
+    trials: tuple[str, ...]
 
 
 def cpu_vectors() -> tuple[str, ...]:
     """Return the instructions for products that the CPU has; empty where the system does not say."""
-    said = _cpuinfo()
+    said = cpu_info()
     flags = set((said.get("flags") or said.get("Features") or "").split())
     return tuple(name for flag, name in VECTORS.items() if flag in flags)
 
@@ -93,15 +84,3 @@ def usable_cores() -> float:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
         found.append(float(quota) / float(period))
     return min(found)
-
-
-def _cpuinfo() -> dict[str, str]:
-    """The first CPU of `/proc/cpuinfo`; empty where there is none."""
-    found: dict[str, str] = {}
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            key, colon, value = line.partition(":")
-            if not colon:
-                break
-            found[key.strip()] = value.strip()
-    return found

@@ -15,11 +15,13 @@ from loopscope.data.config import DataConfig
 from loopscope.data.token_folder import cache_folder
 from loopscope.jobs.machine import device_named, memory_of
 from loopscope.jobs.machine_advice import advice_for
-from loopscope.jobs.machine_facts import MachineFacts, cpu_name, cpu_vectors, usable_cores
+from loopscope.jobs.machine_facts import MachineFacts, cpu_vectors, usable_cores
 from loopscope.machine_memory import free_bytes
 from loopscope.optional_packages import EXTRAS, is_installed
 from loopscope.plan.memory import least_training_bytes
 from loopscope.training.compile import compiler_missing
+from loopscope.training.cpu_choices import trials_said
+from loopscope.training.cpu_model import cpu_name
 from loopscope.training.hardware import resolve_precision
 from loopscope.training.throughput import matmul_peak
 
@@ -67,6 +69,7 @@ def examine_machine(out: str | Path = ".", device: str = "auto") -> MachineRepor
         cache_free=_free(cache),
         versions={"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         extras={extra: is_installed(extra) for extra in EXTRAS},
+        trials=trials_said() if found.type == "cpu" else (),
     )
     return MachineReport(**vars(facts), advice=tuple(advice_for(facts)))
 

@@ -19,6 +19,7 @@ from loopscope.numerics import matmul_dtype, wide
 from loopscope.objectives import token_loss
 from loopscope.objectives.token_loss import IGNORE_INDEX
 from loopscope.ops import reference
+from loopscope.ops.cpu_sizes import cpu_sizes
 from loopscope.ops.fusion import Fusable, fused
 from loopscope.ops.matmul import transposed
 
@@ -55,7 +56,8 @@ class LinearCrossEntropy:
         shape = matrix.shape[::-1]
         self.gradient = wide(matrix[:0].detach()).new_zeros(shape) if matrix.requires_grad else None
         self.total: Tensor | None = None
-        elements = token_loss.CHUNK_ELEMENTS * (ON_CUDA if matrix.device.type == "cuda" else 1)
+        on_cpu = cpu_sizes().logits or token_loss.CHUNK_ELEMENTS
+        elements = token_loss.CHUNK_ELEMENTS * ON_CUDA if matrix.device.type == "cuda" else on_cpu
         most = max(1, elements // len(matrix))
         size = -(-len(self.mask) // -(-len(self.mask) // most))  # of equal chunks
         self.logits = self.computed.new_empty(size, len(matrix))

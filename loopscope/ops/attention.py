@@ -21,6 +21,7 @@ from torch import Tensor
 
 from loopscope.numerics import matmul_dtype
 from loopscope.ops.attention_dropout import DropoutAttention
+from loopscope.ops.cpu_sizes import cpu_sizes
 from loopscope.ops.dispatch import cpu_ops_apply
 from loopscope.ops.dropout_masks import draw_seed
 
@@ -49,8 +50,8 @@ def attention(
     if dropout > 0 and square and not grouped and cpu_ops_apply("attention", query):
         return attention_with_dropout(query, key, value, dropout, mask)
     dtype = query.dtype
-    narrow = dtype == torch.bfloat16 and query.shape[-1] <= NARROW and query.requires_grad
-    widens = narrow and cpu_ops_apply("narrow_attention", query)
+    widens = dtype == torch.bfloat16 and query.requires_grad and cpu_ops_apply("narrow_attention", query)
+    widens = widens and query.shape[-1] <= _narrow()
     with torch.autocast("cpu", enabled=False) if widens else nullcontext():
         if widens:
             query, key, value = query.float(), key.float(), value.float()
@@ -65,6 +66,11 @@ def attention(
         )
     # Autocast casts for the next product; a model whose own weights are 16 bits wide needs its own dtype.
     return mixed if torch.is_autocast_enabled(query.device.type) else mixed.to(dtype)
+
+
+def _narrow() -> int:
+    found = cpu_sizes().narrow
+    return NARROW if found is None else found
 
 
 def attention_with_dropout(

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from loopscope.ops.attention_weights import FusedWeights, PlainWeights
+from loopscope.ops.cpu_sizes import cpu_sizes
 from loopscope.ops.fusion import fused
 from loopscope.ops.step_scope import scratch_buffer
 
@@ -103,7 +104,8 @@ def _times(x: Tensor, factor: float, out: Tensor) -> Tensor:
 def _together(query: Float[Tensor, "stack seq head_dim"]) -> int:
     """Return how many heads have squares are of `BYTES` or so."""
     seq = query.shape[1]
-    return min(len(query), max(1, BYTES // (seq * seq * query.element_size())))
+    at_a_time = cpu_sizes().squares or BYTES
+    return min(len(query), max(1, at_a_time // (seq * seq * query.element_size())))
 
 
 def _square(use: str, query: Float[Tensor, "stack seq head_dim"]) -> Float[Tensor, "together seq seq"]:

@@ -11,6 +11,7 @@
       config.yaml                 resolved, written before anything else
       metrics.jsonl               one record a line, while it trains
       result.json                 how it ended
+      cpu.json                    sizes that were found for its CPU, in a long run
       audit.json, evaluation.json what was measured of it later
       tasks.json                  benchmarks at several depths
       trackers.json               which trackers have it, and as what; tensorboard/ and wandb/: what those write
@@ -73,6 +74,8 @@ JOBS = "jobs"
 """Of a study whose runs others train: what they print, and what a cluster was told."""
 SUBMITTED = "submitted.json"
 """Which job of a cluster has which run of a study."""
+CPU = "cpu.json"
+"""Sizes at which a run splits a CPU's work, where trials found them: it goes on with the same."""
 CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
 HOLDER = ".holder.json"

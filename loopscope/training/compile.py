@@ -17,13 +17,24 @@ from loopscope.recurrence import AbstractLoopedLM
 WORTH_COMPILING = 5e14
 """FLOPs of a run from which `auto` compiles on a CPU: a quarter of an hour of two fast cores in bf16."""
 
+SECONDS = 200.0
+"""Those FLOPs at the speed of such cores' products, for a CPU whose own is known: a slow one compiles sooner."""
 
-def is_fused(setting: bool | str, device: torch.device, flops: float | None) -> bool:
+
+def is_fused(
+    setting: bool | str,
+    device: torch.device,
+    flops: float | None,
+    fuses: bool | None = None,
+    peak: float | None = None,
+) -> bool:
     """Return whether a run on a CPU has its chains of passes compiled.
 
     Args:
         setting: `training.compile`.
         flops: of the whole run; None: not counted.
+        fuses: whether a compiled chain is faster on this CPU; None: not tried.
+        peak: FLOP/s of its products; None: not measured, and `WORTH_COMPILING` says what a long run is.
 
     Raises:
         ValueError: it was asked for, and there is no C++ compiler.
@@ -31,7 +42,8 @@ def is_fused(setting: bool | str, device: torch.device, flops: float | None) -> 
     if device.type != "cpu" or setting is False:
         return False
     if setting == "auto":
-        return compiler_missing() is None and flops is not None and flops >= WORTH_COMPILING
+        worth = WORTH_COMPILING if peak is None else SECONDS * peak
+        return compiler_missing() is None and fuses is not False and flops is not None and flops >= worth
     if missing := compiler_missing():
         raise ValueError(
             f"training.compile is on, which takes a C++ compiler on a CPU, and {missing}; install one, or turn it off"

@@ -29,6 +29,8 @@ from loopscope.training.checkpoint import Progress, resume_from_newest, set_asid
 from loopscope.training.checkpoint_saver import CheckpointSaver
 from loopscope.training.compile import compile_layers, is_fused
 from loopscope.training.config import TrainingConfig
+from loopscope.training.cpu_choices import CpuChoices, choices_for
+from loopscope.training.cpu_trials import found_by_trials
 from loopscope.training.distributed.batch_share import check_batch_share, own_rows
 from loopscope.training.distributed.consensus import alike
 from loopscope.training.distributed.parallel import parallelize
@@ -47,7 +49,7 @@ from loopscope.training.scale_monitor import build_monitor, monitor_of
 from loopscope.training.step import TrainingStep
 from loopscope.training.step_record import log_step
 from loopscope.training.stop_request import StopRequest, TrainingStoppedError
-from loopscope.training.throughput import FlopsPerToken, Speedometer, matmul_peak
+from loopscope.training.throughput import FlopsPerToken, Speedometer, matmul_peak, wider_peak
 from loopscope.training.timetable import Timetable
 from loopscope.training.validation import Batches, validate
 
@@ -118,8 +120,11 @@ def train(
             model.to(device)
         optimizer = build_optimizer(model, config)
         window = data.train.batch(config.seed, 0, 0, 1)[1].numel()
-        fused = is_fused(config.compile, device, _flops(timetable, config.batch * window, costs, model))
         checkpoint, progress = resume_from_newest(run, model, optimizer, load=strategy != "fsdp")
+        flops, cpu = _flops(timetable, config.batch * window, costs, model), CpuChoices()
+        if ranks.alone:  # of several each would find its own
+            cpu = choices_for(run, device, precision, flops, checkpoint is not None, found_by_trials)
+        fused = is_fused(config.compile, device, flops, cpu.fuses, cpu.peak)
         phase = timetable.standing(progress.step, read_metrics(run))
     if checkpoint and ranks.first:
         set_aside_above(checkpoint)
@@ -141,7 +146,7 @@ def train(
         old = steps if before is None else total_steps(before, len(data.train))
         if old < steps:
             flops = _flops(Timetable(objective, old), config.batch * window, costs, model)
-            compiled = fused and not is_fused(config.compile, device, flops)
+            compiled = fused and not is_fused(config.compile, device, flops, cpu.fuses, cpu.peak)
             note = extension_note(config, objective, old, steps, progress.step, compiled)
             display.say(f"{title}: {note}")
     elif before is not None:
@@ -160,13 +165,19 @@ def train(
         from loopscope.training.distributed.sharded_checkpoint import load_sharded
 
         load_sharded(checkpoint, model, optimizer, ranks)
-    take_step = TrainingStep(model, first, optimizer, config, device, precision, fused, ranks, wrapper)
+    take_step = TrainingStep(
+        model, first, optimizer, config, device, precision, fused, ranks, wrapper, cpu.sizes
+    )
     if device.type == "cpu":
         keep_freed_memory()
     elif config.compile is True:
         compile_layers(model)
     peak = ranks.world * matmul_peak(device, precision) if costs is not None else None
-    speedometer = Speedometer(None if costs is None else costs[phase.number - 1], peak)
+    speedometer = Speedometer(
+        None if costs is None else costs[phase.number - 1],
+        peak,
+        lambda: ranks.world * wider_peak(device, precision),
+    )
 
     def validated(windows: int | None) -> tuple[LoopMetrics, ...]:
         with take_step.autocast():

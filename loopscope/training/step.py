@@ -12,6 +12,7 @@ from torch import Tensor
 
 from loopscope.objectives.depth import unroll_to
 from loopscope.objectives.objective import Loss, Objective
+from loopscope.ops.cpu_sizes import CpuSizes, use_cpu_sizes
 from loopscope.ops.dispatch import cpu_ops
 from loopscope.ops.step_scope import step_scope
 from loopscope.ops.wide_sum import USES, wide_sums
@@ -32,6 +33,7 @@ class TrainingStep:
         fuse_elementwise: whether a CPU's chains of element-wise passes are compiled (`ops.fusion`).
         ranks: processes that share every batch.
         wrapper: the model as they train it; None: as it is.
+        sizes: at which a CPU's work is split.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class TrainingStep:
         fuse_elementwise: bool = False,
         ranks: Ranks = ALONE,
         wrapper: AbstractWrapper | None = None,
+        sizes: CpuSizes = CpuSizes(),  # noqa: B008 (frozen)
     ) -> None:
         self.ranks = ranks
         self.wrapper = OneProcess(model) if wrapper is None else wrapper
@@ -55,6 +58,7 @@ class TrainingStep:
         self.device = device
         self.precision = precision
         self.fuse_elementwise = fuse_elementwise
+        self.sizes = sizes
 
     def __call__(
         self, input_ids: Int[Tensor, "batch seq"], labels: Int[Tensor, "batch seq"], depths: Sequence[int]
@@ -68,6 +72,7 @@ class TrainingStep:
         with (
             tf32(self.device),
             cpu_ops(self.config.cpu_ops),
+            use_cpu_sizes(self.sizes),
             step_scope(self.fuse_elementwise),
             wide_sums(
                 max(depths) >= USES and self.device.type != "cpu"

@@ -17,8 +17,8 @@ import pytest
 
 from benchmarks import plan, steps, train_step
 from benchmarks.scaling import exponent
+from benchmarks.step_ratios import figures
 from benchmarks.steps import Step
-from benchmarks.train_step import figures
 from benchmarks.trainer import largest_difference
 from loopscope.report.plots.sheet import Sheet
 from loopscope.results import load_results
@@ -80,18 +80,21 @@ def test_exponents_of_power_laws(power: float) -> None:
 def test_figures_are_medians_of_ratios_within_rounds_and_the_worse_precision_counts() -> None:
     seconds = {
         "ours fp32": [2.0, 20.0, 2.0],  # the second round was slow for everyone
-        "plain fp32": [8.0, 60.0, 6.0],
+        "baseline fp32": [8.0, 60.0, 6.0],
+        "masked fp32": [16.0, 100.0, 16.0],
         "ours bf16": [1.0, 10.0, 1.0],
-        "plain bf16": [5.0, 50.0, 5.0],
+        "baseline bf16": [5.0, 50.0, 5.0],
         "terminal bf16": [0.8, 8.0, 0.8],
         "unlooped bf16": [0.84, 8.4, 0.84],
     }
-    memory = dict.fromkeys(seconds, 100.0) | {"plain fp32": 400.0, "plain bf16": 200.0}
+    memory = dict.fromkeys(seconds, 100.0) | {"baseline fp32": 400.0, "baseline bf16": 200.0}
     flops = dict.fromkeys(seconds, 10.0) | {"terminal bf16": 8.0}
     weights = dict.fromkeys(seconds, 20.0) | {"unlooped bf16": 100.0}
     found = figures([seconds], memory, flops, weights, ("fp32", "bf16"), "bf16")
     assert found["speedup_by_dtype"] == {"fp32": 3.0, "bf16": 5.0}
     assert found["speedup_vs_baseline"] == 3.0
+    assert found["speedup_range_by_dtype"] == {"fp32": [3.0, 4.0], "bf16": [5.0, 5.0]}
+    assert found["speedup_vs_masked_by_dtype"] == {"fp32": 8.0, "bf16": None}
     assert found["memory_ratio_by_dtype"] == {"fp32": 0.25, "bf16": 0.5}
     assert found["memory_ratio_vs_baseline"] == 0.5
     assert found["dense_over_terminal_time"] == found["dense_over_terminal_flops"] == 1.25
@@ -100,18 +103,29 @@ def test_figures_are_medians_of_ratios_within_rounds_and_the_worse_precision_cou
     assert found["looped_over_unlooped_memory"] == 0.6
 
 
+def test_figures_of_kinds_that_did_not_run_are_none() -> None:
+    seconds = {"ours bf16": [1.0], "baseline bf16": [2.0]}
+    found = figures([seconds], {}, dict.fromkeys(seconds, 1.0), {}, ("bf16",), "bf16")
+    assert found["speedup_vs_baseline"] == 2.0
+    assert found["memory_ratio_vs_baseline"] is None
+    assert found["dense_over_terminal_time"] is None
+    assert found["dense_over_terminal_flops"] is None
+
+
 @pytest.mark.slow
 def test_the_training_step_benchmark_runs(here: Here) -> None:
     """Nine processes. That a worker compiles its step, as in a long run, is held by `test_workers`."""
     here.all_here("train_step")
     shape = ["--size=laptop", "--batch=1", "--sequence=32", "--pairs=1", "--threads=1", "--dtype=bf16"]
     found = here.run("train_step", "--compile=off", *shape)
-    assert here.elsewhere == [name for name in steps.KINDS if "bf16" in name]  # each kind's memory
+    kinds = [name for name in steps.KINDS if "bf16" in name and "tuned" not in name]
+    assert here.elsewhere == kinds  # each kind's memory
     assert set(found["tokens_per_second"]) == set(here.elsewhere)
     assert found["pairs"] == 1
     assert found["processes"] == "one a kind"
     assert found["dense_over_terminal_flops"] == pytest.approx(1.6, abs=0.1)
     assert found["memory_ratio_vs_baseline"] > 0
+    assert 0 < found["mfu_by_dtype"]["bf16"] <= 1
     assert {"speedup_vs_baseline", "dense_over_terminal_time", "bf16_over_fp32", "threads"} <= found.keys()
 
 
@@ -121,8 +135,14 @@ def test_the_gpu_table_runs_small_on_a_cpu(here: Here) -> None:
     assert [block["sequence"] for block in found["blocks"]] == [64, 128]
     for block in found["blocks"]:
         assert block["failed"] == {}
-        assert block["speedup_vs_baseline"]["plain"] == 1
+        assert block["speedup_vs_baseline"]["baseline"] == 1
         assert min(block["tokens_per_second"].values()) > 0
+        assert max(block["mfu"].values()) <= 1
+    (looks,) = found["looks"]
+    assert min(looks["audit"].values()) > 0
+    assert looks["exits"]["realised"] > 0
+    assert looks["generation"]["share of equal tokens"] == 1  # the static step's are ours
+    assert "graph, tokens/s" not in looks["generation"]  # CUDA's alone
 
 
 @pytest.mark.slow

@@ -34,6 +34,7 @@ QUIET = MachineFacts(
     cache_free=10**11,
     versions={"torch": "2.13.0"},
     extras={"log": True},
+    trials=(),
 )
 
 
@@ -88,9 +89,9 @@ def test_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_instructions_are_called_as_people_call_them(monkeypatch: pytest.MonkeyPatch) -> None:
     said = {"flags": "fpu avx2 avx512f avx512_bf16 amx_tile amx_bf16"}
-    monkeypatch.setattr(machine_facts, "_cpuinfo", lambda: said)
+    monkeypatch.setattr(machine_facts, "cpu_info", lambda: said)
     assert cpu_vectors() == ("AVX2", "AVX-512", "AVX512-BF16", "AMX", "AMX-BF16")
-    monkeypatch.setattr(machine_facts, "_cpuinfo", dict)
+    monkeypatch.setattr(machine_facts, "cpu_info", dict)
     assert cpu_vectors() == ()
 
 

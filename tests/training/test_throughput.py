@@ -11,8 +11,9 @@ from loopscope.config.run_config import RunConfig
 from loopscope.jobs.train import execute
 from loopscope.plan.parameters import training_flops
 from loopscope.plan.training_flops import step_flops_by_depth
+from loopscope.training import throughput
 from loopscope.training.metrics import read_metrics
-from loopscope.training.throughput import Speedometer, matmul_peak
+from loopscope.training.throughput import Speedometer, matmul_peak, raised_peak, wider_peak
 
 
 @pytest.fixture
@@ -36,6 +37,41 @@ def test_the_peak_is_that_of_a_large_product_and_draws_nothing() -> None:
     peak = matmul_peak(torch.device("cpu"), "fp32", repeats=2)
     assert torch.equal(before, torch.get_rng_state())
     assert 1e9 < peak < 1e14
+
+
+def test_a_step_that_beats_the_peak_has_it_measured_again_and_none_is_above_all_of_it() -> None:
+    measured: list[float] = [1500.0, 1600.0]
+    meter = Speedometer(lambda loops: 10.0 * loops, peak=1000.0, measure=lambda: measured.pop(0))
+
+    def mfu_of(tokens: int) -> float:
+        meter.see(tokens, loops=1)
+        return meter.read(1.0)["mfu"]
+
+    assert mfu_of(tokens=90) == 0.9
+    assert len(measured) == 2  # nothing was beaten
+    assert mfu_of(tokens=120) == 0.8  # of 1500
+    assert mfu_of(tokens=200) == 1.0  # 1600 is beaten as well: the step is the best product that was seen
+    assert mfu_of(tokens=100) == 0.5
+    assert measured == []
+    assert raised_peak(1000.0, 1100.0, lambda: 900.0) == 1100.0  # a bad moment does not lower it
+
+
+def test_the_best_of_several_shapes_is_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that runs while a product is computed, and says that the second shape's is the fastest."""
+    sides = 16
+    monkeypatch.setitem(throughput.SIDE, "cpu", sides)
+    now, seconds = [0.0], {16: 1.0, 32: 2.0, 64: 100.0}
+    product = torch.mm
+
+    def timed(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        now[0] += seconds[max(*left.shape, *right.shape)]
+        return product(left, right, out=out)
+
+    monkeypatch.setattr(throughput.torch, "mm", timed)
+    monkeypatch.setattr(throughput, "LONGEST", 1e9)
+    found = wider_peak(torch.device("cpu"), "fp32", clock=lambda: now[0])
+    assert found == 2 * 32**3 / 2.0
+    assert matmul_peak(torch.device("cpu"), "fp32", clock=lambda: now[0]) == 2 * sides**3 / 1.0
 
 
 @pytest.mark.parametrize("placement", ["terminal", "dense"])
