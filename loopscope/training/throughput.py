@@ -41,7 +41,7 @@ def matmul_peak(
 def wider_peak(
     device: torch.device, precision: Precision, clock: Callable[[], float] = time.perf_counter
 ) -> float:
-    """Measure the FLOP/s of the best product of several shapes: two seconds at most, for a peak that a step has beaten.
+    """Measure the FLOP/s of the best product of several shapes: some seconds, for a peak that a step has beaten.
 
     The first measurement is half a second long: where others worked in it, it is too low for hours.
     """
