@@ -4,6 +4,7 @@ In the order in which a run passes:
 
     config          how long, how fast, and what is written on the way
     hardware, malloc, compile   device and precision, freed memory, compiled layers
+    cpu_model, cpu_choices, cpu_trials   which sizes are fastest on this CPU: found once a machine, kept with the run
     loop            `train`: from the newest checkpoint to the last step
     timetable       which objective trains at which steps
     extension       what goes on exactly where a run is made longer, and what does not

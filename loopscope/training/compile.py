@@ -17,7 +17,7 @@ from loopscope.recurrence import AbstractLoopedLM
 WORTH_COMPILING = 5e14
 """FLOPs of a run from which `auto` compiles on a CPU: a quarter of an hour of two fast cores in bf16."""
 
-SECONDS = 200.0
+WORTH_SECONDS = 200.0
 """Those FLOPs at the speed of such cores' products, for a CPU whose own is known: a slow one compiles sooner."""
 
 
@@ -42,7 +42,7 @@ def is_fused(
     if device.type != "cpu" or setting is False:
         return False
     if setting == "auto":
-        worth = WORTH_COMPILING if peak is None else SECONDS * peak
+        worth = WORTH_COMPILING if peak is None else WORTH_SECONDS * peak
         return compiler_missing() is None and fuses is not False and flops is not None and flops >= worth
     if missing := compiler_missing():
         raise ValueError(

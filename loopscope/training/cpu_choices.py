@@ -24,16 +24,16 @@ import torch
 from loopscope.data.config import DataConfig
 from loopscope.data.token_folder import cache_folder
 from loopscope.ops.cpu_sizes import CpuSizes
-from loopscope.results.layout import CPU, write_text
+from loopscope.results.layout import CPU_SIZES, write_text
 from loopscope.training.cpu_model import cpu_name
 
-SETTING = "LOOPSCOPE_CPU_TRIALS"
-KEPT = "cpu-choices.json"
+TRIALS_SETTING = "LOOPSCOPE_CPU_TRIALS"
+KEPT_CHOICES = "cpu-choices.json"
 WORTH_TRYING = 5e14
 """FLOPs of a run from which trials pay: they take most of a minute, and such a run a quarter of an hour."""
 BF16_PAYS = 1.2
 """Times fp32's speed from which products in bf16 are worth their rounding."""
-PATIENCE = 120.0
+TRIAL_PATIENCE = 120.0
 """Seconds to wait for another process that has begun the same trials."""
 
 
@@ -78,7 +78,7 @@ def choices_for(
         begun: it has a checkpoint: what it took then is taken again, and nothing where its folder names nothing.
         find: tries what there is to try (`cpu_trials.found_by_trials`).
     """
-    path = Path(run) / CPU
+    path = Path(run) / CPU_SIZES
     if (there := _read(path)) is not None:
         if (taken := _decoded(there)) is None:
             warnings.warn(
@@ -101,10 +101,10 @@ def trials_allowed() -> bool:
     Raises:
         ValueError: it says neither `on` nor `off`.
     """
-    said = os.environ.get(SETTING, "on")
+    said = os.environ.get(TRIALS_SETTING, "on")
     if said not in ("on", "off"):
         raise ValueError(
-            f"{SETTING} is {said!r}; it is 'on' (the default: a long run finds the sizes that are fastest on this CPU) "
+            f"{TRIALS_SETTING} is {said!r}; it is 'on' (the default: a long run finds which sizes are fastest here) "
             "or 'off'"
         )
     return said == "on"
@@ -136,7 +136,7 @@ def choices_key(precision: str) -> str:
 
 def choices_file() -> Path:
     """Return where they are kept."""
-    return cache_folder(DataConfig()) / KEPT
+    return cache_folder(DataConfig()) / KEPT_CHOICES
 
 
 def kept_choices() -> dict[str, CpuChoices]:
@@ -158,7 +158,7 @@ def bf16_pays() -> bool:
 def trials_said() -> tuple[str, ...]:
     """Return what is kept for this CPU, version of torch and threads, a line for each number format; or why nothing."""
     if not trials_allowed():
-        return (f"off ({SETTING}): the sizes that the code names hold",)
+        return (f"off ({TRIALS_SETTING}): the sizes that the code names hold",)
     kept = {kind: kept_choices().get(choices_key(kind)) for kind in ("fp32", "bf16")}
     lines = [f"{kind}: {_said(one)}" for kind, one in kept.items() if one]
     return (*lines, f"kept in {choices_file()}") if lines else ("none yet: the first long run finds sizes",)
@@ -220,7 +220,7 @@ def _held() -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.with_name(f".{path.name}.lock"))
-        lock.acquire(timeout=PATIENCE, poll_interval=0.1)
+        lock.acquire(timeout=TRIAL_PATIENCE, poll_interval=0.1)
     except (Timeout, OSError, NotImplementedError):  # found without: the file is written whole or not at all
         yield
         return

@@ -1,8 +1,8 @@
 """Which sizes are fastest on this CPU: a few candidates timed in turn, in a process of its own.
 
 A process of its own, because what was compiled or allocated before changes how a run computes afterwards, also in its
-last bits. Of every number the one in the code is a candidate, and another has to beat it by `MARGIN` in all rounds: two
-tries on a busy machine then seldom differ. Sizes of attention's squares are taken only where they give the same bits.
+last bits. Of every number the one in the code is a candidate, and another has to beat it by `TRIAL_MARGIN` every time:
+two tries on a busy machine then seldom differ. Sizes of attention's squares count only where they give the same bits.
 
     python -m loopscope.training.cpu_trials bf16 2        # number format and threads: prints what it finds as JSON
 """
@@ -33,16 +33,16 @@ from loopscope.training.cpu_choices import CpuChoices, today
 from loopscope.training.hardware import Precision
 from loopscope.training.throughput import matmul_peak
 
-MARGIN = 0.03
+TRIAL_MARGIN = 0.03
 """Share of the time by which a candidate has to be faster than the code's own number."""
-ROUNDS = 4
-LONGEST = 120.0
+TRIAL_ROUNDS = 4
+GIVEN_UP_AFTER = 120.0
 """Seconds after which trials are given up."""
-LOGITS = tuple(int(CHUNK_ELEMENTS * times) for times in (0.25, 0.5, 1, 2))
-SQUARES = tuple(int(BYTES * times) for times in (0.25, 0.5, 1, 2))
-CHANNELS = (32, 64)
+LOGIT_CHUNKS = tuple(int(CHUNK_ELEMENTS * times) for times in (0.25, 0.5, 1, 2))
+SQUARE_BYTES = tuple(int(BYTES * times) for times in (0.25, 0.5, 1, 2))
+HEAD_CHANNELS = (32, 64)
 """Of heads that are tried in fp32: those of small models, and of most."""
-CPU = torch.device("cpu")
+_CPU = torch.device("cpu")
 
 Clock = Callable[[], float]
 Size = TypeVar("Size", int, bool)
@@ -52,7 +52,9 @@ def found_by_trials(precision: str) -> CpuChoices:
     """Return what another process finds with the threads of this one; a warning, and nothing found, where it fails."""
     command = [sys.executable, "-m", __name__, precision, str(torch.get_num_threads())]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST, check=True).stdout
+        said = subprocess.run(
+            command, capture_output=True, text=True, timeout=GIVEN_UP_AFTER, check=True
+        ).stdout
         return CpuChoices(**json.loads(said.splitlines()[-1]))
     except (OSError, subprocess.SubprocessError, ValueError, IndexError, TypeError) as error:
         warnings.warn(
@@ -67,14 +69,16 @@ def try_all(precision: Precision, clock: Clock = time.perf_counter) -> CpuChoice
     """Try everything in this process."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     fuses = None if compiler_missing() else fastest(_chains(dtype), False, clock)
-    peak, fp32 = matmul_peak(CPU, precision, clock=clock), matmul_peak(CPU, "fp32", clock=clock)
+    peak, fp32 = matmul_peak(_CPU, precision, clock=clock), matmul_peak(_CPU, "fp32", clock=clock)
     choices = CpuChoices(fuses=fuses, peak=peak, over_fp32=peak / fp32, found=today())
     with fuse_elementwise(bool(fuses)):
-        logits = fastest({size: _loss(size, dtype) for size in LOGITS}, CHUNK_ELEMENTS, clock)
-        squares = fastest(alike(_attention(dtype), SQUARES, BYTES), BYTES, clock)
+        logits = fastest({size: _loss(size, dtype) for size in LOGIT_CHUNKS}, CHUNK_ELEMENTS, clock)
+        squares = fastest(with_same_bits(_attention(dtype), SQUARE_BYTES, BYTES), BYTES, clock)
     narrow = NARROW
     if precision == "bf16":
-        wins = [channels for channels in CHANNELS if fastest(_heads(channels), channels <= NARROW, clock)]
+        wins = [
+            channels for channels in HEAD_CHANNELS if fastest(_heads(channels), channels <= NARROW, clock)
+        ]
         narrow = max(wins, default=0)
     return replace(
         choices,
@@ -91,7 +95,7 @@ def fastest(ways: Mapping[Size, Callable[[], object]], usual: Size, clock: Clock
     with neighbours finds another size at every try.
     """
     rounds = []
-    for _ in range(ROUNDS + 1):
+    for _ in range(TRIAL_ROUNDS + 1):
         taken = {}
         for size, way in ways.items():
             began = clock()
@@ -99,11 +103,11 @@ def fastest(ways: Mapping[Size, Callable[[], object]], usual: Size, clock: Clock
             taken[size] = clock() - began
         rounds.append({size: seconds / taken[usual] for size, seconds in taken.items()})
     warm = rounds[1:]
-    winners = [size for size in ways if all(one[size] < 1 - MARGIN for one in warm)]
+    winners = [size for size in ways if all(one[size] < 1 - TRIAL_MARGIN for one in warm)]
     return min(winners, key=lambda size: median(one[size] for one in warm), default=usual)
 
 
-def alike(
+def with_same_bits(
     run: Callable[[int], tuple[Tensor, ...]], sizes: Iterable[int], usual: int
 ) -> dict[int, Callable[[], object]]:
     """Return those ways that give the same bits as the usual one, by size."""

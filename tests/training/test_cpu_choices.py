@@ -15,9 +15,9 @@ from loopscope.jobs.train import execute
 from loopscope.objectives import linear_cross_entropy, token_loss
 from loopscope.ops import attention, attention_dropout
 from loopscope.ops.cpu_sizes import CpuSizes, cpu_sizes, use_cpu_sizes
-from loopscope.results.layout import CPU as FILE
+from loopscope.results.layout import CPU_SIZES as FILE
 from loopscope.training import cpu_trials
-from loopscope.training.compile import SECONDS, is_fused
+from loopscope.training.compile import WORTH_SECONDS, is_fused
 from loopscope.training.cpu_choices import (
     WORTH_TRYING,
     CpuChoices,
@@ -30,7 +30,7 @@ from loopscope.training.cpu_choices import (
     trials_allowed,
     trials_said,
 )
-from loopscope.training.cpu_trials import alike, fastest, found_by_trials, try_all
+from loopscope.training.cpu_trials import fastest, found_by_trials, try_all, with_same_bits
 from loopscope.training.hardware import resolve_precision
 from loopscope.training.step import TrainingStep
 
@@ -131,7 +131,7 @@ def test_a_runs_damaged_file_is_said(tmp_path: Path) -> None:
 
 
 def test_what_could_not_be_found_is_not_kept(trials: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_trials, "LONGEST", 0.01)
+    monkeypatch.setattr(cpu_trials, "GIVEN_UP_AFTER", 0.01)
     with pytest.warns(UserWarning, match="could not be found .TimeoutExpired"):
         assert kept_or_found("fp32", found_by_trials) == CpuChoices()
     assert kept_choices() == {}
@@ -170,9 +170,9 @@ def test_bf16_has_to_pay_where_that_is_known(trials: Path, monkeypatch: pytest.M
 
 def test_a_slow_cpu_compiles_sooner_and_one_where_chains_lose_never(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("loopscope.training.compile.compiler_missing", lambda: None)
-    assert is_fused("auto", CPU, SECONDS * 1e9, None, 1e9)
-    assert not is_fused("auto", CPU, SECONDS * 0.9e9, None, 1e9)
-    assert not is_fused("auto", CPU, SECONDS * 1e9, False, 1e9)
+    assert is_fused("auto", CPU, WORTH_SECONDS * 1e9, None, 1e9)
+    assert not is_fused("auto", CPU, WORTH_SECONDS * 0.9e9, None, 1e9)
+    assert not is_fused("auto", CPU, WORTH_SECONDS * 1e9, False, 1e9)
     assert is_fused(True, CPU, 1.0, False, 1e9)
 
 
@@ -204,7 +204,7 @@ def test_a_candidate_that_loses_one_round_is_not_taken() -> None:
 
 
 def test_only_sizes_with_the_same_bits_are_candidates() -> None:
-    ways = alike(lambda size: (torch.tensor(1.0 if size < 3 else 1.5),), (1, 2, 3, 4), usual=2)
+    ways = with_same_bits(lambda size: (torch.tensor(1.0 if size < 3 else 1.5),), (1, 2, 3, 4), usual=2)
     assert list(ways) == [1, 2]
 
 
@@ -251,7 +251,7 @@ def test_a_run_trains_with_what_was_found_and_goes_on_with_it(
 @pytest.mark.slow
 def test_trials_say_what_the_doctor_prints(trials: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them, small, by a clock that says that everything takes as long: then the code's own sizes stay."""
-    monkeypatch.setattr(cpu_trials, "ROUNDS", 1)
+    monkeypatch.setattr(cpu_trials, "TRIAL_ROUNDS", 1)
     # The compiler cannot look through this suite's checks of shapes.
     monkeypatch.setattr(cpu_trials, "compiler_missing", lambda: "none here")
     ticks = iter(range(10**6))
