@@ -4,10 +4,14 @@ The package is its own main function: `loopscope.audit(model, input_ids, labels,
 audit, which `audit_report` puts together:
 
     input_checks    what is refused before anything is measured; fp32 copies of weights in half precision
+    prepared_batch  what is measured: checked, in fp32 and evaluation mode
     padded_texts    padded batches without their padding: each text as it is alone
+    head_readings   cross-entropy per token and its gradient, asked of the head once for the same features
     visibility      how much of the loss's gradient at H_k is radial, per loop and loss term
+    total_visibility   the same through the rest of the unroll too, one loop back at a time
     carry           how much of a change of scale survives to the next loop
     verdict         blind, damped, visible or removed, per loop and for the model, and why
+    fast_verdict    the verdict and no more, for about three forward passes
     interventions   what a changed scale costs in cross-entropy
     expansion       drift: how scale moves over loops, past the trained depth too
     dynamics        the loop map, linearised
@@ -35,8 +39,9 @@ from loopscope.audit.patched_model import PatchedModel
 from loopscope.audit.remedies import try_remedies
 from loopscope.audit.rounding import measure_rounding
 from loopscope.audit.tokens import token_norms
+from loopscope.audit.total_visibility import measure_visibility
 from loopscope.audit.verdict import loop_verdicts, model_verdict
-from loopscope.audit.visibility import direct_visibility, measure_visibility, readout_visibility
+from loopscope.audit.visibility import direct_visibility, readout_visibility
 
 __all__ = [
     "FORMATS",

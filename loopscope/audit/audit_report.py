@@ -1,33 +1,38 @@
 """One audit: everything measured on one batch, as one record."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from loopscope.audit.carry import measure_carries
 from loopscope.audit.declared import wrong_declarations
 from loopscope.audit.dynamics import measure_dynamics
-from loopscope.audit.expansion import measure_expansion
-from loopscope.audit.input_checks import check_audit, check_subject, in_fp32, notes_on
+from loopscope.audit.expansion import deeper, expansion_of
+from loopscope.audit.fast_verdict import fast_carries, fast_verdict
+from loopscope.audit.input_checks import notes_on
 from loopscope.audit.interventions import final_scale_sweep, radial_clamp, rescale_each_loop
 from loopscope.audit.number_formats import check_formats
-from loopscope.audit.padded_texts import PaddedTexts, padded_texts
+from loopscope.audit.prepared_batch import PreparedBatch, prepared
 from loopscope.audit.remedies import try_remedies
-from loopscope.audit.rounding import measure_rounding
+from loopscope.audit.rounding import ReferenceRun, measure_rounding, rounded_rows
 from loopscope.audit.side_scales import measure_side_scales, side_sentences
 from loopscope.audit.tokens import token_norms
-from loopscope.audit.verdict import check_saturation, loop_verdicts, model_verdict, why, worst_verdict
-from loopscope.audit.visibility import loop_visibilities, measure_visibility, readout_visibility
-from loopscope.guards import evaluating
+from loopscope.audit.total_visibility import whole_visibilities
+from loopscope.audit.verdict import (
+    check_not_saturated,
+    loop_verdicts,
+    model_verdict,
+    saturated_loops,
+    why,
+    worst_verdict,
+)
+from loopscope.audit.visibility import readout_visibility
 from loopscope.numerics import scale
 from loopscope.objectives.objective import Objective
-from loopscope.objectives.placements import Dense
 from loopscope.objectives.spelling import as_objective
-from loopscope.recurrence import AbstractLoopedLM, LoopState, unroll
+from loopscope.recurrence import LoopState
 from loopscope.results import (
     ROUNDED_BY_DEFAULT,
     AuditReport,
@@ -96,14 +101,18 @@ def audit_each(
     Other arguments and errors are `audit`'s.
     """
     formats = check_formats(rounding)
+    judged = [as_objective(objective) for objective in objectives]
     reports: list[AuditReport] = []
     facts: _Facts | None = None
-    for objective in objectives:
-        with _prepared(model, input_ids, labels, objective, attention_mask) as batch:
-            with torch.no_grad():
-                states = list(unroll(batch.model, batch.input_ids))
+    with prepared(model, input_ids, labels, judged, attention_mask) as batch:
+        states = batch.states()
+        for objective in judged:
+            read = batch.reading_once(objective)
+            seen = whole_visibilities(
+                states, read, batch.labels
+            )  # first: it reads exits with their gradients
             facts = facts or _facts(batch, states, formats)
-            reports.append(_measure(batch, states, facts))
+            reports.append(_report(batch, read, states, seen, facts))
     return reports
 
 
@@ -113,7 +122,8 @@ def judge(
     """Measure what the verdict rests on and nothing else: visibility and carry. Arguments and errors are `audit`'s.
 
     Returns:
-        Verdict, why and the verdicts of loops 1..K, as `audit` gives them.
+        Verdict and the verdicts of loops 1..K, as `audit` gives them. Carries are one-sided differences, off by about a
+        thousandth, and what readouts that hide the scale let through reads 0.
     """
     return judge_each(model, input_ids, labels, [objective], attention_mask)[0]
 
@@ -122,68 +132,12 @@ def judge_each(
     model: Any, input_ids: Any, labels: Any, objectives: Sequence[Any], attention_mask: Any = None
 ) -> list[Judgement]:
     """Judge a model under several objectives; carries, which do not depend on them, are measured once."""
-    found: list[Judgement] = []
-    carried: Sequence[Carry] = ()
-    for objective in objectives:
-        with _prepared(model, input_ids, labels, objective, attention_mask) as batch:
-            with torch.no_grad():
-                states = list(unroll(batch.model, batch.input_ids))
-            carried = carried or measure_carries(states)
-            found.append(
-                _judgement(batch, states, loop_visibilities(states, batch.objective, batch.labels), carried)
-            )
-    return found
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """What is audited: the model in fp32 and evaluation mode, and tensors that gradients may reach.
-
-    Of padded texts the tokens, packed into one row, by a model that runs each text alone.
-    """
-
-    model: AbstractLoopedLM
-    input_ids: Tensor
-    labels: Tensor
-    objective: Objective
-    notes: tuple[str, ...]
-    padded: PaddedTexts | None
-
-    @property
-    def first(self) -> tuple[AbstractLoopedLM, Tensor]:
-        """The model of one text, and the first text."""
-        return (self.model, self.input_ids[:1]) if self.padded is None else self.padded.first
-
-    @property
-    def texts(self) -> tuple[AbstractLoopedLM, Tensor, Tensor]:
-        """The model of whole texts, some of them (of padded ones the first) and their labels."""
-        if self.padded is None:
-            return self.model, self.input_ids, self.labels
-        model, first = self.padded.first
-        return model, first, self.labels[:, : first.shape[1]]  # packed in order
-
-
-@contextmanager
-def _prepared(
-    model: Any, input_ids: Any, labels: Any, objective: Any, attention_mask: Any
-) -> Iterator[_Batch]:
-    objective = as_objective(objective)
-    with torch.inference_mode(False):
-        looped = check_subject(model, objective)
-        padded = padded_texts(looped, input_ids, labels, attention_mask)
-        if padded is not None:
-            input_ids, labels = padded.input_ids, padded.labels
-        measured = looped if padded is None else padded.model
-        check_audit(measured, input_ids, labels, objective)
-        # Slices of a batch are not contiguous, and some forwards view them; tensors of inference mode have no gradient.
-        input_ids, labels = input_ids.clone(), labels.clone()
-        with (
-            evaluating(looped),
-            in_fp32(looped, input_ids if padded is None else padded.first[1]) as notes,
-            torch.autocast(input_ids.device.type, enabled=False),
-        ):
-            notes += (*looped.remarks, *(() if padded is None else padded.notes))
-            yield _Batch(measured, input_ids, labels, objective or Objective(Dense()), notes, padded)
+    judged = [as_objective(objective) for objective in objectives]
+    with prepared(model, input_ids, labels, judged, attention_mask) as batch:
+        states = batch.states()
+        carried = fast_carries(states)
+        reads = [batch.reading_once(objective) for objective in judged]
+        return [_fast_judgement(batch, read, states, carried) for read in reads]
 
 
 @dataclass(frozen=True)
@@ -201,40 +155,74 @@ class _Facts:
     rounding: tuple[Rounding, ...]
 
 
-def _facts(batch: _Batch, states: Sequence[LoopState], formats: Sequence[str]) -> _Facts:
-    model, input_ids, labels = batch.model, batch.input_ids, batch.labels
-    clamped = radial_clamp(states, labels)
-    rescaled = rescale_each_loop(states, labels, clamped["none"], RESCALED)
+def _facts(batch: PreparedBatch, states: Sequence[LoopState], formats: Sequence[str]) -> _Facts:
+    labels, readings = batch.labels, batch.readings
+    readout = readout_visibility(states, labels, readings)
+    clamped = radial_clamp(states, labels, readings)
+    rescaled = rescale_each_loop(states, labels, clamped["none"], RESCALED, readings)
     dynamics = tuple(measure_dynamics(*batch.first))
+    depth = BEYOND * batch.model.loops
+    through = deeper(states, depth)
+    reference: ReferenceRun | None = None
+    if formats and batch.padded is None:
+        rows = rounded_rows(batch.input_ids)
+        own = labels if rows >= len(labels) else labels[:rows]
+        reference = ReferenceRun(own, depth, readings)
+    expansion = expansion_of(through if reference is None else _watched(through, reference))
     return _Facts(
         carried=measure_carries(states),
         clamped=clamped,
-        readout=tuple(readout_visibility(states, labels)),
-        expansion=measure_expansion(model, input_ids, BEYOND * model.loops),
+        readout=tuple(readout),
+        expansion=expansion,
         dynamics=dynamics,
         tokens=tuple(token_norms(states, places=None if batch.padded is None else batch.padded.places)),
-        final_scale_sweep={f"{k:g}": v for k, v in final_scale_sweep(states[-1], labels).items()},
+        final_scale_sweep={
+            f"{factor:g}": loss
+            for factor, loss in final_scale_sweep(states[-1], labels, token_loss=readings).items()
+        },
         rescaled={str(loop): run for loop, run in rescaled.items()},
-        rounding=tuple(measure_rounding(*batch.texts, formats, BEYOND * model.loops, dynamics)),
+        rounding=tuple(measure_rounding(*batch.texts, formats, depth, dynamics, reference)),
     )
 
 
-def _verdicts(
-    batch: _Batch, states: Sequence[LoopState], seen: Sequence[LoopVisibility], carried: Sequence[Carry]
-) -> list[LoopVerdict]:
+def _watched(states: Iterable[LoopState], reference: ReferenceRun) -> Iterator[LoopState]:
+    """One unroll for drift and for what rounding is compared with."""
+    for state in states:
+        reference.see(state)
+        yield state
+
+
+def _fast_judgement(
+    batch: PreparedBatch, objective: Objective, states: Sequence[LoopState], carried: Sequence[Carry]
+) -> Judgement:
+    found = fast_verdict(states, objective, batch.labels, carried)
+    check_not_saturated(found.saturated)
+    return _judgement(batch, objective, states, found.seen, found.loops)
+
+
+def _whole_judgement(
+    batch: PreparedBatch,
+    objective: Objective,
+    states: Sequence[LoopState],
+    seen: Sequence[LoopVisibility],
+    carried: Sequence[Carry],
+) -> Judgement:
     loops = loop_verdicts(seen, carried)
     if model_verdict(loops) in ("blind", "damped"):
         with torch.no_grad():
-            check_saturation(seen, batch.objective.split(states, batch.labels))
-    return loops
+            check_not_saturated(saturated_loops(seen, objective.split(states, batch.labels)))
+    return _judgement(batch, objective, states, seen, loops)
 
 
 def _judgement(
-    batch: _Batch, states: Sequence[LoopState], seen: Sequence[LoopVisibility], carried: Sequence[Carry]
+    batch: PreparedBatch,
+    objective: Objective,
+    states: Sequence[LoopState],
+    seen: Sequence[LoopVisibility],
+    loops: Sequence[LoopVerdict],
 ) -> Judgement:
-    loops = _verdicts(batch, states, seen, carried)
     verdict = model_verdict(loops)
-    beside = measure_side_scales(states, batch.objective, batch.labels)
+    beside = measure_side_scales(states, objective, batch.labels)
     said = side_sentences(beside)
     worst = worst_verdict([verdict, *(row.status for row in beside)])
     louder = {row.name for row in beside if row.status == worst != verdict}  # what the verdict is of
@@ -243,7 +231,7 @@ def _judgement(
     return Judgement(
         verdict=worst,
         why=" ".join([*(said[name] for name in sorted(louder)), reason]),
-        objective=batch.objective.name,
+        objective=objective.name,
         terms=terms,
         loops=tuple(loops),
         rms=tuple(float(scale(state.hidden).mean()) for state in states),
@@ -251,17 +239,21 @@ def _judgement(
         notes=(
             *batch.notes,
             *notes_on(states, batch.labels),
-            *wrong_declarations(states, batch.objective.placement),
+            *wrong_declarations(states, objective.placement),
             *(sentence for name, sentence in said.items() if name not in louder),
         ),
     )
 
 
-def _measure(batch: _Batch, states: Sequence[LoopState], facts: _Facts) -> AuditReport:
-    labels, objective = batch.labels, batch.objective
-    seen = measure_visibility(batch.model, objective, batch.input_ids, labels)
+def _report(
+    batch: PreparedBatch,
+    objective: Objective,
+    states: Sequence[LoopState],
+    seen: Sequence[LoopVisibility],
+    facts: _Facts,
+) -> AuditReport:
     carried = facts.carried
-    judged = _judgement(batch, states, seen, carried)
+    judged = _whole_judgement(batch, objective, states, seen, carried)
     own = facts.clamped["none"]
     return AuditReport(
         verdict=judged.verdict,
@@ -279,7 +271,7 @@ def _measure(batch: _Batch, states: Sequence[LoopState], facts: _Facts) -> Audit
         final_scale_sweep=facts.final_scale_sweep,
         radial_clamp=facts.clamped,
         rescaled=facts.rescaled,
-        remedies=tuple(try_remedies(states, carried, objective, labels, own.cross_entropy))
+        remedies=tuple(try_remedies(states, carried, objective, batch.labels, own.cross_entropy))
         if model_verdict(judged.loops) in ("blind", "damped")
         else (),
         notes=judged.notes,

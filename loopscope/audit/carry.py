@@ -21,20 +21,30 @@ SCALE_STEP = 1e-2
 
 
 @torch.no_grad()
-def measure_carries(states: Iterable[LoopState]) -> list[Carry]:
-    """Return the carry of every given state into the loop after it (of the last one too, one loop deeper)."""
-    return [_carry(state) for state in states]
+def measure_carries(states: Iterable[LoopState], slopes: bool = True) -> list[Carry]:
+    """Return the carry of every given state into the loop after it (of the last one too, one loop deeper).
+
+    Args:
+        slopes: measure what a loop leaves of a large state, too: half of the price. NaN otherwise.
+    """
+    return [_carry(state, slopes) for state in states]
 
 
-def _carry(state: LoopState) -> Carry:
+def _carry(state: LoopState, slopes: bool) -> Carry:
     hidden = state.hidden
-    return carry_of(
-        state.loop, hidden, lambda factor: wide(next_hidden(state, hidden * factor)), carried(state, hidden)
-    )
+
+    def following(factor: float) -> Tensor:
+        return wide(next_hidden(state, hidden * factor))
+
+    return carry_of(state.loop, hidden, following, carried(state, hidden), slopes)
 
 
 def carry_of(
-    loop: int, own: Tensor, following: Callable[[float], Tensor], passed: Tensor | None = None
+    loop: int,
+    own: Tensor,
+    following: Callable[[float], Tensor],
+    passed: Tensor | None = None,
+    slopes: bool = True,
 ) -> Carry:
     """Return the carry of vectors with a scale, H_k or what goes beside it, into the next loop.
 
@@ -42,6 +52,7 @@ def carry_of(
         own: the vectors, [... dim].
         following: what comes of them one loop later, were they this many times as large.
         passed: what is handed on of them between loops, for the gain; None: they themselves.
+        slopes: measure the slope too; NaN otherwise.
     """
     logs = [scale(following(factor)).log().double() for factor in (1 + SCALE_STEP, 1 - SCALE_STEP)]
     change = (logs[0] - logs[1]) / math.log((1 + SCALE_STEP) / (1 - SCALE_STEP))
@@ -49,5 +60,8 @@ def carry_of(
     counted = (scale(own) > 0) & torch.isfinite(change)
     change, size = change[counted], l2_norm(own)[counted]
     gain = 1.0 if passed is None else float((l2_norm(passed)[counted] / size).mean())
-    slope = l2_norm(following(2 * LARGE) - following(LARGE))[counted] / (LARGE * size)
-    return Carry(loop, float(change.mean()), float(change.std(correction=0)), gain, float(slope.mean()))
+    slope = math.nan
+    if slopes:
+        grown = l2_norm(following(2 * LARGE) - following(LARGE))[counted]
+        slope = float((grown / (LARGE * size)).mean())
+    return Carry(loop, float(change.mean()), float(change.std(correction=0)), gain, slope)

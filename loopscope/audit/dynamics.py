@@ -1,7 +1,9 @@
 """Dynamics: the loop map H_k to H_{k+1}, linearised, by power iteration with Jacobian-vector products.
 
-Products are exact (forward-mode derivatives); where an operator of a foreign model has none, a central
-difference stands in. Measured on the first sequence of the batch only, so that its price does not grow with it:
+Products are exact. The gradient of <u, F(h)> by h is linear in u, and its own gradient by u, towards v, is J v: it is
+recorded once per loop, and every product is one pass through that record. Where an operator has no second derivative,
+forward mode runs the loop anew for each; where it has none of that either, a central difference stands in. Measured on
+the first sequence of the batch only, so that its price does not grow with it:
 up to `ITERATIONS` products per loop, twice; fewer where the growth stands still before.
 """
 
@@ -108,18 +110,39 @@ def jacobian_product(function: Callable[[Tensor], Tensor], at: Float[Tensor, "ba
         with torch.no_grad():
             return (function(at + step * v) - function(at - step * v)) / (2 * step)
 
+    ways = iter((lambda: recorded_product(function, at), lambda: exact, lambda: difference))
     chosen: Product | None = None
 
     def product(v: Tensor) -> Tensor:
         nonlocal chosen
-        if chosen is None:  # the first product says which
+        while chosen is None:  # the first product says which
             try:
-                found, chosen = exact(v), exact
+                candidate = next(ways)()
+                found, chosen = candidate(v), candidate
             except (RuntimeError, NotImplementedError, TypeError):
-                chosen = difference
+                continue
             else:
                 return found
         return chosen(v)
+
+    return product
+
+
+def recorded_product(function: Callable[[Tensor], Tensor], at: Float[Tensor, "batch seq dim"]) -> Product:
+    """Return v -> J v from a record of the gradient, which is kept as long as the product is.
+
+    Raises:
+        RuntimeError: there is no gradient, or it has none itself.
+    """
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no second derivative
+        point = at.detach().requires_grad_()
+        value = function(point)
+        weight = torch.zeros_like(value, requires_grad=True)
+        (slope,) = torch.autograd.grad(value, point, weight, create_graph=True)
+
+    def product(v: Tensor) -> Tensor:
+        found: Tensor = torch.autograd.grad(slope, weight, v.to(slope.dtype), retain_graph=True)[0]
+        return found.detach()
 
     return product
 

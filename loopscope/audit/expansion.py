@@ -6,14 +6,15 @@ does not grow with depth.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from loopscope.numerics import l2_norm, scale, wide
-from loopscope.recurrence import AbstractLoopedLM, unroll
+from loopscope.recurrence import AbstractLoopedLM, LoopState, unroll, unroll_from
 from loopscope.results import Expansion, Fit
 
 
@@ -25,11 +26,35 @@ def measure_expansion(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq
         input_ids: token ids [batch seq].
         loops: how deep, also past the trained depth; memory does not grow with it.
     """
+    return expansion_of(unroll(model, input_ids, loops))
+
+
+@torch.no_grad()
+def deeper(states: Sequence[LoopState], loops: int) -> Iterator[LoopState]:
+    """Yield loops 1 to `loops` of an unroll that was run to its trained depth already, without running those again.
+
+    A model whose states depend on the depth, or that keeps more than H_k from loop to loop, is run from the start.
+    """
+    last = states[-1]
+    if last.model.depth_conditioned or not last.model.stateless:
+        yield from unroll(last.model, last.context.input_ids, loops)
+        return
+    context = replace(last.context, loops=loops)
+    yield from (replace(state, context=context) for state in states)
+    yield from unroll_from(replace(last, context=context), last.hidden)
+
+
+@torch.no_grad()
+def expansion_of(states: Iterable[LoopState]) -> Expansion:
+    """Return how the scale of these states grows and their direction turns; from loop 1 on, at least one.
+
+    A few are alive at a time.
+    """
     names = ("rms", "l2", "radial", "angular", "step", "cosine", "update")
     columns: dict[str, list[float]] = {name: [] for name in names}
     before: Tensor | None = None
     last_update: Tensor | None = None
-    for state in unroll(model, input_ids, loops):
+    for state in states:
         hidden = wide(state.hidden)
         columns["rms"].append(float(scale(hidden).mean()))
         columns["l2"].append(float(l2_norm(hidden).mean()))
@@ -52,7 +77,7 @@ def measure_expansion(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq
         step_size=tuple(columns["step"]),
         direction_cosine=tuple(columns["cosine"]),
         update_cosine=tuple(columns["update"]),
-        growth=fit([float(loop) for loop in range(1, loops + 1)], rms),
+        growth=fit([float(loop) for loop in range(1, len(rms) + 1)], rms),
         turning=fit([1 / max(s, 1e-12) for s in rms[:-1]], columns["angular"]),
     )
 

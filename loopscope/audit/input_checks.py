@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from loopscope.guards import evaluating
 from loopscope.numerics import scale
@@ -104,6 +104,19 @@ def in_fp32(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"]) -> Ite
     with widened_to_run(model, lambda: _runs(model, input_ids[:1])) as found:
         names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in found))
         yield (f"The model's weights are {names}; fp32 copies of them were audited.",) if names else ()
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Let no weight ask for a gradient for a while: an audit's are those of states, and keep nothing for weights."""
+    asking = [weight for weight in model.parameters() if weight.requires_grad and weight.is_leaf]
+    try:
+        for weight in asking:
+            weight.requires_grad_(False)
+        yield
+    finally:
+        for weight in asking:
+            weight.requires_grad_(True)
 
 
 def _runs(model: AbstractLoopedLM, input_ids: Tensor) -> bool:

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from loopscope.numerics import l2_norm, scale
+from loopscope.objectives.extras import TokenLoss
 from loopscope.objectives.token_loss import IGNORE_INDEX, chunked_cross_entropy
 from loopscope.recurrence import LoopState, unroll_from
 from loopscope.results import Clamped
@@ -23,7 +24,10 @@ Row = tuple[float, float, float]
 
 @torch.no_grad()
 def final_scale_sweep(
-    last: LoopState, labels: Int[Tensor, "batch seq"], factors: Sequence[float] = FACTORS
+    last: LoopState,
+    labels: Int[Tensor, "batch seq"],
+    factors: Sequence[float] = FACTORS,
+    token_loss: TokenLoss = chunked_cross_entropy,
 ) -> dict[float, float]:
     """Return the last exit's cross-entropy when H_K is multiplied before the readout: nats by factor.
 
@@ -31,12 +35,18 @@ def final_scale_sweep(
         last: the state of the last loop.
         labels: the token that follows each input token; -100 is not counted.
         factors: what H_K is multiplied by, one after the other.
+        token_loss: cross-entropy per token, here and below.
     """
-    return {factor: cross_entropy(replace(last, hidden=last.hidden * factor), labels) for factor in factors}
+    changed = {factor: replace(last, hidden=last.hidden * factor) for factor in factors}
+    return {factor: cross_entropy(state, labels, token_loss) for factor, state in changed.items()}
 
 
 @torch.no_grad()
-def radial_clamp(states: Sequence[LoopState], labels: Int[Tensor, "batch seq"]) -> dict[str, Clamped]:
+def radial_clamp(
+    states: Sequence[LoopState],
+    labels: Int[Tensor, "batch seq"],
+    token_loss: TokenLoss = chunked_cross_entropy,
+) -> dict[str, Clamped]:
     """Measure what growth of scale is worth: left alone, frozen at loop 1's, or with its radial updates removed.
 
     `freeze_loop1` rescales every later state, token by token, to that token's scale at loop 1.
@@ -61,17 +71,24 @@ def radial_clamp(states: Sequence[LoopState], labels: Int[Tensor, "batch seq"]) 
         before[:] = [hidden]
         return hidden
 
-    own = [_measured(state, labels) for state in states]
+    def after(change: StateChange) -> list[Row]:
+        return _changed_after(states[0], states[0].hidden, labels, change, token_loss)
+
+    own = [_measured(state, labels, token_loss) for state in states]
     return {
         "none": _clamped(own),
-        "freeze_loop1": _clamped([own[0], *_changed_after(states[0], states[0].hidden, labels, freeze)]),
-        "remove_radial": _clamped([own[0], *_changed_after(states[0], states[0].hidden, labels, remove)]),
+        "freeze_loop1": _clamped([own[0], *after(freeze)]),
+        "remove_radial": _clamped([own[0], *after(remove)]),
     }
 
 
 @torch.no_grad()
 def rescale_each_loop(
-    states: Sequence[LoopState], labels: Int[Tensor, "batch seq"], own: Clamped, factor: float
+    states: Sequence[LoopState],
+    labels: Int[Tensor, "batch seq"],
+    own: Clamped,
+    factor: float,
+    token_loss: TokenLoss = chunked_cross_entropy,
 ) -> dict[int, Clamped]:
     """Multiply H_k at one loop and follow the effect on that exit and every later one, for every loop k.
 
@@ -86,32 +103,44 @@ def rescale_each_loop(
     for index, state in enumerate(states):
         hidden = state.hidden * factor
         state.model.rejoin(state)
-        here = _measured(replace(state, hidden=hidden), labels)
-        later = _changed_after(state, hidden, labels, lambda later, loop: later)
+        here = _measured(replace(state, hidden=hidden), labels, token_loss)
+        later = _changed_after(state, hidden, labels, lambda later, loop: later, token_loss)
         measurements[state.loop] = _clamped([*untouched[:index], here, *later])
     return measurements
 
 
-def exit_losses(states: Iterable[LoopState], labels: Int[Tensor, "batch seq"]) -> list[float]:
+def exit_losses(
+    states: Iterable[LoopState],
+    labels: Int[Tensor, "batch seq"],
+    token_loss: TokenLoss = chunked_cross_entropy,
+) -> list[float]:
     """Return the cross-entropy of every exit, in nats per token."""
     with torch.no_grad():
-        return [cross_entropy(state, labels) for state in states]
+        return [cross_entropy(state, labels, token_loss) for state in states]
 
 
-def cross_entropy(state: LoopState, labels: Int[Tensor, "batch seq"]) -> float:
+def cross_entropy(
+    state: LoopState, labels: Int[Tensor, "batch seq"], token_loss: TokenLoss = chunked_cross_entropy
+) -> float:
     """Return one exit's cross-entropy: the mean over counted tokens, in nats."""
-    losses = chunked_cross_entropy(state.model.head, state.features(), labels)
+    return mean_loss(token_loss(state.model.head, state.features(), labels), labels)
+
+
+def mean_loss(losses: Float[Tensor, "batch seq"], labels: Int[Tensor, "batch seq"]) -> float:
+    """Return the mean of tokens' losses over those that count, summed in float64."""
     return float(losses.double().sum() / (labels != IGNORE_INDEX).sum())
 
 
-def _changed_after(state: LoopState, hidden: Tensor, labels: Tensor, change: StateChange) -> list[Row]:
+def _changed_after(
+    state: LoopState, hidden: Tensor, labels: Tensor, change: StateChange, token_loss: TokenLoss
+) -> list[Row]:
     """Go on after `state`, changing every later state before its readout and before it is carried on."""
     rows = []
     states = unroll_from(state, hidden)
     later = next(states, None)
     while later is not None:
         changed = change(later.hidden, later.loop)
-        rows.append(_measured(replace(later, hidden=changed), labels))
+        rows.append(_measured(replace(later, hidden=changed), labels, token_loss))
         try:
             later = states.send(changed)
         except StopIteration:
@@ -119,9 +148,9 @@ def _changed_after(state: LoopState, hidden: Tensor, labels: Tensor, change: Sta
     return rows
 
 
-def _measured(state: LoopState, labels: Tensor) -> Row:
+def _measured(state: LoopState, labels: Tensor, token_loss: TokenLoss) -> Row:
     return (
-        cross_entropy(state, labels),
+        cross_entropy(state, labels, token_loss),
         float(l2_norm(state.hidden).mean()),
         float(scale(state.hidden).mean()),
     )

@@ -40,6 +40,10 @@ class PatchedModel(AbstractLoopedLM):
     def head(self, features: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
         return self.inner.head(features)
 
+    @property
+    def stateless(self) -> bool:
+        return self.inner.stateless
+
     def rejoin(self, state: LoopState) -> None:
         self.inner.rejoin(state)
 

@@ -20,7 +20,7 @@ from loopscope.audit.visibility import loop_visibilities
 from loopscope.objectives.objective import Objective
 from loopscope.objectives.penalties import NormPenalty
 from loopscope.recurrence import AbstractLoopedLM, LoopState, unroll
-from loopscope.results import Carry, Remedy, Verdict
+from loopscope.results import REMOVED, SEEN, Carry, Remedy, Verdict
 
 TRIED_PENALTY = 0.01
 """Weight of the penalty that is tried: the published one."""
@@ -65,11 +65,19 @@ def try_remedies(
         changed = kind(model)
         read = [replace(state, model=changed) for state in states]
         judged = quick_verdict(read, carried, objective, labels)
-        remedies.append(remedy(change, judged, exit_losses(read, labels)))
+        remedies.append(remedy(change, judged, exit_losses(read, labels, objective.token_loss)))
     with torch.no_grad():
         normed = list(unroll(NormBetweenLoops(model), states[0].context.input_ids, len(states)))
-    judged = quick_verdict(normed, measure_carries(normed), objective, labels)
+    kept = measure_carries(normed, slopes=False)
+    if not removes(kept):
+        kept = measure_carries(normed)
+    judged = quick_verdict(normed, kept, objective, labels)
     return [*remedies, remedy("put an RMSNorm between loops", judged, exit_losses(normed, labels))]
+
+
+def removes(carried: Sequence[Carry]) -> bool:
+    """Return whether every loop removes its scale, so that the verdict hangs on nothing else."""
+    return len(carried) > 1 and all(abs(carry.mean) < REMOVED for carry in carried)
 
 
 def quick_verdict(
@@ -78,5 +86,14 @@ def quick_verdict(
     objective: Objective,
     labels: Int[Tensor, "batch seq"],
 ) -> Verdict:
-    """Return the verdict alone: from direct visibility and carry, without the gradient through the unroll."""
-    return model_verdict(loop_verdicts(loop_visibilities(states, objective, labels), carried))
+    """Return the verdict alone: from direct visibility and carry, without the gradient through the unroll.
+
+    What cannot change it is not measured: what is seen of a scale that is removed, nor of larger states where a term
+    sees the ones there are.
+    """
+    if removes(carried):
+        return "removed"
+    loops = loop_verdicts(loop_visibilities(states, objective, labels, grown=False), carried)
+    if len(loops) == 1 or any(loop.status != "visible" or loop.exposure < SEEN for loop in loops):
+        loops = loop_verdicts(loop_visibilities(states, objective, labels), carried)
+    return model_verdict(loops)

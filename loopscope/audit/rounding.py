@@ -6,17 +6,19 @@ comparison (`ROUNDED_TOKENS` of each loop, one copy for all formats), the other 
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from loopscope.audit.expansion import direction
-from loopscope.audit.interventions import cross_entropy
+from loopscope.audit.interventions import cross_entropy, mean_loss
 from loopscope.audit.number_formats import FORMATS, in_format, shared_matrices
 from loopscope.audit.rounding_verdict import judge_rounding
 from loopscope.numerics import l2_norm, scale, wide
+from loopscope.objectives.extras import TokenLoss
+from loopscope.objectives.token_loss import chunked_cross_entropy
 from loopscope.recurrence import AbstractLoopedLM, LoopState, unroll
 from loopscope.results import LoopDynamics, RoundedLoop, Rounding
 from loopscope.wide_weights import is_narrow
@@ -34,6 +36,7 @@ def measure_rounding(
     formats: Sequence[str],
     loops: int,
     dynamics: Sequence[LoopDynamics] = (),
+    reference: "ReferenceRun | None" = None,
 ) -> list[Rounding]:
     """Run a model in other number formats and say what becomes of the error, format by format.
 
@@ -43,13 +46,14 @@ def measure_rounding(
         formats: names of `number_formats.FORMATS`.
         loops: how deep, also past the trained depth.
         dynamics: of the same model, where known: what a loop does to a small change, for the sentence of why.
+        reference: the fp32 run, of an unroll of these sequences that was made for something else, too.
 
     Returns:
         One record per format. A format that the machine or the model cannot run in is `not measured`, and says why.
     """
     if not formats:
         return []
-    rows = max(1, ROUNDED_TOKENS // input_ids.shape[1])
+    rows = rounded_rows(input_ids)
     ids, labels = input_ids[:rows], labels[:rows]
     if any(parameter.is_meta or is_narrow(parameter) for parameter in model.parameters()):
         why = (
@@ -57,7 +61,11 @@ def measure_rounding(
             "room for one. Audit it where twice its fp32 size is free."
         )
         return [Rounding(name, "not measured", why) for name in formats]
-    reference = _reference(model, ids, labels, loops)
+    if reference is None:
+        reference = ReferenceRun(labels, loops)
+        for state in unroll(model, ids, loops):
+            if not reference.see(state):
+                break
     if not reference.states:
         why = "The model is not finite in fp32 at loop 1 already: there is nothing to compare with."
         return [Rounding(name, "not measured", why) for name in formats]
@@ -65,32 +73,44 @@ def measure_rounding(
     return [_of_format(model, ids, labels, name, shared, reference, dynamics) for name in formats]
 
 
-@dataclass(frozen=True)
-class _Reference:
-    """The fp32 run: its states while they are finite, its exits' losses, and what the first loop started from."""
-
-    start: Float[Tensor, "batch seq dim"]
-    states: list[Float[Tensor, "batch seq dim"]]
-    losses: list[float]
-    scales: list[float]  # mean over tokens
-    depth: int  # asked for; fewer states where the run left the finite
+def rounded_rows(input_ids: Int[Tensor, "batch seq"]) -> int:
+    """Return of how many sequences, from the first on, rounding is measured."""
+    return max(1, ROUNDED_TOKENS // input_ids.shape[1])
 
 
-@torch.no_grad()
-def _reference(model: AbstractLoopedLM, ids: Tensor, labels: Tensor, depth: int) -> _Reference:
-    states: list[Tensor] = []
-    losses: list[float] = []
-    scales: list[float] = []
-    start = torch.empty(0)
-    for state in unroll(model, ids, depth):
-        start = state.context.embedded
-        loss = cross_entropy(state, labels)
-        if not math.isfinite(loss) or not bool(torch.isfinite(state.hidden).all()):
-            break
-        states.append(state.hidden)
-        losses.append(loss)
-        scales.append(float(scale(state.hidden).mean()))
-    return _Reference(start, states, losses, scales, depth)
+class ReferenceRun:
+    """The fp32 run: its states while they are finite, its exits' losses, and what the first loop started from.
+
+    Args:
+        labels: of the sequences that are measured; -100 is not counted.
+        depth: loops of the unroll that it sees.
+        token_loss: cross-entropy per token.
+    """
+
+    def __init__(
+        self, labels: Int[Tensor, "batch seq"], depth: int, token_loss: TokenLoss = chunked_cross_entropy
+    ) -> None:
+        self.labels, self.depth, self.token_loss = labels, depth, token_loss
+        self.start = torch.empty(0)
+        self.states: list[Tensor] = []
+        self.losses: list[float] = []
+        self.scales: list[float] = []  # mean over tokens
+        self._finite = True
+
+    @torch.no_grad()
+    def see(self, state: LoopState) -> bool:
+        """Take the next state, of these sequences and maybe more after them; return whether all were finite so far."""
+        if self._finite:
+            rows = len(self.labels)
+            hidden, self.start = state.hidden[:rows], state.context.embedded[:rows]
+            losses = self.token_loss(state.model.head, state.features()[:rows], self.labels)
+            loss = mean_loss(losses, self.labels)
+            self._finite = math.isfinite(loss) and bool(torch.isfinite(hidden).all())
+            if self._finite:
+                self.states.append(hidden)
+                self.losses.append(loss)
+                self.scales.append(float(scale(hidden).mean()))
+        return self._finite
 
 
 def _shared(model: AbstractLoopedLM, ids: Tensor, formats: Sequence[str]) -> dict[int, int]:
@@ -108,7 +128,7 @@ def _of_format(
     labels: Tensor,
     name: str,
     shared: Mapping[int, int],
-    reference: _Reference,
+    reference: ReferenceRun,
     dynamics: Sequence[LoopDynamics],
 ) -> Rounding:
     chosen = FORMATS[name]
@@ -135,7 +155,7 @@ def _of_format(
 
 
 def _compared(
-    model: AbstractLoopedLM, ids: Tensor, labels: Tensor, reference: _Reference, dtype: torch.dtype | None
+    model: AbstractLoopedLM, ids: Tensor, labels: Tensor, reference: ReferenceRun, dtype: torch.dtype | None
 ) -> Iterator[tuple[RoundedLoop, Float[Tensor, " tokens"]]]:
     """Every loop's record, and the error of every token over what its loops have added."""
     before: Tensor | None = None

@@ -93,13 +93,13 @@ def saturated_loops(seen: Sequence[LoopVisibility], terms: Mapping[str, Tensor])
     )
 
 
-def check_saturation(seen: Sequence[LoopVisibility], terms: Mapping[str, Tensor]) -> None:
+def check_not_saturated(read: Sequence[int]) -> None:
     """Raise ValueError where the loss is exactly 0 at every exit that it reads.
 
     Args:
-        terms: values of the loss's terms, as `Objective.split` gives them.
+        read: those loops, as `saturated_loops` gives them; none where the loss is not.
     """
-    if read := saturated_loops(seen, terms):
+    if read:
         raise ValueError(
             f"the cross-entropy is exactly 0 at {named_loops(read)}, all that the loss reads: every prediction is "
             "right and certain to the last bit, so no gradient is left, and what the loss sees of the scale cannot be "

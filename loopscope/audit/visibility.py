@@ -1,11 +1,11 @@
 """Visibility: how much of the loss's gradient at H_k is radial, per loop and per loss term.
 
 Direct: through the terms that read H_k itself (its readout, its gate, its penalty), the rest of the unroll
-cut off. Total: through the rest of the unroll too. Exact, by autograd. The verdict rests on exposure (direct
-visibility carried along), because scaling H_k also turns later directions a little, so that the total is never
-exactly zero, even in a blind model.
+cut off. Through the rest of the unroll too it is total (`total_visibility`). Exact, by autograd. The verdict rests on
+exposure (direct visibility carried along), because scaling H_k also turns later directions a little, so that the total
+is never exactly zero, even in a blind model.
 
-Memory: one training step's graph at the trained depth; the logits never more than a chunk.
+Memory: one chunk of logits.
 """
 
 import math
@@ -16,10 +16,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from loopscope.audit.head_readings import LIFT
 from loopscope.numerics import l2_norm, wide
+from loopscope.objectives.extras import TokenLoss
 from loopscope.objectives.objective import Objective
 from loopscope.objectives.token_loss import IGNORE_INDEX, chunked_cross_entropy
-from loopscope.recurrence import AbstractLoopedLM, LoopState, unroll
+from loopscope.recurrence import LoopState
 from loopscope.results import LoopVisibility, Radial
 
 GROWN = 30.0
@@ -28,8 +30,6 @@ and a norm's eps shows at small scale only: what a state thirty times as large w
 runaways reach a hundred times)."""
 PATHS = ("readout", "gate", "state")
 """How a term reads H_k: decoded, through the exit gate, or as it is (penalties)."""
-LIFT = 2.0**40
-"""What terms are multiplied by on their way back. A check at laptop size from the published start: 4 times faster."""
 RESPONSE_STEP = 1e-2
 """Relative change of scale in the two-sided difference of a readout's response."""
 
@@ -48,34 +48,12 @@ class _Probe(LoopState):
         return self.model.exit_gate(self.gated, self.loop, self.context)
 
 
-def measure_visibility(
-    model: AbstractLoopedLM,
-    objective: Objective,
-    input_ids: Int[Tensor, "batch seq"],
-    labels: Int[Tensor, "batch seq"],
-) -> list[LoopVisibility]:
-    """Measure visibility at the trained depth: direct per loop, term and path, and total per loop and term.
-
-    Args:
-        objective: the loss whose terms are looked at.
-        input_ids: token ids [batch seq].
-        labels: the token that follows each, [batch seq]; -100 is not counted.
-
-    Returns:
-        One record per loop; visibility in nats for a scale e times as large.
-    """
-    with torch.enable_grad():
-        states = _from_first(model, input_ids)
-        totals = _totals(states, objective, labels)
-    states = [replace(state, hidden=state.hidden.detach()) for state in states]
-    return loop_visibilities(states, objective, labels, totals)
-
-
 def loop_visibilities(
     states: Sequence[LoopState],
     objective: Objective,
     labels: Int[Tensor, "batch seq"],
     totals: Sequence[Mapping[str, Radial]] | None = None,
+    grown: bool = True,
 ) -> list[LoopVisibility]:
     """Return one record per state: all that a verdict asks for, without the gradient through the unroll.
 
@@ -83,15 +61,28 @@ def loop_visibilities(
         states: of one unroll, loops 1..K; the rest of the unroll is cut off.
         labels: the token that follows each input token; -100 is not counted.
         totals: what each term sees of each state through the rest of the unroll too, where that is known.
+        grown: measure what would be seen of larger states too; 0 otherwise.
     """
     directs = direct_visibility(states, objective, labels)
-    grown = grown_visibility(states, objective, labels)
     known = [{}] * len(states) if totals is None else totals
+    return visibility_records(
+        states, directs, known, grown_visibility(states, objective, labels) if grown else None
+    )
+
+
+def visibility_records(
+    states: Sequence[LoopState],
+    directs: Sequence[Mapping[str, Radial]],
+    totals: Sequence[Mapping[str, Radial]],
+    grown: Sequence[float] | None,
+) -> list[LoopVisibility]:
     return [
         LoopVisibility(
             state.loop, direct, total, more, readout_response(state), readout_response(_larger(state))
         )
-        for state, direct, total, more in zip(states, directs, known, grown, strict=True)
+        for state, direct, total, more in zip(
+            states, directs, totals, [0.0] * len(states) if grown is None else grown, strict=True
+        )
     ]
 
 
@@ -108,17 +99,26 @@ def direct_visibility(
         states: of one unroll, loops 1..K; the rest of the unroll is cut off.
         labels: the token that follows each input token; -100 is not counted.
     """
+    return direct_slopes(states, objective, labels)[0]
+
+
+def direct_slopes(
+    states: Sequence[LoopState], objective: Objective, labels: Tensor
+) -> tuple[list[dict[str, Radial]], list[dict[str, Tensor]]]:
+    """Direct visibility of every state, by term and path; and every term's gradient at it, over paths, lifted."""
+    seen: list[dict[str, Radial]] = [{} for _ in states]
+    slopes: list[dict[str, Tensor]] = [{} for _ in states]
     with torch.enable_grad():
         leaves, terms = _probe(states, objective, labels)
-        seen_by_state: list[dict[str, Radial]] = [{} for _ in states]
         inputs = [(index, path, leaf[path]) for index, leaf in enumerate(leaves) for path in PATHS]
         for name, term in terms.items():
-            for (index, path, leaf), gradient in zip(
-                inputs, _gradients(term, [leaf for _, _, leaf in inputs]), strict=True
-            ):
+            gradients = lifted_gradients(term, [leaf for _, _, leaf in inputs])
+            for (index, path, leaf), gradient in zip(inputs, gradients, strict=True):
                 if gradient is not None:
-                    seen_by_state[index][f"{name}/{path}"] = radial(gradient, leaf)
-    return seen_by_state
+                    seen[index][f"{name}/{path}"] = radial(gradient.double() / LIFT, leaf)
+                    before = slopes[index].get(name)
+                    slopes[index][name] = gradient if before is None else before + gradient
+    return seen, slopes
 
 
 def grown_visibility(
@@ -135,12 +135,17 @@ def grown_visibility(
     return [math.fsum(absolute[start : start + width]) for start in range(0, len(absolute), width)]
 
 
-def readout_visibility(states: Sequence[LoopState], labels: Int[Tensor, "batch seq"]) -> list[Radial]:
+def readout_visibility(
+    states: Sequence[LoopState],
+    labels: Int[Tensor, "batch seq"],
+    token_loss: TokenLoss = chunked_cross_entropy,
+) -> list[Radial]:
     """Return what each loop's readout could see: visibility of its own cross-entropy, whatever the objective.
 
     Args:
         states: of one unroll, each looked at by itself.
         labels: the token that follows each input token; -100 is not counted.
+        token_loss: cross-entropy per token.
     """
     visibilities = []
     counted = (labels != IGNORE_INDEX).sum()
@@ -148,7 +153,7 @@ def readout_visibility(states: Sequence[LoopState], labels: Int[Tensor, "batch s
         with torch.enable_grad():
             hidden = state.hidden.detach().requires_grad_()
             features = state.model.readout(hidden, state.loop, state.context)
-            loss = chunked_cross_entropy(state.model.head, features, labels, exits=1).sum() / counted
+            loss = token_loss(state.model.head, features, labels).sum() / counted
             (gradient,) = _gradients(loss, [hidden])
         visibilities.append(radial(gradient, hidden))
     return visibilities
@@ -176,16 +181,6 @@ def radial(gradient: Float[Tensor, "batch seq dim"] | None, hidden: Float[Tensor
     return Radial(float(inner.sum()), float(inner.abs().sum()), float(cosines.mean()))
 
 
-def _from_first(model: AbstractLoopedLM, input_ids: Tensor) -> list[LoopState]:
-    """An unroll whose graph begins at H_1, so that frozen weights do not cut it, and nothing before is kept."""
-    unrolling = unroll(model, input_ids)
-    first = next(unrolling)
-    states = [replace(first, hidden=first.hidden.detach().requires_grad_())]
-    while not states[-1].is_last:
-        states.append(unrolling.send(states[0].hidden) if len(states) == 1 else next(unrolling))
-    return states
-
-
 def _probe(
     states: Sequence[LoopState], objective: Objective, labels: Tensor
 ) -> tuple[list[dict[str, Tensor]], Mapping[str, Tensor]]:
@@ -198,25 +193,16 @@ def _probe(
     return leaves, objective.split(probes, labels)
 
 
-def _totals(states: Sequence[LoopState], objective: Objective, labels: Tensor) -> list[dict[str, Radial]]:
-    hiddens = [state.hidden for state in states]
-    totals: list[dict[str, Radial]] = [{} for _ in states]
-    summed: list[Tensor | None] = [None] * len(states)
-    for name, term in objective.split(states, labels).items():
-        for index, gradient in enumerate(_gradients(term, hiddens)):
-            if gradient is not None:
-                totals[index][name] = radial(gradient, hiddens[index])
-                before = summed[index]
-                summed[index] = gradient if before is None else before + gradient
-    for index, gradient in enumerate(summed):
-        totals[index]["loss"] = radial(gradient, hiddens[index])
-    return totals
-
-
 def _gradients(term: Tensor, inputs: Sequence[Tensor]) -> Sequence[Tensor | None]:
     """Gradients of one term, its graph kept, in float64; None for what it does not reach."""
+    return [
+        None if gradient is None else gradient.double() / LIFT for gradient in lifted_gradients(term, inputs)
+    ]
+
+
+def lifted_gradients(term: Tensor, inputs: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    """Gradients of `LIFT` times a term, its graph kept; None for what it does not reach."""
     if not term.requires_grad:
         return [None] * len(inputs)
     # A power of two, exact both ways: it lifts what would be denormal numbers, which CPUs multiply many times slower.
-    gradients = torch.autograd.grad(term * LIFT, list(inputs), retain_graph=True, allow_unused=True)
-    return [None if gradient is None else gradient.double() / LIFT for gradient in gradients]
+    return torch.autograd.grad(term * LIFT, list(inputs), retain_graph=True, allow_unused=True)

@@ -2,7 +2,7 @@
 
 A check takes a slice of the batch (two sequences, 128 tokens by default) through the model as it is. The
 scale of every loop is measured at every turn: one forward pass of the slice, without gradients. Carry,
-exposure and the verdict take about ten times that and come where the budget allows. The first three checks and one
+exposure and the verdict take about three times that and come where the budget allows. The first three checks and one
 verdict come whatever they cost, so that a short training has them too; later checks wait until that is paid back.
 Memory: the slice's states and one chunk of its logits, plus a copy of the weights in fp32 where they are in half
 precision.
@@ -20,10 +20,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from loopscope.audit.carry import measure_carries
+from loopscope.audit.fast_verdict import fast_verdict
 from loopscope.audit.input_checks import check_ids, in_fp32, repeats_inputs
-from loopscope.audit.verdict import loop_verdicts, model_verdict, saturated_loops, why
-from loopscope.audit.visibility import loop_visibilities
+from loopscope.audit.verdict import model_verdict, why
 from loopscope.guards import undisturbed, wait
 from loopscope.monitor.alarm import ScaleAlarm, switch_words
 from loopscope.monitor.batch_slice import UNSHIFTED, check_arguments, check_batch, slice_of
@@ -222,16 +221,14 @@ class ScaleMonitor:
     def _judge(
         self, states: Sequence[LoopState], labels: Int[Tensor, "batch seq"]
     ) -> tuple[list[LoopVerdict], str]:
-        """The loops' verdicts and the sentence that says why, as an audit of these tokens would have them.
+        """The loops' verdicts and the sentence that says why, as `audit --fast` of these tokens would have them.
 
         None where the loss is exactly 0 and could not see anything.
         """
-        seen = loop_visibilities(states, self.objective, labels)
-        loops = loop_verdicts(seen, measure_carries(states))
-        if model_verdict(loops) in ("blind", "damped"):
-            with torch.no_grad():
-                if saturated_loops(seen, self.objective.split(states, labels)):
-                    return [], ""
+        found = fast_verdict(states, self.objective, labels)
+        if found.saturated:
+            return [], ""
+        loops, seen = found.loops, found.seen
         terms = list(dict.fromkeys(path.split("/")[0] for loop in seen for path in loop.direct))
         return loops, why(loops, seen, terms, states[0].model.readout_name)
 

@@ -128,6 +128,11 @@ class AbstractLoopedLM(nn.Module, ABC):
         """Return the layers that `core` calls, for a lens; None: the outermost modules that a run shows it to call."""
         return None
 
+    @property
+    def stateless(self) -> bool:
+        """Whether nothing but H_k goes from loop to loop, as for a model that needs no `rejoin` of its own."""
+        return type(self).rejoin is AbstractLoopedLM.rejoin
+
     def rejoin(self, state: "LoopState") -> None:
         """Forget what ran since this state: a run goes on from it, with what its own unroll had there beside H_k.
 

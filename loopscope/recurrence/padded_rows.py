@@ -96,6 +96,10 @@ class PaddedRows(AbstractLoopedLM):
     ) -> Float[Tensor, "batch seq"] | None:
         return self._gate(self.inner.gate_alone, hidden, loop, context)
 
+    @property
+    def stateless(self) -> bool:
+        return self.inner.stateless
+
     def rejoin(self, state: LoopState) -> None:
         parts = zip(self._split(state.hidden), self._contexts_of(state.context), strict=True)
         for hidden, context in parts:

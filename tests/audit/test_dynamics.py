@@ -5,10 +5,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from loopscope.audit.dynamics import jacobian_product, measure_dynamics, power_iteration
+from loopscope.audit.dynamics import jacobian_product, measure_dynamics, power_iteration, recorded_product
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
+from loopscope.recurrence import unroll
 
 IDS = torch.arange(6)[None]
 LIKE = torch.zeros(1, 3, 8, dtype=torch.float64)
@@ -65,8 +68,9 @@ def test_the_difference_stands_in_where_there_is_no_derivative() -> None:
             return x.tanh()
 
         @staticmethod
+        @once_differentiable
         def backward(ctx: Any, gradient: Tensor) -> Tensor:
-            raise AssertionError("not used")
+            return gradient
 
     at = torch.randn(1, 3, 8, dtype=torch.float64)
     v = torch.randn_like(at)
@@ -102,11 +106,22 @@ def test_a_real_core_agrees_with_its_whole_jacobian() -> None:
     config = ModelConfig(dim=8, heads=2, loops=2, vocabulary=16, sequence=8, initialisation="published")
     model = LoopedTransformer(config).double().eval()
     found = measure_dynamics(model, IDS)[0]
-    from loopscope.recurrence import unroll
-
     with torch.no_grad():
         state = next(iter(unroll(model, IDS)))
     whole = torch.autograd.functional.jacobian(lambda h: model.core(h, 2, state.context), state.hidden)
     assert isinstance(whole, Tensor)
     eigenvalues = torch.linalg.eigvals(whole.reshape(48, 48))
     assert found.spectral_radius == pytest.approx(float(eigenvalues.abs().max()), rel=0.1)
+
+
+def test_products_from_a_record_are_those_of_forward_mode() -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(dim=32, heads=4, loops=2, vocabulary=16, sequence=8, initialisation="published")
+    model = LoopedTransformer(config).eval()
+    with torch.no_grad():
+        state = next(iter(unroll(model, IDS)))
+    v = torch.randn_like(state.hidden)
+    with sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+        expected = torch.func.jvp(lambda h: model.core(h, 2, state.context), (state.hidden,), (v,))[1]
+    found = recorded_product(lambda h: model.core(h, 2, state.context), state.hidden)(v)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

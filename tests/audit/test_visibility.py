@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from loopscope.audit.visibility import measure_visibility
+from loopscope.audit.total_visibility import measure_visibility
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.objective import build_objective
 from loopscope.recurrence import unroll

@@ -28,8 +28,12 @@ def test_verdicts_are_the_whole_audits_and_nothing_is_kept(
     fast = json.loads(capsys.readouterr().out)["models"]
     for one, other in zip(whole, fast, strict=True):
         assert other["fast"] is True
-        for key in ("name", "verdict", "why", "objective", "loops", "side_scales", "notes", "batch", "data"):
+        for key in ("name", "verdict", "why", "objective", "side_scales", "notes", "batch", "data"):
             assert other[key] == one[key], key
+        for alone, among in zip(other["loops"], one["loops"], strict=True):
+            assert alone["status"] == among["status"]
+            assert alone["carry"] == pytest.approx(among["carry"], abs=1e-3)  # one-sided
+            assert alone["exposure"] == pytest.approx(among["exposure"], rel=1e-2, abs=1e-5)
         assert other["rms"] == pytest.approx(one["expansion"]["rms"][: len(other["rms"])], rel=1e-5)
     assert [other["verdict"] for other in fast] == ["blind", "visible"]
     assert not list(study.rglob("audit.json"))

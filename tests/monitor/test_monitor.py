@@ -81,8 +81,8 @@ def test_a_check_measures_what_the_audit_measures() -> None:
     report = loopscope.audit(model, input_ids, labels)
     assert check.verdict == report.verdict == "blind"
     assert check.rms == pytest.approx(report.expansion.rms[:LOOPS])
-    assert check.carry == pytest.approx([loop.carry for loop in report.loops])
-    assert check.exposure == pytest.approx([loop.exposure for loop in report.loops])
+    assert check.carry == pytest.approx([loop.carry for loop in report.loops], abs=1e-3)  # one-sided
+    assert check.exposure == pytest.approx([loop.exposure for loop in report.loops], abs=1e-5)
     assert check.figures()["loopscope/rms_loop_4"] == check.rms[-1]
     assert check.figures()["loopscope/blind"] == 1.0
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 
-from loopscope.audit.visibility import measure_visibility
+from loopscope.audit.total_visibility import measure_visibility
 from loopscope.config.families import FAMILIES
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from loopscope.audit.carry import measure_carries
+from loopscope.audit.total_visibility import measure_visibility
 from loopscope.audit.verdict import loop_verdicts
-from loopscope.audit.visibility import measure_visibility
 from loopscope.config.recipes import recipe
 from loopscope.config.run_config import RunConfig
 from loopscope.model.looped import LoopedTransformer

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from loopscope.audit.carry import measure_carries
+from loopscope.audit.total_visibility import measure_visibility
 from loopscope.audit.verdict import loop_verdicts
-from loopscope.audit.visibility import measure_visibility
 from loopscope.config.run_config import RunConfig
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.objective import build_objective
