@@ -4,9 +4,10 @@
     python -m benchmarks.depth_curve --size laptop --pairs 3
 
 Ours is `loopscope.evaluation.depth_curve`, with all that it reports. The baseline is what one writes first: for every
-depth the model runs from its first loop, and all logits of the last go into the cross-entropy. Both take the same
-model, batches and precision, in turn; a ratio is the median over the pairs, and the losses of both are compared.
-Memory is the peak of one curve above the weights, each in a process of its own.
+depth the model runs from its first loop, and all logits of the last go into the cross-entropy. Beside them the bare
+unroll to the deepest loop, without a head and with one product of the head per exit: what no curve can do without. All
+take the same model, batches and precision, in turn; a ratio is the median over the pairs, and the losses of both curves
+are compared. Memory is the peak of one curve above the weights, each in a process of its own.
 """
 
 import argparse
@@ -49,7 +50,11 @@ def main() -> None:
     rows = [[name, f"{statistics.median(seconds[name]):.3f}", f"{memory[name] / MEBI:,.0f}"] for name in ways]
     table([f"loops 1 to {len(ours)}", "seconds", "peak, MiB"], rows)
     print()
-    pairs = zip(seconds["a run per depth"], seconds["one unroll"], strict=True)
+
+    def ratio(one: str, other: str) -> float:
+        pairs = zip(seconds[one], seconds[other], strict=True)
+        return round(statistics.median(above / below for above, below in pairs), 3)
+
     finish(
         {
             "benchmark": "depth_curve",
@@ -58,7 +63,9 @@ def main() -> None:
             "batch": options.batch,
             "loops": len(ours),
             "pairs": options.pairs,
-            "speedup_vs_baseline": round(statistics.median(slow / fast for slow, fast in pairs), 3),
+            "speedup_vs_baseline": ratio("a run per depth", "one unroll"),
+            "over_bare_unroll": ratio("one unroll", "bare unroll"),
+            "over_unroll_and_heads": ratio("one unroll", "unroll, a head product per exit"),
             "memory_ratio_vs_baseline": round(memory["one unroll"] / memory["a run per depth"], 3),
             "largest_loss_difference": apart,
             "seconds": {name: round(statistics.median(found), 4) for name, found in seconds.items()},
@@ -87,8 +94,18 @@ def _ways(options: argparse.Namespace) -> dict[str, Curve]:
         curve, *_ = depth_curves(model, batches, bytes_per_token=1.0, loops=loops)
         return [quality.loss for quality in curve.per_loop]
 
+    @torch.no_grad()
+    def bare(head: bool) -> list[float]:
+        for input_ids, _ in batches:
+            for state in unroll(model, input_ids, loops):
+                if head:
+                    state.logits()
+        return []
+
     return {
         "one unroll": in_precision(ours),
+        "bare unroll": in_precision(lambda: bare(head=False)),
+        "unroll, a head product per exit": in_precision(lambda: bare(head=True)),
         "a run per depth": in_precision(lambda: plain_curve(model, batches, loops)),
     }
 

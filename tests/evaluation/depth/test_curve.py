@@ -215,7 +215,16 @@ def test_token_scores_are_cross_entropy_and_argmax(monkeypatch: pytest.MonkeyPat
     torch.testing.assert_close(loss, F.cross_entropy(logits.transpose(1, 2), labels, reduction="none"))
     assert torch.equal(hit, logits.argmax(dim=-1) == labels)
     monkeypatch.setattr(scores_module, "CHUNK_ELEMENTS", 61 * 3)
-    torch.testing.assert_close(token_scores(model.head, state.features(), labels, 61)[0], loss)
+    monkeypatch.setattr(scores_module, "CACHED_ELEMENTS", 61 * 2)
+    again, hits = token_scores(model.head, state.features(), labels, 61)
+    torch.testing.assert_close(again, loss)
+    assert torch.equal(hits, hit)
+
+
+def test_of_equal_logits_the_first_counts() -> None:
+    logits = torch.tensor([[[1.0, 3.0, 3.0], [1.0, 3.0, 3.0], [3.0, 1.0, 3.0]]])
+    _, hit = token_scores(lambda features: features, logits, torch.tensor([[1, 2, 0]]), 3)
+    assert hit.tolist() == [[True, False, True]]
 
 
 @pytest.mark.parametrize("loops", [0, -1, 2.0, True, "4"])
