@@ -2,6 +2,7 @@
 
     python -m benchmarks.audit                       # 44M, batch 8 × 256: about five minutes on two cores
     python -m benchmarks.audit --size laptop --pairs 5
+    python -m benchmarks.audit --against fa50153     # this build's audit over that commit's: see audit_against
 
 Audits work in fp32, so the baseline is the fp32 training step; the step in the precision that training would use
 here is timed beside it. Pairs alternate: some steps, then one audit. Memory is the peak of a process of its own per
@@ -19,6 +20,8 @@ from contextlib import nullcontext
 import torch
 
 import loopscope
+from benchmarks.audit_against import compare
+from benchmarks.audit_process import ROWS
 from benchmarks.environment import environment, finish, table
 from loopscope import unroll
 from loopscope.audit import measure_expansion
@@ -38,12 +41,18 @@ def main() -> None:
     )
     parser.add_argument("--size", default="published-44m")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--pairs", type=int, help="3; 5 against a commit")
+    parser.add_argument("--against", metavar="COMMIT", help="a commit to compare this build's audit with")
+    parser.add_argument("--rows", nargs="*", default=list(ROWS), help="what is audited against a commit")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--depths", type=int, nargs="*", default=[4, 16, 64])
     parser.add_argument("--unroll-only", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.pairs = options.pairs or (5 if options.against else 3)
     torch.set_num_threads(options.threads)
+    if options.against:
+        compare(options)
+        return
     if options.unroll_only:
         print(_peak(options.size, options.batch, options.unroll_only))
         return
