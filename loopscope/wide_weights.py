@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.overrides import TorchFunctionMode
 
 from loopscope.machine_memory import free_bytes
+from loopscope.weights_at_use import WeightsAtUse
 
 WIDE = (torch.float32, torch.float64)
 """Types in which figures are measured; others are narrower."""
@@ -132,7 +132,7 @@ def at_use(model: nn.Module) -> Iterator[set[torch.dtype]]:
     try:
         for parameter in asking:
             parameter.requires_grad_(False)
-        with _WideningMode(), saved_tensors_hooks(_kept, _restored), _mode_on_the_way_back():
+        with _Widening(), saved_tensors_hooks(_kept, _restored), _mode_on_the_way_back():
             yield types
     finally:
         for parameter in asking:
@@ -154,72 +154,26 @@ def _mode_on_the_way_back() -> Iterator[None]:
         autograd.has_torch_function = own
 
 
-_DTYPE = torch.Tensor.dtype.__get__  # type: ignore[attr-defined]
-_ASIDE = {getattr(torch.Tensor, name).__get__ for name in ("T", "mT", "H", "mH", "real")}
-"""Attributes that are a parameter's numbers in another order; all others, `data` too, are of the stored parameter."""
-_PARTS = {torch.Tensor.__getitem__, nn.functional.embedding, torch.select, torch.Tensor.select}
-"""What takes a part of a parameter: that part alone is widened."""
-_ABOUT = {
-    "__get__",
-    "__set__",
-    "__delete__",
-    "__hash__",
-    "__len__",
-    "untyped_storage",
-    "data_ptr",
-    "size",
-    "stride",
-}
-_ABOUT |= {"dim", "numel", "is_contiguous", "storage_offset"}
-"""Functions that read no number of a parameter. Names that end in `_` change the stored one."""
+class _Widening(WeightsAtUse):
+    """fp32 copies of the parameters in half precision; each copy knows its parameter."""
 
+    def concerns(self, parameter: nn.Parameter) -> bool:
+        return is_narrow(parameter)
 
-class _WideningMode(TorchFunctionMode):
-    """Hands every operation fp32 copies of the parameters in half precision among its arguments."""
+    def whole(self, parameter: nn.Parameter) -> Tensor:
+        copy: Tensor = parameter.detach().float()
+        storage: Any = copy.untyped_storage()
+        storage.stored_narrow = parameter
+        return copy
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if not _holds_narrow(args) and not _holds_narrow(tuple(kwargs.values())):
-            return func(*args, **kwargs)
-        if func == _DTYPE:
-            return torch.float32
-        name = getattr(func, "__name__", "")
-        changes = name.endswith("_") and not name.startswith("__")
-        if (name in _ABOUT and func not in _ASIDE) or changes:
-            return func(*args, **kwargs)
-        if func in _PARTS:
-            return _of_part(func(*args, **kwargs))
-        return func(*_wide(args), **{name: _wide(value) for name, value in kwargs.items()})
+    def of_part(self, result: Tensor) -> Tensor:
+        return result.float()
 
 
 def is_narrow(tensor: Any) -> bool:
     """Return whether a tensor is stored in half precision, also where it is widened for whoever uses it."""
     with torch._C.DisableTorchFunction():
         return bool(tensor.is_floating_point() and tensor.dtype not in WIDE)
-
-
-def _holds_narrow(values: Any) -> bool:
-    if isinstance(values, nn.Parameter):
-        return is_narrow(values)
-    return isinstance(values, tuple | list) and any(_holds_narrow(value) for value in values)
-
-
-def _wide(value: Any) -> Any:
-    """An argument with fp32 copies in place of parameters in half precision; each copy knows its parameter."""
-    if isinstance(value, nn.Parameter) and is_narrow(value):
-        copy: Tensor = value.detach().float()
-        storage: Any = copy.untyped_storage()
-        storage.stored_narrow = value
-        return copy
-    if type(value) in (tuple, list):
-        return type(value)(_wide(each) for each in value)
-    return value
-
-
-def _of_part(result: Any) -> Any:
-    return result.float() if isinstance(result, Tensor) and result.is_floating_point() else result
 
 
 def _kept(saved: Tensor) -> Any:

@@ -7,12 +7,13 @@ int8, int4, fp8  the matrices of the shared layers alone, one scale per output c
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from loopscope.audit.format_at_use import in_type_at_use, is_widened_at_use, matrices_in_use, rounded_at_use
 from loopscope.recurrence import LoopState, next_hidden
 from loopscope.wide_weights import replaced_tensors
 
@@ -92,8 +93,12 @@ def check_formats(names: str | Sequence[str] | None) -> tuple[str, ...]:
 def shared_matrices(state: LoopState) -> dict[int, int]:
     """Return the matrices that one loop applies, by id of the parameter: the axis of their output channels.
 
-    Found by a gradient: they are what one carry and core after `state` reads, whoever wrote the model.
+    Found by a gradient: they are what one carry and core after `state` reads, whoever wrote the model. Where weights
+    are widened at use no gradient reaches them, and what operations use is looked at.
     """
+    axes = output_axes(state.model)
+    if is_widened_at_use(state.model):
+        return {key: axes[key] for key in matrices_in_use(state) if key in axes}
     parameters = [parameter for parameter in state.model.parameters() if parameter.is_floating_point()]
     asking = [parameter.requires_grad for parameter in parameters]
     try:
@@ -107,11 +112,20 @@ def shared_matrices(state: LoopState) -> dict[int, int]:
     finally:
         for parameter, asked in zip(parameters, asking, strict=True):
             parameter.requires_grad_(asked)
-    transposed = {id(module.weight) for module in state.model.modules() if _stores_inputs_first(module)}
     return {
-        id(parameter): parameter.ndim - 1 if id(parameter) in transposed else parameter.ndim - 2
+        id(parameter): axis
         for parameter, gradient in zip(parameters, found, strict=True)
-        if gradient is not None and parameter.ndim >= 2
+        if gradient is not None and (axis := axes.get(id(parameter))) is not None
+    }
+
+
+def output_axes(model: nn.Module) -> dict[int, int]:
+    """Return the axis of output channels of every matrix of a model, by id of the parameter."""
+    transposed = {id(module.weight) for module in model.modules() if _stores_inputs_first(module)}
+    return {
+        id(parameter): parameter.dim() - (1 if id(parameter) in transposed else 2)
+        for parameter in model.parameters()
+        if parameter.dim() >= 2
     }
 
 
@@ -122,7 +136,9 @@ def _stores_inputs_first(module: nn.Module) -> bool:
 
 @contextmanager
 def in_format(model: nn.Module, name: str, shared: Mapping[int, int], buffers: bool) -> Iterator[None]:
-    """Put a model's weights, which are in fp32, into a format for a while; tied ones stay tied.
+    """Put a model's weights into a format for a while; tied ones stay tied.
+
+    Those in fp32 are replaced by copies of all. Where they are in half precision, each is rounded as it is used.
 
     Args:
         shared: what `shared_matrices` returns.
@@ -138,7 +154,18 @@ def in_format(model: nn.Module, name: str, shared: Mapping[int, int], buffers: b
             return None
         return tensor.detach().to(chosen.dtype)
 
-    with replaced_tensors(model, rounded, buffers=buffers and chosen.to_format is None), torch.no_grad():
-        device = next(model.parameters()).device.type
-        with torch.autocast(device, chosen.dtype, enabled=chosen.autocast):
-            yield
+    as_used = is_widened_at_use(model)
+    device = next(model.parameters()).device.type
+    with ExitStack() as stack:
+        stack.enter_context(
+            replaced_tensors(
+                model, rounded, parameters=not as_used, buffers=buffers and chosen.to_format is None
+            )
+        )
+        if as_used and chosen.to_format is not None:
+            stack.enter_context(rounded_at_use(chosen.to_format, shared))
+        elif as_used and chosen.dtype is not None and not chosen.autocast:
+            stack.enter_context(in_type_at_use(chosen.dtype))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(torch.autocast(device, chosen.dtype, enabled=chosen.autocast))
+        yield

@@ -41,7 +41,7 @@ def measure_rounding(
     """Run a model in other number formats and say what becomes of the error, format by format.
 
     Args:
-        model: in fp32 and evaluation mode. It is left as it was.
+        model: in evaluation mode and in fp32, by copies or at use (`wide_weights`). It is left as it was.
         labels: the token that follows each input token; -100 is not counted.
         formats: names of `number_formats.FORMATS`.
         loops: how deep, also past the trained depth.
@@ -55,12 +55,6 @@ def measure_rounding(
         return []
     rows = rounded_rows(input_ids)
     ids, labels = input_ids[:rows], labels[:rows]
-    if any(parameter.is_meta or is_narrow(parameter) for parameter in model.parameters()):
-        why = (
-            "There is no fp32 copy of the weights to compare with: they are elsewhere, or in half precision without "
-            "room for one. Audit it where twice its fp32 size is free."
-        )
-        return [Rounding(name, "not measured", why) for name in formats]
     if reference is None:
         reference = ReferenceRun(labels, loops)
         for state in unroll(model, ids, loops):
@@ -68,6 +62,9 @@ def measure_rounding(
                 break
     if not reference.states:
         why = "The model is not finite in fp32 at loop 1 already: there is nothing to compare with."
+        return [Rounding(name, "not measured", why) for name in formats]
+    if is_narrow(reference.states[0]):
+        why = "The model's own state is in half precision: there is nothing finer to compare with. Audit it in fp32."
         return [Rounding(name, "not measured", why) for name in formats]
     shared = _shared(model, ids, formats)
     return [_of_format(model, ids, labels, name, shared, reference, dynamics) for name in formats]
@@ -132,6 +129,12 @@ def _of_format(
     dynamics: Sequence[LoopDynamics],
 ) -> Rounding:
     chosen = FORMATS[name]
+    if chosen.to_format is not None and any(parameter.is_meta for parameter in model.parameters()):
+        why = (
+            f"Some weights are elsewhere until they are used, and {name} has to know which matrices every loop "
+            "applies: load the model whole. bf16, fp16 and bf16-autocast can be measured as it is."
+        )
+        return Rounding(name, "not measured", why)
     if chosen.to_format is not None and not shared:
         why = "No matrix that every loop applies was found: its weights are not parameters, or take no gradient."
         return Rounding(name, "not measured", why)

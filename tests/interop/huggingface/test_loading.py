@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import loopscope
+from loopscope.audit import FORMATS
 from loopscope.audit.audit_report import judge
 from loopscope.interop.huggingface import loading
 from loopscope.interop.huggingface.loading import Loading, weight_bytes
@@ -122,10 +123,18 @@ def test_audits_are_the_same_where_copies_of_the_weights_do_not_fit(
     model = loopscope.adapt(make().bfloat16().eval())
     ids = IDS[:1]
 
-    plain = loopscope.audit(model, ids[:, :-1], ids[:, 1:])
+    formats = list(FORMATS)
+    plain = loopscope.audit(model, ids[:, :-1], ids[:, 1:], rounding=formats)
     monkeypatch.setattr("loopscope.wide_weights.free_bytes", lambda: 1000)
-    found = loopscope.audit(model, ids[:, :-1], ids[:, 1:])
-    assert [tried.outcome for tried in found.rounding] == ["not measured"]  # there is no fp32 copy to round
+    found = loopscope.audit(model, ids[:, :-1], ids[:, 1:], rounding=formats)
+    for tried, known in zip(
+        found.rounding, plain.rounding, strict=True
+    ):  # weight by weight, and of copies of all
+        assert tried.format == known.format
+        assert [row.state for row in tried.loops] == pytest.approx(
+            [row.state for row in known.loops], rel=1e-3
+        )
+        assert all(row.state > 0 for row in tried.loops)
     assert to_json(replace(found, dynamics=(), rounding=())) == to_json(
         replace(plain, dynamics=(), rounding=())
     )
