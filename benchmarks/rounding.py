@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def measure(run: Path) -> dict[str, Any]:
         "radial": [each.radial for each in dynamics],
         "angular": [each.angular for each in dynamics],
         "converged": [each.converged for each in dynamics],
-        "rounding": {each.format: each for each in found},
+        "rounding": {each.format: asdict(each) for each in found},
     }
 
 

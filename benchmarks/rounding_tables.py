@@ -50,7 +50,7 @@ def print_tables(records: Sequence[Record]) -> dict[str, Any]:
         for kind in SHOWN
         if (point := point_of(name, group, kind)) is not None
     ]
-    return {"conditions": len(groups), "fits": _print_fits(points), "points": [vars(p) for p in points]}
+    return {"conditions": len(groups), "fits": _print_fits(points)}
 
 
 def _of_size(record: Record) -> str:
@@ -243,7 +243,7 @@ def _print_fits(points: Sequence[Point]) -> list[dict[str, Any]]:
             mean = _mean_of([p.measured for p in fitted])
             plain = [p.measured - mean for p in held]
             own = [p.measured - predictor(p) for p in held]
-            figures = {
+            figures: dict[str, Any] = {
                 "format": name,
                 "predictor": title,
                 "conditions": len(fitted),
@@ -265,7 +265,10 @@ def _print_fits(points: Sequence[Point]) -> list[dict[str, Any]]:
                     f"{intercept:+.3f}",
                     f"{explained:.2f}",
                     str(len(held)),
-                    *(f"{figures[key]:.3f}" for key in ("error", "error_of_mean", "error_unfitted")),
+                    *(
+                        "–" if (left := figures[key]) is None else f"{left:.3f}"
+                        for key in ("error", "error_of_mean", "error_unfitted")
+                    ),
                 ]
             )
     table(
@@ -298,5 +301,5 @@ def line_of(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float
     return line.slope, half, line.intercept, line.r_squared
 
 
-def _rms(values: Sequence[float]) -> float:
-    return math.sqrt(_mean_of([value**2 for value in values])) if values else math.nan
+def _rms(values: Sequence[float]) -> float | None:
+    return math.sqrt(_mean_of([value**2 for value in values])) if values else None

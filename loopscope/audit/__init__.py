@@ -18,8 +18,11 @@ audit, which `audit_report` puts together:
     side_scales     the same of what goes from loop to loop beside H_k
     declared        what a readout and a carry declare of scale, against what they do
     rounding        the same weights in other number formats, against fp32; rounding_verdict: what becomes of the error
+    format_at_use   weights in one of them that are not there in fp32, rounded as they are used
     number_formats  those formats, and a model's weights in one of them
     tokens          how the state's size is spread over tokens and channels
+    resting_scale   how firmly a scale is held: by what, and how hard penalties pull
+    wanted_weight   the weight of a penalty for a size that is wanted
     patched_model, remedies   what would close a blind spot, tried on the model as it is
     audit_report    `audit`: all of it as one record; `judge`: the verdict alone; `…_each`: under several objectives
 """
@@ -37,11 +40,13 @@ from loopscope.audit.interventions import final_scale_sweep, radial_clamp, resca
 from loopscope.audit.number_formats import FORMATS, check_formats
 from loopscope.audit.patched_model import PatchedModel
 from loopscope.audit.remedies import try_remedies
+from loopscope.audit.resting_scale import measure_resting_scale
 from loopscope.audit.rounding import measure_rounding
 from loopscope.audit.tokens import token_norms
 from loopscope.audit.total_visibility import measure_visibility
 from loopscope.audit.verdict import loop_verdicts, model_verdict
 from loopscope.audit.visibility import direct_visibility, readout_visibility
+from loopscope.audit.wanted_weight import wanted_scale
 
 __all__ = [
     "FORMATS",
@@ -58,6 +63,7 @@ __all__ = [
     "measure_carries",
     "measure_dynamics",
     "measure_expansion",
+    "measure_resting_scale",
     "measure_rounding",
     "measure_visibility",
     "model_verdict",
@@ -66,6 +72,7 @@ __all__ = [
     "rescale_each_loop",
     "token_norms",
     "try_remedies",
+    "wanted_scale",
 ]
 
 

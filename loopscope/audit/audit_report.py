@@ -1,7 +1,7 @@
 """One audit: everything measured on one batch, as one record."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from loopscope.audit.interventions import final_scale_sweep, radial_clamp, resca
 from loopscope.audit.number_formats import check_formats
 from loopscope.audit.prepared_batch import PreparedBatch, prepared
 from loopscope.audit.remedies import try_remedies
+from loopscope.audit.resting_scale import measure_resting_scale
 from loopscope.audit.rounding import ReferenceRun, measure_rounding, rounded_rows
 from loopscope.audit.side_scales import measure_side_scales, side_sentences
 from loopscope.audit.tokens import token_norms
@@ -29,6 +30,7 @@ from loopscope.audit.verdict import (
     worst_verdict,
 )
 from loopscope.audit.visibility import readout_visibility
+from loopscope.audit.wanted_weight import check_wanted_norm, wanted_scale
 from loopscope.numerics import scale
 from loopscope.objectives.objective import Objective
 from loopscope.objectives.spelling import as_objective
@@ -61,6 +63,7 @@ def audit(
     objective: Any = None,
     attention_mask: Any = None,
     rounding: str | Sequence[str] | None = ROUNDED_BY_DEFAULT,
+    wanted_norm: float | None = None,
 ) -> AuditReport:
     """Measure which loops carry a scale that no loss sees. Works in fp32, in evaluation mode.
 
@@ -79,13 +82,15 @@ def audit(
             counts. None: no padding.
         rounding: number formats that the model is run in beside fp32 (`"bf16,fp16,bf16-autocast,int8,int4,fp8"`), on
             the first sequences, to four times the trained depth. `"none"` or None: no other.
+        wanted_norm: the L2 norm that H is to have over all loops: the report names the weight of a norm penalty for it,
+            and what it costs. None: no such size.
 
     Raises:
         ValueError: not a looped model, an objective or a format that is none, weights that are not finite, ids, labels
             or a mask that do not fit, a sequence that is too long, or tokens whose loss is exactly 0, so that no
             gradient shows what it sees.
     """
-    return audit_each(model, input_ids, labels, [objective], attention_mask, rounding)[0]
+    return audit_each(model, input_ids, labels, [objective], attention_mask, rounding, wanted_norm)[0]
 
 
 def audit_each(
@@ -95,12 +100,14 @@ def audit_each(
     objectives: Sequence[Any],
     attention_mask: Any = None,
     rounding: str | Sequence[str] | None = ROUNDED_BY_DEFAULT,
+    wanted_norm: float | None = None,
 ) -> list[AuditReport]:
     """Audit a model under several objectives; what does not depend on them is measured once.
 
     Other arguments and errors are `audit`'s.
     """
     formats = check_formats(rounding)
+    wanted_norm = check_wanted_norm(wanted_norm)
     judged = [as_objective(objective) for objective in objectives]
     reports: list[AuditReport] = []
     facts: _Facts | None = None
@@ -112,7 +119,7 @@ def audit_each(
                 states, read, batch.labels
             )  # first: it reads exits with their gradients
             facts = facts or _facts(batch, states, formats)
-            reports.append(_report(batch, read, states, seen, facts))
+            reports.append(_report(batch, read, states, seen, facts, wanted_norm))
     return reports
 
 
@@ -251,10 +258,15 @@ def _report(
     states: Sequence[LoopState],
     seen: Sequence[LoopVisibility],
     facts: _Facts,
+    wanted_norm: float | None,
 ) -> AuditReport:
     carried = facts.carried
     judged = _whole_judgement(batch, objective, states, seen, carried)
     own = facts.clamped["none"]
+    verdict = model_verdict(judged.loops)
+    resting = measure_resting_scale(states, objective, verdict, seen)
+    if wanted_norm is not None:
+        resting = replace(resting, wanted=wanted_scale(resting, wanted_norm))
     return AuditReport(
         verdict=judged.verdict,
         why=judged.why,
@@ -272,9 +284,10 @@ def _report(
         radial_clamp=facts.clamped,
         rescaled=facts.rescaled,
         remedies=tuple(try_remedies(states, carried, objective, batch.labels, own.cross_entropy))
-        if model_verdict(judged.loops) in ("blind", "damped")
+        if verdict in ("blind", "damped")
         else (),
         notes=judged.notes,
         side_scales=judged.side_scales,
         rounding=facts.rounding,
+        resting=resting,
     )

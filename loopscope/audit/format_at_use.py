@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from loopscope.recurrence import LoopState, next_hidden
-from loopscope.wide_weights import is_narrow
 from loopscope.weights_at_use import WeightsAtUse, is_floating, stored
+from loopscope.wide_weights import is_narrow
 
 
 def is_widened_at_use(model: nn.Module) -> bool:
@@ -86,6 +86,7 @@ def rounded_at_use(to_format: Callable[[Tensor, int], Tensor], shared: Mapping[i
 @torch.no_grad()
 def matrices_in_use(state: LoopState) -> dict[int, nn.Parameter]:
     """Return the matrices that one carry and core after `state` use, by id: seen, for no gradient reaches them."""
-    with _Seen() as seen:
+    seen = _Seen()
+    with seen:
         next_hidden(state, state.hidden)
     return seen.matrices

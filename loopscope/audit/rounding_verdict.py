@@ -65,6 +65,7 @@ def judge_rounding(
         why=" ".join(
             [
                 _what(rows, outcome, growth, power, lost, broken),
+                *(["Too few loops have an error to say what becomes of it."] if growth is None else []),
                 *_because(outcome, scales, dynamics, rows, broken, name),
             ]
         ),

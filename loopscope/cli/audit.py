@@ -26,6 +26,7 @@ class Audit:
         loopscope audit last.pt --objective dense+norm_penalty=0.01 --data 'text/*.txt' --json
         loopscope audit --config run.yaml
         loopscope audit runs/raw --rounding bf16,int8,int4
+        loopscope audit runs/demo --wanted-norm 50
         loopscope audit runs/raw --fast
     """
 
@@ -45,6 +46,8 @@ class Audit:
     """Tokens of a window; the trained length by default, at most 256."""
     rounding: str = ROUNDED_BY_DEFAULT
     """Number formats to try beside fp32, between commas: bf16, fp16, bf16-autocast, int8, int4, fp8; or none."""
+    wanted_norm: float | None = None
+    """L2 norm that H is to have over all loops: the weight of a norm penalty for it, and what that costs at most."""
     fast: bool = False
     """The verdict alone: visibility, carry and exposure, in a fraction of the time. Nothing is kept."""
     threads: int | None = None
@@ -77,6 +80,10 @@ def audit(arguments: Sequence[str]) -> None:
         )
     if command.config and command.loops is not None:
         raise ValueError("loops is for a model that is measured; a config says its own depth in model.loops")
+    if command.config and command.wanted_norm is not None:
+        raise ValueError(
+            "wanted-norm is for a model that is measured: what cross-entropy wants is in no config"
+        )
     if command.fast:
         _refuse_beside_fast(command)
     measure = _fast_audit if command.fast else _measured_audit
@@ -110,6 +117,7 @@ def _refuse_beside_fast(command: Audit) -> None:
         "out": (command.out, whole),
         "keep-in": (command.keep_in, whole),
         "config": (command.config, "a config is read, not measured"),
+        "wanted-norm": (command.wanted_norm, "a weight is named from a whole audit"),
     }
     for name, (given, why) in beside.items():
         if given is not None:
@@ -167,6 +175,7 @@ def _measured_audit(command: Audit) -> list[str]:
         command.keep_in,
         command.loops,
         command.rounding,
+        command.wanted_norm,
     ):
         audits.append(audited)
         if not command.json:

@@ -62,6 +62,8 @@ def print_static(audit: StaticAudit, console: Console | None = None, by_loop: bo
     console = console or output()
     console.print(_headline(audit.verdict, audit.name))
     _say(console, f"{audit.why}.")
+    if audit.resting:
+        _say(console, f"Scale {audit.resting}.")
     if not by_loop:
         return
     for number, phase in enumerate(audit.phases, start=1):
@@ -83,6 +85,9 @@ def _static_loops(loops: Sequence[StaticLoop]) -> Table:
 def _print_audit(audited: AuditedModel, console: Console) -> None:
     report = audited.report
     _print_verdict(audited, report, audited.reports, console)
+    if report.resting is not None:
+        for line in report.resting.lines():
+            _say(console, f"Scale {line}")
     console.print(_loops(report))
     if report.side_scales:
         console.print(_beside(report.side_scales))

@@ -11,6 +11,7 @@ import torch
 
 from loopscope.audit.audit_report import audit_each, judge_each
 from loopscope.audit.number_formats import check_formats
+from loopscope.audit.wanted_weight import check_wanted_norm
 from loopscope.config.nested import read_yaml
 from loopscope.config.objective_text import read_objective
 from loopscope.guards import device_of
@@ -60,6 +61,7 @@ def audit_paths(
     keep_in: str | Path | None = None,
     loops: int | None = None,
     rounding: str = ROUNDED_BY_DEFAULT,
+    wanted_norm: float | None = None,
 ) -> Iterator[AuditedModel]:
     """Audit runs, studies (their first seeds), model folders and published files, one after the other.
 
@@ -72,6 +74,7 @@ def audit_paths(
         keep_in: the folder in which the audit of one model is kept instead.
         loops: the depth to audit at; the trained one by default. Of another, nothing is kept but in `keep_in`.
         rounding: number formats to try beside fp32, between commas; `none` tries no other.
+        wanted_norm: the L2 norm that H is to have over all loops, for the weight of a penalty.
 
     Raises:
         ValueError: before anything is measured: a path that holds no model, or an objective or a format that is not
@@ -80,10 +83,11 @@ def audit_paths(
     if objective is not None:
         parse_objective(objective)
     check_formats(rounding)
+    check_wanted_norm(wanted_norm)
     opened = _opened(paths, keep_in, loops)
 
     def measure(one: OpenedModel) -> AuditedModel:
-        return audit_model(one, objective, data, sequences, length, rounding)
+        return audit_model(one, objective, data, sequences, length, rounding, wanted_norm)
 
     def audits() -> Iterator[AuditedModel]:
         for model, audited in _each(opened, measure):
@@ -147,11 +151,14 @@ def audit_model(
     sequences: int = 8,
     length: int | None = None,
     rounding: str = ROUNDED_BY_DEFAULT,
+    wanted_norm: float | None = None,
 ) -> AuditedModel:
     """Audit one model under its own objective, a given one, or the plausible ones."""
     tokens, judged, origin, notes = _to_measure(opened, objective, data, sequences, length)
     with _named(opened):
-        found = audit_each(opened.model, tokens.input_ids, tokens.labels, judged, rounding=rounding)
+        found = audit_each(
+            opened.model, tokens.input_ids, tokens.labels, judged, rounding=rounding, wanted_norm=wanted_norm
+        )
     reports = [replace(report, notes=(*notes, *report.notes)) for report in found]
     reports.sort(key=lambda report: WORST_FIRST.index(report.verdict))
     largest = [token for report in reports[:1] for loop in report.tokens for _, _, token, _ in loop.largest]

@@ -19,6 +19,7 @@ from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.phase import objective_name, phases_over
 from loopscope.objectives.placement_config import placement_of
 from loopscope.plan.scale_facts import Sight, gate_sees, readout_sees, step_does
+from loopscope.plan.static_rest import resting_by_config
 from loopscope.plan.training_flops import phase_costs, phase_shares
 from loopscope.results import WORST_FIRST, StaticAudit, StaticLoop, StaticPhase, Verdict
 
@@ -32,7 +33,9 @@ def audit_config(config: RunConfig) -> StaticAudit:
     judged = [_judged(config.model, objective, cut) for objective in read]
     if len(judged) == 1:
         verdict, why, loops = judged[0]
-        return StaticAudit(config.condition, verdict, why, loops)
+        return StaticAudit(
+            config.condition, verdict, why, loops, resting=_resting(config.model, read[0], verdict)
+        )
     begin, phases = 0.0, list[StaticPhase]()
     steps = config.training.steps
     taken = None if steps is None else phases_over(config.objective, steps)
@@ -53,7 +56,14 @@ def audit_config(config: RunConfig) -> StaticAudit:
         if phase is not worst
     )
     why = f"in phase {phases.index(worst) + 1}, {worst.name} ({worst.when}), {worst.why}; {others}"
-    return StaticAudit(config.condition, worst.verdict, why, worst.loops, tuple(phases))
+    resting = _resting(config.model, read[-1], judged[-1][0])  # what it ends under
+    return StaticAudit(config.condition, worst.verdict, why, worst.loops, tuple(phases), resting)
+
+
+def _resting(model: ModelConfig, objective: ObjectiveConfig, verdict: Verdict) -> str:
+    loops = range(1, model.loops + 1)
+    seen = dict.fromkeys(term for loop in loops for term in _seen_at(model, objective, loop))
+    return resting_by_config(model, objective, verdict, list(seen))
 
 
 def _judged(

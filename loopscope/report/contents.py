@@ -22,6 +22,7 @@ def audit_entries(audit: AuditSection) -> tuple[Entry, ...]:
         *((Entry("part-remedies", "What would close it"),) if audit.remedies else ()),
         *((Entry("part-corner", "Visibility against carry"),) if audit.corner else ()),
         *((Entry("part-seen", "Who sees it, loop by loop"),) if audit.seen else ()),
+        *((Entry("part-resting", "How firmly it is held"),) if audit.resting else ()),
         *((Entry("part-beside", "Beside H"),) if audit.beside else ()),
         *(Entry(f"part-{block.key}", block.title) for block in audit.blocks),
     )

@@ -14,7 +14,8 @@ Every figure that Loopscope draws comes from these records, never from live obje
     lock          one writer a folder
     runs          what was run and how it ended; monitoring: the scale monitor's checks
     run_phases    the steps of a run that had one objective
-    audits        what audits saw; rounded_runs: in other number formats; static_audits: what a config says
+    audits        what audits saw; static_audits: what a config says
+    rounded_runs  a model in other number formats; resting_scales: how firmly its scale is held
     evaluations   what every depth and exit is worth
     retrofits     where a model comes from that was looped after it was trained
     comparisons   conditions beside each other, at every depth
@@ -90,6 +91,7 @@ from loopscope.results.lock import FolderHeldError, hold
 from loopscope.results.logit_lens import Guess, LensLoop, LogitLens, TokenView
 from loopscope.results.monitoring import ScaleCheck, ScaleEvent, check_from_figures
 from loopscope.results.origin import Provenance, provenance
+from loopscope.results.resting_scales import RestingScale, RestingStatus, WantedScale
 from loopscope.results.retrofits import RetrofitRecord
 from loopscope.results.rounded_runs import (
     ROUNDED_BY_DEFAULT,
@@ -163,6 +165,8 @@ __all__ = [
     "Provenance",
     "Radial",
     "Remedy",
+    "RestingScale",
+    "RestingStatus",
     "RetrofitRecord",
     "RoundedLoop",
     "Rounding",
@@ -185,6 +189,7 @@ __all__ = [
     "TokenView",
     "TrainPoint",
     "Verdict",
+    "WantedScale",
     "audit_values",
     "audits_from_json",
     "best_checkpoint",

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from loopscope.results.codec import decode, json_object
 from loopscope.results.origin import Provenance
 from loopscope.results.readable import Readable
+from loopscope.results.resting_scales import RestingScale
 from loopscope.results.rounded_runs import Rounding
 
 Verdict = Literal["removed", "visible", "damped", "blind"]
@@ -194,15 +195,23 @@ class AuditReport(Readable):
     notes: tuple[str, ...] = ()  # what the reader should know about how it was measured
     side_scales: tuple[SideScale, ...] = ()  # of what goes beside H_k; the verdict is the worst of all
     rounding: tuple[Rounding, ...] = ()  # number formats that were tried, to four times the trained depth
+    resting: RestingScale | None = None  # how firmly the scale is held; None in records of earlier versions
 
     def lines(self) -> list[str]:
-        """Return the verdict and why, notes, what would close a blind spot, and what rounding does."""
+        """Return the verdict and why, how firmly the scale is held, notes, remedies, and what rounding does."""
         tried = [
             f"Tried without training: {remedy.change}: {remedy.verdict}, {remedy.cost:+.3f} nats now."
             for remedy in self.remedies
         ]
+        held = [f"Scale {line}" for line in self.resting.lines()] if self.resting else []
         coarser = [line for tried_format in self.rounding for line in tried_format.lines()]
-        return [f"{self.verdict} (judged under {self.objective}): {self.why}", *self.notes, *tried, *coarser]
+        return [
+            f"{self.verdict} (judged under {self.objective}): {self.why}",
+            *held,
+            *self.notes,
+            *tried,
+            *coarser,
+        ]
 
     def table(self) -> list[dict[str, Any]]:
         """Return one row per loop; visibility and exposure in nats for a scale e times as large."""

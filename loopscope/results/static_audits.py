@@ -44,11 +44,13 @@ class StaticAudit(Readable):
     why: str
     loops: tuple[StaticLoop, ...]
     phases: tuple[StaticPhase, ...] = ()  # of a schedule; empty where one objective trains throughout
+    resting: str = ""  # what the size at which the scale rests is up to; of a schedule, in its last phase
 
     def lines(self) -> list[str]:
         """Return the verdict and why, of the whole and of every phase."""
         return [
             f"{self.name}: {self.verdict}. {self.why}.",
+            *([f"Scale {self.resting}."] if self.resting else []),
             *(
                 f"Phase {number}, {phase.name} ({phase.when}, {phase.flops_per_token:,} FLOPs per token): "
                 f"{phase.verdict}. {phase.why}."

@@ -284,3 +284,18 @@ def test_whole_precision_loses_nothing() -> None:
     found = rounding(model, "int8")
     assert max(row.state for row in found.loops) < 1e-6
     assert found.outcome == "stays"
+
+
+def test_one_loop_says_nothing_of_what_becomes_of_an_error() -> None:
+    once = Toy(through_matrix, loops=1, matrix=basis(torch.linspace(0.1, 0.5, DIM))[0])
+    (found,) = measure_rounding(once.eval(), TOKENS, TOKENS, ["int8"], 1)
+    assert (found.outcome, found.growth, len(found.loops)) == ("stays", None, 1)
+    assert "Too few loops" in found.why
+    assert [len(each.loops) for each in measure_rounding(once, TOKENS, TOKENS, ["int8"], 4)] == [4]
+
+
+def test_a_model_in_half_precision_that_nobody_widens_is_not_compared_with_itself() -> None:
+    narrow = Toy(through_matrix).bfloat16().eval()
+    (found,) = measure_rounding(narrow, TOKENS, TOKENS, ["bf16"], 4)
+    assert found.outcome == "not measured"
+    assert "nothing finer to compare with" in found.why

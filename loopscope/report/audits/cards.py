@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from loopscope.report.audits.models import ModelView
+from loopscope.report.audits.resting import resting_line
 from loopscope.report.audits.verdict_styles import STATUS_STYLES, loop_names, share
 from loopscope.report.study.table import number
 from loopscope.results import AuditReport, LoopVerdict, Verdict
@@ -49,6 +50,7 @@ class Card:
     verdict: Verdict
     gloss: str
     why: str
+    resting: str  # how firmly the scale is held, and the weight for a size that was wanted
     judged: str
     others: tuple[tuple[str, Verdict, str], ...]  # objective, verdict, why
     facts: tuple[tuple[str, str], ...]
@@ -68,6 +70,7 @@ def card(model: ModelView) -> Card:
         verdict=report.verdict,
         gloss=STATUS_STYLES[report.verdict].gloss,
         why=report.why,
+        resting=resting_line(report),
         judged=_FROM[model.audited.objective_from].format(report.objective or "no name"),
         others=tuple((other.objective, other.verdict, other.why) for other in model.audited.others),
         facts=_figures(model),

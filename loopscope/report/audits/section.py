@@ -12,6 +12,7 @@ from loopscope.report.audits.headline import comparison, headline_sentences
 from loopscope.report.audits.interventions import clamping, final_sweep, rescaling
 from loopscope.report.audits.models import ModelView, model_views
 from loopscope.report.audits.norms import TokenTable, largest_tokens, norms, shares
+from loopscope.report.audits.resting import resting_table
 from loopscope.report.audits.side_scales import side_table
 from loopscope.report.audits.visibility import VisibilityTable, visibility_table
 from loopscope.report.looks import Looks
@@ -42,6 +43,7 @@ class AuditSection:
     cards: tuple[Card, ...]
     corner: Figure | None  # None where no loop has finite figures
     seen: tuple[VisibilityTable, ...]
+    resting: HeadlineTable | None  # None for records of an earlier version
     beside: HeadlineTable | None  # None where nothing goes from loop to loop beside H_k
     rounding: HeadlineTable | None  # None where no other number format was tried
     reasons: tuple[tuple[str, str, str], ...]  # model, number format, why
@@ -112,6 +114,7 @@ def build_audit_section(audits: Sequence[AuditedModel], looks: Looks | None = No
         cards=tuple(card(model) for model in models),
         corner=corner if corner.series else None,
         seen=tuple(visibility_table(model) for model in models),
+        resting=resting_table(models),
         beside=side_table(models),
         rounding=rounding_table(models),
         reasons=tuple(rounding_reasons(models)),
