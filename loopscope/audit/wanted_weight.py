@@ -44,8 +44,8 @@ def wanted_scale(found: RestingScale, l2_norm: float) -> WantedScale:
     low, high = weight / SIZE_ERROR**3, weight * SIZE_ERROR**3
     cost = balance * (1 / rest - 1 / found.rms)
     why = (
-        f"For a norm of {l2_norm:,.4g} over all loops, from {found.l2_norm:,.3g} now, trained as long: a norm penalty of weight "
-        f"{weight:.2g} ({low:.1g} to {high:.1g}) in place of its own"
+        f"For a norm of {l2_norm:,.4g} over all loops, from {found.l2_norm:,.3g} now, trained as long: a norm penalty "
+        f"of weight {weight:.2g} ({low:.1g} to {high:.1g}) in place of its own"
         + (f", for at most {cost:.2g} nats of cross-entropy." if cost > 0 else ".")
     )
     return WantedScale(l2_norm, weight, (low, high), cost, why)
