@@ -157,7 +157,12 @@ def test_a_format_that_is_too_coarse_for_the_model_is_blamed_and_not_its_loops()
     found = judge_rounding("int4", level, torch.full((8, 5), 0.3), [1.0] * 8, stretching)
     assert (found.outcome, found.broken_at, found.lost_at) == ("breaks", 1, 1)
     assert found.why.endswith("that is the format, not the loops.")
-    rising = [replace(row, state=0.02 * row.loop, excess=0.02 * row.loop) for row in level]
+    adding = [
+        replace(row, state=0.02 * row.loop, added=0.02 * row.loop, excess=0.02 * row.loop) for row in level
+    ]
+    found = judge_rounding("int4", adding, torch.full((8, 5), 0.3), [1.0] * 8, stretching)
+    assert "The same error is made again in every loop, and that adds up" in found.why
+    rising = [replace(row, added=0.01 * 1.5**row.loop) for row in adding]
     found = judge_rounding("int4", rising, torch.full((8, 5), 0.3), [1.0] * 8, stretching)
     assert (found.outcome, found.broken_at, found.lost_at) == ("breaks", 5, 1)
     assert "a loop stretches a small change (up to 1.80 times)" in found.why
