@@ -21,8 +21,8 @@ SATURATED = 0.5
 ROUND_THE_STATE = ("bf16", "fp16")
 """Formats that the state itself is in."""
 ADDS_UP = 1.0
-"""Error at the last loop, over as many of loop 1's as there are loops, up to which growth is that of adding up. On 66
-trained models none was above, whatever the loop map's spectral radius (docs/results)."""
+"""Error at the last loop, over as many of loop 1's as there are loops, up to which growth is that of adding up. On 32
+trained models it was at most 0.41, whatever the loop map's spectral radius (docs/results)."""
 CHANGED = 1.5
 """Factor over the fitted loops below which an error counts as staying."""
 TRANSIENT = 4
