@@ -38,5 +38,5 @@ def resting_by_config(
         )
     return (
         "held by the penalty; at which size, a config does not decide: between runs alike but for the weight, ten "
-        "times the weight rests 2.2 times smaller"
+        "times the weight came to rest 1.4 to 2.6 times smaller"
     )
