@@ -7,8 +7,8 @@ scale, W = -dCE/dx, along the weights that move it. A larger state turns less fo
 (the expansion of a pre-norm recurrence): W = c / S, and a norm penalty rests at S = (c / 2w)^(1/3).
 
 From one run to another that differs by the weight alone this holds within a factor of 2 at the end of 800 steps, over
-weights a hundred times apart (docs/results): ten times the weight, 1.4 to 2.6 times smaller, where the weight is felt at
-all. A resting size cannot be foretold from one audit, and none is shown:
+weights a hundred times apart (docs/results): ten times the weight, 1.4 to 2.6 times smaller, where it is felt at all. A
+resting size cannot be foretold from one audit, and none is shown:
 - W measured along the steepest direction of weights is that of a narrow valley of the loss. It falls by 3 to 6 nats per
   e-fold there, which puts W = P within 5 % of any size that training happens to be at.
 - Along the valley a blind model's loss is flat (all that writes into the state times c, the readout's gain over c), and
