@@ -64,9 +64,24 @@ class AbstractKVCache(ABC):
             window: tokens that a token sees, itself included; None: all before it.
         """
 
+    def extend(
+        self,
+        slot: Slot,
+        key: Float[Tensor, "batch heads seq head_dim"],
+        value: Float[Tensor, "batch heads seq head_dim"],
+        window: int | None,
+    ) -> Visible:
+        """Do what `keep` and then `visible` do, in one call."""
+        self.keep(slot, key, value)
+        return self.visible(slot, window)
+
     @abstractmethod
     def once(self, name: str, make: Callable[[], _Made]) -> _Made:
         """Return what `make` returns, made once per call: for what all layers share, such as rotary angles."""
+
+    def once_a_text(self, name: str, make: Callable[[], _Made]) -> _Made:
+        """Return what `make` returns, made once for a whole text where a cache lasts so long; else once per call."""
+        return self.once(name, make)
 
     @abstractmethod
     def narrow(self, rows: Int[Tensor, " rows"]) -> "AbstractKVCache":

@@ -4,6 +4,7 @@ Every row draws with a generator of its own, on the CPU, so that its text depend
 not on its neighbours, nor on the device.
 """
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -93,7 +94,8 @@ class Sampler:
         Raises:
             ValueError: logits that are not finite.
         """
-        if not bool(logits.isfinite().all()):
+        # One pass: a sum with a number in it that is not finite is none. Only then all are looked at.
+        if not math.isfinite(float(logits.sum())) and not bool(logits.isfinite().all()):
             raise ValueError(
                 "the model's logits are not finite, so there is no next token; its weights or its state diverged. "
                 "Try fewer loops, or an earlier checkpoint"

@@ -39,6 +39,12 @@ class PlacedLayer(CacheLayerMixin):
         )
         self.is_initialized = True
 
+    def append(self, key: Tensor, value: Tensor, start: int, end: int) -> None:
+        """Write what all rows have at the same columns: what `update` does, without what that looks at first."""
+        self.keys.narrow(2, start, end - start).copy_(key)
+        self.values.narrow(2, start, end - start).copy_(value)
+        self.length = max(self.length, end)
+
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
@@ -81,11 +87,13 @@ class Store:
         pads: columns before each row's first token.
         padded: whether any row has some.
         capacity: columns there are.
+        made: what is made once a text, by name (`AbstractKVCache.once_a_text`).
     """
 
     def __init__(self, pads: Int[Tensor, " rows"], capacity: int) -> None:
         self.pads, self.capacity = pads, capacity
         self.padded = bool(pads.any())
+        self.made: dict[str, Any] = {}
         self._layer_indices: dict[Slot, int] = {}
         self.cache = self._cache()
 
@@ -104,6 +112,11 @@ class Store:
         """Write keys and values into a slot."""
         index = self._layer_indices.setdefault(slot, len(self._layer_indices))
         self.cache.update(key, value, index, rows, columns)
+
+    def known_layer(self, slot: Slot) -> PlacedLayer | None:
+        """Return the slot's keys and values, or None where it has not been written to."""
+        index = self._layer_indices.get(slot)
+        return None if index is None else self.cache.layers[index]  # type: ignore[return-value]
 
     def layer(self, slot: Slot) -> PlacedLayer:
         """Return the slot's keys and values; it must have been written to."""

@@ -42,7 +42,10 @@ class View(AbstractKVCache):
         self._complete = complete
         self._made: dict[str, Any] = {}
         self._pads = store.pads if rows is None else store.pads[rows]
-        self.positions = (self.new_columns - self._pads[:, None]).clamp(min=0)
+        if store.padded:
+            self.positions = (self.new_columns - self._pads[:, None]).clamp(min=0)
+        else:
+            self.positions = self.new_columns.expand(len(self._pads), -1)
 
     @property
     def new_columns(self) -> Int[Tensor, "rows seq"]:
@@ -61,6 +64,29 @@ class View(AbstractKVCache):
             self._complete(slot, self.rows)
         self.store.keep(slot, key, value, self.rows, self.columns)
         self.written.add(slot)
+
+    def extend(
+        self,
+        slot: Slot,
+        key: Float[Tensor, "rows heads seq head_dim"],
+        value: Float[Tensor, "rows heads seq head_dim"],
+        window: int | None,
+    ) -> Visible:
+        columns, kept = self.columns, self.store.known_layer(slot)
+        if self.rows is not None or isinstance(columns, Tensor) or kept is None or self.store.padded:
+            return super().extend(slot, key, value, window)
+        start, end = columns.start, columns.stop
+        if end - start > 1:
+            return super().extend(slot, key, value, window)
+        if self._complete is not None and slot.layer == 0:
+            self._complete(slot, None)
+        kept.append(key, value, start, end)
+        self.written.add(slot)
+        first = 0 if window is None else max(0, end - window)
+        seen = end - first
+        return Visible(
+            kept.keys.narrow(2, first, seen), kept.values.narrow(2, first, seen), None, causal=False
+        )
 
     def visible(self, slot: Slot, window: int | None) -> Visible:
         kept = self.store.layer(slot)
@@ -94,6 +120,13 @@ class View(AbstractKVCache):
             self._made[name] = make()
         made: _Made = self._made[name]
         return made
+
+    def once_a_text(self, name: str, make: Callable[[], _Made]) -> _Made:
+        made = self.store.made
+        if name not in made:
+            made[name] = make()
+        found: _Made = made[name]
+        return found
 
     def narrow(self, rows: Int[Tensor, " rows"]) -> "View":
         columns = self.columns[rows] if isinstance(self.columns, Tensor) else self.columns

@@ -73,8 +73,7 @@ class CausalSelfAttention(nn.Module):
         if cache is None:
             visible = self._own(key, value)
         else:
-            cache.kv_cache.keep(cache.slot, key, value)
-            visible = cache.kv_cache.visible(cache.slot, self.settings.window)
+            visible = cache.kv_cache.extend(cache.slot, key, value, self.settings.window)
         dropout = self.dropout if self.training else 0.0
         mixed = self.attend(query, visible.keys, visible.values, dropout, visible.mask, visible.causal)
         return linear(mixed.transpose(1, 2).flatten(2), in_loop(self.out, loop))

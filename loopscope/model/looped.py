@@ -24,6 +24,7 @@ from loopscope.model.injections import build_injection
 from loopscope.model.layer import Layer
 from loopscope.model.loop_embedding import build_loop_embedding
 from loopscope.model.readouts import build_readout
+from loopscope.model.token_layer import run_cached
 from loopscope.model.value_embeddings import ValueEmbeddings
 from loopscope.ops.rms_norm import RMSNorm
 from loopscope.ops.wide_sum import summed_wide
@@ -278,7 +279,7 @@ class LoopedTransformer(AbstractLoopedLM):
             loop = min(loop, 2) if self.config.looped == "attention" else 1
         again = ("layer",) if slot.part == "core" else ("layer", "loop")
         cache = None if kv_cache is None else CacheRef(kv_cache, slot)
-        run = self.run_layer if cache is None else call_layer
+        run = self.run_layer if cache is None else run_cached
         if self.gradient_checkpointing in again and torch.is_grad_enabled():
             return checkpoint(
                 run, layer, hidden, loop, condition, cache, value_embeddings, use_reentrant=False

@@ -41,6 +41,7 @@ OPERATIONS: dict[str, Operation] = {
     "dropout_add": Operation(),
     "add": Operation(),
     "linear_cross_entropy": Operation(everywhere=True, first_order=False),
+    "one_token": Operation(trains=False),
     # Parts that several of them share:
     "shared_weight": Operation(trains=False, first_order=False),
     "scratch_buffer": Operation(trains=False, first_order=False),

@@ -30,6 +30,7 @@ _PLAIN = {
     "loopscope.model.carries.share_norm": "plain_share_norm",
     "loopscope.model.injections.build_injection": "plain_injection",
     "loopscope.model.initial_state.build_start": "plain_start",
+    "loopscope.model.token_layer.run_cached": "plain_call",
     "loopscope.ops.attention.attention": "plain_attention",
     "loopscope.ops.dropout.dropout_add": "plain_add",
     "loopscope.ops.linear.linear": "plain_matrix",

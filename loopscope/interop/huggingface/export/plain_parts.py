@@ -60,6 +60,11 @@ def plain_matrix(x: Tensor, module: Callable[[Tensor], Tensor]) -> Tensor:
     return module(x)
 
 
+def plain_call(layer: nn.Module, *inputs: Any) -> Any:
+    """Return what a layer makes of its inputs."""
+    return layer(*inputs)
+
+
 def plain_gated(
     x: Tensor,
     gate: Callable[[Tensor], Tensor],
