@@ -2,6 +2,8 @@
 
     python -m benchmarks.generation                                # about ten minutes on two cores
     python -m benchmarks.generation --steps 40 --windows 4 --pairs 1 --new-tokens 64   # to see that it runs
+    python -m benchmarks.generation --against-transformers         # beside theirs: benchmarks.text_cells
+    python -m benchmarks.generation --against-anew                 # the cache alone, cell by cell
 
 Trains the laptop model with rotary positions on windows long enough for prompt and new tokens (kept in --out; a second
 call finds it). Then, on held-out text: greedy generation cached against computed anew, alternating, with equal tokens
@@ -13,6 +15,7 @@ the JSON line is what the cache saves after the prompt where it saves least.
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +26,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.environment import environment, finish, table
+from benchmarks.text_cells import compare_cells
 from loopscope import AbstractLoopedLM
 from loopscope.config import recipe
 from loopscope.evaluation import AbstractExitRule, build_rule
@@ -42,6 +46,9 @@ from loopscope.results import newest_checkpoint
 
 def main() -> None:
     """Train if needed, measure, print tables and one line of JSON."""
+    if asked := {"--against-transformers", "--against-anew"} & set(sys.argv[1:]):
+        compare_cells(asked.pop().removeprefix("--against-"))
+        return
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

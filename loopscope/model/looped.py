@@ -279,7 +279,7 @@ class LoopedTransformer(AbstractLoopedLM):
             loop = min(loop, 2) if self.config.looped == "attention" else 1
         again = ("layer",) if slot.part == "core" else ("layer", "loop")
         cache = None if kv_cache is None else CacheRef(kv_cache, slot)
-        run = self.run_layer if cache is None else run_cached
+        run: Callable[..., Tensor] = self.run_layer if cache is None else run_cached
         if self.gradient_checkpointing in again and torch.is_grad_enabled():
             return checkpoint(
                 run, layer, hidden, loop, condition, cache, value_embeddings, use_reentrant=False

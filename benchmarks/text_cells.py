@@ -1,0 +1,163 @@
+"""Tokens per second of cached greedy generation, cell by cell, beside transformers' or beside computing anew.
+
+    python -m benchmarks.generation --against-transformers          # fp32, two threads: minutes
+    python -m benchmarks.generation --against-transformers --dtypes fp32 bf16 --threads 1 2 --sizes laptop
+    python -m benchmarks.generation --against-anew                  # 256 new tokens
+
+A cell is a size, a number format, a batch, a length of the prompts and a number of threads. Weights are random and
+positions rotary. The other side, in `--against-transformers`: `generate` of the same weights as `loopscope export`
+gives them, and of a Llama of loops × layers layers of the same widths, each with a dynamic and a static cache. All ways
+make the same number of tokens, prompts included in the time; ways take turns, and a cell's figure is the median of the
+rounds' ratios to the fastest of the other ways. `speedup_vs_transformers` (or `speedup_vs_anew`) is the smallest.
+"""
+
+import argparse
+import itertools
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.environment import environment, finish
+from loopscope.config import recipe
+from loopscope.generation import Settings, Stopping, generate_tokens
+from loopscope.model import LoopedTransformer
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+Way = Callable[[], Any]
+
+
+def compare_cells(other: str) -> None:
+    """Measure every cell that the command line names; print a table and one line of JSON.
+
+    Args:
+        other: transformers, or anew.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(f"--against-{other}", action="store_true")
+    parser.add_argument("--sizes", nargs="+", default=["laptop", "published-44m"])
+    parser.add_argument("--dtypes", nargs="+", default=["fp32"], choices=DTYPES)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--prompts", type=int, nargs="+", default=[16, 128])
+    parser.add_argument("--threads", type=int, nargs="+", default=[2])
+    parser.add_argument("--new-tokens", type=int, default=256 if other == "anew" else 32)
+    parser.add_argument("--pairs", type=int, default=5)
+    options = parser.parse_args()
+    measures = (options.dtypes, options.threads, options.batches, options.prompts)
+    cells = []
+    for size, (dtype, threads, batch, prompt) in itertools.product(
+        options.sizes, itertools.product(*measures)
+    ):
+        torch.set_num_threads(threads)
+        model = _model(size, prompt + options.new_tokens).to(DTYPES[dtype])
+        ids = torch.randint(model.config.vocabulary, (batch, prompt))
+        ways = _theirs(model, ids, options.new_tokens) if other == "transformers" else {}
+        cell = {"size": size, "dtype": dtype, "threads": threads, "batch": batch, "prompt": prompt}
+        cells.append({**cell, **_measured(model, ids, ways, options)})
+        _row(cells[-1], heading=len(cells) == 1)
+    finish(
+        {
+            "benchmark": "generation",
+            "against": other,
+            "new_tokens": options.new_tokens,
+            "pairs": options.pairs,
+            f"speedup_vs_{other}": min(cell["faster"] for cell in cells),
+            "cells": cells,
+        },
+        environment(dtype="+".join(options.dtypes)),
+    )
+
+
+def _model(size: str, length: int) -> LoopedTransformer:
+    torch.manual_seed(0)
+    settings = {"positions": "rotary", "sequence": length}
+    return LoopedTransformer(recipe(size, over={"model": settings}).model).eval()
+
+
+def _theirs(model: LoopedTransformer, ids: Tensor, new_tokens: int) -> dict[str, Way]:
+    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+    from loopscope.interop.huggingface.export.exported_model import as_exported
+
+    config = model.config
+    llama = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=config.vocabulary,
+            hidden_size=config.dim,
+            intermediate_size=config.width,
+            num_hidden_layers=config.layers * config.loops,
+            num_attention_heads=config.heads,
+            max_position_embeddings=config.sequence,
+            tie_word_embeddings=True,
+        )
+    )
+    models: dict[str, Any] = {
+        "export": as_exported(model),
+        "llama": llama.eval().to(model.token_embedding.weight.dtype),
+    }
+    mask = torch.ones_like(ids)
+
+    def way(their: Any, kind: str) -> Way:
+        asked = GenerationConfig(
+            max_new_tokens=new_tokens, do_sample=False, pad_token_id=0, cache_implementation=kind
+        )
+        their.generation_config = asked
+        return lambda: their.generate(ids, attention_mask=mask, generation_config=asked)
+
+    return {
+        f"{name} {kind}": way(their, kind) for name, their in models.items() for kind in ("dynamic", "static")
+    }
+
+
+def _measured(model: LoopedTransformer, ids: Tensor, others: dict[str, Way], options: Any) -> dict[str, Any]:
+    """Medians over rounds in which every way runs once."""
+    settings = Settings(Stopping(options.new_tokens))
+    ways: dict[str, Way] = {"ours": lambda: generate_tokens(model, ids, settings), **others}
+    if not others:
+        ways["anew"] = lambda: generate_tokens(model, ids, replace(settings, cache=False))
+    made = {name: way() for name, way in ways.items()}  # and warm
+    for name, text in made.items():
+        if isinstance(text, Tensor):
+            assert text.shape[1] == ids.shape[1] + options.new_tokens, f"{name} stopped early"
+    rounds = []
+    for number in range(options.pairs):
+        order = list(ways) if number % 2 == 0 else list(reversed(ways))
+        rounds.append({name: _timed(ways[name]) for name in order})
+    ratios = {name: [spent[name] / spent["ours"] for spent in rounds] for name in ways if name != "ours"}
+    best = min(ratios, key=lambda name: statistics.median(ratios[name]))
+    tokens = len(ids) * options.new_tokens
+    rates = {name: round(tokens / statistics.median(spent[name] for spent in rounds), 1) for name in ways}
+    return {
+        "faster": round(statistics.median(ratios[best]), 3),
+        "range": [round(min(ratios[best]), 3), round(max(ratios[best]), 3)],
+        "best": best,
+        "tokens_per_second": rates,
+    }
+
+
+def _timed(way: Way) -> float:
+    began = time.perf_counter()
+    way()
+    return time.perf_counter() - began
+
+
+def _row(cell: dict[str, Any], heading: bool) -> None:
+    """Print a cell as soon as it is known."""
+    rates = cell["tokens_per_second"]
+    told = ("size", "dtype", "threads", "batch", "prompt")
+    row = [str(cell[name]) for name in told]
+    row += [
+        *(f"{rate:.0f}" for rate in rates.values()),
+        f"{cell['faster']:.2f}",
+        "{}-{}".format(*cell["range"]),
+    ]
+    headings = [*told, *(f"{name}/s" for name in rates), "faster", "range"]
+    if heading:
+        print("  ".join(headings))
+    print("  ".join(word.rjust(len(head)) for word, head in zip(row, headings, strict=True)), flush=True)
