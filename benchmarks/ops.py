@@ -23,7 +23,7 @@ from benchmarks.workers import serve, workers
 from loopscope.ops.dispatch import OPERATIONS, cpu_ops, without_op
 
 NOTHING = "nothing"
-WAYS = (*OPERATIONS, "fuse_elementwise", "all")
+WAYS = (*(name for name in OPERATIONS if name != "one_token"), "fuse_elementwise", "all")
 TOGETHER = 4
 """Ways whose processes are there at a time, beside the one with all on: they hold their memory until the last ends."""
 

@@ -20,6 +20,8 @@ off: 220 % (bf16) and 163 % (fp32) more memory, 41 and 22 % more time.
     scratch_buffer        torch.empty                                  1, 6-10 %
     cast_weight           a cast for each use                          0, 3-6 %
 
+    one_token             a layer's modules, in cached generation      none: a third of a step's time there
+
     `wide_sum` is none of them: it sums a weight's gradient in fp32 where autocast would in bf16, on any device.
 
     * draws or sums in an order of its own: golden losses change without it

@@ -1,0 +1,94 @@
+"""A layer in few calls, against the layer itself: who is run so, and that it makes no difference."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from loopscope.generation.decoder import make_steps
+from loopscope.generation.settings import Settings
+from loopscope.generation.stopping import Stopping
+from loopscope.model.token_layer import TokenLayer
+from loopscope.ops.dispatch import without_op
+from tests.generation.fixtures import VOCABULARY, lively
+from tests.model.fixtures import VARIANTS
+
+CALLED = {"parcae", "loopformer", "huginn", "window", "part rotary", "wide heads", "adapters"}
+"""Variants whose layers all have parts that `TokenLayer` does not know."""
+
+
+@contextmanager
+def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The loops of all calls that `TokenLayer` does meanwhile."""
+    calls: list[int] = []
+    run = TokenLayer.__call__
+
+    def call(self: TokenLayer, hidden: Tensor, loop: int, cache: Any) -> Tensor:
+        calls.append(loop)
+        return run(self, hidden, loop, cache)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TokenLayer, "__call__", call)
+        yield calls
+
+
+def logits(model: nn.Module, pads: list[int], steps: int = 3) -> Tensor:
+    """Logits of some steps over a cache, [steps rows vocab]."""
+    ids = torch.randint(VOCABULARY, (len(pads), 5 + steps), generator=torch.Generator().manual_seed(0))
+    made = make_steps(model, Settings(Stopping(steps), loops=2), torch.tensor(pads), 5 + steps)  # type: ignore[arg-type]
+    with torch.no_grad():
+        made.prefill(ids[:, :5])
+        return torch.stack([made.step(ids[:, 5 + step]).logits for step in range(steps)])
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_same_numbers_in_every_variant(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = lively(name)
+    for pads in ([0, 0], [2, 0]):
+        with counted(monkeypatch) as calls:
+            short = logits(model, pads)
+        assert bool(calls) == (name not in CALLED)
+        with without_op("one_token"):
+            whole = logits(model, pads)
+        torch.testing.assert_close(short, whole, rtol=0, atol=1e-11 * float(whole.abs().max()))
+
+
+def test_bf16_differs_by_its_rounding_alone() -> None:
+    model = lively("ouro").to(torch.bfloat16)
+    short = logits(model, [0, 0])
+    with without_op("one_token"):
+        whole = logits(model, [0, 0])
+    assert short.dtype == torch.bfloat16
+    torch.testing.assert_close(short, whole, rtol=0, atol=0.05 * float(whole.abs().max()))
+
+
+def test_whoever_listens_hears_of_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, heard = lively(), []
+    model.layers[0].feed_forward.register_forward_hook(lambda *_: heard.append(1))  # type: ignore[union-attr]
+    with counted(monkeypatch) as calls:
+        logits(model, [0], steps=3)
+    assert len(heard) == 2 + 2 * 3  # the prompt, then every step, each through two loops
+    assert len(calls) == 2 * 3  # the other layer
+
+
+def test_whoever_comes_to_listen_between_steps_is_heard_from_then_on() -> None:
+    model, heard = lively(), []
+    made = make_steps(model, Settings(Stopping(3), loops=2), torch.zeros(1, dtype=torch.int64), 8)
+    with torch.no_grad():
+        made.prefill(torch.arange(5)[None])
+        made.step(torch.tensor([5]))
+        model.layers[1].register_forward_pre_hook(lambda *_: heard.append(1))
+        made.step(torch.tensor([6]))
+    assert len(heard) == 2
+
+
+def test_a_gradient_goes_through_the_layer_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = lively()
+    made = make_steps(model, Settings(Stopping(3), loops=1), torch.zeros(1, dtype=torch.int64), 8)
+    with counted(monkeypatch) as calls:
+        made.step(torch.tensor([5])).logits.sum().backward()
+    assert not calls
+    assert model.layers[0].attention.out.weight.grad is not None  # type: ignore[union-attr]
