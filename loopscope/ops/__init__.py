@@ -20,7 +20,7 @@ off: 220 % (bf16) and 163 % (fp32) more memory, 41 and 22 % more time.
     scratch_buffer        torch.empty                                  1, 6-10 %
     cast_weight           a cast for each use                          0, 3-6 %
 
-    one_token             a layer's modules, in cached generation      none: a third of a step's time there
+    one_token             a layer's modules, in cached generation      none; docs/results/2026-11-30-generation.md
 
     `wide_sum` is none of them: it sums a weight's gradient in fp32 where autocast would in bf16, on any device.
 
