@@ -45,6 +45,7 @@ PAGES = (
     "retrofit.md",
     "cluster.md",
     "interruptions.md",
+    "depth-and-rounding.md",
 )
 
 

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from loopscope.cli.evaluate_depth_print import print_prognosis
 from loopscope.cli.output import output
 from loopscope.cli.recipes import in_short
 from loopscope.results import (
@@ -72,6 +73,8 @@ def print_static(audit: StaticAudit, console: Console | None = None, by_loop: bo
         console.print(_static_loops(phase.loops))
     if not audit.phases:
         console.print(_static_loops(audit.loops))
+    if audit.deeper:
+        _say(console, f"{audit.deeper}.")
     _say(console, "Read from the config. Measure it once a model is trained: loopscope audit RUN.")
 
 
@@ -103,6 +106,8 @@ def _print_audit(audited: AuditedModel, console: Console) -> None:
         console.print(_rounding(report))
         for tried in report.rounding:
             _say(console, f"{tried.format}: {tried.why}")
+    if audited.prognosis is not None:
+        print_prognosis(audited.prognosis, console)
     batch, length = audited.batch
     _say(console, f"{audited.parameters:,} parameters; {batch} × {length} tokens: {audited.data}.")
     console.print()

@@ -8,13 +8,21 @@ from rich.table import Table
 from rich.text import Text
 
 from loopscope.cli.output import output
-from loopscope.results import DepthVerdict, Interval, ModelEvaluation
+from loopscope.results import DepthVerdict, Fate, Interval, ModelEvaluation, Prognosis
 
 BEYOND_STYLES = {
     "helps": "bold white on dark_green",
     "holds": "bold white on blue",
     "hurts": "bold white on red",
     "unclear": "bold black on yellow",
+}
+
+FATE_STYLES: dict[Fate, str] = {
+    "improves": "bold white on dark_green",
+    "settles": "bold white on blue",
+    "drifts": "bold black on yellow",
+    "breaks": "bold white on red",
+    "not told": "dim",
 }
 
 
@@ -49,6 +57,8 @@ def print_curves(evaluation: ModelEvaluation, console: Console | None = None) ->
     say(console, text)
     if note := evaluation.how_depths_were_read():
         say(console, note)
+    if evaluation.prognosis is not None:
+        print_prognosis(evaluation.prognosis, console)
     console.print()
 
 
@@ -56,6 +66,13 @@ _TITLES = {
     "at depth": "at depth: loop k is the last of k loops",
     "as trained": "as trained: loop k is exit k of the trained depth",
 }
+
+
+def print_prognosis(prognosis: Prognosis, console: Console) -> None:
+    """What more loops than trained were foretold to do, and why."""
+    word = (f" foretold, more loops: {prognosis.fate} ", FATE_STYLES[prognosis.fate])
+    console.print(Text.assemble(word))
+    say(console, prognosis.why)
 
 
 def print_verdicts(verdicts: Sequence[DepthVerdict], console: Console | None = None) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from loopscope.evaluation.compare.condition import Condition, group_evaluations
     from loopscope.evaluation.compare.timing import seconds_per_token
     from loopscope.evaluation.depth.curve import depth_curves
+    from loopscope.evaluation.depth.prognosis import prognose
     from loopscope.evaluation.depth.verdict import depth_verdict
     from loopscope.evaluation.exits.early_exits import EarlyExit, early_exit
     from loopscope.evaluation.exits.record import ExitRecord, record_exits
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "depth_curves": "depth.curve",
     "depth_verdict": "depth.verdict",
+    "prognose": "depth.prognosis",
     "AbstractExitRule": "exits.rules",
     "build_rule": "exits.rules",
     "EarlyExit": "exits.early_exits",
@@ -49,6 +51,7 @@ __all__ = [
     "early_exit",
     "group_evaluations",
     "measure_speed",
+    "prognose",
     "record_exits",
     "seconds_per_token",
 ]

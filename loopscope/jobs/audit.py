@@ -14,6 +14,7 @@ from loopscope.audit.number_formats import check_formats
 from loopscope.audit.wanted_weight import check_wanted_norm
 from loopscope.config.nested import read_yaml
 from loopscope.config.objective_text import read_objective
+from loopscope.evaluation.depth.prognosis import prognose
 from loopscope.guards import device_of
 from loopscope.interop.huggingface.pretrained import is_transformers_folder
 from loopscope.jobs.judged_phase import judged_phase
@@ -159,6 +160,7 @@ def audit_model(
         found = audit_each(
             opened.model, tokens.input_ids, tokens.labels, judged, rounding=rounding, wanted_norm=wanted_norm
         )
+        deeper = prognose(opened.model, tokens.input_ids, tokens.labels)
     reports = [replace(report, notes=(*notes, *report.notes)) for report in found]
     reports.sort(key=lambda report: WORST_FIRST.index(report.verdict))
     largest = [token for report in reports[:1] for loop in report.tokens for _, _, token, _ in loop.largest]
@@ -167,6 +169,7 @@ def audit_model(
         objective_from=origin,
         others=tuple(reports[1:]),
         token_texts=token_texts(opened, largest),
+        prognosis=deeper,
         **_measured_of(opened, tokens),
     )
 

@@ -78,7 +78,9 @@ def evaluation_of(opened: OpenedModel, windows: TextWindows, deepest: int) -> Mo
     if kept is None or _changed(kept, begun):
         return begun
     longer = max(kept.flops_per_token, begun.flops_per_token, key=len)
-    return replace(begun, flops_per_token=longer, depth=kept.depth, exits=kept.exits)
+    return replace(
+        begun, flops_per_token=longer, depth=kept.depth, exits=kept.exits, prognosis=kept.prognosis
+    )
 
 
 _SAME = ("condition", "seed", "data", "windows", "sequence", "trained_loops", "parameters", "tokens_trained")

@@ -11,6 +11,7 @@ import torch
 from loopscope.data.lost_text import lost_text_note
 from loopscope.evaluation.compare.condition import group_evaluations
 from loopscope.evaluation.depth.curve import depth_curves
+from loopscope.evaluation.depth.prognosis import prognose
 from loopscope.evaluation.depth.verdict import depth_verdict
 from loopscope.jobs.counted_flops import counted_flops
 from loopscope.jobs.evaluate import evaluation_of, keep_evaluation
@@ -18,8 +19,12 @@ from loopscope.jobs.machine import device_named, placed
 from loopscope.jobs.opened import OpenedModel, open_model
 from loopscope.jobs.text import TextWindows, held_out
 from loopscope.model.looped import LoopedTransformer
+from loopscope.objectives.token_loss import IGNORE_INDEX
 from loopscope.recurrence import check_loops, vocabulary_size
-from loopscope.results import DepthCurve, DepthVerdict, ModelEvaluation
+from loopscope.results import DepthCurve, DepthVerdict, ModelEvaluation, Prognosis
+
+FORETOLD_FROM = 8
+"""Windows that a prognosis is told from: as many as an audit measures on."""
 
 
 def measure_depth(
@@ -99,10 +104,21 @@ def depth_of(
         opened.name, curves, vocabulary_size(opened.model, windows.input_ids[:1].to(device))
     ):
         warnings.warn(note, stacklevel=2)
-    evaluation = with_flops(replace(begun, depth=curves), opened, windows, deepest)
+    foretold = _foretold(opened, windows, device)
+    evaluation = with_flops(replace(begun, depth=curves, prognosis=foretold), opened, windows, deepest)
     if keep:
         keep_evaluation(opened, evaluation)
     return evaluation
+
+
+def _foretold(opened: OpenedModel, windows: TextWindows, device: torch.device) -> Prognosis:
+    """What more loops than trained will do, told from a few of the windows, spread evenly."""
+    few = torch.linspace(0, len(windows) - 1, min(FORETOLD_FROM, len(windows))).round().long()
+    ids, labels = windows.input_ids[few], windows.labels[few]
+    if not bool((labels != IGNORE_INDEX).any()):  # of a task, say: take what has an answer
+        answered = (windows.labels != IGNORE_INDEX).any(dim=1)
+        ids, labels = (side[answered][:FORETOLD_FROM] for side in (windows.input_ids, windows.labels))
+    return prognose(opened.model, ids.to(device), labels.to(device))
 
 
 def with_flops(

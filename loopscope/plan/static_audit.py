@@ -18,6 +18,7 @@ from loopscope.model.config.chosen_variants import injection_of
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.phase import objective_name, phases_over
 from loopscope.objectives.placement_config import placement_of
+from loopscope.plan.further_loops import further_loops
 from loopscope.plan.scale_facts import Sight, gate_sees, readout_sees, step_does
 from loopscope.plan.static_rest import resting_by_config
 from loopscope.plan.training_flops import phase_costs, phase_shares
@@ -33,9 +34,8 @@ def audit_config(config: RunConfig) -> StaticAudit:
     judged = [_judged(config.model, objective, cut) for objective in read]
     if len(judged) == 1:
         verdict, why, loops = judged[0]
-        return StaticAudit(
-            config.condition, verdict, why, loops, resting=_resting(config.model, read[0], verdict)
-        )
+        resting, deeper = _resting(config.model, read[0], verdict), further_loops(config)
+        return StaticAudit(config.condition, verdict, why, loops, resting=resting, deeper=deeper)
     begin, phases = 0.0, list[StaticPhase]()
     steps = config.training.steps
     taken = None if steps is None else phases_over(config.objective, steps)
@@ -57,7 +57,8 @@ def audit_config(config: RunConfig) -> StaticAudit:
     )
     why = f"in phase {phases.index(worst) + 1}, {worst.name} ({worst.when}), {worst.why}; {others}"
     resting = _resting(config.model, read[-1], judged[-1][0])  # what it ends under
-    return StaticAudit(config.condition, worst.verdict, why, worst.loops, tuple(phases), resting)
+    deeper = further_loops(config)
+    return StaticAudit(config.condition, worst.verdict, why, worst.loops, tuple(phases), resting, deeper)
 
 
 def _resting(model: ModelConfig, objective: ObjectiveConfig, verdict: Verdict) -> str:

@@ -16,7 +16,7 @@ Every figure that Loopscope draws comes from these records, never from live obje
     run_phases    the steps of a run that had one objective
     audits        what audits saw; static_audits: what a config says
     rounded_runs  a model in other number formats; resting_scales: how firmly its scale is held
-    evaluations   what every depth and exit is worth
+    evaluations   what every depth and exit is worth; prognoses: what more loops are foretold to do
     retrofits     where a model comes from that was looped after it was trained
     comparisons   conditions beside each other, at every depth
     task_scores   benchmarks of a model at several depths
@@ -91,6 +91,7 @@ from loopscope.results.lock import FolderHeldError, hold
 from loopscope.results.logit_lens import Guess, LensLoop, LogitLens, TokenView
 from loopscope.results.monitoring import ScaleCheck, ScaleEvent, check_from_figures
 from loopscope.results.origin import Provenance, provenance
+from loopscope.results.prognoses import FATES, Fate, ForetoldDepth, LoopSigns, Prognosis, fate_of
 from loopscope.results.resting_scales import RestingScale, RestingStatus, WantedScale
 from loopscope.results.retrofits import RetrofitRecord
 from loopscope.results.rounded_runs import (
@@ -122,6 +123,7 @@ from loopscope.results.task_scores import TaskEvaluation, TaskMetric, TaskScores
 __all__ = [
     "COMPARISON",
     "EVALUATION",
+    "FATES",
     "REMOVED",
     "ROUNDED_BY_DEFAULT",
     "ROUNDING_WORST_FIRST",
@@ -146,8 +148,10 @@ __all__ = [
     "ExitPoint",
     "Expansion",
     "Failure",
+    "Fate",
     "Fit",
     "FolderHeldError",
+    "ForetoldDepth",
     "Guess",
     "Interval",
     "JudgedModel",
@@ -157,11 +161,13 @@ __all__ = [
     "LoopDynamics",
     "LoopMetrics",
     "LoopQuality",
+    "LoopSigns",
     "LoopVerdict",
     "LoopVisibility",
     "Matched",
     "ModelEvaluation",
     "Option",
+    "Prognosis",
     "Provenance",
     "Radial",
     "Remedy",
@@ -196,6 +202,7 @@ __all__ = [
     "bits_per_byte",
     "check_from_figures",
     "decode",
+    "fate_of",
     "first_runs",
     "hold",
     "is_study",

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from loopscope.results.codec import decode, json_object
 from loopscope.results.origin import Provenance
+from loopscope.results.prognoses import Prognosis
 from loopscope.results.readable import Readable
 from loopscope.results.resting_scales import RestingScale
 from loopscope.results.rounded_runs import Rounding
@@ -247,6 +248,7 @@ class AuditedModel(Readable):
     token_texts: Mapping[str, str]  # of the largest tokens, by id
     provenance: Provenance
     fingerprint: str | None = None  # of a folder of transformers: which settings and weights
+    prognosis: Prognosis | None = None  # what more loops than trained will do; None in records of before
 
     @property
     def reports(self) -> tuple[AuditReport, ...]:
@@ -254,8 +256,9 @@ class AuditedModel(Readable):
         return (self.report, *self.others)
 
     def lines(self) -> list[str]:
-        """Return the model's name, then what its report says."""
-        return [f"{self.name}: {self.parameters:,} parameters, {self.data}", *self.report.lines()]
+        """Return the model's name, then what its report says, and what more loops will do."""
+        deeper = [] if self.prognosis is None else self.prognosis.lines()
+        return [f"{self.name}: {self.parameters:,} parameters, {self.data}", *self.report.lines(), *deeper]
 
     def table(self) -> list[dict[str, Any]]:
         """Return the report's rows: one per loop."""

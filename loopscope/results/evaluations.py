@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 from loopscope.results.codec import decode, json_object
 from loopscope.results.layout import EVALUATION
 from loopscope.results.origin import Provenance
+from loopscope.results.prognoses import Prognosis
 from loopscope.results.readable import Readable
 from loopscope.results.runs import LoopMetrics
 
@@ -150,11 +151,18 @@ class ModelEvaluation(Readable):
     weights: str | None = None  # hash of the checkpoint; None where nobody keeps one
     tokens: str | None = None  # hash of the windows
     flops_counted: bool = False  # whether FLOPs are a count of its forward, not what its config says
+    prognosis: Prognosis | None = (
+        None  # what more loops than trained were foretold to do; None in records of before
+    )
 
     def lines(self) -> list[str]:
         """Return what was evaluated, on what."""
         text = f"{self.windows} windows of {self.sequence} tokens, {self.data}"
-        return [f"{self.name}: {self.parameters:,} parameters, trained to loop {self.trained_loops}; {text}."]
+        deeper = [] if self.prognosis is None else self.prognosis.lines()
+        return [
+            f"{self.name}: {self.parameters:,} parameters, trained to loop {self.trained_loops}; {text}.",
+            *deeper,
+        ]
 
     def how_depths_were_read(self) -> str | None:
         """Return a sentence on exits on the way of a longer run, where these are not those of a shorter one."""

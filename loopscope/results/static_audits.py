@@ -45,9 +45,10 @@ class StaticAudit(Readable):
     loops: tuple[StaticLoop, ...]
     phases: tuple[StaticPhase, ...] = ()  # of a schedule; empty where one objective trains throughout
     resting: str = ""  # what the size at which the scale rests is up to; of a schedule, in its last phase
+    deeper: str = ""  # on more loops than trained: what of them a config decides, and what not
 
     def lines(self) -> list[str]:
-        """Return the verdict and why, of the whole and of every phase."""
+        """Return the verdict and why, of the whole and of every phase, and what is said of more loops."""
         return [
             f"{self.name}: {self.verdict}. {self.why}.",
             *([f"Scale {self.resting}."] if self.resting else []),
@@ -56,6 +57,7 @@ class StaticAudit(Readable):
                 f"{phase.verdict}. {phase.why}."
                 for number, phase in enumerate(self.phases, start=1)
             ),
+            *([f"{self.deeper}."] if self.deeper else []),
         ]
 
     def table(self) -> list[dict[str, Any]]:

@@ -1,10 +1,27 @@
 """The study behind the prognosis of depth: its grid is whole, and what is tested is not what was fitted."""
 
 from collections import Counter
+from dataclasses import replace
 
-from benchmarks.fates_grid import FITTED, SIZE, grid, part, rounds, settings, variants
+import numpy as np
+import pytest
+
+from benchmarks.fates_fit import (
+    accuracy,
+    fitted,
+    held,
+    hurts_after,
+    last_difference,
+    off_by,
+    prognosis,
+)
+from benchmarks.fates_grid import FITTED_ON, SIZE, grid, part, rounds, settings, variants
+from benchmarks.fates_runs import load_runs
 from loopscope.config import FAMILIES
+from loopscope.evaluation.depth.prognosis_constants import FITTED
+from loopscope.evaluation.depth.prognosis_rule import UNIT, movements
 from loopscope.jobs.study_cells import plan
+from loopscope.results import LoopSigns
 
 PLANNED = [
     config
@@ -37,5 +54,53 @@ def test_drawn_depths_cost_what_the_fixed_one_does():
 def test_what_is_tested_was_not_fitted():
     parts = Counter(part(config.condition, config.training.seed) for config in PLANNED)
     assert parts == {"fit": 30, "unseen seed": 9, "unseen condition": 15, "unseen family": 12}
-    assert set(FITTED) <= set(grid())
-    assert not set(FITTED) & set(FAMILIES)
+    assert set(FITTED_ON) <= set(grid())
+    assert not set(FITTED_ON) & set(FAMILIES)
+
+
+RUNS = load_runs()
+
+
+def test_the_committed_constants_are_those_that_the_committed_runs_give():
+    assert len(RUNS) == 66
+    for times, constants in fitted(RUNS).items():
+        shipped = FITTED[times]
+        assert constants.coefficients == pytest.approx(shipped.coefficients, abs=2e-4)
+        assert constants.spread == shipped.spread
+        assert constants.width == pytest.approx(shipped.width, abs=2e-3)
+
+
+def test_the_fit_is_a_weighted_line_of_fitted_runs_alone():
+    """Against numpy's own least squares on all runs that may be fitted on, and unmoved by those that may not."""
+    other = [
+        replace(run, losses=tuple(0.0 for _ in run.losses)) if run.part != "fit" else run for run in RUNS
+    ]
+    assert fitted(other) == fitted(RUNS)
+    chosen = [run for run in RUNS if run.part == "fit"]
+    rows = [movements(run.signs, run.trained_loops, 4 * run.trained_loops) for run in chosen]
+    weights = np.array([1 / (UNIT / 2 + max(abs(row["loss"]), row["moved"])) for row in rows])
+    x = np.array([[row["loss"], row["moved"]] for row in rows])
+    y = np.array([min(run.four_times, 10.0) for run in chosen])
+    solved = np.linalg.solve((x.T * weights**2) @ x, (x.T * weights**2) @ y)
+    assert list(fitted(RUNS)[4].coefficients.values()) == pytest.approx(list(solved), abs=2e-4)
+
+
+def test_on_runs_it_never_saw_it_is_no_worse_in_words_and_nearer_in_numbers():
+    tested = [run for run in RUNS if run.part != "fit"]
+    plain = hurts_after([run for run in RUNS if run.part == "fit"])
+    for predictor in (last_difference, plain):
+        assert accuracy(tested, prognosis) >= accuracy(tested, predictor)
+        assert off_by(tested, prognosis, 4) < off_by(tested, predictor, 4)
+
+
+def test_the_plain_predictors_say_what_they_are_called():
+    signs = tuple(
+        LoopSigns(loop, 1.0 + 0.1 * (loop == 6), 1.0, 0.0, 0.1, 1.0, 0.01, 1.0) for loop in range(1, 7)
+    )
+    run = replace(RUNS[0], signs=signs)
+    told = last_difference(run)
+    assert (told.twice, told.four_times) == (pytest.approx(0.3), pytest.approx(1.1))
+    assert told.fate == "breaks"
+    flat = replace(run, losses=(1.0,) * 16)
+    assert hurts_after([flat])(run).four_times == 0.0
+    assert held([flat], 2) == held([flat], 4) == 0.0

@@ -41,9 +41,14 @@ def test_a_study_its_runs_and_the_report(
     )  # it changes nothing before
     assert str(page) in shown.replace(" ", "")
     assert "dense/rmsnorm+penalty" in page.read_text()
+    assert "foretold, more loops:" in shown
+    assert "More loops than trained" in page.read_text()
     kept = load_audits(study / "dense_rmsnorm" / "seed-0" / "audit.json")[0]
     assert kept.report.verdict == "blind"
     assert kept.objective_from == "model"
+    assert kept.prognosis is not None
+    assert kept.prognosis.why in shown
+    assert [row.loops for row in kept.prognosis.at] == [4, 8]
     assert not (study / "dense_rmsnorm" / "seed-1" / "audit.json").exists()  # one seed of each
     assert call("report", str(study)) == 0
     assert "no loss term sees it" in (study / "report.html").read_text()

@@ -54,6 +54,11 @@ def test_a_run(call: Any, study: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert (kept.condition, kept.seed, kept.trained_loops) == ("dense/final-only", 1, 2)
     at_depth, as_trained = kept.depth
     assert len(at_depth.per_loop) == 4
+    assert kept.prognosis is not None
+    assert f"foretold, more loops: {kept.prognosis.fate}" in shown
+    # Told from a few of the same windows: two loops past a depth of two are twice as many.
+    measured = at_depth.per_loop[3].loss - at_depth.per_loop[1].loss
+    assert kept.prognosis.at[0].change == pytest.approx(measured, abs=0.05)
     # What training measured at its end, on the same windows.
     for entry, expected in zip(as_trained.per_loop, load_results(path).runs[0].per_loop, strict=False):
         assert entry.loss == pytest.approx(expected.loss, rel=1e-5)

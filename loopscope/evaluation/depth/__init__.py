@@ -6,6 +6,7 @@ From tokens to a verdict:
     token_scores   cross-entropy and hits of every token, a chunk at a time
     curve          `depth_curves`: quality and scale at every loop, from one unroll per batch
     verdict        `depth_verdict`: how far a condition's depth reaches, over its seeds
+    prognosis      `prognose`: what more loops will do, from K + 2 of them; with its signs, rule, constants and cause
 """
 
 from importlib import import_module
@@ -13,15 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from loopscope.evaluation.depth.curve import depth_curves
+    from loopscope.evaluation.depth.prognosis import prognose
     from loopscope.evaluation.depth.verdict import depth_verdict
 
 _HOMES = {
     "depth_curves": "curve",
     "depth_verdict": "verdict",
+    "prognose": "prognosis",
 }
 __all__ = [
     "depth_curves",
     "depth_verdict",
+    "prognose",
 ]
 
 

@@ -11,6 +11,7 @@ from loopscope.report.audits.dynamics import cosines, increment, jacobian, step_
 from loopscope.report.audits.headline import comparison, headline_sentences
 from loopscope.report.audits.interventions import clamping, final_sweep, rescaling
 from loopscope.report.audits.models import ModelView, model_views
+from loopscope.report.audits.more_loops import foretold_reasons, foretold_table
 from loopscope.report.audits.norms import TokenTable, largest_tokens, norms, shares
 from loopscope.report.audits.resting import resting_table
 from loopscope.report.audits.side_scales import side_table
@@ -47,6 +48,8 @@ class AuditSection:
     beside: HeadlineTable | None  # None where nothing goes from loop to loop beside H_k
     rounding: HeadlineTable | None  # None where no other number format was tried
     reasons: tuple[tuple[str, str, str], ...]  # model, number format, why
+    foretold: HeadlineTable | None  # what more loops will do; None where nobody told
+    foretold_why: tuple[tuple[str, str], ...]  # model, why
     blocks: tuple[Block, ...]
     tokens: tuple[TokenTable, ...]
 
@@ -118,6 +121,8 @@ def build_audit_section(audits: Sequence[AuditedModel], looks: Looks | None = No
         beside=side_table(models),
         rounding=rounding_table(models),
         reasons=tuple(rounding_reasons(models)),
+        foretold=foretold_table(models),
+        foretold_why=tuple(foretold_reasons(models)),
         blocks=tuple(block for block in blocks if block.figures),
         tokens=tuple(table for model in models if (table := largest_tokens(model))),
     )

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from loopscope.report.evaluations.foretold import foretold_lines
 from loopscope.report.evaluations.groups import MOST_GROUPS, Group, group_depth_marks, undrawn_groups
 from loopscope.report.plots.figure import Figure, Series, span_of_lines, spans_decades
 from loopscope.results.evaluations import CurveReading
@@ -28,13 +29,17 @@ def quality(groups: Sequence[Group]) -> Figure:
             f" The states of {', '.join(alone)} depend on how many loops are run: every depth was run by itself, and "
             "exits on the way of a longer run are others."
         )
+    told = any(foretold_lines(group) for group in groups[:MOST_GROUPS])
+    foretold = (
+        " Dotted: what was foretold of the first seed from two loops past the trained depth." if told else ""
+    )
     return _figure(
         groups,
         "bits_per_byte",
         "evaluation-depth",
         "Quality at every depth",
         "Bits per byte on held-out text after every loop; less is better. A line that turns up past the trained depth "
-        "is a model that more loops hurt." + second,
+        "is a model that more loops hurt." + second + foretold,
         "bits per byte",
         wide=True,
         readings=True,
@@ -105,6 +110,8 @@ def _figure(
         other: CurveReading = "as trained"
         if readings and group.reading != other and group.curves(other):
             series += _lines(group, field, other, times, log, second=True)
+        if readings:
+            series += foretold_lines(group)
     bands = any(entry.low for entry in series)
     y_range, cut = span_of_lines(series, log)
     seeds = (

@@ -9,6 +9,7 @@ from loopscope.report.evaluations.depth import accuracy, exact_match, quality, s
 from loopscope.report.evaluations.depth_grid import glance
 from loopscope.report.evaluations.differences import difference_table, forest
 from loopscope.report.evaluations.exits import trade_off
+from loopscope.report.evaluations.foretold import foretold_sentences
 from loopscope.report.evaluations.groups import Group, evaluated_conditions, make_groups
 from loopscope.report.evaluations.matched import matched_figure, matched_table
 from loopscope.report.evaluations.pareto import against_flops, against_loops, against_time, equal_flops_table
@@ -118,6 +119,7 @@ def _depth(groups: Sequence[Group]) -> SectionPart:
         filled_rows(quality(groups), *(figure for figure in small if figure.series)),
         verdict_table(groups),
         said=tuple(verdict_sentences(groups)),
+        rest=tuple(foretold_sentences(groups)),
     )
 
 

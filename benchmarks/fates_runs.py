@@ -1,0 +1,136 @@
+"""What every trained run showed in K + 2 loops, and what more loops then did: measured once, kept as one small file.
+
+The signs are of the windows that an audit takes, the truth is of other windows of the validation text.
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.fates_grid import grid, part
+from loopscope.config.run_config import kept_config
+from loopscope.evaluation.depth.curve import depth_curves
+from loopscope.evaluation.depth.prognosis import scale_blind
+from loopscope.evaluation.depth.prognosis_signs import loop_signs
+from loopscope.guards import evaluating
+from loopscope.jobs import open_model
+from loopscope.jobs.text import held_out, some_windows
+from loopscope.objectives.depth_config import DepthConfig
+from loopscope.plan.training_flops import training_cost
+from loopscope.results import Fate, LoopSigns, RunResult, decode, fate_of, load_results, run_folder
+from loopscope.results.layout import RESULT
+
+RUNS = Path(__file__).with_name("fates.json")
+"""The committed measurements: what the committed constants were fitted on and tested with."""
+AUDIT_WINDOWS = 8
+TRUTH_WINDOWS = 64
+BEYOND = 4
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the study: its signs, and the loss at every depth to four times the trained one."""
+
+    condition: str
+    seed: int
+    group: str
+    part: str
+    trained_loops: int
+    scale_blind: bool | None
+    signs: tuple[LoopSigns, ...]
+    losses: tuple[float, ...]  # held-out cross-entropy at loop 1 to 4K, read at depth
+    rms: tuple[float, ...]
+    training_flops: float  # per token of a training step
+
+    def change(self, loops: int) -> float:
+        """Nats per token against the trained depth."""
+        change = self.losses[loops - 1] - self.losses[self.trained_loops - 1]
+        return change if math.isfinite(change) else math.inf
+
+    @property
+    def twice(self) -> float:
+        return self.change(2 * self.trained_loops)
+
+    @property
+    def four_times(self) -> float:
+        return self.change(4 * self.trained_loops)
+
+    @property
+    def fate(self) -> Fate:
+        """What more loops truly did."""
+        return fate_of(self.twice, self.four_times)
+
+
+def measure_runs(out: Path) -> list[Run]:
+    """Measure every run of the study that has completed; keeps each beside its run and goes on from there."""
+    runs = []
+    for condition, entry in grid().items():
+        for seed in range(entry.seeds):
+            folder = run_folder(out, condition, seed)
+            if not (folder / RESULT).is_file():
+                continue
+            kept = folder / "fate.json"
+            if not kept.is_file():
+                run = _measure(folder, condition, seed)
+                kept.write_text(json.dumps(asdict(run)), encoding="utf-8")
+                print(
+                    f"{condition}, seed {seed}: {run.fate} ({run.twice:+.3f}, {run.four_times:+.3f})",
+                    flush=True,
+                )
+            runs.append(decode(Run, json.loads(kept.read_text(encoding="utf-8"))))
+    return runs
+
+
+def _measure(folder: Path, condition: str, seed: int) -> Run:
+    opened = open_model(folder)
+    model = opened.model
+    shown = some_windows(opened, None, AUDIT_WINDOWS)
+    text = held_out(opened, None, TRUTH_WINDOWS + AUDIT_WINDOWS)
+    new = ~(text.input_ids[:, None] == shown.input_ids[None]).all(dim=-1).any(dim=1)
+    truth = [
+        (text.input_ids[new][start : start + 16], text.labels[new][start : start + 16])
+        for start in range(0, TRUTH_WINDOWS, 16)
+    ]
+    with evaluating(model):
+        signs = loop_signs(model, shown.input_ids, shown.labels, model.loops + 2)
+        blind = scale_blind(model, shown.input_ids[:1])
+    curve = depth_curves(model, truth, text.bytes_per_token, BEYOND * model.loops)[0]
+    (result,) = load_results(folder).runs
+    return Run(
+        condition=condition,
+        seed=seed,
+        group=grid()[condition].group,
+        part=part(condition, seed),
+        trained_loops=model.loops,
+        scale_blind=blind,
+        signs=tuple(signs),
+        losses=tuple(row.loss for row in curve.per_loop),
+        rms=tuple(row.rms for row in curve.per_loop),
+        training_flops=_flops_per_token(result),
+    )
+
+
+def _flops_per_token(result: RunResult) -> float:
+    """Of a training step, per token. A curriculum runs the trained depth on average, and is counted as that."""
+    config = kept_config(result.config, result.condition)
+    if config.training.depth.curriculum:
+        training = config.training.model_copy(update={"depth": DepthConfig()})
+        config = config.model_copy(update={"training": training})
+    return float(training_cost(config))
+
+
+def shortened(value: Any) -> Any:
+    """Return a record with its numbers at six digits: what a fit needs of them."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, list | tuple):
+        return [shortened(entry) for entry in value]
+    return {name: shortened(entry) for name, entry in value.items()} if isinstance(value, dict) else value
+
+
+def load_runs() -> list[Run]:
+    """Return the committed measurements."""
+    rows = json.loads(RUNS.read_text(encoding="utf-8"))["runs"]
+    return [decode(Run, row) for row in rows]

@@ -1,0 +1,110 @@
+"""From signs to a fate: how far the predictions will still move, what that does to the loss, and how sure that is.
+
+Every exit's prediction is a step away from the one before: the root of their KL divergence is its length. Steps are
+followed from K + 2 on along a power of the loop number (a step that falls as 1/k is what a blind, growing scale leaves
+of it; a faster fall is a contraction, a rise an expansion). The loss changes by its slope along that way, and by the KL
+divergence of the way's end, which is what any move away from a trained prediction costs. Two coefficients, one of each,
+were fitted on trained models (`prognosis_constants`, made by `python -m benchmarks.fates --fit`).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from loopscope.results import ForetoldDepth, LoopSigns
+from loopscope.results.prognoses import UNCHANGED
+
+UNIT = math.log1p(UNCHANGED)
+"""Nats that count as no change: the unit of intervals."""
+PERSISTENCE = 0.5
+"""Share of the power that K + 1 and K + 2 show which is followed: growth and decay both slacken. Chosen by leaving
+conditions out of the fit in turn (0, 0.5, 0.75 and 1 were tried)."""
+STEEPEST = 12.0
+"""Largest power of the loop number that is followed, up or down."""
+LONGEST_STEP = 2.0
+"""No step of a prediction is longer: a KL divergence of 4 nats."""
+FARTHEST = 10.0
+"""Nats of KL divergence that a way leads to at most."""
+
+
+@dataclass(frozen=True)
+class Constants:
+    """What was fitted for one depth: coefficients of `movements`, and how wide an interval is."""
+
+    coefficients: Mapping[str, float]
+    spread: float  # share of the width that does not grow with movement, see `foretell`
+    width: float  # quantile of what the fit left, over the expected spread
+    level: float  # of that quantile
+
+
+def movements(signs: Sequence[LoopSigns], trained: int, loops: int) -> dict[str, float]:
+    """Return what a model is expected to do between the trained depth and `loops`, before any fit. In nats.
+
+    Args:
+        signs: of loops 1 to K + 2.
+        trained: K.
+        loops: the depth that is asked about.
+
+    Returns:
+        `loss`: the change of the loss, followed along the way of the predictions. `moved`: the KL divergence between
+        both ends of that way, as long as its steps are and as straight as the state goes.
+    """
+    at = {row.loop: row for row in signs}
+    last, one, two = at[trained], at[trained + 1], at[trained + 2]
+    known = [math.sqrt(max(row.divergence, 0.0)) for row in (one, two)][: loops - trained]
+    later = _followed(known, trained, loops)
+    if loops <= trained + 2:
+        change = at[loops].cross_entropy - last.cross_entropy
+    else:
+        slope = (two.cross_entropy - one.cross_entropy) / max(known[1], 1e-9)
+        change = two.cross_entropy - last.cross_entropy + slope * math.fsum(later)
+    return {"loss": change, "moved": min(_squared_length([*known, *later], two.straightness), FARTHEST)}
+
+
+def _followed(known: Sequence[float], trained: int, loops: int) -> list[float]:
+    """Steps of loop K + 3 to `loops`, along the power of the loop number that K + 1 and K + 2 show."""
+    if loops <= trained + 2 or known[1] <= 0:
+        return []
+    ratio = known[1] / known[0] if known[0] > 0 else 1.0
+    power = PERSISTENCE * math.log(ratio) / math.log((trained + 2) / (trained + 1))
+    power = min(max(power, -STEEPEST), STEEPEST)
+    return [
+        min(known[1] * (loop / (trained + 2)) ** power, LONGEST_STEP)
+        for loop in range(trained + 3, loops + 1)
+    ]
+
+
+def _squared_length(steps: Sequence[float], straight: float) -> float:
+    """How far steps lead, squared, where two have the cosine `straight` to the power of the loops between them."""
+    reached = along = 0.0  # along: what the steps so far add to the direction of the next
+    for step in steps:
+        along *= straight
+        reached += step * step + 2 * step * along
+        along += step
+    return max(reached, 0.0)
+
+
+def foretell(signs: Sequence[LoopSigns], trained: int, loops: int, constants: Constants) -> ForetoldDepth:
+    """Return the change of the loss at `loops` with its interval; up to K + 2 the change is the measured one.
+
+    The interval is symmetric in asinh(change / 1 % of perplexity): in nats where changes are small, else as a factor.
+
+    Args:
+        signs: of loops 1 to K + 2.
+        trained: K.
+        loops: the depth that is asked about.
+        constants: fitted for that depth.
+    """
+    found = movements(signs, trained, loops)
+    change = found["loss"]
+    if loops > trained + 2:
+        change = sum(constants.coefficients[name] * found[name] for name in constants.coefficients)
+    middle = signed_log(change)
+    half = constants.width * (constants.spread + signed_log(abs(found["loss"]) + found["moved"]))
+    low, high = (UNIT * math.sinh(end) for end in (middle - half, middle + half))
+    return ForetoldDepth(loops, change, low, high)
+
+
+def signed_log(change: float) -> float:
+    """Return asinh of a change in units of 1 % of perplexity: itself while it is small, then its signed logarithm."""
+    return math.asinh(change / UNIT)
