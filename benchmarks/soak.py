@@ -4,22 +4,25 @@
     python -m benchmarks.soak --minutes 0.2    # to see that it runs
 
 Every round trains a run a little further from its newest checkpoint, opens it, reads every depth, audits it, writes its
-page, and begins the next run after a few rounds. Resident memory and open file handles are sampled after each. Their
-slopes are those of the second half (a process grows while it warms up): least squares, with an interval of 95 % by
-block bootstrap, since neighbouring samples are not independent; and the median over all pairs, which a leak raises and
-one step of the allocator does not.
+page, and begins the next run after a few rounds. Sampled after each: resident memory, the bytes that the C library has
+handed out and not got back (glibc; a leak raises them, holes between them do not), Python's own blocks, and open file
+handles. Their slopes are those of the second half (a process grows while it warms up): least squares, with an interval
+of 95 % by block bootstrap, since neighbouring samples are not independent; and the median over all pairs, which a leak
+raises and one step of the allocator does not.
 """
 
 import argparse
+import ctypes
 import gc
 import os
 import random
 import resource
 import shutil
+import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from pathlib import Path
 from statistics import median
@@ -60,22 +63,25 @@ def main() -> None:
         while (now := time.monotonic() - began) < 60 * options.minutes or len(samples) < 4:
             one_round(Path(folder), len(samples))
             gc.collect()
-            samples.append((now, resident() / MEBI, float(handles())))
-    figures = {name: grown(samples, place) for name, place in (("memory", 1), ("handles", 2))}
+            samples.append((now, *(read() for read in SAMPLED.values())))
+    figures = {name: grown(samples, place) for place, name in enumerate(SAMPLED, 1)}
     table(
         ["of the process", "first", "half way", "last", "a minute", "interval of 95 %"],
-        [[name, *_cells(samples, place, figures[name])] for name, place in (("memory", 1), ("handles", 2))],
+        [[name, *_cells(samples, place, figures[name])] for place, name in enumerate(SAMPLED, 1)],
     )
     finish(
         {
             "benchmark": "soak",
             "minutes": samples[-1][0] / 60,
             "rounds": len(samples),
-            "memory_mib": [round(size, 1) for _, size, _ in samples[:: max(1, len(samples) // 20)]],
-            "memory_slope_mib_per_minute": figures["memory"],
-            "memory_median_slope_mib_per_minute": median_slope(samples, 1),
-            "handles_slope_per_minute": figures["handles"],
-            "handles": [samples[0][2], samples[-1][2]],
+            "samples": {
+                name: [round(sample[place], 3) for sample in samples[:: max(1, len(samples) // 20)]]
+                for place, name in enumerate(SAMPLED, 1)
+            },
+            "slope_per_minute": figures,
+            "median_slope_per_minute": {
+                name: median_slope(samples, place) for place, name in enumerate(SAMPLED, 1)
+            },
         },
         environment(),
     )
@@ -96,7 +102,7 @@ def one_round(folder: Path, number: int) -> None:
         shutil.rmtree(run)
 
 
-def grown(samples: Sequence[tuple[float, float, float]], place: int) -> tuple[float, float, float]:
+def grown(samples: Sequence[Sequence[float]], place: int) -> tuple[float, float, float]:
     """Slope a minute over the second half, and its interval."""
     half = samples[len(samples) // 2 :]
     points = [(sample[0] / 60, sample[place]) for sample in half]
@@ -110,7 +116,7 @@ def grown(samples: Sequence[tuple[float, float, float]], place: int) -> tuple[fl
     return slope(points), drawn[int(0.025 * DRAWS)], drawn[int(0.975 * DRAWS) - 1]
 
 
-def median_slope(samples: Sequence[tuple[float, float, float]], place: int) -> float:
+def median_slope(samples: Sequence[Sequence[float]], place: int) -> float:
     """The median slope a minute between two samples of the second half (Theil and Sen)."""
     points = [(sample[0] / 60, sample[place]) for sample in samples[len(samples) // 2 :]]
     return median((y - b) / (x - a) for (a, b), (x, y) in combinations(points, 2))
@@ -124,17 +130,47 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
     return sum((each - x) * (value - y) for each, value in points) / spread if spread else 0.0
 
 
-def resident() -> int:
-    """Bytes of memory of this process."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+def resident() -> float:
+    """MiB of memory of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / MEBI
 
 
-def handles() -> int:
+class _Mallinfo(ctypes.Structure):
+    """struct mallinfo2 of malloc.h, from glibc 2.33 on."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    ]
+
+
+def handed_out() -> float:
+    """MiB that the C library's allocator has handed out and not got back; nan where it does not say."""
+    mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if mallinfo is None:
+        return float("nan")
+    mallinfo.restype = _Mallinfo
+    found = mallinfo()
+    return float(found.uordblks + found.hblkhd) / MEBI
+
+
+def handles() -> float:
     """Files and sockets that are open."""
-    return len(os.listdir("/proc/self/fd")) - 1
+    return float(len(os.listdir("/proc/self/fd")) - 1)
 
 
-def _cells(samples: Sequence[tuple[float, float, float]], place: int, found: Sequence[float]) -> list[str]:
+SAMPLED: dict[str, Callable[[], float]] = {
+    "resident MiB": resident,
+    "MiB handed out": handed_out,
+    "thousand Python blocks": lambda: sys.getallocatedblocks() / 1000,
+    "handles": handles,
+}
+
+
+def _cells(samples: Sequence[Sequence[float]], place: int, found: Sequence[float]) -> list[str]:
     values = [f"{samples[at][place]:.1f}" for at in (0, len(samples) // 2, -1)]
     return [*values, f"{found[0]:+.3g}", f"{found[1]:+.3g} to {found[2]:+.3g}"]
 
