@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from loopscope.machine_memory import free_bytes
+from loopscope.machine_limits import free_bytes
 from loopscope.weights_at_use import WeightsAtUse
 
 WIDE = (torch.float32, torch.float64)

@@ -3,7 +3,7 @@
 import torch
 
 from loopscope.guards import device_of
-from loopscope.machine_memory import machine_bytes
+from loopscope.machine_limits import machine_bytes
 from loopscope.ops.dispatch import use_cpu_ops
 from loopscope.recurrence import AbstractLoopedLM
 from loopscope.training.config import MOST_THREADS

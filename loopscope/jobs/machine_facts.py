@@ -1,10 +1,7 @@
 """What there is to know of a machine, and where a CPU says what it has. Importable without torch."""
 
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from loopscope.training.cpu_model import cpu_info
 
@@ -73,14 +70,3 @@ def cpu_vectors() -> tuple[str, ...]:
     said = cpu_info()
     flags = set((said.get("flags") or said.get("Features") or "").split())
     return tuple(name for flag, name in VECTORS.items() if flag in flags)
-
-
-def usable_cores() -> float:
-    """Return the cores that this process may use: of the machine, of its affinity, of its container, what is least."""
-    found = [float(os.cpu_count() or 1)]
-    with suppress(AttributeError, OSError):  # Linux has it
-        found.append(float(len(os.sched_getaffinity(0))))
-    with suppress(OSError, ValueError):  # control groups, second version: `max 100000` or `150000 100000`
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        found.append(float(quota) / float(period))
-    return min(found)

@@ -15,8 +15,8 @@ from loopscope.data.config import DataConfig
 from loopscope.data.token_folder import cache_folder
 from loopscope.jobs.machine import device_named, memory_of
 from loopscope.jobs.machine_advice import advice_for
-from loopscope.jobs.machine_facts import MachineFacts, cpu_vectors, usable_cores
-from loopscope.machine_memory import free_bytes
+from loopscope.jobs.machine_facts import MachineFacts, cpu_vectors
+from loopscope.machine_limits import free_bytes, usable_cores
 from loopscope.optional_packages import EXTRAS, is_installed
 from loopscope.plan.memory import least_training_bytes
 from loopscope.training.compile import compiler_missing

@@ -7,8 +7,7 @@ from typing import Literal
 import torch
 
 from loopscope.config.run_config import RunConfig
-from loopscope.jobs.machine_facts import usable_cores
-from loopscope.machine_memory import free_bytes
+from loopscope.machine_limits import free_bytes, usable_cores
 from loopscope.plan.memory import least_training_bytes
 from loopscope.training.hardware import resolve_device
 

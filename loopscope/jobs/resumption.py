@@ -14,6 +14,7 @@ import torch
 from loopscope.config.run_config import RunConfig
 from loopscope.jobs.folder import written_config
 from loopscope.jobs.machine import memory_of
+from loopscope.machine_limits import usable_cores
 from loopscope.plan.memory import check_memory
 from loopscope.results.layout import CONFIG
 from loopscope.training.config import TrainingConfig
@@ -62,8 +63,7 @@ def threads_each(ranks: Ranks) -> int:
     """Return the CPU threads of a process: torch's choice, or its share of the cores where others are beside it."""
     if ranks.alone:
         return torch.get_num_threads()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // ranks.local_world)
+    return max(1, int(usable_cores()) // ranks.local_world)
 
 
 def resumed(config: RunConfig, run: str | Path, ranks: Ranks = ALONE) -> Resumption:

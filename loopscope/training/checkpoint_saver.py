@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from loopscope.machine_memory import free_bytes
+from loopscope.machine_limits import free_bytes
 from loopscope.results import LoopMetrics
 from loopscope.results.faults import PASSING, cause_of
 from loopscope.results.layout import checkpoint_folder, newest_checkpoint

@@ -9,7 +9,7 @@ import torch
 
 from loopscope.jobs import machine_facts
 from loopscope.jobs.machine_advice import advice_for
-from loopscope.jobs.machine_facts import MachineFacts, cpu_vectors, usable_cores
+from loopscope.jobs.machine_facts import MachineFacts, cpu_vectors
 from loopscope.jobs.machine_report import examine_machine
 from loopscope.training import throughput
 
@@ -93,10 +93,3 @@ def test_instructions_are_called_as_people_call_them(monkeypatch: pytest.MonkeyP
     assert cpu_vectors() == ("AVX2", "AVX-512", "AVX512-BF16", "AMX", "AMX-BF16")
     monkeypatch.setattr(machine_facts, "cpu_info", dict)
     assert cpu_vectors() == ()
-
-
-def test_a_container_has_fewer_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine_facts.Path, "read_text", lambda *_, **__: "50000 100000\n")
-    assert usable_cores() == 0.5
-    monkeypatch.setattr(machine_facts.Path, "read_text", lambda *_, **__: "max 100000\n")
-    assert usable_cores() >= 1

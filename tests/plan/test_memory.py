@@ -9,7 +9,7 @@ import torch
 from loopscope.config.recipes import recipe
 from loopscope.config.run_config import RunConfig
 from loopscope.jobs import machine
-from loopscope.machine_memory import machine_bytes
+from loopscope.machine_limits import machine_bytes
 from loopscope.model.looped import LoopedTransformer
 from loopscope.plan.memory import check_memory, least_training_bytes
 from loopscope.training.optim import build_optimizer

@@ -16,7 +16,7 @@ from loopscope.interop.huggingface.hub import SETTING_FILES, WEIGHT_FILES, hub_f
 from loopscope.interop.huggingface.loading import Loading, chosen_loading, weight_bytes, without_bars
 from loopscope.interop.huggingface.remote_code import listing, may_run
 from loopscope.interop.huggingface.unlooped import refuse_unlooped
-from loopscope.machine_memory import free_bytes
+from loopscope.machine_limits import free_bytes
 from loopscope.numerics import not_finite
 from loopscope.recurrence import AbstractLoopedLM
 from loopscope.results.fingerprint import CONFIG_FILE

@@ -26,7 +26,7 @@ from loopscope.interop.huggingface.retrofit_families import (
     RetrofitFamily,
     UnknownSettingError,
 )
-from loopscope.machine_memory import free_bytes
+from loopscope.machine_limits import free_bytes
 from loopscope.numerics import not_finite
 from loopscope.results.fingerprint import CONFIG_FILE
 from loopscope.results.layout import TOKENIZER

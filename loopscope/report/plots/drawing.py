@@ -16,6 +16,7 @@ from threading import Thread
 from types import TracebackType
 from typing import IO
 
+from loopscope.machine_limits import usable_cores
 from loopscope.report.plots.figure import Figure
 from loopscope.report.plots.sheet import Sheet
 
@@ -110,8 +111,7 @@ def draw_all(stream: IO[bytes], back: IO[bytes]) -> None:
 
 
 def _processes(figures: int) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, MOST_PROCESSES) if figures >= SHARED_FROM else 1
+    return min(max(1, int(usable_cores())), MOST_PROCESSES) if figures >= SHARED_FROM else 1
 
 
 def _next(jobs: "deque[Job]") -> Job | None:

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from loopscope.machine_memory import machine_bytes
+from loopscope.machine_limits import machine_bytes
 from loopscope.objectives.objective import Objective
 from loopscope.training.config import TrainingConfig
 from loopscope.training.distributed.ranks import Ranks

@@ -9,6 +9,7 @@ import torch
 from torch.distributed import TCPStore
 
 from loopscope.cli.processes import place, refuse_company, speaks
+from loopscope.jobs import resumption
 from loopscope.jobs.resumption import threads_each
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
@@ -118,7 +119,7 @@ def test_what_a_step_may_leave_without_a_gradient_is_tried(
 
 
 def test_threads_are_divided_among_the_processes_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda who: set(range(8)), raising=False)
+    monkeypatch.setattr(resumption, "usable_cores", lambda: 8.5)
     assert threads_each(Ranks(0, 4, 0, 4)) == 2
     assert threads_each(Ranks(0, 32, 0, 16)) == 1
     assert threads_each(ALONE) == torch.get_num_threads()

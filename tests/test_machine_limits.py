@@ -1,17 +1,17 @@
-"""What memory there is: a container's limit counts where it is less than the machine's."""
+"""What memory and cores there are: a container's limit counts where it is less than the machine's."""
 
 from pathlib import Path
 
 import pytest
 
-from loopscope import machine_memory
-from loopscope.machine_memory import free_bytes, machine_bytes
+from loopscope import machine_limits
+from loopscope.machine_limits import free_bytes, machine_bytes, usable_cores
 
 
 @pytest.fixture
 def container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     files = tuple(str(tmp_path / name) for name in ("max", "current", "stat"))
-    monkeypatch.setattr(machine_memory, "_LIMITS", (files,))
+    monkeypatch.setattr(machine_limits, "_LIMITS", (files,))
     return tmp_path
 
 
@@ -33,3 +33,10 @@ def test_no_limit_leaves_what_the_machine_has(container: Path) -> None:
     assert (free is None) == (now is None)
     if free is not None and now is not None:
         assert now > 10_000_000
+
+
+def test_a_container_has_fewer_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_limits.Path, "read_text", lambda *_, **__: "50000 100000\n")
+    assert usable_cores() == 0.5
+    monkeypatch.setattr(machine_limits.Path, "read_text", lambda *_, **__: "max 100000\n")
+    assert usable_cores() >= 1

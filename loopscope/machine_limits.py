@@ -1,4 +1,4 @@
-"""What memory there is: of the machine or of the container that a process runs in. Standard library only."""
+"""What memory and cores there are: of the machine or of the container that a process runs in. Standard library only."""
 
 import contextlib
 import os
@@ -37,6 +37,19 @@ def free_bytes() -> int | None:
         if most is not None and used is not None:
             found.append(max(0, most - max(0, used - _reclaimed(made_of))))
     return min((each for each in found if each is not None), default=None)
+
+
+def usable_cores() -> float:
+    """Return the cores that this process may use: of the machine, of its affinity, of its container, what is least."""
+    found = [float(os.cpu_count() or 1)]
+    with contextlib.suppress(AttributeError, OSError):  # Linux has it
+        found.append(float(len(os.sched_getaffinity(0))))
+    with contextlib.suppress(
+        OSError, ValueError
+    ):  # control groups, second version: `max 100000` or `150000 100000`
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        found.append(float(quota) / float(period))
+    return min(found)
 
 
 def _number(path: str) -> int | None:
