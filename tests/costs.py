@@ -1,6 +1,7 @@
-"""What tests cost, kept in tests/assets/costs.json: the dearest files start first, and `--quick` leaves out the dear.
+"""What tests cost, kept in tests/assets/costs.json: the dearest files start first, `--quick` leaves out the dear, and
+the dearest are `slow`.
 
-    make test PYTEST_OPTIONS=--record-costs    # measure them anew
+    make test PYTEST_OPTIONS=--record-costs    # measure them anew, and again with `make slow`
 
 Files go to workers whole, since their tests share what their fixtures have made. A file that starts last and is long
 leaves the other worker idle; the cheapest last keep both busy to the end. The record needs no upkeep to be right: a
@@ -18,6 +19,9 @@ import pytest
 RECORD = Path(__file__).parent / "assets" / "costs.json"
 DEAR = 0.06
 """Seconds from which a test is recorded, and left out by `--quick`."""
+
+SLOW = 2.0
+"""Seconds from which a test is marked `slow`, as one that says so itself is: not in `make test`, but in `make slow`."""
 
 CHEAP = 0.02
 """Seconds that every other test counts for: about their mean."""
@@ -46,8 +50,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Recorder(config), "costs-recorder")
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     costs = read()
+    for item in items:
+        if costs.get(item.nodeid, 0) >= SLOW:
+            item.add_marker("slow")
     if config.getoption("quick"):
         dear = [item for item in items if item.nodeid in costs]
         config.hook.pytest_deselected(items=dear)

@@ -12,6 +12,17 @@ TESTS = ("a.py::one", "a.py::two", "b.py::long", "b.py::short", "c.py::one")
 SECONDS = {"b.py::long": 3.0, "c.py::one": 1.0, "gone.py::test": 9.0}
 
 
+class Item:
+    """A collected test."""
+
+    def __init__(self, nodeid: str) -> None:
+        self.nodeid = nodeid
+        self.marks: list[str] = []
+
+    def add_marker(self, name: str) -> None:
+        self.marks.append(name)
+
+
 def arranged(monkeypatch: pytest.MonkeyPatch, quick: bool) -> tuple[list[str], list[str]]:
     """Names of tests in the order in which they run, and of those left out."""
     left_out: list[Any] = []
@@ -19,7 +30,7 @@ def arranged(monkeypatch: pytest.MonkeyPatch, quick: bool) -> tuple[list[str], l
         getoption=lambda name: {"quick": quick}[name],
         hook=SimpleNamespace(pytest_deselected=lambda items: left_out.extend(items)),
     )
-    items: list[Any] = [SimpleNamespace(nodeid=name) for name in TESTS]
+    items: list[Any] = [Item(name) for name in TESTS]
     monkeypatch.setattr(costs, "read", lambda: SECONDS)
     costs.pytest_collection_modifyitems(config, items)
     return [item.nodeid for item in items], [item.nodeid for item in left_out]
@@ -35,6 +46,14 @@ def test_quick_leaves_out_what_is_recorded_and_no_other(monkeypatch: pytest.Monk
         ["a.py::one", "a.py::two", "b.py::short"],
         ["b.py::long", "c.py::one"],
     )
+
+
+def test_the_dearest_tests_are_slow_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(costs, "read", lambda: SECONDS)
+    config: Any = SimpleNamespace(getoption=lambda name: False)
+    items: list[Any] = [Item(name) for name in TESTS]
+    costs.pytest_collection_modifyitems(config, items)
+    assert {item.nodeid: item.marks for item in items if item.marks} == {"b.py::long": ["slow"]}
 
 
 def test_a_test_that_is_not_recorded_counts_as_cheap() -> None:
