@@ -3,8 +3,9 @@
     python -m benchmarks.plan                        # laptop size and 44M: minutes on one core
     python -m benchmarks.plan --only laptop          # those whose names have it
 
-In every round this machine's products and sums are timed, a prediction is made from them, and a step is taken: all in
-one process and by the processor's clock, so that others who work beside it slow both alike. Memory is that of a process
+In every round two predictions are made, and a step is taken: all in one process and by the processor's clock, so that
+others who work beside it slow all alike. One prediction is that of `--measure` (steps of few layers and loops, timed),
+the other the roofline that GPUs are planned by, of this machine's products and sums. Memory is that of a process
 of its own: weights and moments that are there, and what a step adds at its peak.
 """
 
@@ -21,12 +22,11 @@ import torch
 from benchmarks.environment import MEBI, elsewhere, environment, finish, table
 from benchmarks.steps import peak_of
 from loopscope.config import RunConfig, recipe
-from loopscope.jobs import measured_device
+from loopscope.jobs import measured_device, timed_step
 from loopscope.jobs.device_timing import activated_per_second
 from loopscope.model import LoopedTransformer
 from loopscope.objectives import build_objective
-from loopscope.plan.devices import Device
-from loopscope.plan.training_plan import TrainingPlan, plan_training
+from loopscope.plan.training_plan import plan_training
 from loopscope.training import TrainingStep, build_optimizer, keep_freed_memory
 
 
@@ -84,12 +84,15 @@ def main() -> None:
             found[name]["measured_bytes"] = elsewhere("plan", "--memory-of", name)["bytes"]
             found[name]["memory_error"] = found[name]["predicted_bytes"] / found[name]["measured_bytes"] - 1
     table(
-        ["run", "s predicted", "measured", "off", "MiB predicted", "measured", "off"],
+        [
+            *("run", "s timed", "roofline", "measured", "off", "roofline off"),
+            *("MiB predicted", "measured", "off"),
+        ],
         [[name, *_cells(figures)] for name, figures in found.items()],
     )
     worst = {
         error: max((figures[error] for figures in found.values()), key=abs)
-        for error in ("time_error", "memory_error")
+        for error in ("time_error", "roofline_error", "memory_error")
     }
     finish({"benchmark": "plan", **worst, "clock": "processor", "cases": found}, environment())
 
@@ -98,33 +101,27 @@ def compared(config: RunConfig, rounds: int) -> dict[str, float]:
     """Predicted and measured seconds of a step; the error is the median of the rounds' own."""
     step = step_of(config)
     step()
-    errors, seconds, plans = [], [], []
+    plans, seconds = [], []
     for _ in range(rounds):
-        before = planned(config)
+        here = measured_device("cpu", 1, time.process_time)
+        roofline, timed = plan_training(config, here), timed_step(config, time.process_time)
         began = time.process_time()
         step()
         taken = time.process_time() - began
-        predicted = (before.step_seconds + planned(config).step_seconds) / 2
-        errors.append(predicted / taken - 1)
-        seconds.append((predicted, taken))
-        plans.append(before)
+        assert timed is not None, "there is room for a few layers"
+        plans.append(roofline)
+        parts = plan_training(config, here, timed=timed)
+        seconds.append((parts.step_seconds, roofline.step_seconds, taken))
     return {
-        "predicted_seconds": median(predicted for predicted, _ in seconds),
-        "measured_seconds": median(taken for _, taken in seconds),
-        "time_error": median(errors),
+        "predicted_seconds": median(predicted for predicted, _, _ in seconds),
+        "roofline_seconds": median(roofline for _, roofline, _ in seconds),
+        "measured_seconds": median(taken for _, _, taken in seconds),
+        "time_error": median(predicted / taken - 1 for predicted, _, taken in seconds),
+        "roofline_error": median(roofline / taken - 1 for _, roofline, taken in seconds),
         "predicted_bytes": float(plans[0].memory_total),
         "matmul_peak": plans[0].time.flops / plans[0].step_seconds / plans[0].mfu,
         "activated_per_second": activated_per_second(torch.device("cpu"), time.process_time),
     }
-
-
-def planned(config: RunConfig) -> TrainingPlan:
-    """The plan for this machine as fast as it is now, with one thread."""
-    return plan_training(config, _here())
-
-
-def _here() -> Device:
-    return measured_device("cpu", 1, time.process_time)
 
 
 def step_of(config: RunConfig, batch: int | None = None, sequence: int | None = None) -> Callable[[], None]:
@@ -162,8 +159,10 @@ def peak_bytes(config: RunConfig) -> float:
 def _cells(figures: dict[str, float]) -> list[str]:
     return [
         f"{figures['predicted_seconds']:.3g}",
+        f"{figures['roofline_seconds']:.3g}",
         f"{figures['measured_seconds']:.3g}",
         f"{figures['time_error']:+.0%}",
+        f"{figures['roofline_error']:+.0%}",
         f"{figures['predicted_bytes'] / MEBI:,.0f}",
         f"{figures['measured_bytes'] / MEBI:,.0f}",
         f"{figures['memory_error']:+.0%}",

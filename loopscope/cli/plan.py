@@ -38,7 +38,7 @@ class PlanCommand:
     price_per_gpu_hour: float | None = None
     """What a GPU costs for an hour, in any currency."""
     measure: bool = False
-    """Plan for this machine, with its products and memory timed for a few seconds, instead of for a kind."""
+    """Plan for this machine, with steps of the run's own shape timed on a few layers and loops, not for a kind."""
     json: bool = False
     """One JSON object instead."""
 
@@ -54,13 +54,14 @@ def plan_command(arguments: Sequence[str]) -> None:
     from loopscope.plan.training_plan import plan_training
 
     if command.measure:
-        from loopscope.jobs import measured_device
+        from loopscope.jobs import measured_device, timed_step
 
         on = measured_device(config.training.device, config.training.threads)
+        timed = timed_step(config)
     else:
-        on = device(command.device)
+        on, timed = device(command.device), None
     budget = None if command.tokens is None else _tokens(command.tokens)
-    found = plan_training(config, on, command.gpus, budget, command.price_per_gpu_hour)
+    found = plan_training(config, on, command.gpus, budget, command.price_per_gpu_hour, timed)
     if command.json:
         print(json.dumps(asdict(found), ensure_ascii=False))
         return

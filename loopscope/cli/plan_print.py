@@ -15,6 +15,7 @@ SHOWN = 0.005
 def print_plan(plan: "TrainingPlan") -> None:
     """Labelled lines, wrapped to 80 columns."""
     from loopscope.cli.recipes import in_short
+    from loopscope.plan.step_time import STEP_PARTS
     from loopscope.plan.training_plan import gigabytes
 
     lines = [
@@ -34,7 +35,7 @@ def print_plan(plan: "TrainingPlan") -> None:
             ("change", "; or ".join(plan.changes) or "nothing that was tried makes it fit: a smaller model")
         )
     time = plan.time
-    parts = {name: getattr(time, name) for name in ("products", "passes", "weights", "exchange")}
+    parts = {name: getattr(time, name) for name in STEP_PARTS}
     said = ", ".join(
         f"{name} {_seconds(value)}" for name, value in parts.items() if value >= SHOWN * time.seconds
     )

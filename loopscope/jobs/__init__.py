@@ -81,6 +81,7 @@ if TYPE_CHECKING:
     from loopscope.jobs.retrofit import recipe_of as recipe_of
     from loopscope.jobs.retrofit import retrofit_model as retrofit_model
     from loopscope.jobs.run_trackers import add_to_trackers as add_to_trackers
+    from loopscope.jobs.step_timing import timed_step as timed_step
     from loopscope.jobs.study import run_study as run_study
     from loopscope.jobs.study_order import ordered_first_runs as ordered_first_runs
     from loopscope.jobs.study_order import ordered_runs as ordered_runs
@@ -97,6 +98,7 @@ _HOMES = {
     "MachineReport": "machine_report",
     "examine_machine": "machine_report",
     "measured_device": "device_timing",
+    "timed_step": "step_timing",
     "OpenedModel": "opened",
     "allow_remote_code": "opened",
     "ExitSettings": "evaluate_exits",
@@ -202,6 +204,7 @@ __all__ = [
     "stream_text",
     "study_script",
     "summarise_export",
+    "timed_step",
     "use_cpu_ops",
     "use_threads",
 ]

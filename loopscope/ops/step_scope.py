@@ -49,6 +49,19 @@ def part_scope() -> Iterator[None]:
         _cached.reset(before)
 
 
+@contextmanager
+def scratch_scope() -> Iterator[None]:
+    """Enclose the forward and backward pass of a part of a step's batch, after which its room is given back.
+
+    Else the room of a backward pass would lie beside all that the next part's forward pass keeps.
+    """
+    before = _buffers.set(None if _buffers.get() is None else {})
+    try:
+        yield
+    finally:
+        _buffers.reset(before)
+
+
 def cached_in_step(weight: Tensor, use: Any, make: Callable[[], Made]) -> Made:
     """Return what `make` makes of a weight: within a step made once for each use, and kept until its end."""
     cached = _cached.get()

@@ -1,4 +1,5 @@
-"""How long a training step takes: a roofline of products, passes, weights and what travels between GPUs.
+"""How long a training step takes: a roofline of products, passes, weights and what travels between GPUs; or, on a
+device that is here, the sum of parts that were timed (`plan.timed_step`).
 
     products   FLOPs of all loops, exits and what is computed again, over what products of a step reach
     passes     numbers that norms, residual sums, activations, softmax and the loss make, at the rate of such passes
@@ -16,6 +17,7 @@ from loopscope.model.config import ModelConfig
 from loopscope.plan.devices import LINK_REACH, Device
 from loopscope.plan.parameters import count_parameters
 from loopscope.plan.step_memory import FULL, LOGIT_CHUNK, LOGIT_CHUNK_ON_GPU, Placing
+from loopscope.plan.timed_step import TimedStep
 from loopscope.plan.training_flops import exits_read, mean_depths, phase_shares, training_cost
 
 STATE_PASSES = 16
@@ -33,6 +35,8 @@ WEIGHT_BYTES = 16
 FUSED = 2 / 3
 """Of the passes' time that is left on a CPU where chains of them are compiled (a laptop step: 0.76 of its time in bf16,
 docs/results/2026-11-29-plan.md)."""
+WITHOUT_GRADIENT = 1 / 3
+"""Of a loop's time that is left where it has no gradient: the backward pass makes two numbers for each."""
 OPTIMIZER_BYTES = 40
 """Per weight and step: weight, gradient and two moments read, three written, the norm's read, a cast."""
 
@@ -48,22 +52,41 @@ class StepTime:
     exchanged_bytes: int  # per GPU and step
     gathers: int  # of a layer's weights, per layer and step
     flops: float  # per GPU and step
+    layers: float = 0.0  # timed, as the next two: then products, passes and weights are 0
+    exits: float = 0.0  # with what is between loops
+    rest: float = 0.0  # the embedding, layers that run once, the update
 
     @property
     def seconds(self) -> float:
         """All of it."""
-        return self.products + self.passes + self.weights + self.exchange
+        return float(sum(getattr(self, part) for part in STEP_PARTS))
 
     def of_peak(self, peak: float) -> float:
         """Return the share of a matmul peak that the step's FLOPs come to."""
         return self.flops / self.seconds / peak
 
 
-def step_time(config: RunConfig, device: Device, placing: Placing) -> StepTime:
-    """Return how long an optimizer step takes on each GPU."""
+STEP_PARTS = ("products", "passes", "weights", "layers", "exits", "rest", "exchange")
+"""What adds up to a step."""
+
+
+def step_time(
+    config: RunConfig, device: Device, placing: Placing, timed: TimedStep | None = None
+) -> StepTime:
+    """Return how long an optimizer step takes on each GPU.
+
+    Args:
+        timed: what parts of it took on this device; None: a roofline.
+    """
     model, training = config.model, config.training
     tokens = training.batch * model.sequence / placing.gpus
     flops = tokens * training_cost(config)
+    if timed is not None:
+        loops, cuts = mean_depths(config)
+        deep = loops - (1 - WITHOUT_GRADIENT) * sum(cuts) / len(cuts)
+        count = sum(count_parameters(model).values())
+        of_layers, of_exits, rest = timed.parts(tokens, model.layers, deep, count)
+        return StepTime(0.0, 0.0, 0.0, 0.0, 0, 0, flops, of_layers, of_exits, rest)
     products = flops / (device.matmul["bf16" if placing.number < FULL else "fp32"] * device.reach)
     numbers, uses = _numbers_and_uses(config, placing)
     passes = tokens * numbers * (FUSED if placing.fused else 1.0) / device.pass_rate
@@ -98,8 +121,7 @@ def _numbers_and_uses(config: RunConfig, placing: Placing) -> tuple[float, float
     cut = sum(cuts) / len(cuts)
     exits, uses = _exits(config), loops - cut
     again = 1 / 3 if config.training.gradient_checkpointing != "none" else 0.0
-    # Without a gradient a third: the backward pass makes two numbers for each.
-    depth = uses * (1 + again) + cut / 3
+    depth = uses * (1 + again) + cut * WITHOUT_GRADIENT
     layer = _layer_numbers(model, placing)
     alone = (model.prelude + exits * model.coda) * layer * (1 + again)
     logits = exits * LOGIT_PASSES * model.vocabulary

@@ -12,6 +12,7 @@ from loopscope.plan.devices import Device
 from loopscope.plan.parameters import count_parameters
 from loopscope.plan.step_memory import Mode, Placing, StepMemory, step_memory
 from loopscope.plan.step_time import StepTime, step_time
+from loopscope.plan.timed_step import TimedStep
 from loopscope.plan.training_flops import training_cost
 
 KEPT_BYTES = 12
@@ -73,12 +74,14 @@ def plan_training(
     gpus: int = 1,
     budget: int | None = None,
     price: float | None = None,
+    timed: TimedStep | None = None,
 ) -> TrainingPlan:
     """Return what a run would be on `gpus` devices of a kind.
 
     Args:
         budget: tokens to train on; None: what the run's steps come to.
         price: of a GPU for an hour, in any currency.
+        timed: what parts of the step took on one such device (`loopscope.jobs.timed_step`); None: computed.
 
     Raises:
         ValueError: numbers that are none, devices that nothing joins, or a batch that cannot be shared evenly.
@@ -87,7 +90,7 @@ def plan_training(
     placing = _placed(config, device, gpus)
     memory = step_memory(config, placing)
     available = device.memory - device.spare
-    time = step_time(config, device, placing)
+    time = step_time(config, device, placing, timed)
     training, step_tokens = config.training, config.training.batch * config.model.sequence
     if budget is None and training.steps is not None:
         budget = training.steps * step_tokens
@@ -125,7 +128,7 @@ def plan_training(
         days=None if seconds is None else seconds / DAY,
         gpu_hours=hours,
         cost=None if hours is None or price is None else hours * price,
-        notes=(*_notes(config, device, time), *(() if budget else (LENGTH_OPEN,))),
+        notes=(*_notes(config, device, time, placing), *(() if budget else (LENGTH_OPEN,))),
     )
 
 
@@ -235,10 +238,12 @@ def _doubled(start: int, most: int) -> Iterator[int]:
         yield start
 
 
-def _notes(config: RunConfig, device: Device, time: StepTime) -> Iterator[str]:
+def _notes(config: RunConfig, device: Device, time: StepTime, placing: Placing) -> Iterator[str]:
     training = config.training
+    if time.layers and placing.fused:
+        yield "timed without compiled chains, which this run would have: it takes up to a quarter less"
     yield "evaluations, checkpoints, the scale monitor and waiting for data come on top"
-    if device.kind == "cuda":
+    if device.kind == "cuda" and not time.layers:
         yield "GPU figures are computed, not measured with this code: docs/plan.md compares them with published runs"
         tiny = training.batch * config.model.sequence // training.accumulation < 2048
         if tiny or time.seconds < 0.05:

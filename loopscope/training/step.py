@@ -14,7 +14,7 @@ from loopscope.objectives.depth import unroll_to
 from loopscope.objectives.objective import Loss, Objective
 from loopscope.ops.cpu_sizes import CpuSizes, use_cpu_sizes
 from loopscope.ops.dispatch import cpu_ops
-from loopscope.ops.step_scope import step_scope
+from loopscope.ops.step_scope import scratch_scope, step_scope
 from loopscope.ops.wide_sum import USES, wide_sums
 from loopscope.recurrence import AbstractLoopedLM
 from loopscope.training.config import TrainingConfig
@@ -96,7 +96,7 @@ class TrainingStep:
         parts = []
         for index, (ids, targets) in enumerate(zip(input_ids.split(size), labels.split(size), strict=True)):
             deep = own if len(own) == 1 else own[index * size : (index + 1) * size]
-            with self.wrapper.part(last=index == accumulation - 1):
+            with self.wrapper.part(last=index == accumulation - 1), scratch_scope():
                 # One context for all loops: a weight is cast once, however often it is applied.
                 with self.autocast():
                     targets = share.labels(index, targets)
