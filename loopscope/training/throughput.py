@@ -75,7 +75,7 @@ def _best_of(
         left, right = (
             torch.full(sides, 0.5, device=device, dtype=dtype) for sides in ((rows, inner), (inner, columns))
         )
-        # The same room every time: the kernel clears new pages, a fifth of a product's time.
+        # The same room every time: the kernel clears new pages.
         out = torch.empty(rows, columns, device=device, dtype=dtype)
         fastest = float("inf")
         start = clock()
