@@ -16,6 +16,7 @@ from loopscope.plan.step_time import step_time
 from loopscope.plan.training_flops import training_cost
 from loopscope.plan.training_plan import COMPILES_FROM, TrainingPlan, plan_training
 from loopscope.training import compile as compiling
+from loopscope.training import throughput
 from tests.fixtures import refusal
 
 H100 = device("h100")
@@ -180,9 +181,15 @@ def test_the_command_prints_labelled_lines_and_json(call: Any, capsys: pytest.Ca
     assert found["steps"] == -(-(10**11) // (512 * 256))
 
 
-def test_this_machine_can_be_planned_for(call: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("plan", "--size", "laptop", "--measure", "--json") == 0
+def test_this_machine_can_be_planned_for(
+    call: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throughput, "SIDE", {"cpu": 128})
+    small = "--model.dim 32 --model.heads 2 --model.sequence 16 --data.tokenizer.kind bytes --training.batch 2"
+    assert call("plan", "--size", "laptop", "--measure", "--json", *small.split()) == 0
     found = json.loads(capsys.readouterr().out)
     assert "timed on this machine" in found["source"]
     assert 0 < found["step_seconds"] < 1000
+    assert found["time"]["layers"] > 0
+    assert found["time"]["products"] == 0
     assert found["too_much"] is None
