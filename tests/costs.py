@@ -20,7 +20,7 @@ RECORD = Path(__file__).parent / "assets" / "costs.json"
 DEAR = 0.06
 """Seconds from which a test is recorded, and left out by `--quick`."""
 
-SLOW = 2.0
+SLOW = 1.5
 """Seconds from which a test is marked `slow`, as one that says so itself is: not in `make test`, but in `make slow`."""
 
 CHEAP = 0.02

@@ -99,7 +99,7 @@ def test_a_worker_that_is_killed_hints_at_memory() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["plain fp32", "unlooped fp32"])
+@pytest.mark.parametrize("kind", ["masked fp32", "unlooped fp32"])
 def test_the_training_step_serves_one_kind(kind: str) -> None:
     shape = ["--size=laptop", "--batch=1", "--sequence=16", "--threads=1", "--clock=processor", "--dropout=0"]
     done = subprocess.run(
