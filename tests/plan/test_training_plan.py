@@ -185,7 +185,9 @@ def test_this_machine_can_be_planned_for(
     call: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(throughput, "SIDE", {"cpu": 128})
-    small = "--model.dim 32 --model.heads 2 --model.sequence 16 --data.tokenizer.kind bytes --training.batch 2"
+    small = (
+        "--model.dim 32 --model.heads 2 --model.sequence 16 --data.tokenizer.kind bytes --training.batch 2"
+    )
     assert call("plan", "--size", "laptop", "--measure", "--json", *small.split()) == 0
     found = json.loads(capsys.readouterr().out)
     assert "timed on this machine" in found["source"]
