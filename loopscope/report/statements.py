@@ -162,7 +162,7 @@ def missing_statements(
         statements.append(
             Statement(
                 "",
-                "Not evaluated: nothing is known of depths that were not trained.",
+                "Not evaluated: of depths that were not trained nothing is measured.",
                 f"`loopscope evaluate depth {path}`",
             )
         )
