@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.earlier_state import earlier_state
 from benchmarks.environment import MEBI, environment, finish, table
 
 HERE = Path(__file__).parents[1]
@@ -29,7 +30,7 @@ NOISE = 1e-2
 
 def compare(options: Namespace) -> None:
     """Measure every row, print tables, and one line of JSON."""
-    with worktree(options.against) as old, tempfile.TemporaryDirectory() as folder:
+    with earlier_state(options.against) as old, tempfile.TemporaryDirectory() as folder:
         rows = {row: measure(row, old, Path(folder), options) for row in options.rows}
     headings = [
         "row",
@@ -166,19 +167,6 @@ def figures(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
             yield from figures(part, f"{path}/{place}")
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield path, float(value)
-
-
-@contextmanager
-def worktree(commit: str) -> Iterator[Path]:
-    """A checkout of a commit, for as long as it takes."""
-    with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder) / "tree"
-        git = ["git", "-C", str(HERE), "worktree"]
-        subprocess.run([*git, "add", "--detach", str(tree), commit], check=True, capture_output=True)
-        try:
-            yield tree
-        finally:
-            subprocess.run([*git, "remove", "--force", str(tree)], check=True, capture_output=True)
 
 
 def command(row: str, options: Namespace) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+_GIT = ["git", "-C", str(Path(__file__).parent), "worktree"]
 _RUN = """import os, runpy, sys
 tree, name, *words = sys.argv[1:]
 os.chdir(tree)
@@ -26,7 +27,7 @@ def earlier_state(commit: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
         done = subprocess.run(
-            ["git", "worktree", "add", "--detach", "--force", str(tree), commit],
+            [*_GIT, "add", "--detach", "--force", str(tree), commit],
             capture_output=True,
             text=True,
         )
@@ -35,9 +36,7 @@ def earlier_state(commit: str) -> Iterator[Path]:
         try:
             yield tree
         finally:
-            subprocess.run(
-                ["git", "worktree", "remove", "--force", str(tree)], check=True, capture_output=True
-            )
+            subprocess.run([*_GIT, "remove", "--force", str(tree)], check=True, capture_output=True)
 
 
 def command_in(tree: Path, benchmark: str, words: Sequence[str]) -> list[str]:

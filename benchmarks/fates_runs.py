@@ -20,7 +20,7 @@ from loopscope.jobs.text import held_out, some_windows
 from loopscope.objectives.depth_config import DepthConfig
 from loopscope.plan.training_flops import training_cost
 from loopscope.results import Fate, LoopSigns, RunResult, decode, fate_of, load_results, run_folder
-from loopscope.results.layout import RESULT
+from loopscope.results.layout import RESULT, write_text
 
 RUNS = Path(__file__).with_name("fates.json")
 """The committed measurements: what the committed constants were fitted on and tested with."""
@@ -74,7 +74,7 @@ def measure_runs(out: Path) -> list[Run]:
             kept = folder / "fate.json"
             if not kept.is_file():
                 run = _measure(folder, condition, seed)
-                kept.write_text(json.dumps(asdict(run)), encoding="utf-8")
+                write_text(kept, json.dumps(asdict(run)))
                 print(
                     f"{condition}, seed {seed}: {run.fate} ({run.twice:+.3f}, {run.four_times:+.3f})",
                     flush=True,

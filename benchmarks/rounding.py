@@ -12,7 +12,6 @@ held out: no threshold and no fit has seen them. Prints tables, and one JSON lin
 import argparse
 import json
 import math
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from loopscope.jobs.text import some_windows
 from loopscope.numerics import l2_norm, scale
 from loopscope.recurrence import unroll
 from loopscope.results import to_json, trained_runs
-from loopscope.results.layout import CONFIG, newest_checkpoint
+from loopscope.results.layout import CONFIG, newest_checkpoint, write_text
 
 WINDOWS = 4
 """Sequences of the run's own validation text."""
@@ -60,7 +59,7 @@ def main() -> None:
         ]
         for run, record in waiting[: options.most]:
             print(f"{run.parent.name} {run.name}", flush=True)
-            _write(record, measure(run))
+            write_text(record, to_json(measure(run)))
     records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(options.out.glob("*.json"))]
     if not records:
         raise ValueError(f"{options.out} holds no record; leave out --tables-only")
@@ -113,12 +112,6 @@ def measure(run: Path) -> dict[str, Any]:
         "converged": [each.converged for each in dynamics],
         "rounding": {each.format: asdict(each) for each in found},
     }
-
-
-def _write(path: Path, record: dict[str, Any]) -> None:
-    begun = path.with_suffix(f".{os.getpid()}")
-    begun.write_text(to_json(record), encoding="utf-8")
-    begun.replace(path)
 
 
 if __name__ == "__main__":
