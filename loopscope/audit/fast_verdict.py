@@ -20,7 +20,14 @@ from torch import Tensor
 
 from loopscope.audit.carry import LARGE, measure_carries
 from loopscope.audit.head_readings import HeadReadings
-from loopscope.audit.verdict import DAMPED, ROUNDING, loop_verdicts, model_verdict, saturated_loops
+from loopscope.audit.verdict import (
+    DAMPED,
+    ROUNDING,
+    hangs_on_larger,
+    loop_verdicts,
+    model_verdict,
+    saturated_loops,
+)
 from loopscope.audit.visibility import loop_visibilities
 from loopscope.numerics import l2_norm, scale, wide
 from loopscope.objectives.objective import Objective
@@ -75,7 +82,7 @@ def fast_verdict(
     else:
         asking = _unread(reading)
     loops = loop_verdicts(seen, known)
-    if len(loops) == 1 or any(loop.status != "visible" or loop.exposure < SEEN for loop in loops):
+    if hangs_on_larger(loops):
         seen = loop_visibilities(states, asking, labels)
         loops = loop_verdicts(seen, known)
     if any(loop.status == "blind" for loop in loops):

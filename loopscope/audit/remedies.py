@@ -15,12 +15,12 @@ from torch import Tensor
 from loopscope.audit.carry import measure_carries
 from loopscope.audit.interventions import exit_losses
 from loopscope.audit.patched_model import NormBetweenLoops, PatchedModel, RawBeforeLast, RawEveryLoop
-from loopscope.audit.verdict import loop_verdicts, model_verdict
+from loopscope.audit.verdict import hangs_on_larger, loop_verdicts, model_verdict
 from loopscope.audit.visibility import loop_visibilities
 from loopscope.objectives.objective import Objective
 from loopscope.objectives.penalties import NormPenalty
 from loopscope.recurrence import AbstractLoopedLM, LoopState, unroll
-from loopscope.results import REMOVED, SEEN, Carry, Remedy, Verdict
+from loopscope.results import REMOVED, Carry, Remedy, Verdict
 
 TRIED_PENALTY = 0.01
 """Weight of the penalty that is tried: the published one."""
@@ -94,6 +94,6 @@ def quick_verdict(
     if removes(carried):
         return "removed"
     loops = loop_verdicts(loop_visibilities(states, objective, labels, grown=False), carried)
-    if len(loops) == 1 or any(loop.status != "visible" or loop.exposure < SEEN for loop in loops):
+    if hangs_on_larger(loops):
         loops = loop_verdicts(loop_visibilities(states, objective, labels), carried)
     return model_verdict(loops)

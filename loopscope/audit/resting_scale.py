@@ -9,8 +9,8 @@ scale, W = -dCE/dx, along the weights that move it. A larger state turns less fo
 From one run to another that differs by the weight alone this holds within a factor of 2 at the end of 800 steps, over
 weights a hundred times apart (docs/results): ten times the weight, 1.4 to 2.6 times smaller, where it is felt at all. A
 resting size cannot be foretold from one audit, and none is shown:
-- W measured along the steepest direction of weights is that of a narrow valley of the loss. It falls by 3 to 6 nats per
-  e-fold there, which puts W = P within 5 % of any size that training happens to be at.
+- W measured along the steepest direction of weights is that of a narrow valley of the loss. It falls by 2 to 7 nats per
+  e-fold there, which puts W = P within 4 % of any size that training happens to be at.
 - Along the valley a blind model's loss is flat (all that writes into the state times c, the readout's gain over c), and
   the size goes on moving for thousands of steps: c differs 25 times between starts of the same model.
 """

@@ -140,6 +140,11 @@ def verdict_on(carry: Carry, sees: float) -> Verdict:
     return "damped" if carry.slope < DAMPED else "blind"
 
 
+def hangs_on_larger(loops: Sequence[LoopVerdict]) -> bool:
+    """Return whether a verdict may hang on what terms see of larger states: no term surely sees those there are."""
+    return len(loops) == 1 or any(loop.status != "visible" or loop.exposure < SEEN for loop in loops)
+
+
 def model_verdict(loops: Sequence[LoopVerdict]) -> Verdict:
     """Return the worst of the loops' verdicts: the model's."""
     return worst_verdict([loop.status for loop in loops])

@@ -42,11 +42,8 @@ def part_scope() -> Iterator[None]:
     FSDP2 takes a layer's gradients when the nodes that it recorded around a call have run. A weight's alias of an
     earlier part would come after those.
     """
-    before = _cached.set(None if _cached.get() is None else {})
-    try:
+    with _emptied(_cached):
         yield
-    finally:
-        _cached.reset(before)
 
 
 @contextmanager
@@ -55,11 +52,18 @@ def scratch_scope() -> Iterator[None]:
 
     Else the room of a backward pass would lie beside all that the next part's forward pass keeps.
     """
-    before = _buffers.set(None if _buffers.get() is None else {})
+    with _emptied(_buffers):
+        yield
+
+
+@contextmanager
+def _emptied(held: ContextVar[dict[Any, Made] | None]) -> Iterator[None]:
+    """Begin anew with what a step holds, and go back to it afterwards; outside of a step there is nothing."""
+    before = held.set(None if held.get() is None else {})
     try:
         yield
     finally:
-        _buffers.reset(before)
+        held.reset(before)
 
 
 def cached_in_step(weight: Tensor, use: Any, make: Callable[[], Made]) -> Made:

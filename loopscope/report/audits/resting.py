@@ -2,18 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from typing import get_args
 
 from loopscope.report.audits.models import ModelView
 from loopscope.report.study.table import HeadlineTable, TableCell, number
 from loopscope.results import AuditReport, RestingScale, RestingStatus
 
-LEAST_FIRM_FIRST: tuple[RestingStatus, ...] = (
-    "held by nothing",
-    "held by the loops",
-    "held by cross-entropy",
-    "held by penalties",
-    "removed",
-)
+LEAST_FIRM_FIRST: tuple[RestingStatus, ...] = get_args(RestingStatus)
 """In the order in which a table sorts them."""
 
 
