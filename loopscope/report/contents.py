@@ -24,6 +24,7 @@ def audit_entries(audit: AuditSection) -> tuple[Entry, ...]:
         *((Entry("part-seen", "Who sees it, loop by loop"),) if audit.seen else ()),
         *((Entry("part-resting", "How firmly it is held"),) if audit.resting else ()),
         *((Entry("part-beside", "Beside H"),) if audit.beside else ()),
+        *((Entry("part-foretold", "More loops than trained"),) if audit.foretold else ()),
         *(Entry(f"part-{block.key}", block.title) for block in audit.blocks),
     )
 
