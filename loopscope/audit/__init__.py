@@ -14,7 +14,7 @@ audit, which `audit_report` puts together:
     fast_verdict    the verdict and no more, for about three forward passes
     interventions   what a changed scale costs in cross-entropy
     expansion       drift: how scale moves over loops, past the trained depth too
-    dynamics        the loop map, linearised
+    dynamics        the loop map, linearised; arnoldi: its largest eigenvalue
     side_scales     the same of what goes from loop to loop beside H_k
     declared        what a readout and a carry declare of scale, against what they do
     rounding        the same weights in other number formats, against fp32; rounding_verdict: what becomes of the error

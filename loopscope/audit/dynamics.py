@@ -1,13 +1,12 @@
-"""Dynamics: the loop map H_k to H_{k+1}, linearised, by power iteration with Jacobian-vector products.
+"""Dynamics: the loop map H_k to H_{k+1}, linearised, by Arnoldi's iteration with Jacobian-vector products.
 
 Products are exact. The gradient of <u, F(h)> by h is linear in u, and its own gradient by u, towards v, is J v: it is
 recorded once per loop, and every product is one pass through that record. Where an operator has no second derivative,
 forward mode runs the loop anew for each; where it has none of that either, a central difference stands in. Measured on
 the first sequence of the batch only, so that its price does not grow with it:
-up to `ITERATIONS` products per loop, twice; fewer where the growth stands still before.
+up to `arnoldi.PRODUCTS` products per loop, twice; fewer where the estimate has settled before.
 """
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -15,22 +14,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from loopscope.audit.arnoldi import Product, spectral_radius
 from loopscope.numerics import l2_norm
 from loopscope.recurrence import AbstractLoopedLM, LoopState, next_hidden, unroll
 from loopscope.results import LoopDynamics
 
-ITERATIONS = 16
-"""Products per estimate. On trained laptop models the last four agree within a few percent by then."""
-STANDS_STILL = 1e-3
-"""Spread of the last iterations' growth below which no more are taken."""
-SETTLED = 0.05
-"""Spread of the last iterations' growth below which an estimate counts as converged."""
 TOKENS = 128
 """Tokens of the first sequence that are looked at."""
 DIFFERENCE_STEP = 1e-3
 """Relative size of the central difference, where that has to do."""
-
-Product = Callable[[Tensor], Tensor]
 
 
 def measure_dynamics(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"]) -> list[LoopDynamics]:
@@ -60,8 +52,8 @@ def _of(state: LoopState) -> LoopDynamics:
         unit = _unit(hidden)
         later = _unit(loop_map(hidden))
     radial = (later * product(unit)).sum(dim=-1).mean()
-    whole, settled = power_iteration(product, hidden)
-    angular, both = power_iteration(lambda v: _across(product(_across(v, unit)), unit), hidden)
+    whole, settled = spectral_radius(product, hidden)
+    angular, both = spectral_radius(lambda v: _across(product(_across(v, unit)), unit), hidden)
     return LoopDynamics(
         loop=state.loop,
         spectral_radius=whole,
@@ -69,31 +61,6 @@ def _of(state: LoopState) -> LoopDynamics:
         angular=angular,
         converged=settled and both,
     )
-
-
-def power_iteration(
-    product: Product, like: Float[Tensor, "batch seq dim"], iterations: int = ITERATIONS
-) -> tuple[float, bool]:
-    """Return the spectral radius of a linear map, and whether the estimate has settled.
-
-    The radius is the geometric mean of the growth over the last quarter of the iterations, which also holds
-    where the largest eigenvalues are a complex pair.
-    """
-    vector = _start(like)
-    growth: list[float] = []
-    looked_at = max(2, iterations // 4)
-    for _ in range(iterations):
-        mapped = product(vector)
-        size = float(mapped.norm())
-        if size == 0 or not math.isfinite(size):
-            return size, size == 0
-        growth.append(size)
-        vector = mapped / size
-        last = growth[-looked_at:]
-        if len(last) == looked_at and max(last) <= (1 + STANDS_STILL) * min(last):
-            break
-    last = growth[-looked_at:]
-    return math.exp(sum(map(math.log, last)) / len(last)), max(last) <= (1 + SETTLED) * min(last)
 
 
 def jacobian_product(function: Callable[[Tensor], Tensor], at: Float[Tensor, "batch seq dim"]) -> Product:
@@ -145,14 +112,6 @@ def recorded_product(function: Callable[[Tensor], Tensor], at: Float[Tensor, "ba
         return found.detach()
 
     return product
-
-
-def _start(like: Tensor) -> Tensor:
-    """A random vector that is the same in every audit and leaves torch's generator alone."""
-    generator = torch.Generator().manual_seed(0)
-    vector = torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
-    length: Tensor = vector.norm()
-    return vector / length
 
 
 def _unit(hidden: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ def jacobian(models: Sequence[ModelView]) -> Figure:
         title="What a loop does to a small change",
         caption="The loop map, linearised at each state. Above 1 (dashed) a change grows. Radial: what a change of "
         "scale keeps; angular: how strongly directions are pulled apart or together."
-        + (" Hollow: the power iteration had not settled." if any(unsettled.values()) else "")
+        + (" Hollow: the estimate had not settled." if any(unsettled.values()) else "")
         + undrawn_models(models),
         x_label="from loop",
         y_label="factor on a small change",
