@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from loopscope.audit.format_at_use import in_type_at_use, is_widened_at_use, matrices_in_use, rounded_at_use
+from loopscope.ops.narrow_products import products_in_fp32
 from loopscope.recurrence import LoopState, next_hidden
 from loopscope.wide_weights import replaced_tensors
 
@@ -167,5 +168,6 @@ def in_format(model: nn.Module, name: str, shared: Mapping[int, int], buffers: b
         elif as_used and chosen.dtype is not None and not chosen.autocast:
             stack.enter_context(in_type_at_use(chosen.dtype))
         stack.enter_context(torch.no_grad())
+        stack.enter_context(products_in_fp32())
         stack.enter_context(torch.autocast(device, chosen.dtype, enabled=chosen.autocast))
         yield

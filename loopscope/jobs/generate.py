@@ -23,6 +23,7 @@ from loopscope.generation.stopping import Stopping
 from loopscope.generation.streaming import Tokenizer
 from loopscope.guards import device_of
 from loopscope.jobs.opened import OpenedModel, config_setting
+from loopscope.ops.narrow_products import products_of
 from loopscope.recurrence import AbstractLoopedLM, LoopState
 from loopscope.results.layout import TOKENIZER
 
@@ -66,7 +67,8 @@ def generate(
     if new_tokens is None:
         new_tokens = new_tokens_that_fit(model, input_ids.shape[-1])
     settings = build_settings(model, new_tokens, tokenizer, **options)
-    return generate_tokens(model, input_ids, settings, attention_mask)
+    with products_of(model):
+        return generate_tokens(model, input_ids, settings, attention_mask)
 
 
 def generate_text(

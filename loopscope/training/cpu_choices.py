@@ -24,6 +24,7 @@ import torch
 from loopscope.data.config import DataConfig
 from loopscope.data.token_folder import cache_folder
 from loopscope.ops.cpu_sizes import CpuSizes
+from loopscope.ops.narrow_products import cpu_multiplies
 from loopscope.results.layout import CPU_SIZES, write_text
 from loopscope.training.cpu_model import cpu_name
 
@@ -88,6 +89,8 @@ def choices_for(
             )
         return taken or CpuChoices()
     if begun or not trials_allowed() or device.type != "cpu" or flops is None or flops < WORTH_TRYING:
+        return CpuChoices()
+    if precision == "bf16" and not cpu_multiplies(torch.bfloat16):  # the trials alone would take an hour
         return CpuChoices()
     taken = kept_or_found(precision, find)
     Path(run).mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from loopscope.jobs.train import execute
 from loopscope.objectives import linear_cross_entropy, token_loss
 from loopscope.ops import attention, attention_dropout
 from loopscope.ops.cpu_sizes import CpuSizes, cpu_sizes, use_cpu_sizes
+from loopscope.ops.narrow_products import cpu_multiplies
 from loopscope.results.layout import CPU_SIZES as FILE
 from loopscope.training import cpu_trials
 from loopscope.training.compile import WORTH_SECONDS, is_fused
@@ -42,8 +43,9 @@ LONG = 2 * WORTH_TRYING
 
 @pytest.fixture
 def trials(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Trials are on, in a cache of this test's own."""
+    """Trials are on, in a cache of this test's own, on a CPU that multiplies bf16."""
     monkeypatch.setenv("LOOPSCOPE_CPU_TRIALS", "on")
+    monkeypatch.setattr("loopscope.training.cpu_choices.cpu_multiplies", lambda dtype: True)
     return cache
 
 
@@ -160,12 +162,27 @@ def test_processes_that_begin_at_once_take_the_same(trials: Path) -> None:
 
 
 def test_bf16_has_to_pay_where_that_is_known(trials: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loopscope.training.hardware._cpu_multiplies_bf16", lambda: True)
+    monkeypatch.setattr("loopscope.training.hardware.cpu_multiplies", lambda dtype: True)
     assert resolve_precision("auto", CPU) == "bf16"
     kept_or_found("bf16", finding(FOUND, []))
     assert not bf16_pays()
     assert resolve_precision("auto", CPU) == "fp32"
     assert resolve_precision("bf16", CPU) == "bf16"
+
+
+def test_nothing_is_tried_in_bf16_on_a_cpu_without_it_and_asking_for_it_is_warned_of(
+    trials: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("hardware", "cpu_choices"):
+        monkeypatch.setattr(f"loopscope.training.{module}.cpu_multiplies", lambda dtype: False)
+    asked: list[str] = []
+    assert choices_for(tmp_path / "run", CPU, "bf16", LONG, False, finding(FOUND, asked)) == CpuChoices()
+    assert asked == []
+    assert choices_for(tmp_path / "run", CPU, "fp32", LONG, False, finding(FOUND, asked)) == FOUND
+    with pytest.warns(
+        UserWarning, match=r"training\.precision is bf16, which this CPU has no instructions for"
+    ):
+        assert resolve_precision("bf16", CPU) == "bf16"
 
 
 def test_a_slow_cpu_compiles_sooner_and_one_where_chains_lose_never(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,9 +272,12 @@ def test_trials_say_what_the_doctor_prints(trials: Path, monkeypatch: pytest.Mon
     # The compiler cannot look through this suite's checks of shapes.
     monkeypatch.setattr(cpu_trials, "compiler_missing", lambda: "none here")
     ticks = iter(range(10**6))
-    found = kept_or_found("bf16", lambda precision: try_all("bf16", clock=lambda: float(next(ticks))))
+    precision = "bf16" if cpu_multiplies(torch.bfloat16) else "fp32"  # else each trial takes minutes
+    found = kept_or_found(precision, lambda _: try_all(precision, clock=lambda: float(next(ticks))))
     assert (found.logits, found.squares, found.narrow) == (None, None, None)
     assert found.over_fp32 == 1.0
     said, where = trials_said()
-    assert said.startswith("bf16: sizes as the code has them; chains not tried; products 1 times fp32's")
+    assert said.startswith(
+        f"{precision}: sizes as the code has them; chains not tried; products 1 times fp32's"
+    )
     assert where == f"kept in {choices_file()}"

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from loopscope.guards import device_of, evaluating, wait
+from loopscope.ops.narrow_products import products_of
 from loopscope.recurrence import AbstractLoopedLM, unroll
 
 ROUNDS = 7
@@ -37,7 +38,7 @@ def seconds_per_token(
     times: dict[tuple[str, int], list[float]] = {}
     for number in range(rounds + 1):
         for name, (model, deepest) in models.items():
-            with evaluating(model):
+            with evaluating(model), products_of(model):
                 ids = input_ids.to(device_of(model))
                 for loops in range(1, deepest + 1):
                     taken = seconds(ids.device, partial(last_logits, model, ids, loops))

@@ -27,6 +27,7 @@ from loopscope.guards import evaluating
 from loopscope.numerics import l2_norm, scale
 from loopscope.objectives.labels import check_range
 from loopscope.objectives.token_loss import IGNORE_INDEX
+from loopscope.ops.narrow_products import products_of
 from loopscope.recurrence import (
     AbstractLoopedLM,
     LoopState,
@@ -75,7 +76,7 @@ def depth_curves(
     tokens = 0
     vocabulary: int | None = None
     readings = READINGS
-    with evaluating(model):
+    with evaluating(model), products_of(model):
         for windows, texts in texts_in(batches):
             input_ids, labels = texts.input_ids, texts.labels
             if vocabulary is None:

@@ -21,6 +21,7 @@ from loopscope.evaluation.texts import Texts, UncheckedBatch, texts_of
 from loopscope.guards import evaluating
 from loopscope.numerics import wide
 from loopscope.objectives.token_loss import CHUNK_ELEMENTS, IGNORE_INDEX
+from loopscope.ops.narrow_products import products_of
 from loopscope.recurrence import AbstractLoopedLM, check_loops, unroll
 from loopscope.results.evaluations import Unit
 
@@ -125,7 +126,7 @@ def record_exits(
     depth = check_loops(model.loops if loops is None else loops)
     running = [rule for rule in rules if isinstance(rule, AbstractExitRule)]
     parts: list[ExitRecord] = []
-    with evaluating(model):
+    with evaluating(model), products_of(model):
         for batch in batches:
             found: list[tuple[Texts, ExitRecord]] = []
             for texts in texts_of(batch):

@@ -20,6 +20,7 @@ from loopscope.evaluation.compare.timing import last_logits, seconds
 from loopscope.evaluation.exits.early_exits import early_exit
 from loopscope.evaluation.exits.rules.base import AbstractExitRule, Sizes
 from loopscope.guards import evaluating
+from loopscope.ops.narrow_products import products_of
 from loopscope.recurrence import AbstractLoopedLM, unroll
 from loopscope.results import Speed
 
@@ -49,7 +50,7 @@ def measure_speed(
         raise ValueError(f"pairs is {pairs!r}; give a whole number from 1 up (5 for a median)")
     depth = model.loops if loops is None else loops
     device, fixed, exits, allowed = input_ids.device, [], [], None
-    with evaluating(model):
+    with evaluating(model), products_of(model):
         taken = early_exit(model, input_ids, rule, threshold, depth).loops
         last_logits(model, input_ids, depth)
         for _ in range(pairs):

@@ -19,6 +19,7 @@ from loopscope.guards import device_of, evaluating
 from loopscope.numerics import wide
 from loopscope.objectives.labels import check_range
 from loopscope.objectives.token_loss import CHUNK_ELEMENTS, Head
+from loopscope.ops.narrow_products import products_of
 from loopscope.recurrence import AbstractLoopedLM, vocabulary_size
 
 
@@ -77,7 +78,7 @@ def score_texts(
     """
     found: dict[int, list[TextScore | None]] = {depth: [None] * len(texts) for depth in depths}
     device, vocabulary = device_of(model), None
-    with evaluating(model):
+    with evaluating(model), products_of(model):
         for part in _batches(texts, batch):
             ids = part.input_ids.to(device)
             vocabulary = vocabulary or vocabulary_size(model, ids)
