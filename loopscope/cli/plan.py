@@ -53,15 +53,16 @@ def plan_command(arguments: Sequence[str]) -> None:
     from loopscope.plan.devices import device
     from loopscope.plan.training_plan import plan_training
 
+    budget = None if command.tokens is None else _tokens(command.tokens)
+    asked = command.gpus, budget, command.price_per_gpu_hour
     if command.measure:
         from loopscope.jobs import measured_device, timed_step
 
         on = measured_device(config.training.device, config.training.threads)
-        timed = timed_step(config)
+        plan_training(config, on, *asked)  # refuses before steps are timed
+        found = plan_training(config, on, *asked, timed_step(config))
     else:
-        on, timed = device(command.device), None
-    budget = None if command.tokens is None else _tokens(command.tokens)
-    found = plan_training(config, on, command.gpus, budget, command.price_per_gpu_hour, timed)
+        found = plan_training(config, device(command.device), *asked)
     if command.json:
         print(json.dumps(asdict(found), ensure_ascii=False))
         return

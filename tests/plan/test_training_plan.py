@@ -195,3 +195,15 @@ def test_this_machine_can_be_planned_for(
     assert found["time"]["layers"] > 0
     assert found["time"]["products"] == 0
     assert found["too_much"] is None
+
+
+def test_what_is_refused_is_refused_before_a_step_is_timed(
+    call: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def timed(*_: Any) -> None:
+        raise AssertionError("timed")
+
+    monkeypatch.setattr("loopscope.jobs.timed_step", timed)
+    assert call("plan", "--size", "laptop", "--measure", "--gpus", "2") == 2
+    assert "planned alone" in capsys.readouterr().err
+    assert call("plan", "--size", "laptop", "--measure", "--tokens", "many") == 2
