@@ -75,10 +75,13 @@ def _left_over(run: Run, times: int, constants: Constants) -> float:
     return abs(signed_log(truth(run, times)) - signed_log(told.change)) / half
 
 
+def quantile_place(count: int) -> int:
+    """Of a conformal interval: the place in order that leaves one more than the level's share at or below it."""
+    return min(count, math.ceil((count + 1) * LEVEL)) - 1
+
+
 def _quantile(left: Sequence[float]) -> float:
-    """Of a conformal interval: the place that leaves one more than the level's share at or below it."""
-    place = min(len(left), math.ceil((len(left) + 1) * LEVEL)) - 1
-    return round(sorted(left)[place], 4)
+    return round(sorted(left)[quantile_place(len(left))], 4)
 
 
 def _interval_score(run: Run, times: int, constants: Constants) -> float:

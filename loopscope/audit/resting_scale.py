@@ -7,8 +7,8 @@ scale, W = -dCE/dx, along the weights that move it. A larger state turns less fo
 (the expansion of a pre-norm recurrence): W = c / S, and a norm penalty rests at S = (c / 2w)^(1/3).
 
 From one run to another that differs by the weight alone this holds within a factor of 2 at the end of 800 steps, over
-weights a hundred times apart (docs/results): ten times the weight, 1.4 to 2.6 times smaller, where it is felt at all. A
-resting size cannot be foretold from one audit, and none is shown:
+weights a hundred times apart (docs/results): ten times the weight, 1.4 to 2.6 times smaller, where it is felt at all.
+Where a scale comes to rest is foretold from a run's own training (`monitor.scale_trend`), not from here:
 - W measured along the steepest direction of weights is that of a narrow valley of the loss. It falls by 2 to 7 nats per
   e-fold there, which puts W = P within 4 % of any size that training happens to be at.
 - Along the valley a blind model's loss is flat (all that writes into the state times c, the readout's gain over c), and
@@ -59,12 +59,12 @@ def measure_resting_scale(
         way = "pull it down" if pull > 0 else "push it up"
         why = (
             f"They {way} with {abs(pull):.2g} nats for a scale e times as large. Where it rests depends on the start "
-            "and on how long is trained: no size is foretold. Between runs alike but for a norm penalty's weight, ten "
-            "times the weight came to rest 1.4 to 2.6 times smaller."
+            "and on how long is trained. Between runs alike but for a norm penalty's weight, ten times the weight came "
+            "to rest 1.4 to 2.6 times smaller."
         )
     else:
         status = "held by cross-entropy"
-        why = "The exits' loss itself depends on it, and training settles it with the logits: no size is foretold."
+        why = "The exits' loss itself depends on it, and training settles it with the logits."
         if objective.penalties:
             why += f" Penalties pull with {pull:.2g} nats for a scale e times as large."
     rms = float(squares.mean().sqrt())

@@ -91,6 +91,8 @@ def _print_audit(audited: AuditedModel, console: Console) -> None:
     if report.resting is not None:
         for line in report.resting.lines():
             _say(console, f"Scale {line}")
+    if audited.trend is not None:
+        _say(console, " ".join(audited.trend.lines()))
     console.print(_loops(report))
     if report.side_scales:
         console.print(_beside(report.side_scales))

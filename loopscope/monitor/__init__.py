@@ -6,6 +6,7 @@ The files, most important first:
     batch_slice   the few sequences of a batch that a check looks at
     alarm         what is said of a scale: nothing holds it, it grows, it has settled or turned
     growth        what a scale does over a window of checks
+    scale_trend   where a run's scale is going: to twice its steps
     time_budget   how much time checks may take
     whole_weights the model that is checked where training has its weights in shards
     hf_callback   `ScaleMonitorCallback`: the monitor in a Hugging Face Trainer

@@ -16,6 +16,7 @@ Every figure that Loopscope draws comes from these records, never from live obje
     run_phases    the steps of a run that had one objective
     audits        what audits saw; static_audits: what a config says
     rounded_runs  a model in other number formats; resting_scales: how firmly its scale is held
+    scale_trends  where a run's scale is going, from its own training
     evaluations   what every depth and exit is worth; prognoses: what more loops are foretold to do
     retrofits     where a model comes from that was looped after it was trained
     comparisons   conditions beside each other, at every depth
@@ -117,6 +118,7 @@ from loopscope.results.runs import (
     run_from_json,
     study_from_json,
 )
+from loopscope.results.scale_trends import ScaleTrend
 from loopscope.results.static_audits import StaticAudit, StaticLoop, StaticPhase
 from loopscope.results.task_scores import TaskEvaluation, TaskMetric, TaskScores, load_tasks
 
@@ -181,6 +183,7 @@ __all__ = [
     "RunResult",
     "ScaleCheck",
     "ScaleEvent",
+    "ScaleTrend",
     "SideScale",
     "Speed",
     "StaticAudit",

@@ -15,6 +15,7 @@ from loopscope.results.prognoses import Prognosis
 from loopscope.results.readable import Readable
 from loopscope.results.resting_scales import RestingScale
 from loopscope.results.rounded_runs import Rounding
+from loopscope.results.scale_trends import ScaleTrend
 
 Verdict = Literal["removed", "visible", "damped", "blind"]
 """What holds a state's scale: blind and damped, no term of the loss; visible, one; removed, nothing needs to."""
@@ -100,10 +101,10 @@ class LoopDynamics:
     """The loop map H_k to H_{k+1}, linearised at H_k."""
 
     loop: int
-    spectral_radius: float  # of its Jacobian, by power iteration
+    spectral_radius: float  # of its Jacobian, by Arnoldi's iteration
     radial: float  # mean over tokens of u_{k+1}·J u_k: what a change along H_k keeps along H_{k+1}
     angular: float  # spectral radius of the Jacobian with the direction of H_k projected out, per token
-    converged: bool  # whether the last iterations of both agreed within 5 %
+    converged: bool  # whether both estimates left a residual of 5 % at most
 
 
 @dataclass(frozen=True)
@@ -249,6 +250,9 @@ class AuditedModel(Readable):
     provenance: Provenance
     fingerprint: str | None = None  # of a folder of transformers: which settings and weights
     prognosis: Prognosis | None = None  # what more loops than trained will do; None in records of before
+    trend: ScaleTrend | None = (
+        None  # where a run's scale is going; None of what is no run, or where it cannot be said
+    )
 
     @property
     def reports(self) -> tuple[AuditReport, ...]:
@@ -256,9 +260,9 @@ class AuditedModel(Readable):
         return (self.report, *self.others)
 
     def lines(self) -> list[str]:
-        """Return the model's name, then what its report says, and what more loops will do."""
-        deeper = [] if self.prognosis is None else self.prognosis.lines()
-        return [f"{self.name}: {self.parameters:,} parameters, {self.data}", *self.report.lines(), *deeper]
+        """Return the model's name, what its report says, where its scale is going, and what more loops will do."""
+        beside = [line for each in (self.trend, self.prognosis) if each is not None for line in each.lines()]
+        return [f"{self.name}: {self.parameters:,} parameters, {self.data}", *self.report.lines(), *beside]
 
     def table(self) -> list[dict[str, Any]]:
         """Return the report's rows: one per loop."""

@@ -24,7 +24,7 @@ class WantedScale:
 
 @dataclass(frozen=True)
 class RestingScale(Readable):
-    """How firmly a scale is held. No resting size: where a scale comes to rest could not be foretold from one audit."""
+    """How firmly a scale is held. Where it comes to rest a run's own training shows: `ScaleTrend`."""
 
     status: RestingStatus
     why: str

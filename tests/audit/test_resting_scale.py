@@ -106,7 +106,7 @@ def test_an_audit_says_by_what_a_scale_is_held() -> None:
     held = audit(make(), norm_penalty={"weight": 0.01}).resting
     assert held.status == "held by penalties"
     assert held.pull == pytest.approx(2 * 0.01 * held.rms**2, rel=1e-5)
-    assert "no size is foretold" in held.why
+    assert "on how long is trained" in held.why
     below = audit(make(), scale_anchor={"weight": 0.1, "target": 100.0}).resting
     assert below.pull < 0
     assert "push it up" in below.why

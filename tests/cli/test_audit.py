@@ -13,6 +13,7 @@ from loopscope.jobs.audit import parse_objective
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
 from loopscope.results import load_audits
+from loopscope.results.layout import RESULT
 from tests.fixtures import TINY
 
 
@@ -66,6 +67,34 @@ def test_json_of_one_and_of_several(call: Any, study: Path, capsys: pytest.Captu
     assert call("audit", run, str(study / "dense_rmsnorm+penalty" / "seed-0"), "--json") == 0
     data = json.loads(capsys.readouterr().out)
     assert [model["verdict"] for model in data["models"]] == ["blind", "visible"]
+
+
+@pytest.mark.usefixtures("blank_figures")
+def test_a_long_run_says_where_its_scale_is_going(
+    call: Any, study: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Of a run whose logged scales are made longer: they grow as the square root of the steps."""
+    run, page = study / "dense_rmsnorm" / "seed-0", tmp_path / "audit.html"
+    record = json.loads((run / RESULT).read_text())
+    points = [{"step": step, "loss": 3.0, "l2_norm": [step**0.5] * 2} for step in range(10, 810, 10)]
+
+    def shown(schedule: str) -> str:
+        record["config"]["training"]["schedule"] = schedule
+        (run / RESULT).write_text(json.dumps({**record, "training": points}))
+        assert call("audit", str(run), "--out", str(page)) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    sentence = "It still grows: the L2 norm of H over all loops was 19.5 at step 400 and is 27.6 at step 800;"
+    assert sentence in shown("constant")
+    assert sentence in page.read_text()
+    (kept,) = load_audits(run / "audit.json")
+    assert kept.trend is not None
+    assert kept.trend.steps == 800
+    assert "at twice the steps" not in shown("cosine")  # steps that get shorter let any scale stand still
+    record["steps"] += 1
+    assert "at twice the steps" not in shown("constant")  # the weights are not those that were recorded
+    (run / RESULT).write_text("{")
+    assert call("audit", str(run)) == 0
 
 
 def test_strict_fails_where_a_loop_is_blind(call: Any, study: Path) -> None:

@@ -70,7 +70,7 @@ def card(model: ModelView) -> Card:
         verdict=report.verdict,
         gloss=STATUS_STYLES[report.verdict].gloss,
         why=report.why,
-        resting=resting_line(report),
+        resting=resting_line(model.audited),
         judged=_FROM[model.audited.objective_from].format(report.objective or "no name"),
         others=tuple((other.objective, other.verdict, other.why) for other in model.audited.others),
         facts=_figures(model),
