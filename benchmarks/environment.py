@@ -37,6 +37,11 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         print("  ".join(cells), flush=True)
 
 
+def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lay out a table of a results page."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in [headings, ["---"] * len(headings), *rows])
+
+
 def again(benchmark: str, *arguments: str) -> list[str]:
     """The command that runs a benchmark with the arguments of this process and some more."""
     return [sys.executable, "-m", f"benchmarks.{benchmark}", *sys.argv[1:], *arguments]

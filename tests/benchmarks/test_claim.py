@@ -1,0 +1,89 @@
+"""The study of the paper's claim: what it trains is valid and of equal cost, and its tables say what rows say."""
+
+from dataclasses import replace
+
+import pytest
+
+from benchmarks import claim_rows
+from benchmarks.claim import SHAPES, STARTS, settings
+from benchmarks.claim_rows import Row, add_row, load_rows
+from benchmarks.claim_tables import at_trained, differences, spread_of, tables
+from loopscope.jobs.study_cells import plan
+from loopscope.plan.parameters import count_parameters
+from loopscope.plan.training_flops import training_cost
+
+ROW = Row(
+    size="1m",
+    start="published",
+    condition="dense/rmsnorm",
+    seed=0,
+    tokens=3_000_320,
+    precision="fp32",
+    parameters=1_000_000,
+    training_flops=2e13,
+    trained_loops=2,
+    losses=(3.2, 3.0, 3.1, 3.3),
+    as_trained=None,
+    bits_per_byte=(1.3, 1.2, 1.25, 1.4),
+    l2_norm=(10.0, 20.0, 30.0, 40.0),
+    date="2026-11-30",
+)
+
+
+@pytest.mark.parametrize("size", SHAPES)
+@pytest.mark.parametrize("start", STARTS)
+def test_every_cell_is_a_valid_run_of_about_its_size(size: str, start: str) -> None:
+    shape = SHAPES[size]
+    steps = round(shape.tokens / shape.step_tokens)
+    configs = plan(shape.recipe, shape.conditions, [0], settings(shape, start, steps, "fp32"), None, False)
+    assert {config.model.initialisation for config in configs} == {start}
+    tokens = {config.training.steps * config.training.batch * config.model.sequence for config in configs}
+    assert tokens == {steps * shape.step_tokens}
+    assert tokens.pop() == pytest.approx(shape.tokens, rel=1e-3)
+    looped = [config for config in configs if config.model.loops > 1]
+    (unlooped,) = [config for config in configs if config.model.loops == 1]
+    millions = {"0.7m": (0.6, 0.8), "1m": (1.0, 1.2), "8m": (6.5, 9.0)}[size]
+    assert all(
+        millions[0] < sum(count_parameters(config.model).values()) / 1e6 < millions[1] for config in looped
+    )
+    assert unlooped.model.layers == looped[0].model.layers * looped[0].model.loops
+    terminal = [config for config in looped if config.condition == "terminal/rmsnorm"]
+    for config in terminal:  # one loss, as without loops
+        assert training_cost(unlooped) == pytest.approx(training_cost(config), rel=0.01)
+
+
+def _rows(condition: str, losses: tuple[float, ...]) -> dict[int, Row]:
+    return {
+        seed: replace(ROW, condition=condition, seed=seed, losses=(9.0, loss, 9.0, 9.0))
+        for seed, loss in enumerate(losses)
+    }
+
+
+def test_differences_are_paired_by_seed_and_corrected_together() -> None:
+    blind = _rows("dense/rmsnorm", (3.0, 3.5, 4.0))
+    raw = _rows("dense/raw", (2.9, 3.4, 3.9001))
+    noisy = _rows("dense/final-only", (3.0, 3.7, 3.7))
+    text = differences({"dense/rmsnorm": blind, "dense/raw": raw, "dense/final-only": noisy})
+    lines = {line.split("|")[1].strip(): line for line in text.splitlines()[2:]}
+    assert "-0.100 (-0.100 to -0.100)" in lines["dense/raw - dense/rmsnorm"]
+    p = {name: float(line.split("|")[-2]) for name, line in lines.items()}
+    apart = spread_of([at_trained(raw[seed]) - at_trained(blind[seed]) for seed in range(3)])
+    assert apart is not None
+    assert p["dense/raw - dense/rmsnorm"] == pytest.approx(2 * apart.p(), rel=0.01)
+    assert p["dense/final-only - dense/rmsnorm"] > 0.5
+
+
+def test_a_table_has_every_condition_and_no_interval_from_two_seeds() -> None:
+    rows = [*_rows("dense/rmsnorm", (3.0, 3.5)).values(), *_rows("unlooped-deep", (2.5, 2.6)).values()]
+    said = tables(rows)
+    assert "1m, published start, 3.00M tokens a run" in said
+    assert "| dense/rmsnorm | 2 | 1 / 2 / 4 | 9.000 / 3.250 / 9.000 | 1.200 |" in said
+    assert "| dense/rmsnorm - unlooped-deep | 2 | 1.00 | +0.700 |  |" in said
+
+
+def test_rows_are_added_one_by_one(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(claim_rows, "ROWS", tmp_path / "claim.json")
+    assert load_rows() == []
+    add_row(ROW)
+    add_row(replace(ROW, seed=1))
+    assert load_rows() == [ROW, replace(ROW, seed=1)]
