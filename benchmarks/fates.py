@@ -1,14 +1,14 @@
 """What more loops than trained do to a model, over trained models: the study behind `loopscope.evaluation.prognose`.
 
-    python -m benchmarks.fates --out runs/fates --train               # 66 runs of about 1M parameters, one thread
-    python -m benchmarks.fates --out runs/fates --train --dry-run     # what they would be
-    python -m benchmarks.fates --out runs/fates --measure             # every run's K + 2 loops, and the truth to 4K
-    python -m benchmarks.fates --fit                                  # write the constants, from what was measured
-    python -m benchmarks.fates --tables                               # the tables of the results page
+    python -m benchmarks.fates --size narrow --out runs/narrow --train    # 66 runs; laptop: 74, hours on one core
+    python -m benchmarks.fates --size narrow --train --dry-run            # what they would be
+    python -m benchmarks.fates --size narrow --out runs/narrow --measure  # K + 2 loops of each, and the truth to 4K
+    python -m benchmarks.fates --fit                                      # write the constants, from narrow runs
+    python -m benchmarks.fates --tables                                   # the tables of the results page
 
 `loopscope study` does the training (`benchmarks.fates_grid` has the conditions). Called again it goes on where it
-stopped; called several times at once, the calls share the runs. What was measured is `benchmarks/fates.json`, so that
-the fit can be made again without the runs.
+stopped; called several times at once, the calls share the runs. What was measured is `benchmarks/fates.json` (narrow)
+and `benchmarks/fates_laptop.json`, so that the fit and the tables can be made again without the runs.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks.environment import environment
 from benchmarks.fates_fit import CONSTANTS, constants_module
-from benchmarks.fates_grid import SIZE, STEPS, rounds, settings, variants
+from benchmarks.fates_grid import RECIPE, SHAPES, rounds, settings, variants
 from benchmarks.fates_runs import RUNS, load_runs, measure_runs, shortened
 from benchmarks.fates_tables import tables
 from loopscope.jobs import planned_study, run_study
@@ -37,36 +37,39 @@ def main() -> None:
     parser.add_argument("--measure", action="store_true", help="measure what was trained")
     parser.add_argument("--fit", action="store_true", help="write the constants")
     parser.add_argument("--tables", action="store_true", help="print the tables of the results page")
-    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--size", choices=list(SHAPES), default="laptop")
+    parser.add_argument("--steps", type=int, default=None, help="of training, a run")
     options = parser.parse_args()
     if options.fit and options.tables:
         parser.error(
             "--tables shows what the constants in the package say: give it a call of its own after --fit"
         )
     if options.train:
-        train(options.out, options.steps, options.dry_run)
+        train(options)
     if options.measure:
-        rows = [shortened(asdict(run)) for run in measure_runs(options.out)]
+        rows = [shortened(asdict(run)) for run in measure_runs(options.out, options.size)]
         lines = ",\n".join(json.dumps(row) for row in rows)
-        where = json.dumps({**environment(), "steps": options.steps})
-        RUNS.write_text(f'{{"where": {where}, "runs": [\n{lines}\n]}}\n', encoding="utf-8")
+        steps = options.steps or SHAPES[options.size].steps
+        where = json.dumps({**environment(), "steps": steps})
+        RUNS[options.size].write_text(f'{{"where": {where}, "runs": [\n{lines}\n]}}\n', encoding="utf-8")
     if options.fit:
-        CONSTANTS.write_text(constants_module(load_runs()), encoding="utf-8")
+        CONSTANTS.write_text(constants_module(load_runs("narrow")), encoding="utf-8")
         subprocess.run([sys.executable, "-m", "ruff", "format", "-q", str(CONSTANTS)], check=True)
     if options.tables:
-        print(tables(load_runs()))
+        print(tables(load_runs("narrow"), load_runs("laptop")))
 
 
-def train(out: Path, steps: int, dry_run: bool) -> None:
+def train(options: argparse.Namespace) -> None:
     """Train every condition's first seed, then the second seeds, then the third ones."""
-    planned = 0
-    for seed, names in rounds(steps):
-        if dry_run:
-            planned += len(planned_study(SIZE, names, [seed], out, settings(steps), variants(steps)))
+    size, steps, planned = options.size, options.steps, 0
+    for seed, names in rounds(size):
+        every = settings(size, steps), variants(size, steps)
+        if options.dry_run:
+            planned += len(planned_study(RECIPE, names, [seed], options.out, *every))
         else:
-            run_study(SIZE, names, [seed], out, settings(steps), wait=False, variants=variants(steps))
-    if dry_run:
-        print(f"{planned} runs of {steps} steps in {out}")
+            run_study(RECIPE, names, [seed], options.out, every[0], wait=False, variants=every[1])
+    if options.dry_run:
+        print(f"{planned} runs of {steps or SHAPES[size].steps} steps in {options.out}")
 
 
 if __name__ == "__main__":

@@ -1,25 +1,52 @@
 """The runs that a prognosis of depth is fitted and tested on: what each trains, in which group, with which seeds.
 
-All are narrow (dim 64, 2 layers, K 4, 64 tokens of a vocabulary of 1,024 that loses nothing, weights that start small),
-so that many can be trained on one core. `sampled` and `curriculum` draw depths with a mean of K, so that training costs
-what it does at a fixed K; `jacobian` and `shortcut` cost more, which `loopscope plan` says.
+`narrow` runs are fitted on and tested with, `laptop` runs only tested with, by constants that were fixed before. All
+have 2 layers, K 4, and 64 tokens of a vocabulary of 1,024 that loses nothing. Weights start small, but for four
+conditions of laptop size whose names begin with `published`. `sampled` and `curriculum` draw depths with a mean of K,
+so that training costs what it does at a fixed K; `jacobian` and `shortcut` cost more, which `loopscope plan` says.
 
-Which runs are fitted on was written down before any of them had ended: `FITTED_ON`, seeds below `FITTED_SEEDS`. The
-rest is for the test: conditions and families that the fit never saw, and a third seed of those that it saw.
+Which narrow runs are fitted on was written down before any of them had ended: `FITTED_ON`, seeds below `FITTED_SEEDS`.
+The rest is for the test: conditions and families that the fit never saw, and a third seed of those that it saw.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-SIZE = "small"
-STEPS = 240
+RECIPE = "small"
+CLAIMED = (
+    "dense/rmsnorm",
+    "dense/raw",
+    "dense/final-only",
+    "dense/rmsnorm+penalty",
+    "dense/rmsnorm+interloop",
+)
+"""Have five seeds at laptop size: whether control of scale gives a lower loss at matched depth hangs on them."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What all runs of one study have beside their condition."""
+
+    dim: int
+    heads: int
+    steps: int
+    precision: str
+    compile: bool
+    starts: bool  # whether conditions from the published start are among them
+
+
+SHAPES = {
+    "narrow": Shape(64, 2, 240, "auto", compile=False, starts=False),
+    "laptop": Shape(128, 4, 600, "fp32", compile=True, starts=True),
+}
 
 FITTED_ON = (
     *("dense/rmsnorm", "dense/raw", "dense/final-only", "dense/alpha", "dense/rmsnorm+penalty"),
     *("dense/rmsnorm+interloop", "terminal/rmsnorm", "damping", "injection"),
     *("sampled-dense", "curriculum", "dense-then-terminal", "jacobian"),
     *("penalty-1e-5", "penalty-1e-3", "penalty-1e-1", "terminal/raw"),
+    *("published-rmsnorm", "published-raw"),
 )
 FITTED_SEEDS = 2
 
@@ -29,7 +56,7 @@ class Entry:
     """One condition of the grid.
 
     Attributes:
-        group: condition, weight, family or draw.
+        group: condition, weight, family, draw or start.
         seeds: how many are trained.
         change: what it is, where no condition has its name.
     """
@@ -59,11 +86,25 @@ def _draw(condition: str, steps: int, **change: Any) -> Entry:
     return Entry("draw", 2, {"condition": condition, **change})
 
 
-def grid(steps: int = STEPS) -> dict[str, Entry]:
-    """Return every condition of the study by name, in the order in which it is trained."""
+def _published(condition: str) -> Entry:
+    """Embeddings from N(0, 1), as the paper has them."""
+    return Entry("start", 2, {"condition": condition, "model": {"initialisation": "published"}})
+
+
+_STARTS = {
+    "published-rmsnorm": _published("dense/rmsnorm"),
+    "published-raw": _published("dense/raw"),
+    "published-penalty": _published("dense/rmsnorm+penalty"),
+    "published-terminal": _published("terminal/rmsnorm"),
+}
+
+
+def grid(size: str, steps: int | None = None) -> dict[str, Entry]:
+    """Return every condition of a study by name, in the order in which it is trained."""
+    steps = steps or SHAPES[size].steps
     return {
         **{
-            name: Entry("condition", 3)
+            name: Entry("condition", 5 if size == "laptop" and name in CLAIMED else 3)
             for name in (
                 *("dense/rmsnorm", "dense/raw", "dense/final-only", "dense/layernorm", "dense/alpha"),
                 *("dense/rmsnorm+penalty", "dense/rmsnorm+interloop", "terminal/rmsnorm"),
@@ -73,6 +114,7 @@ def grid(steps: int = STEPS) -> dict[str, Entry]:
         "damping": Entry("condition", 3, {"model": {"carry": ["damping"]}}),
         "decay": Entry("condition", 3, {"model": {"carry": ["decay"], "injection": {"kind": "write"}}}),
         "injection": Entry("condition", 3, {"model": {"injection": {"kind": "add"}}}),
+        **(_STARTS if SHAPES[size].starts else {}),
         "sampled-dense": _draw("dense/rmsnorm", steps, depth="sampled"),
         "sampled-terminal": _draw("terminal/rmsnorm", steps, depth="sampled"),
         "curriculum": _draw("dense/rmsnorm", steps, depth="curriculum"),
@@ -101,35 +143,37 @@ def grid(steps: int = STEPS) -> dict[str, Entry]:
 
 def part(condition: str, seed: int) -> str:
     """Return what a run is for: `fit`, or of the test `unseen seed`, `unseen condition` or `unseen family`."""
-    if grid()[condition].group == "family":
+    if grid("laptop")[condition].group == "family":
         return "unseen family"
     if condition not in FITTED_ON:
         return "unseen condition"
     return "fit" if seed < FITTED_SEEDS else "unseen seed"
 
 
-def variants(steps: int = STEPS) -> dict[str, Mapping[str, Any]]:
+def variants(size: str, steps: int | None = None) -> dict[str, Mapping[str, Any]]:
     """Return what the study's own conditions change, by name."""
-    return {name: entry.change for name, entry in grid(steps).items() if entry.change is not None}
+    return {name: entry.change for name, entry in grid(size, steps).items() if entry.change is not None}
 
 
-def rounds(steps: int = STEPS) -> Iterator[tuple[int, list[str]]]:
+def rounds(size: str) -> Iterator[tuple[int, list[str]]]:
     """Yield a seed and the conditions that have it, so that every condition is there once before any is there twice."""
-    entries = grid(steps)
+    entries = grid(size)
     for seed in range(max(entry.seeds for entry in entries.values())):
         yield seed, [name for name, entry in entries.items() if entry.seeds > seed]
 
 
-def settings(steps: int = STEPS) -> dict[str, Any]:
-    """Return what all runs of the study have beside their condition."""
+def settings(size: str, steps: int | None = None) -> dict[str, Any]:
+    """Return what all runs of a study have beside their condition."""
+    shape = SHAPES[size]
     return {
-        "model": {"dim": 64, "heads": 2, "sequence": 64, "vocabulary": 1024},
+        "model": {"dim": shape.dim, "heads": shape.heads, "sequence": 64, "vocabulary": 1024},
         "data": {"tokenizer": {"kind": "bpe", "vocabulary": 1024}},
         "training": {
-            "steps": steps,
+            "steps": steps or shape.steps,
             "threads": 1,
             "batch": 8,
-            "compile": False,
+            "compile": shape.compile,
+            "precision": shape.precision,
             "evaluate_every": None,
             "final_windows": 64,
             "checkpoint_every": None,

@@ -5,7 +5,7 @@ The signs are of the windows that an audit takes, the truth is of other windows 
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,11 @@ from loopscope.plan.training_flops import training_cost
 from loopscope.results import Fate, LoopSigns, RunResult, decode, fate_of, load_results, run_folder
 from loopscope.results.layout import RESULT, write_text
 
-RUNS = Path(__file__).with_name("fates.json")
-"""The committed measurements: what the committed constants were fitted on and tested with."""
+RUNS = {
+    "narrow": Path(__file__).with_name("fates.json"),
+    "laptop": Path(__file__).with_name("fates_laptop.json"),
+}
+"""The committed measurements: what the committed constants were fitted on and tested with, and only tested with."""
 AUDIT_WINDOWS = 8
 TRUTH_WINDOWS = 64
 BEYOND = 4
@@ -63,27 +66,28 @@ class Run:
         return fate_of(self.twice, self.four_times)
 
 
-def measure_runs(out: Path) -> list[Run]:
+def measure_runs(out: Path, size: str) -> list[Run]:
     """Measure every run of the study that has completed; keeps each beside its run and goes on from there."""
     runs = []
-    for condition, entry in grid().items():
+    for condition, entry in grid(size).items():
         for seed in range(entry.seeds):
             folder = run_folder(out, condition, seed)
             if not (folder / RESULT).is_file():
                 continue
             kept = folder / "fate.json"
             if not kept.is_file():
-                run = _measure(folder, condition, seed)
+                run = _measure(folder, condition, seed, entry.group)
                 write_text(kept, json.dumps(asdict(run)))
                 print(
                     f"{condition}, seed {seed}: {run.fate} ({run.twice:+.3f}, {run.four_times:+.3f})",
                     flush=True,
                 )
-            runs.append(decode(Run, json.loads(kept.read_text(encoding="utf-8"))))
+            run = decode(Run, json.loads(kept.read_text(encoding="utf-8")))
+            runs.append(run if size == "narrow" else replace(run, part="test"))  # nothing is fitted on others
     return runs
 
 
-def _measure(folder: Path, condition: str, seed: int) -> Run:
+def _measure(folder: Path, condition: str, seed: int, group: str) -> Run:
     opened = open_model(folder)
     model = opened.model
     shown = some_windows(opened, None, AUDIT_WINDOWS)
@@ -101,7 +105,7 @@ def _measure(folder: Path, condition: str, seed: int) -> Run:
     return Run(
         condition=condition,
         seed=seed,
-        group=grid()[condition].group,
+        group=group,
         part=part(condition, seed),
         trained_loops=model.loops,
         scale_blind=blind,
@@ -130,7 +134,7 @@ def shortened(value: Any) -> Any:
     return {name: shortened(entry) for name, entry in value.items()} if isinstance(value, dict) else value
 
 
-def load_runs() -> list[Run]:
-    """Return the committed measurements."""
-    rows = json.loads(RUNS.read_text(encoding="utf-8"))["runs"]
+def load_runs(size: str) -> list[Run]:
+    """Return the committed measurements of one study."""
+    rows = json.loads(RUNS[size].read_text(encoding="utf-8"))["runs"]
     return [decode(Run, row) for row in rows]

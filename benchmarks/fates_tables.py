@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 
+from benchmarks.environment import markdown
 from benchmarks.fates_fit import (
     Predictor,
     accuracy,
@@ -20,16 +21,43 @@ from loopscope.results import FATES
 PARTS = ("fit", "unseen seed", "unseen condition", "unseen family")
 
 
-def tables(runs: Sequence[Run]) -> str:
-    """Return all tables of the page, in its order."""
+def tables(runs: Sequence[Run], larger: Sequence[Run]) -> str:
+    """Return all tables of the page, in its order.
+
+    Args:
+        runs: of the study that was fitted on, with its test.
+        larger: of one that was not.
+    """
+    fitted = [run for run in runs if run.part == "fit"]
+    predictors = _predictors(fitted)
+    groups = {
+        group: [run for run in larger if run.group == group]
+        for group in dict.fromkeys(r.group for r in larger)
+    }
+    blocks = [
+        _scores({**groups, "all": list(larger)}, predictors),
+        *(_confusion(name, larger, predictor) for name, predictor in predictors.items()),
+        _coverage({**groups, "all": list(larger)}),
+        _missed(larger),
+        _by_condition(larger),
+        _narrow(runs, predictors),
+    ]
+    return "\n\n".join(blocks)
+
+
+def _predictors(fitted: Sequence[Run]) -> dict[str, Predictor]:
+    return {
+        "prognosis": prognosis,
+        "last difference goes on": last_difference,
+        "holds to K, hurts after": hurts_after(fitted),
+    }
+
+
+def _narrow(runs: Sequence[Run], predictors: dict[str, Predictor]) -> str:
+    """The study that was fitted on: its own test."""
     parts = {name: [run for run in runs if run.part == name] for name in PARTS}
     parts = {name: chosen for name, chosen in parts.items() if chosen}
     tested = [run for run in runs if run.part != "fit"]
-    predictors: dict[str, Predictor] = {
-        "prognosis": prognosis,
-        "last difference goes on": last_difference,
-        "holds to K, hurts after": hurts_after(parts["fit"]),
-    }
     blocks = [
         _scores({**parts, "all of the test": tested}, predictors),
         *(_confusion(name, tested, predictor) for name, predictor in predictors.items()),
@@ -38,11 +66,6 @@ def tables(runs: Sequence[Run]) -> str:
         _by_condition(runs),
     ]
     return "\n\n".join(blocks)
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
 
 
 def _scores(parts: dict[str, list[Run]], predictors: dict[str, Predictor]) -> str:
@@ -56,18 +79,18 @@ def _scores(parts: dict[str, list[Run]], predictors: dict[str, Predictor]) -> st
         for part, chosen in parts.items()
     ]
     named = [f"right fates, {name}" for name in predictors] + [f"off at 4K, {name}" for name in predictors]
-    return _table(["runs", "count", *named], rows)
+    return markdown(["runs", "count", *named], rows)
 
 
 def _confusion(name: str, runs: Sequence[Run], predictor: Predictor) -> str:
     found = confusion(runs, predictor)
     rows = [[told, *(str(found[told][true]) for true in FATES)] for told in FATES]
-    return _table([f"{name} said", *(f"truly {fate}" for fate in FATES)], rows)
+    return markdown([f"{name} said", *(f"truly {fate}" for fate in FATES)], rows)
 
 
 def _coverage(parts: dict[str, list[Run]]) -> str:
     rows = [[part, f"{held(chosen, 2):.0%}", f"{held(chosen, 4):.0%}"] for part, chosen in parts.items()]
-    return _table(["runs", "truth in the 80 % interval, 2K", "4K"], rows)
+    return markdown(["runs", "truth in the 80 % interval, 2K", "4K"], rows)
 
 
 def _missed(runs: Sequence[Run]) -> str:
@@ -79,7 +102,7 @@ def _missed(runs: Sequence[Run]) -> str:
             rows.append([f"{run.condition}, seed {run.seed}", told.fate, run.fate, *changes])
     if not rows:
         return "None was missed."
-    return _table(["missed", "told", "true", "told at 4K, nats", "true at 4K"], rows)
+    return markdown(["missed", "told", "true", "told at 4K, nats", "true at 4K"], rows)
 
 
 def _by_condition(runs: Sequence[Run]) -> str:
@@ -108,7 +131,7 @@ def _by_condition(runs: Sequence[Run]) -> str:
         "change at 2K",
         "change at 4K",
     ]
-    return _table([*headings, "RMS at K", "RMS at 4K", "fate"], rows)
+    return markdown([*headings, "RMS at K", "RMS at 4K", "fate"], rows)
 
 
 def _over(values: Sequence[float]) -> str:

@@ -15,7 +15,7 @@ from benchmarks.fates_fit import (
     off_by,
     prognosis,
 )
-from benchmarks.fates_grid import FITTED_ON, SIZE, grid, part, rounds, settings, variants
+from benchmarks.fates_grid import FITTED_ON, RECIPE, SHAPES, grid, part, rounds, settings, variants
 from benchmarks.fates_runs import load_runs
 from loopscope.config import FAMILIES
 from loopscope.evaluation.depth.prognosis_constants import FITTED
@@ -23,21 +23,35 @@ from loopscope.evaluation.depth.prognosis_rule import UNIT, movements
 from loopscope.jobs.study_cells import plan
 from loopscope.results import LoopSigns
 
-PLANNED = [
-    config
-    for seed, names in rounds()
-    for config in plan(SIZE, names, [seed], settings(), variants(), here=False)
-]
+PLANS = {
+    size: [
+        config
+        for seed, names in rounds(size)
+        for config in plan(RECIPE, names, [seed], settings(size), variants(size), here=False)
+    ]
+    for size in SHAPES
+}
+PLANNED = PLANS["narrow"]
 
 
-def test_every_run_of_the_grid_has_a_valid_config_of_the_same_depth_and_tokens():
-    assert len(PLANNED) == sum(entry.seeds for entry in grid().values()) == 66
-    assert {config.model.loops for config in PLANNED} == {4}
-    assert len({config.data for config in PLANNED}) == 1
+@pytest.mark.parametrize(("size", "count"), [("narrow", 66), ("laptop", 84)])
+def test_every_run_of_a_grid_has_a_valid_config_of_the_same_depth_and_tokens(size: str, count: int):
+    assert len(PLANS[size]) == sum(entry.seeds for entry in grid(size).values()) == count
+    assert {config.model.loops for config in PLANS[size]} == {4}
+    assert len({config.data for config in PLANS[size]}) == 1
+    assert {config.training.steps for config in PLANS[size]} == {SHAPES[size].steps}
+
+
+def test_conditions_are_what_their_names_say():
     runs = {(config.condition, config.training.seed): config for config in PLANNED}
     assert len(runs) == len(PLANNED)
     assert runs["penalty-1e-4", 0].objective.norm_penalty.weight == 1e-4
     assert runs["decay", 2].model.carry == ("decay",)
+    larger = {(config.condition, config.training.seed): config for config in PLANS["laptop"]}
+    assert {larger[f"published-{name}", 1].model.initialisation for name in ("raw", "terminal")} == {
+        "published"
+    }
+    assert larger["dense/raw", 0].model.initialisation == "scaled"
     assert [phase.placement for phase in runs["dense-then-terminal", 1].objective.phases] == [
         *("dense", "terminal")
     ]
@@ -48,17 +62,18 @@ def test_drawn_depths_cost_what_the_fixed_one_does():
     assert depths["sampled-dense"].average(4) == depths["sampled-terminal"].average(4) == 4
     curriculum = depths["curriculum"]
     assert (curriculum.fewest(4) + curriculum.most(4)) / 2 == 4
-    assert curriculum.curriculum == settings()["training"]["steps"]
+    assert curriculum.curriculum == settings("narrow")["training"]["steps"]
 
 
 def test_what_is_tested_was_not_fitted():
     parts = Counter(part(config.condition, config.training.seed) for config in PLANNED)
     assert parts == {"fit": 30, "unseen seed": 9, "unseen condition": 15, "unseen family": 12}
-    assert set(FITTED_ON) <= set(grid())
+    assert set(FITTED_ON) <= set(grid("laptop"))
     assert not set(FITTED_ON) & set(FAMILIES)
 
 
-RUNS = load_runs()
+RUNS = load_runs("narrow")
+LARGER = load_runs("laptop")
 
 
 def test_the_committed_constants_are_those_that_the_committed_runs_give():
@@ -91,6 +106,16 @@ def test_on_runs_it_never_saw_it_is_no_worse_in_words_and_nearer_in_numbers():
     for predictor in (last_difference, plain):
         assert accuracy(tested, prognosis) >= accuracy(tested, predictor)
         assert off_by(tested, prognosis, 4) < off_by(tested, predictor, 4)
+
+
+def test_on_a_study_that_nothing_was_fitted_on_it_is_better_in_both():
+    assert len(LARGER) >= 74
+    assert {run.part for run in LARGER} == {"test"}
+    plain = hurts_after([run for run in RUNS if run.part == "fit"])
+    for predictor in (last_difference, plain):
+        assert accuracy(LARGER, prognosis) > accuracy(LARGER, predictor)
+        assert off_by(LARGER, prognosis, 4) < off_by(LARGER, predictor, 4)
+    assert held(LARGER, 4) >= 0.75
 
 
 def test_the_plain_predictors_say_what_they_are_called():
