@@ -4,8 +4,8 @@
     python -m benchmarks.scale_trend                      # fit on the runs to be fitted on, and test on the others
 
 Every run gives two cases: what its first half says of the whole, and its first quarter of the half. What is fitted are
-`GOES_ON`, `SPREAD` and `SPREAD_OF_CHANGE`; the table says how far off they are on runs that the fit never saw, beside
-two plain rules: it stays as it is, and it goes on by the same factor over every doubling.
+`GOES_ON`, `RESTING_SPREAD` and `SPREAD_OF_CHANGE`; the table says how far off they are on runs that the fit never saw,
+beside two plain rules: it stays as it is, and it goes on by the same factor over every doubling.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from benchmarks.environment import environment, finish, markdown
 from benchmarks.fates_fit import LEVEL, quantile_place
 from benchmarks.fates_grid import part
 from benchmarks.fates_runs import shortened
-from loopscope.monitor.scale_trend import GOES_ON, SPREAD, SPREAD_OF_CHANGE, over_loops, size_at
+from loopscope.monitor.scale_trend import GOES_ON, RESTING_SPREAD, SPREAD_OF_CHANGE, over_loops, size_at
 from loopscope.results import decode, load_results, trained_runs
 from loopscope.results.layout import RESULT, write_text
 
@@ -62,7 +62,7 @@ def main() -> None:
     cases = [case for row in load_histories() for case in cases_of(row)]
     goes_on, floor, per_change = fit([case for case in cases if case.part == "fit"])
     print(table(cases))
-    shipped = (GOES_ON, SPREAD, SPREAD_OF_CHANGE)
+    shipped = (GOES_ON, RESTING_SPREAD, SPREAD_OF_CHANGE)
     finish(
         {"benchmark": "scale_trend", "fitted": [goes_on, floor, per_change], "shipped": shipped},
         environment(),
@@ -134,7 +134,7 @@ def table(cases: Sequence[Case]) -> str:
             for rule in rules.values()
         ]
         held = sum(
-            abs(case.next - GOES_ON * case.moved) <= SPREAD + SPREAD_OF_CHANGE * abs(case.moved)
+            abs(case.next - GOES_ON * case.moved) <= RESTING_SPREAD + SPREAD_OF_CHANGE * abs(case.moved)
             for case in group
         )
         rows.append([name, str(len(group)), *off, f"{held / len(group):.0%}"])

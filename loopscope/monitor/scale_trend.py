@@ -12,7 +12,7 @@ from loopscope.results import ScaleTrend
 
 GOES_ON = 0.45
 """Share of the last doubling's change that the next one brings."""
-SPREAD = 0.172
+RESTING_SPREAD = 0.172
 """Half the 80 % interval's width in the logarithm, of a scale that stood still."""
 SPREAD_OF_CHANGE = 0.086
 """What is added to it per unit of the last doubling's change."""
@@ -35,7 +35,7 @@ def scale_trend(history: ScaleHistory) -> ScaleTrend | None:
     if half is None or now is None:
         return None
     moved = math.log(now / half)
-    on, spread = GOES_ON * moved, SPREAD + SPREAD_OF_CHANGE * abs(moved)
+    on, spread = GOES_ON * moved, RESTING_SPREAD + SPREAD_OF_CHANGE * abs(moved)
     return ScaleTrend(last, half, now, *(now * math.exp(on + side * spread) for side in (0, -1, 1)))
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from loopscope.monitor.scale_trend import GOES_ON, SPREAD, SPREAD_OF_CHANGE, over_loops, scale_trend
+from loopscope.monitor.scale_trend import GOES_ON, RESTING_SPREAD, SPREAD_OF_CHANGE, over_loops, scale_trend
 from loopscope.results import ScaleTrend
 
 
@@ -17,8 +17,8 @@ def test_a_scale_that_stands_still_is_at_rest() -> None:
     assert found is not None
     assert (found.steps, found.half, found.now, found.twice) == pytest.approx((800, 7.0, 7.0, 7.0))
     assert found.at_rest
-    assert found.high / found.now == pytest.approx(math.exp(SPREAD))
-    assert found.low / found.now == pytest.approx(math.exp(-SPREAD))
+    assert found.high / found.now == pytest.approx(math.exp(RESTING_SPREAD))
+    assert found.low / found.now == pytest.approx(math.exp(-RESTING_SPREAD))
     assert found.lines()[0].startswith(
         "It is about at rest: the L2 norm of H over all loops was 7 at step 400"
     )
@@ -32,7 +32,7 @@ def test_a_power_of_the_steps_goes_on_by_its_share(power: float, word: str) -> N
     assert math.log(found.now / found.half) == pytest.approx(moved, abs=1e-2)
     assert math.log(found.twice / found.now) == pytest.approx(GOES_ON * moved, abs=1e-2)
     assert math.log(found.high / found.twice) == pytest.approx(
-        SPREAD + SPREAD_OF_CHANGE * abs(moved), abs=1e-2
+        RESTING_SPREAD + SPREAD_OF_CHANGE * abs(moved), abs=1e-2
     )
     assert found.lines()[0].startswith(word)
 
