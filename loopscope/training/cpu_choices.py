@@ -90,7 +90,7 @@ def choices_for(
         return taken or CpuChoices()
     if begun or not trials_allowed() or device.type != "cpu" or flops is None or flops < WORTH_TRYING:
         return CpuChoices()
-    if precision == "bf16" and not cpu_multiplies(torch.bfloat16):  # the trials alone would take an hour
+    if precision == "bf16" and not cpu_multiplies(torch.bfloat16):  # each trial takes minutes
         return CpuChoices()
     taken = kept_or_found(precision, find)
     Path(run).mkdir(parents=True, exist_ok=True)
