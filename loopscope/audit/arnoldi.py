@@ -40,8 +40,8 @@ def spectral_radius(
     radius, settled = 0.0, False
     for taken in range(products):
         mapped = product(basis[-1].view_as(like)).flatten()
-        if not bool(torch.isfinite(mapped).all()):
-            return float(mapped.norm()), False
+        if not math.isfinite(size := float(mapped.norm())):
+            return size, False
         for _ in range(2):  # the second pass takes out what the first left by rounding
             along = basis @ mapped
             mapped = mapped - along @ basis
@@ -55,7 +55,7 @@ def spectral_radius(
         if residual <= STANDS_STILL * radius:
             break
         basis = torch.cat([basis, mapped[None] / beyond])
-    return radius, settled and math.isfinite(radius)
+    return radius, settled
 
 
 def _start(like: Tensor) -> Tensor:

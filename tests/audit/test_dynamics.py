@@ -65,9 +65,13 @@ def test_a_map_to_zero_has_radius_zero() -> None:
 
 
 def test_a_map_to_nowhere_has_not_settled() -> None:
-    radius, settled = spectral_radius(lambda v: v * torch.inf, LIKE)
-    assert not math.isfinite(radius)
-    assert not settled
+    turned = torch.randn(24, 24, generator=torch.Generator().manual_seed(0))
+    for factor in (torch.inf, 1e20):  # the second is finite, and its size in fp32 is not
+        radius, settled = spectral_radius(
+            lambda v, factor=factor: (v.flatten() @ turned * factor).view_as(v), LIKE.float()
+        )
+        assert not math.isfinite(radius)
+        assert not settled
 
 
 def test_a_crowd_below_the_largest_does_not_pass_for_it() -> None:
