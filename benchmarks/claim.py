@@ -19,6 +19,7 @@ from typing import Any
 from benchmarks.claim_rows import Row, add_row, load_rows
 from benchmarks.claim_tables import tables
 from benchmarks.environment import environment
+from benchmarks.fates_grid import CLAIMED
 from loopscope.config.run_config import kept_config
 from loopscope.evaluation.depth.curve import depth_curves
 from loopscope.jobs import open_model, run_study
@@ -52,11 +53,10 @@ class Shape:
 
 
 _BPE = {"max_bytes": 14_000_000, "tokenizer": {"kind": "bpe", "vocabulary": 4096}}
-_CONTROLS = ("dense/rmsnorm", "dense/raw", "dense/final-only", "dense/rmsnorm+penalty")
 SHAPES = {
     "0.7m": Shape(  # the runs of `benchmarks.fates --size laptop`, scaled start
         "small",
-        (*_CONTROLS, "dense/rmsnorm+interloop", "unlooped-deep"),
+        (*CLAIMED, "unlooped-deep"),
         5,
         307_200,
         8,
@@ -67,7 +67,10 @@ SHAPES = {
     ),
     "1m": Shape(
         "laptop",
-        (*_CONTROLS, "terminal/rmsnorm", "unlooped-deep"),
+        (
+            *("dense/rmsnorm", "dense/raw", "dense/final-only", "dense/rmsnorm+penalty"),
+            *("terminal/rmsnorm", "unlooped-deep"),
+        ),
         5,
         3_000_000,
         16,
@@ -165,12 +168,10 @@ def measure(
     """Return the row of a run that has ended."""
     opened = open_model(folder)
     text = held_out(opened, None, WINDOWS)
-    batches = [
-        (text.input_ids[first : first + 16], text.labels[first : first + 16])
-        for first in range(0, len(text.input_ids), 16)
-    ]
     trained = opened.model.loops
-    curves = depth_curves(opened.model, batches, text.bytes_per_token, 1 if trained == 1 else 2 * trained)
+    curves = depth_curves(
+        opened.model, text.batches(16), text.bytes_per_token, 1 if trained == 1 else 2 * trained
+    )
     (result,) = load_results(folder).runs
     config = kept_config(result.config, result.condition)
     deep = curves[0].per_loop

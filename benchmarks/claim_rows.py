@@ -2,12 +2,11 @@
 
 import fcntl
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.fates_runs import shortened
+from benchmarks.fates_runs import write_rows
 from loopscope.results import decode
-from loopscope.results.layout import write_text
 
 ROWS = Path(__file__).with_name("claim.json")
 
@@ -43,5 +42,4 @@ def add_row(row: Row) -> None:
     """Add one run's row; calls that run at the same time take turns."""
     with ROWS.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        rows = [json.dumps(shortened(asdict(each))) for each in [*load_rows(), row]]
-        write_text(ROWS, "[\n" + ",\n".join(rows) + "\n]\n")
+        write_rows(ROWS, [*load_rows(), row])

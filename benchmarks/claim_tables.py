@@ -4,9 +4,8 @@ import math
 from collections.abc import Sequence
 
 from benchmarks.claim_rows import Row
-from benchmarks.environment import markdown
+from benchmarks.environment import interval_text, markdown
 from loopscope.evaluation.statistics import Spread, holm
-from loopscope.results import Interval
 from loopscope.results.student_t import SEEDS_NEEDED, over_seeds, over_seeds_of
 
 BLIND = "dense/rmsnorm"
@@ -40,7 +39,9 @@ def reached(conditions: dict[str, dict[int, Row]]) -> str:
             str(len(runs)),
             " / ".join(map(str, loops)),
             " / ".join(f"{loss:.3f}" for loss in losses),
-            interval(over_seeds_of("bits_per_byte", [run.bits_per_byte[trained - 1] for run in runs])),
+            interval_text(
+                over_seeds_of("bits_per_byte", [run.bits_per_byte[trained - 1] for run in runs]), 3
+            ),
             " / ".join(f"{norm:.3g}" for norm in norms),
             f"{runs[0].training_flops:.3g}",
         ]
@@ -84,7 +85,7 @@ def differences(conditions: dict[str, dict[int, Row]]) -> str:
             name,
             str(len(apart)),
             f"{flops:.2f}",
-            interval(over_seeds(apart), "+"),
+            interval_text(over_seeds(apart), 3, sign=True),
             "" if p is None else f"{next(corrected):.3g}",
         ]
         for name, apart, flops, p in found
@@ -106,9 +107,3 @@ def spread_of(values: Sequence[float]) -> Spread | None:
     mean = sum(values) / count
     deviation = math.hypot(*(value - mean for value in values)) / math.sqrt(count - 1)
     return Spread(mean, deviation / math.sqrt(count), over_windows=0.0, seeds=count, windows=2)
-
-
-def interval(value: Interval, sign: str = "") -> str:
-    """The mean, and the interval where there is one."""
-    mean = f"{value.mean:{sign}.3f}"
-    return mean if value.low is None else f"{mean} ({value.low:{sign}.3f} to {value.high:{sign}.3f})"

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from loopscope.results import Interval
+
 MEBI = 2**20
 
 
@@ -40,6 +42,15 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lay out a table of a results page."""
     return "\n".join(f"| {' | '.join(row)} |" for row in [headings, ["---"] * len(headings), *rows])
+
+
+def interval_text(value: Interval, digits: int, sign: bool = False) -> str:
+    """The mean, and the interval where there is one."""
+    form = f"{'+' if sign else ''}.{digits}f"
+    mean = f"{value.mean:{form}}"
+    if value.low is None or value.high is None:
+        return mean
+    return f"{mean} ({value.low:{form}} to {value.high:{form}})"
 
 
 def again(benchmark: str, *arguments: str) -> list[str]:

@@ -5,6 +5,7 @@ The signs are of the windows that an audit takes, the truth is of other windows 
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,12 @@ def shortened(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [shortened(entry) for entry in value]
     return {name: shortened(entry) for name, entry in value.items()} if isinstance(value, dict) else value
+
+
+def write_rows(path: Path, rows: Iterable[Any]) -> None:
+    """Write records as a JSON list, one a line, so that a change of one shows as one."""
+    lines = [json.dumps(shortened(asdict(row))) for row in rows]
+    write_text(path, "[\n" + ",\n".join(lines) + "\n]\n")
 
 
 def load_runs(size: str) -> list[Run]:

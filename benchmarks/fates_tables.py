@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from benchmarks.environment import markdown
 from benchmarks.fates_fit import (
@@ -28,47 +28,38 @@ def tables(runs: Sequence[Run], larger: Sequence[Run]) -> str:
         runs: of the study that was fitted on, with its test.
         larger: of one that was not.
     """
-    fitted = [run for run in runs if run.part == "fit"]
-    predictors = _predictors(fitted)
-    groups = {
-        group: [run for run in larger if run.group == group]
-        for group in dict.fromkeys(r.group for r in larger)
+    predictors: dict[str, Predictor] = {
+        "prognosis": prognosis,
+        "last difference goes on": last_difference,
+        "holds to K, hurts after": hurts_after([run for run in runs if run.part == "fit"]),
     }
+    names = dict.fromkeys(run.group for run in larger)
+    groups = {name: [run for run in larger if run.group == name] for name in names}
+    parts = {name: chosen for name in PARTS if (chosen := [run for run in runs if run.part == name])}
+    tested = [run for run in runs if run.part != "fit"]
     blocks = [
-        _scores({**groups, "all": list(larger)}, predictors),
-        *(_confusion(name, larger, predictor) for name, predictor in predictors.items()),
-        _coverage({**groups, "all": list(larger)}),
-        _missed(larger),
-        _by_condition(larger),
-        _narrow(runs, predictors),
+        *_of_study({**groups, "all": larger}, larger, larger, predictors),
+        *_of_study({**parts, "all of the test": tested}, tested, runs, predictors),
     ]
     return "\n\n".join(blocks)
 
 
-def _predictors(fitted: Sequence[Run]) -> dict[str, Predictor]:
-    return {
-        "prognosis": prognosis,
-        "last difference goes on": last_difference,
-        "holds to K, hurts after": hurts_after(fitted),
-    }
-
-
-def _narrow(runs: Sequence[Run], predictors: dict[str, Predictor]) -> str:
-    """The study that was fitted on: its own test."""
-    parts = {name: [run for run in runs if run.part == name] for name in PARTS}
-    parts = {name: chosen for name, chosen in parts.items() if chosen}
-    tested = [run for run in runs if run.part != "fit"]
-    blocks = [
-        _scores({**parts, "all of the test": tested}, predictors),
+def _of_study(
+    parts: Mapping[str, Sequence[Run]],
+    tested: Sequence[Run],
+    runs: Sequence[Run],
+    predictors: Mapping[str, Predictor],
+) -> list[str]:
+    return [
+        _scores(parts, predictors),
         *(_confusion(name, tested, predictor) for name, predictor in predictors.items()),
-        _coverage({**parts, "all of the test": tested}),
+        _coverage(parts),
         _missed(tested),
         _by_condition(runs),
     ]
-    return "\n\n".join(blocks)
 
 
-def _scores(parts: dict[str, list[Run]], predictors: dict[str, Predictor]) -> str:
+def _scores(parts: Mapping[str, Sequence[Run]], predictors: Mapping[str, Predictor]) -> str:
     rows = [
         [
             part,
@@ -88,7 +79,7 @@ def _confusion(name: str, runs: Sequence[Run], predictor: Predictor) -> str:
     return markdown([f"{name} said", *(f"truly {fate}" for fate in FATES)], rows)
 
 
-def _coverage(parts: dict[str, list[Run]]) -> str:
+def _coverage(parts: Mapping[str, Sequence[Run]]) -> str:
     rows = [[part, f"{held(chosen, 2):.0%}", f"{held(chosen, 4):.0%}"] for part, chosen in parts.items()]
     return markdown(["runs", "truth in the 80 % interval, 2K", "4K"], rows)
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.environment import environment
+from benchmarks.environment import environment, interval_text
 from loopscope.results import (
     EVALUATION,
     Calibration,
@@ -102,7 +102,7 @@ def _depths(groups: dict[str, list[ModelEvaluation]], out: Path) -> str:
         perplexity = [_mean(group, loop, "perplexity") for loop in (1, 2, 3, 4, 8) if loop <= depth]
         norm = [_mean(group, loop, "l2_norm") for loop in (1, 4, 8) if loop <= depth]
         bits = _mean(group, trained, "bits_per_byte")
-        row = [condition, _verdict(out, condition), _list(perplexity), _interval(bits, 3), _list(norm)]
+        row = [condition, _verdict(out, condition), _list(perplexity), interval_text(bits, 3), _list(norm)]
         lines.append(f"| {' | '.join(row)} |")
         if len(group[0].depth) > 1:
             exits = [
@@ -120,9 +120,9 @@ def _matched(comparison: Comparison) -> str:
     ]
     for row in comparison.matched:
         flops = [f"{value:.3g}" if value else "" for value in (row.inference_flops, row.training_flops)]
-        against = "" if row.against is None else _interval(row.against, 3, sign=True)
+        against = "" if row.against is None else interval_text(row.against, 3, sign=True)
         separated = "" if row.against is None else "yes" if row.separated else "no"
-        cells = [row.condition, row.role, f"{row.parameters:,}", *flops, _interval(row.bits_per_byte, 3)]
+        cells = [row.condition, row.role, f"{row.parameters:,}", *flops, interval_text(row.bits_per_byte, 3)]
         lines.append(f"| {' | '.join([*cells, against, separated])} |")
     return "\n".join(lines) + "\n"
 
@@ -149,7 +149,14 @@ def _exits(groups: dict[str, list[ModelEvaluation]]) -> str:
             ]
             above = over_seeds([100 * (ratio - 1) for ratio in ratios])
             held = f"{sum(entry.held is not False for entry in entries)} of {len(entries)}"
-            cells = [condition, unit, rule, _interval(loops, 2), _interval(above, 1, sign=True) + " %", held]
+            cells = [
+                condition,
+                unit,
+                rule,
+                interval_text(loops, 2),
+                interval_text(above, 1, sign=True) + " %",
+                held,
+            ]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -165,14 +172,6 @@ def _verdict(out: Path, condition: str) -> str:
 
 def _list(intervals: list[Interval]) -> str:
     return " / ".join(_short(interval.mean) for interval in intervals)
-
-
-def _interval(value: Interval, digits: int, sign: bool = False) -> str:
-    plus = "+" if sign else ""
-    mean = f"{value.mean:{plus}.{digits}f}"
-    if value.low is None or value.high is None:
-        return mean
-    return f"{mean} ({value.low:{plus}.{digits}f} to {value.high:{plus}.{digits}f})"
 
 
 def _short(value: float) -> str:

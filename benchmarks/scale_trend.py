@@ -13,16 +13,23 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.environment import environment, finish, markdown
 from benchmarks.fates_fit import LEVEL, quantile_place
 from benchmarks.fates_grid import part
-from benchmarks.fates_runs import shortened
-from loopscope.monitor.scale_trend import GOES_ON, RESTING_SPREAD, SPREAD_OF_CHANGE, over_loops, size_at
+from benchmarks.fates_runs import write_rows
+from loopscope.monitor.scale_trend import (
+    GOES_ON,
+    RESTING_SPREAD,
+    SPREAD_OF_CHANGE,
+    next_change,
+    over_loops,
+    size_at,
+)
 from loopscope.results import decode, load_results, trained_runs
-from loopscope.results.layout import RESULT, write_text
+from loopscope.results.layout import RESULT
 
 HISTORIES = Path(__file__).with_name("scale_trend.json")
 PER_CHANGE = (0.0, 0.1, 0.2, 0.3, 0.5, 0.8)
@@ -57,8 +64,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="folder of a study, to take histories from")
     options = parser.parse_args()
     if options.keep:
-        rows = [json.dumps(shortened(asdict(row))) for row in histories(options.keep)]
-        write_text(HISTORIES, "[\n" + ",\n".join(rows) + "\n]\n")
+        write_rows(HISTORIES, histories(options.keep))
     cases = [case for row in load_histories() for case in cases_of(row)]
     goes_on, floor, per_change = fit([case for case in cases if case.part == "fit"])
     print(table(cases))
@@ -116,10 +122,16 @@ def fit(cases: Sequence[Case]) -> tuple[float, float, float]:
     return goes_on, best[1], best[2]
 
 
+def held(cases: Sequence[Case]) -> float:
+    """Share of cases whose truth lies in the shipped interval."""
+    told = [(case.next, *next_change(case.moved)) for case in cases]
+    return sum(abs(true - on) <= spread for true, on, spread in told) / len(told)
+
+
 def table(cases: Sequence[Case]) -> str:
     """Return how far the shipped rule and two plain ones are off, and how often the interval holds."""
     rules: dict[str, Callable[[Case], float]] = {
-        "this rule": lambda case: GOES_ON * case.moved,
+        "this rule": lambda case: next_change(case.moved)[0],
         "stays": lambda case: 0.0,
         "goes on by the same factor": lambda case: case.moved,
     }
@@ -133,11 +145,7 @@ def table(cases: Sequence[Case]) -> str:
             f"{math.exp(statistics.median(abs(case.next - rule(case)) for case in group)):.3f}"
             for rule in rules.values()
         ]
-        held = sum(
-            abs(case.next - GOES_ON * case.moved) <= RESTING_SPREAD + SPREAD_OF_CHANGE * abs(case.moved)
-            for case in group
-        )
-        rows.append([name, str(len(group)), *off, f"{held / len(group):.0%}"])
+        rows.append([name, str(len(group)), *off, f"{held(group):.0%}"])
     heads = [
         "runs",
         "cases",

@@ -168,6 +168,7 @@ def in_format(model: nn.Module, name: str, shared: Mapping[int, int], buffers: b
         elif as_used and chosen.dtype is not None and not chosen.autocast:
             stack.enter_context(in_type_at_use(chosen.dtype))
         stack.enter_context(torch.no_grad())
-        stack.enter_context(products_in_fp32())
+        if chosen.dtype is not None:
+            stack.enter_context(products_in_fp32())
         stack.enter_context(torch.autocast(device, chosen.dtype, enabled=chosen.autocast))
         yield

@@ -21,9 +21,9 @@ from loopscope.jobs.judged_phase import judged_phase
 from loopscope.jobs.kept_records import set_aside, warn_of_other
 from loopscope.jobs.opened import OpenedModel, check_one, open_model, parameter_count, token_texts
 from loopscope.jobs.run_trackers import add_to_trackers
+from loopscope.jobs.run_trend import trend_of
 from loopscope.jobs.study_order import ordered_first_runs
 from loopscope.jobs.text import TextWindows, some_windows
-from loopscope.monitor.scale_trend import scale_trend
 from loopscope.objectives.config import ObjectiveConfig
 from loopscope.objectives.objective import Objective, build_objective
 from loopscope.objectives.spelling import spelled_section
@@ -33,9 +33,7 @@ from loopscope.results import (
     WORST_FIRST,
     AuditedModel,
     JudgedModel,
-    ScaleTrend,
     audit_values,
-    load_results,
     provenance,
     to_json,
 )
@@ -45,9 +43,7 @@ from loopscope.results.layout import (
     CONFIG,
     EVALUATION,
     PREVIOUS_AUDIT,
-    RESULT,
     newest_checkpoint,
-    step_in_name,
     write_text,
 )
 
@@ -178,22 +174,6 @@ def audit_model(
         trend=trend_of(opened),
         **_measured_of(opened, tokens),
     )
-
-
-def trend_of(opened: OpenedModel) -> ScaleTrend | None:
-    """Return where a run's scale is going; None of what is no run that has ended, or does not train evenly."""
-    newest = newest_checkpoint(opened.path) if (opened.path / RESULT).is_file() else None
-    if newest is None:
-        return None
-    try:
-        (result,) = load_results(opened.path).runs
-    except ValueError:  # a damaged record is told of where it is asked for; weights are audited without it
-        return None
-    if result.steps != step_in_name(newest) or result.phases:
-        return None  # trained on since, or under one loss after another
-    if (result.config.get("training") or {}).get("schedule", "constant") != "constant":
-        return None  # its steps get shorter, and the scale with them stands still
-    return scale_trend([(point.step, point.l2_norm) for point in result.training])
 
 
 def judge_model(

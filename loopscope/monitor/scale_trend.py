@@ -34,9 +34,17 @@ def scale_trend(history: ScaleHistory) -> ScaleTrend | None:
     half, now = size_at(sizes, last // 2), size_at(sizes, last)
     if half is None or now is None:
         return None
-    moved = math.log(now / half)
-    on, spread = GOES_ON * moved, RESTING_SPREAD + SPREAD_OF_CHANGE * abs(moved)
+    on, spread = next_change(math.log(now / half))
     return ScaleTrend(last, half, now, *(now * math.exp(on + side * spread) for side in (0, -1, 1)))
+
+
+def next_change(moved: float) -> tuple[float, float]:
+    """Return what the next doubling of the steps brings, and half of its 80 % interval; all of them logarithms.
+
+    Args:
+        moved: what the last doubling brought.
+    """
+    return GOES_ON * moved, RESTING_SPREAD + SPREAD_OF_CHANGE * abs(moved)
 
 
 def over_loops(norms: Sequence[float]) -> float:
