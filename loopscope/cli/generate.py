@@ -26,6 +26,7 @@ class Generate:
         loopscope generate runs/raw --prompt 'def main('
         loopscope generate runs/raw --prompt-file start.txt --new-tokens 64 --temperature 0.8 --top-p 0.95 --seed 1
         loopscope generate runs/raw --prompt 'import ' --exit-rule max-probability --threshold 0.9 --missing lazy
+        loopscope generate runs/raw --prompt 'import ' --draft-loops 1
         loopscope generate last.pt --prompt 'The ' --loops 8 --json
         loopscope generate runs/raw --prompts prompts.jsonl --new-tokens 32
     """
@@ -66,6 +67,10 @@ class Generate:
     """Of a transformers model: which of its library's caches: dynamic, static, offloaded, quantized; its own choice."""
     prompt_piece: int | None = None
     """Tokens of the prompt that are read at once; all by default. Less memory for a long prompt, and the same text."""
+    draft_loops: int | None = None
+    """Let the exit after so many loops guess tokens, for all loops to check several at once: the same greedy text."""
+    draft_tokens: int | None = None
+    """Guesses that are checked at once; 4 by default."""
     threads: int | None = None
     """CPU threads; torch's choice by default."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -107,6 +112,8 @@ def generate(arguments: Sequence[str]) -> None:
     print(flush=True)
     count, mean = len(made.news), sum(made.loops) / len(made.loops)
     exits = f", {mean:.2f} of {made.depth} loops" if command.exit_rule else f", {made.depth} loops"
+    if command.draft_loops is not None:
+        exits += f", {made.guessed / count:.0%} of the tokens guessed at loop {command.draft_loops}"
     print(
         f"{count} tokens in {made.seconds:.2f} s, {count / made.seconds:.1f} tokens/s{exits}, ended by "
         f"{_ENDED[made.ended]}",
@@ -133,6 +140,8 @@ _OPTIONS = (
     "stop",
     "cache",
     "prompt_piece",
+    "draft_loops",
+    "draft_tokens",
 )
 _ENDED = {"length": "length", "stop": "a stop string", "eos": "an end token"}
 
@@ -187,6 +196,8 @@ def _values(command: Generate, prompt: str, made: "TextStream") -> dict[str, Any
         "exit_rule": command.exit_rule,
         "threshold": made.threshold,
         "missing": command.missing if command.exit_rule else None,
+        "draft_loops": command.draft_loops,
+        "guessed": made.guessed,
         "seconds": made.seconds,
         "tokens_per_second": len(made.news) / made.seconds,
     }

@@ -7,6 +7,8 @@ In the order in which a text is made:
     decoder     `generate_tokens`, `stream`: read logits, draw, see whether a text has ended
     ways        which way tokens are made; models of others register theirs
     steps, cached_steps   one step: the whole text computed anew, or the newest token over the cache
+    draft, drafted_steps, drafted_text   tokens in rounds: an early exit guesses, full depth checks
+    growing_texts   the texts of a batch that go on
     grouped_steps   rows that cannot share a batch, as one
     store, view     keys and values of one generation, and one call's view of them
     exits       what generation asks of an exit rule, of one for all rows or of one per row
@@ -20,9 +22,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from loopscope.generation.decoder import Generated, NewToken, generate_tokens, make_steps, stream
+    from loopscope.generation.decoder import Generated, generate_tokens, make_steps, stream
+    from loopscope.generation.draft import Draft
     from loopscope.generation.exits import Decision, ExitRule
     from loopscope.generation.forced_reading import ForcedReading, force
+    from loopscope.generation.growing_texts import NewToken
     from loopscope.generation.missing import STRATEGIES, AbstractMissing
     from loopscope.generation.padding import pad
     from loopscope.generation.sampling import Sampling
@@ -39,6 +43,7 @@ _HOMES = {
     "IncrementalDecoder": "streaming",
     "Tokenizer": "streaming",
     "pad": "padding",
+    "Draft": "draft",
     "Decision": "exits",
     "ExitRule": "exits",
     "AbstractMissing": "missing",
@@ -47,7 +52,7 @@ _HOMES = {
     "AbstractTextWay": "ways",
     "text_way": "ways",
     "Generated": "decoder",
-    "NewToken": "decoder",
+    "NewToken": "growing_texts",
     "generate_tokens": "decoder",
     "make_steps": "decoder",
     "stream": "decoder",
@@ -60,6 +65,7 @@ __all__ = [
     "AbstractSteps",
     "AbstractTextWay",
     "Decision",
+    "Draft",
     "ExitRule",
     "ForcedReading",
     "Generated",

@@ -10,59 +10,50 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 
+from loopscope.generation.drafted_steps import DraftedSteps
+from loopscope.generation.drafted_text import rounds
 from loopscope.generation.exits import RowRules, distinct
 from loopscope.generation.grouped_steps import GroupedSteps, RowGroup
+from loopscope.generation.growing_texts import NewToken, GrowingTexts
 from loopscope.generation.padding import to_the_right
-from loopscope.generation.sampling import Sampler
 from loopscope.generation.settings import Settings, check_prompt_ids, check_prompts, check_settings, inference
 from loopscope.generation.steps import AbstractSteps
-from loopscope.generation.stopping import Ending, Reason
+from loopscope.generation.stopping import Reason
 from loopscope.generation.ways import AbstractTextWay
 from loopscope.guards import device_of
 from loopscope.recurrence import AbstractLoopedLM
 
 
 @dataclass(frozen=True)
-class NewToken:
-    """One new token of one row of the batch.
-
-    Attributes:
-        row: of the batch that was given.
-        loops: the loop at which it was read.
-        text: what is certain to be text now; empty without a tokenizer, or while characters are incomplete.
-        ended: why the row ends with it, or None.
-    """
-
-    row: int
-    token: int
-    loops: int
-    text: str
-    ended: Reason | None
-
-
-@dataclass(frozen=True)
 class Generated:
-    """Texts that were generated, row by row.
+    """GrowingTexts that were generated, row by row.
 
     Attributes:
         tokens: new tokens, without the prompt.
         loops: the loop that each of them was read at.
         texts: their text; empty strings without a tokenizer.
         ended: why each row ended: `length`, `eos` or `stop`.
+        guessed: how many of its tokens a draft had before full depth did.
     """
 
     tokens: tuple[tuple[int, ...], ...]
     loops: tuple[tuple[int, ...], ...]
     texts: tuple[str, ...]
     ended: tuple[Reason, ...]
+    guessed: tuple[int, ...] = ()
 
     @property
     def mean_loops(self) -> float:
         """Mean loops over all new tokens."""
         counts = [count for row in self.loops for count in row]
         return sum(counts) / len(counts)
+
+    @property
+    def guessed_share(self) -> float:
+        """Share of all new tokens that a draft had guessed: n of n + 1 at best, for n guesses a round."""
+        return sum(self.guessed) / sum(map(len, self.tokens))
 
 
 def generate_tokens(
@@ -89,6 +80,7 @@ def generate_tokens(
         loops=tuple(tuple(new.loops for new in row) for row in rows),
         texts=tuple("".join(new.text for new in row) for row in rows),
         ended=tuple(row[-1].ended or "length" for row in rows),
+        guessed=tuple(sum(new.guessed for new in row) for row in rows),
     )
 
 
@@ -119,35 +111,38 @@ def _stream(
     settings_by_row: Sequence[Settings],
 ) -> Generator[list[NewToken], None, None]:
     capacity = ids.shape[1] + max(row.stopping.new_tokens for row in settings_by_row)
-    steps = make_steps(model, settings, pads, capacity)
-    prompts = [ids[row, pad:].tolist() for row, pad in enumerate(pads.tolist())]
-    endings = [
-        Ending(own.stopping, settings.tokenizer, prompt)
-        for own, prompt in zip(settings_by_row, prompts, strict=True)
-    ]
-    # Entries that the tokenizer does not have were never trained, and have no text.
-    entries = getattr(settings.tokenizer, "vocabulary_size", None)
-    sampler, rows, tokens = Sampler(settings.sampling, len(ids)), list(range(len(ids))), ids[:, -1]
+    texts = GrowingTexts(
+        settings, settings_by_row, [ids[row, pad:].tolist() for row, pad in enumerate(pads.tolist())]
+    )
     parts = list(model.modules())
+    if settings.draft is not None:
+        drafted = settings_by_row[0].way(model).drafted(settings.draft, pads, capacity)
+        _read_prompts(drafted, ids, settings, parts)
+        yield from rounds(drafted, settings.draft, texts, ids[:, -1], parts)
+        return
+    steps = make_steps(model, settings, pads, capacity)
+    _read_prompts(steps, ids, settings, parts)
+    tokens = ids[:, -1]
+    while texts.rows:
+        with inference(parts):
+            read = steps.step(tokens)
+            tokens = texts.draw(read.logits)
+        new_tokens = texts.add(tokens.tolist(), read.loops.tolist())
+        yield new_tokens
+        going = [place for place, new in enumerate(new_tokens) if new.ended is None]
+        if len(going) < len(new_tokens) and going:
+            kept = torch.tensor(going, device=tokens.device)
+            steps.select(kept)
+            tokens = tokens[kept]
+        texts.keep(going)
+
+
+def _read_prompts(
+    steps: AbstractSteps | DraftedSteps, ids: Tensor, settings: Settings, parts: Sequence[nn.Module]
+) -> None:
     with inference(parts):
         for piece in in_pieces(ids[:, :-1], settings.prompt_piece):
             steps.prefill(piece)
-    while rows:
-        with inference(parts):
-            read = steps.step(tokens)
-            tokens = sampler.draw(read.logits[:, :entries])
-        new_tokens = [
-            NewToken(row, token, loops, *endings[row].push(token))
-            for row, token, loops in zip(rows, tokens.tolist(), read.loops.tolist(), strict=True)
-        ]
-        yield new_tokens
-        going = [index for index, new in enumerate(new_tokens) if new.ended is None]
-        if len(going) < len(rows) and going:
-            kept = torch.tensor(going, device=tokens.device)
-            steps.select(kept)
-            sampler.select(going)
-            tokens = tokens[kept]
-        rows = [rows[index] for index in going]
 
 
 def make_steps(

@@ -6,6 +6,7 @@ not on its neighbours, nor on the device.
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from loopscope.numerics import wide
 
 LEAST_TEMPERATURE = 1e-6
 """Here the likeliest token has all the probability already; logits divided by far less are no numbers any more."""
+NO_GUESS = -1
 LARGEST_LOGIT = 1e30
 """What is larger is shifted before it is divided: a draw only asks for differences."""
 
@@ -88,12 +90,63 @@ class Sampler:
         first = sampling.seed or 0
         self._generators = [torch.Generator().manual_seed(first + row) for row in range(rows)]
 
-    def draw(self, logits: Float[Tensor, "rows vocab"]) -> Int[Tensor, " rows"]:
-        """Return the next token of every row.
+    def draw(
+        self, logits: Float[Tensor, "places vocab"], places: Sequence[int] | None = None
+    ) -> Int[Tensor, " places"]:
+        """Return the next token of the rows at these places.
+
+        Args:
+            places: among the rows that go on; None: all.
 
         Raises:
             ValueError: logits that are not finite.
         """
+        shares = self._shares(logits)
+        return logits.argmax(dim=-1) if shares is None else _drawn(shares, self._uniform(places, shares))
+
+    def guess(self, logits: Float[Tensor, "rows vocab"], places: Sequence[int]) -> "EarlyGuess":
+        """Return what an early exit would take for the rows at these places, and nothing for the others."""
+        shares = self._shares(logits)
+        tokens = torch.full((len(logits),), NO_GUESS, device=logits.device)
+        own = list(places)
+        if shares is None:
+            tokens[own] = logits.argmax(dim=-1)[own]
+            return EarlyGuess(tokens, None)
+        tokens[own] = _drawn(shares[own], self._uniform(own, shares))
+        shares[tokens == NO_GUESS] = 0
+        return EarlyGuess(tokens, shares)
+
+    def judge(
+        self, logits: Float[Tensor, "places vocab"], guess: "EarlyGuess", places: Sequence[int]
+    ) -> Int[Tensor, " places"]:
+        """Return the next token of the rows at these places: the guess where it stands, else another one.
+
+        A drawn guess x of an exit with distribution q stands with probability min(1, p(x) / q(x)), and what replaces it
+        is drawn from the positive part of p - q. What comes out is distributed as p, full depth's own distribution
+        (Leviathan et al., "Fast Inference from Transformers via Speculative Decoding", arXiv 2211.17192).
+
+        Args:
+            guess: of these rows.
+
+        Raises:
+            ValueError: logits that are not finite.
+        """
+        shares = self._shares(logits)
+        if shares is None:
+            return logits.argmax(dim=-1)
+        before, tokens = guess.shares, guess.tokens.clone()
+        if before is None:
+            before = torch.zeros_like(shares)
+        at = tokens.clamp(min=0)[:, None]
+        level = self._uniform(places, shares) * before.gather(1, at).squeeze(1)
+        refused = ((tokens == NO_GUESS) | (level >= shares.gather(1, at).squeeze(1))).nonzero().squeeze(1)
+        if len(refused):
+            uniform = self._uniform([places[index] for index in refused.tolist()], shares)
+            tokens[refused] = _drawn((shares[refused] - before[refused]).clamp(min=0), uniform)
+        return tokens
+
+    def _shares(self, logits: Tensor) -> Float[Tensor, "places vocab"] | None:
+        """Probabilities after the filters; None where the likeliest is taken."""
         # One pass: a sum with a number in it that is not finite is none. Only then all are looked at.
         if not math.isfinite(float(logits.sum())) and not bool(logits.isfinite().all()):
             raise ValueError(
@@ -101,7 +154,7 @@ class Sampler:
                 "Try fewer loops, or an earlier checkpoint"
             )
         if self.sampling.greedy:
-            return logits.argmax(dim=-1)
+            return None
         scores = wide(logits)
         if (
             scores.abs().max() > LARGEST_LOGIT
@@ -109,15 +162,41 @@ class Sampler:
             scores = scores - scores.amax(dim=-1, keepdim=True)
         for each in self._filters:
             scores = each(None, scores)
-        # Inverse of the cumulative distribution: one uniform number a row, and the filtered tokens have no width.
-        reached = scores.double().softmax(dim=-1).cumsum(dim=-1)
-        uniform = torch.stack([torch.rand((), generator=generator) for generator in self._generators])
-        level = uniform.to(reached)[:, None] * reached[:, -1:]
-        return torch.searchsorted(reached, level, right=True).squeeze(1)
+        return scores.double().softmax(dim=-1)
+
+    def _uniform(self, places: Sequence[int] | None, like: Tensor) -> Float[Tensor, " places"]:
+        """One uniform number of each row at these places, of its own generator."""
+        own = self._generators if places is None else [self._generators[place] for place in places]
+        return torch.stack([torch.rand((), generator=generator) for generator in own]).to(like)
 
     def select(self, rows: list[int]) -> None:
         """Keep only these rows: all others have ended."""
         self._generators = [self._generators[row] for row in rows]
+
+
+@dataclass(frozen=True)
+class EarlyGuess:
+    """Tokens that an early exit would take.
+
+    Attributes:
+        tokens: `NO_GUESS` for a row without one.
+        shares: probabilities that they were drawn with, zeros for a row without a guess; None where nothing was drawn.
+    """
+
+    tokens: Int[Tensor, " rows"]
+    shares: Float[Tensor, "rows vocab"] | None
+
+    def at(self, places: list[int]) -> "EarlyGuess":
+        """Return those of some rows."""
+        return EarlyGuess(self.tokens[places], None if self.shares is None else self.shares[places])
+
+
+def _drawn(
+    shares: Float[Tensor, "places vocab"], uniform: Float[Tensor, " places"]
+) -> Int[Tensor, " places"]:
+    """Draw by the inverse of the cumulative distribution: one number a row, and filtered tokens have no width."""
+    reached = shares.cumsum(dim=-1)
+    return torch.searchsorted(reached, uniform[:, None] * reached[:, -1:], right=True).squeeze(1)
 
 
 def _filters(sampling: Sampling) -> list[Any]:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from loopscope.generation.draft import Draft
 from loopscope.generation.missing import check_missing
 from loopscope.generation.sampling import Sampling
 from loopscope.generation.stopping import Stopping
@@ -42,6 +43,7 @@ class Settings:
             of a kind (`static`): that cache of the model's own library.
         tokenizer: for text as it comes, and for stop strings.
         prompt_piece: tokens of a prompt that are read at once; None: all. What is read of it is the same.
+        draft: how an early exit guesses tokens that full depth then checks; None: every token by itself.
     """
 
     stopping: Stopping
@@ -52,6 +54,7 @@ class Settings:
     cache: Any = True
     tokenizer: Tokenizer | None = None
     prompt_piece: Any = None
+    draft: Draft | None = None
 
     def by_row(self, count: int) -> "list[Settings]":
         """Return the settings of each of so many rows, without lists.
@@ -70,7 +73,8 @@ class Settings:
     def way(self, model: AbstractLoopedLM) -> AbstractTextWay:
         """Return the way that the text of one row is made; of settings without lists."""
         loops = model.loops if self.loops is None else self.loops
-        return text_way(model, loops, self.cache, self.missing, self.rule is not None)
+        early = self.rule is not None or self.draft is not None
+        return text_way(model, loops, self.cache, self.missing, early)
 
 
 def per_row(name: str, value: Any, count: int) -> list[Any]:
@@ -118,9 +122,16 @@ def check_settings(
     for row in rows:
         check_loops(model.loops if row.loops is None else row.loops)
         row.stopping.check(settings.tokenizer)
+    _check_draft(settings, model, rows)
     for row, length in zip(rows, lengths, strict=True):
         _check_positions(model, length, row.stopping.new_tokens if more is None else more)
     ways = [row.way(model) for row in rows]
+    if settings.draft is not None and not all(way.drafts for way in ways):
+        why = ways[0].remark or f"{type(model).__name__} keeps no keys and values of its loops"
+        raise ValueError(
+            f"draft_loops is {settings.draft.loops!r}, and this model's text cannot be made in rounds: {why}. Leave it "
+            "out"
+        )
     if settings.missing != "lazy" and not any(
         way.cached and row.rule is not None for row, way in zip(rows, ways, strict=True)
     ):
@@ -147,6 +158,28 @@ def _check_cache(settings: Settings) -> None:
     if piece is not None and (isinstance(piece, bool) or not isinstance(piece, int) or piece < 1):
         raise ValueError(
             f"prompt_piece is {piece!r}; it must be a whole number of tokens from 1 up, or left out"
+        )
+
+
+def _check_draft(settings: Settings, model: AbstractLoopedLM, rows: Sequence[Settings]) -> None:
+    """Refuse a draft beside what decides about depth too, or without the cache that it works in."""
+    if settings.draft is None:
+        return
+    depths = sorted({model.loops if row.loops is None else row.loops for row in rows})
+    if len(depths) > 1:
+        raise ValueError(
+            f"loops are {depths} and draft_loops is {settings.draft.loops!r}; with a draft all rows run one depth"
+        )
+    settings.draft.check(depths[0])
+    if any(row.rule is not None for row in rows):
+        raise ValueError(
+            f"draft_loops is {settings.draft.loops!r} and an exit_rule is given; a draft keeps full depth's text, a "
+            "rule gives it up for fewer loops: leave one of them out"
+        )
+    if not settings.cache:
+        raise ValueError(
+            f"draft_loops is {settings.draft.loops!r} and cache is {settings.cache!r}; a draft works on the keys and "
+            "values that a cache keeps: leave cache as it is"
         )
 
 

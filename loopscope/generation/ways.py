@@ -6,14 +6,18 @@ common decides which of them share a batch.
 
 from abc import ABC, abstractmethod
 from functools import singledispatch
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Int
 from torch import Tensor
 
+from loopscope.generation.draft import Draft
 from loopscope.generation.exits import ExitRule
 from loopscope.generation.steps import AbstractSteps, RecomputedSteps
 from loopscope.recurrence import AbstractLoopedLM
+
+if TYPE_CHECKING:
+    from loopscope.generation.drafted_steps import DraftedSteps  # which loads transformers' caches
 
 
 class AbstractTextWay(ABC):
@@ -25,6 +29,7 @@ class AbstractTextWay(ABC):
         ragged: whether rows of different lengths share a batch.
         mixed: whether rows with different exit rules do.
         chunked: whether a prompt may be read in pieces.
+        drafts: whether an early exit may guess tokens.
     """
 
     remark: str | None = None
@@ -32,6 +37,7 @@ class AbstractTextWay(ABC):
     ragged: bool = True
     mixed: bool = True
     chunked: bool = True
+    drafts: bool = False
 
     @abstractmethod
     def steps(self, rule: ExitRule | None, pads: Int[Tensor, " rows"], capacity: int) -> AbstractSteps:
@@ -40,6 +46,14 @@ class AbstractTextWay(ABC):
         Args:
             capacity: columns of the longest text that may come.
         """
+
+    def drafted(self, draft: Draft, pads: Int[Tensor, " rows"], capacity: int) -> "DraftedSteps":
+        """Return the steps of one batch in rounds of guesses; only of a way that `drafts`.
+
+        Args:
+            capacity: as for `steps`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} makes no drafts")
 
 
 class Anew(AbstractTextWay):
@@ -57,6 +71,8 @@ class Anew(AbstractTextWay):
 class OverCache(AbstractTextWay):
     """Keys and values of every loop and layer are kept: for a model that asks its context's cache."""
 
+    drafts = True
+
     def __init__(self, model: AbstractLoopedLM, loops: int, missing: str, remark: str | None = None) -> None:
         self._model, self._loops, self._missing, self.remark = model, loops, missing, remark
 
@@ -65,6 +81,11 @@ class OverCache(AbstractTextWay):
         from loopscope.generation.missing import check_missing
 
         return CachedSteps(self._model, self._loops, rule, check_missing(self._missing), pads, capacity)
+
+    def drafted(self, draft: Draft, pads: Int[Tensor, " rows"], capacity: int) -> "DraftedSteps":
+        from loopscope.generation.drafted_steps import DraftedSteps
+
+        return DraftedSteps(self._model, self._loops, draft, pads, capacity)
 
 
 @singledispatch

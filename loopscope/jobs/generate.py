@@ -15,6 +15,7 @@ from loopscope.data.tokenizers import AbstractTokenizer, ByteTokenizer
 from loopscope.evaluation.exits.rules import RULES, AbstractExitRule, Look, build_rule
 from loopscope.evaluation.exits.scores import score_tokens
 from loopscope.generation.decoder import Generated, generate_tokens
+from loopscope.generation.draft import Draft
 from loopscope.generation.exits import Decision, ExitRule
 from loopscope.generation.padding import pad
 from loopscope.generation.sampling import Sampling
@@ -51,10 +52,12 @@ def generate(
             `seed` (row r draws with seed + r), `exit_rule` and `threshold` (a name of `loopscope evaluate exits`, or an
             object with `decide`; or lists of one per row), `missing` (lazy, fill, reuse), `eos` (token ids), `stop`
             (strings), `cache` (False: compute anew; of a model of transformers also a kind: dynamic, static, offloaded,
-            quantized, none), `prompt_piece` (tokens of the prompt that are read at once).
+            quantized, none), `prompt_piece` (tokens of the prompt that are read at once), `draft_loops` (the exit that
+            guesses tokens for full depth to check, several at once: the same text for fewer reads of the weights) and
+            `draft_tokens` (guesses a round; 4).
 
     Returns:
-        `.tokens`, `.loops`, `.texts` and `.ended` per row, `.mean_loops` over all.
+        `.tokens`, `.loops`, `.texts` and `.ended` per row, `.mean_loops` and `.guessed_share` over all.
 
     Raises:
         ValueError: bad input, before anything runs: what it is, what is allowed.
@@ -62,6 +65,7 @@ def generate(
     Example:
         >>> made = loopscope.generate(model, ids, 64, temperature=0.8, top_p=0.95, seed=1)
         >>> made = loopscope.generate(model, ids, 64, exit_rule="max-probability", threshold=0.9)
+        >>> made = loopscope.generate(model, ids, 64, draft_loops=1)
     """
     check_prompts(model, input_ids)
     if new_tokens is None:
@@ -146,8 +150,20 @@ def build_settings(
         missing=options.get("missing", "lazy"),
         cache=options.get("cache", True),
         prompt_piece=options.get("prompt_piece"),
+        draft=_draft(options.get("draft_loops"), options.get("draft_tokens")),
         tokenizer=tokenizer,
     )
+
+
+def _draft(loops: Any, tokens: Any) -> Draft | None:
+    """The draft that is asked for, or None."""
+    if loops is None and tokens is not None:
+        raise ValueError(
+            f"draft_tokens is {tokens!r}, and no draft_loops says which exit guesses them; give it, such as 1"
+        )
+    if loops is None:
+        return None
+    return Draft(loops) if tokens is None else Draft(loops, tokens)
 
 
 def _rules(
@@ -222,5 +238,8 @@ def _several(value: Any) -> tuple[Any, ...]:
 
 
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "seed")
-_OPTIONS = {*_SAMPLING, "loops", "exit_rule", "threshold", "missing", "eos", "stop", "cache", "prompt_piece"}
+_OPTIONS = {
+    *(*_SAMPLING, "loops", "exit_rule", "threshold", "missing", "eos", "stop", "cache", "prompt_piece"),
+    *("draft_loops", "draft_tokens"),
+}
 _RUNNABLE = [name for name, rule in RULES.items() if issubclass(rule, AbstractExitRule)]

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from loopscope.generation.decoder import NewToken, stream
+from loopscope.generation.decoder import stream
+from loopscope.generation.growing_texts import NewToken
 from loopscope.generation.settings import new_tokens_that_fit
 from loopscope.interop.working_depth import check_depth
 from loopscope.jobs.generate import build_settings, encode, tokenizer_of
@@ -44,6 +45,11 @@ class TextStream:
     def loops(self) -> list[int]:
         """The loop at which each new token was read."""
         return [new.loops for new in self.news]
+
+    @property
+    def guessed(self) -> int:
+        """How many of its tokens a draft had before full depth did."""
+        return sum(new.guessed for new in self.news)
 
     @property
     def ended(self) -> str:

@@ -50,7 +50,11 @@ def foreign_way(model: Any, loops: int, cache: bool | str, missing: str, exits: 
         return Anew(model, loops)
     if exits or not keeps_own_cache(model, loops):
         if kind is not None:
-            why = "exits per token have another one" if exits else f"{name} is no model of that library"
+            why = (
+                "exits per token and drafts have another one"
+                if exits
+                else f"{name} is no model of that library"
+            )
             raise ValueError(
                 f"cache is {kind!r}, a kind of cache that transformers makes, and {why}; leave it out"
             )
@@ -59,8 +63,9 @@ def foreign_way(model: Any, loops: int, cache: bool | str, missing: str, exits: 
             return OverCache(chained, loops, missing)
         if exits:
             raise ValueError(
-                f"exits per token of {name} cannot keep keys and values per loop and layer: {chained}. Leave the exit "
-                "rule out, or compute the whole text anew for every token: cache=False (--no-cache)"
+                f"exits per token, and drafts, of {name} cannot keep keys and values per loop and layer: {chained}. "
+                "Leave the exit rule (or the draft) out; with a rule the whole text can be computed anew for every "
+                "token: cache=False (--no-cache)"
             )
         return Anew(model, loops, _anew(f"{name} keeps no keys and values that generation could read"))
     found = _checked(model, loops, kind)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import loopscope
-from loopscope.generation import Settings, Stopping, generate_tokens
+from loopscope.generation import Draft, Settings, Stopping, generate_tokens
 from loopscope.generation.cached_steps import CachedSteps
 from loopscope.generation.missing import Lazy
 from loopscope.interop.foreign.text.chained_model import ChainedModel
@@ -172,3 +172,8 @@ def test_families_that_do_not_allow_exits_are_refused_with_the_reason(
         loopscope.generate(model, IDS, 3, exit_rule="fixed", threshold=2)
     made = loopscope.generate(model, IDS, 2, exit_rule="fixed", threshold=1, cache=False)
     assert made.mean_loops == 1
+
+
+@pytest.mark.parametrize("name", ["ouro", "huginn", "dory", "nanbeige", "looplm"])
+def test_an_early_exit_drafts_the_text_of_full_depth(name: str) -> None:
+    assert text(name, draft=Draft(1, 3)).tokens == text(name, cache=False).tokens

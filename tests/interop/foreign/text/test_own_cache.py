@@ -225,7 +225,7 @@ def test_a_cache_that_a_forward_does_not_take_is_not_used() -> None:
         (
             None,
             {"cache": "static", "exit_rule": "fixed", "threshold": 2},
-            "exits per token have another one; leave it out",
+            "exits per token and drafts have another one; leave it out",
         ),
         (lookalikes.OuroForCausalLM, {"cache": "static"}, "OuroForCausalLM is no model of that library"),
     ],
