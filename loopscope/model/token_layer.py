@@ -1,4 +1,4 @@
-"""A layer as a cached step runs it: one token of every row, no gradient, and as few calls as that takes.
+"""A layer as a cached step runs it: few tokens of every row, no gradient, and as few calls as that takes.
 
 The formula is `Layer.forward`'s, on the same weights. What is left out is what a call of a module costs, and what a
 layer asks anew every time. That is asked once a text (`TokenLayer.of`), and once a call whether anybody listens. Layers
@@ -22,6 +22,8 @@ from loopscope.ops.dispatch import cpu_ops_apply, has_hooks, is_plain
 from loopscope.ops.one_token import TokenNorm, full_turns, rotate_token
 from loopscope.ops.rms_norm import RMSNorm
 
+FEW_TOKENS = 16
+"""New tokens of a row at most: of more, products are what takes the time, and the modules' own operations are as good."""
 Norm = Callable[[Tensor], Tensor]
 
 
@@ -34,7 +36,7 @@ def run_cached(
     value_embeddings: Float[Tensor, "batch seq width"] | None,
 ) -> Float[Tensor, "batch seq dim"]:
     """Run a layer over a cache: by `TokenLayer` where that may be, else by calling it."""
-    if hidden.shape[1] == 1 and condition is None and value_embeddings is None:
+    if hidden.shape[1] <= FEW_TOKENS and condition is None and value_embeddings is None:
         short = cache.kv_cache.once_a_text(f"layer {id(layer)}", lambda: TokenLayer.of(layer, hidden))
         if short is not None and not short.observed():
             return short(hidden, loop, cache)
@@ -49,7 +51,7 @@ class TokenLayer:
     """
 
     def __init__(
-        self, layer: Layer, hidden: Float[Tensor, "rows 1 dim"], modules: Sequence[nn.Module]
+        self, layer: Layer, hidden: Float[Tensor, "rows seq dim"], modules: Sequence[nn.Module]
     ) -> None:
         self._modules, attend, branch = modules, layer.attention, layer.feed_forward
         self._placement, self._gain, self._alpha = layer.placement, layer.gain, layer.alpha
@@ -66,7 +68,7 @@ class TokenLayer:
         self._feed_forward_norms = _norm(before, hidden), None if after is None else _norm(after, hidden)
 
     @classmethod
-    def of(cls, layer: nn.Module, hidden: Float[Tensor, "rows 1 dim"]) -> "TokenLayer | None":
+    def of(cls, layer: nn.Module, hidden: Float[Tensor, "rows seq dim"]) -> "TokenLayer | None":
         """Return a layer in this form; None where a call of it does, or may show, more than this knows."""
         if type(layer) is not Layer or not cpu_ops_apply("one_token", hidden):
             return None
@@ -98,21 +100,28 @@ class TokenLayer:
         return any(map(has_hooks, self._modules))
 
     def __call__(
-        self, hidden: Float[Tensor, "rows 1 dim"], loop: int, cache: CacheRef
-    ) -> Float[Tensor, "rows 1 dim"]:
+        self, hidden: Float[Tensor, "rows seq dim"], loop: int, cache: CacheRef
+    ) -> Float[Tensor, "rows seq dim"]:
         """Return the state after the layer, as `Layer.forward` does."""
-        h = hidden.squeeze(1)
+        seq = hidden.shape[1]
+        h = hidden.squeeze(1) if seq == 1 else hidden.flatten(0, 1)
         norm, after = self._attention_norms
-        h = self._added(h, self._attend(h if self._placement == "post" else norm(h), cache), norm, after)
+        h = self._added(h, self._attend(h if self._placement == "post" else norm(h), seq, cache), norm, after)
         if not (self._feed_forward_once and loop > 1):
             norm, after = self._feed_forward_norms
             h = self._added(h, self._feed_forward(h if self._placement == "post" else norm(h)), norm, after)
-        return h.unsqueeze(1)
+        return h.unsqueeze(1) if seq == 1 else h.view(hidden.shape)
 
-    def _attend(self, x: Float[Tensor, "rows dim"], cache: CacheRef) -> Float[Tensor, "rows dim"]:
+    def _attend(
+        self, x: Float[Tensor, "tokens dim"], seq: int, cache: CacheRef
+    ) -> Float[Tensor, "tokens dim"]:
         heads, key_value_heads, head_dim = self._heads
         both = heads + key_value_heads
-        rows = F.linear(x, *self._qkv).view(len(x), both + key_value_heads, 1, head_dim)
+        rows = F.linear(x, *self._qkv)
+        if seq == 1:
+            rows = rows.view(len(x), both + key_value_heads, 1, head_dim)
+        else:
+            rows = rows.view(-1, seq, both + key_value_heads, head_dim).transpose(1, 2)
         kv_cache, turns = cache.kv_cache, self._turns
         if turns is None:
             query, key, value = rows.split([heads, key_value_heads, key_value_heads], dim=1)
@@ -121,13 +130,15 @@ class TokenLayer:
             turned = rotate_token(rows.narrow(1, 0, both), cos, sin)
             query, key = turned.narrow(1, 0, heads), turned.narrow(1, heads, key_value_heads)
             value = rows.narrow(1, both, key_value_heads)
-        keys, values, mask, _ = kv_cache.extend(cache.slot, key, value, self._window)
+        keys, values, mask, causal = kv_cache.extend(cache.slot, key, value, self._window)
         mixed = F.scaled_dot_product_attention(
-            query, keys, values, attn_mask=mask, enable_gqa=heads != key_value_heads
+            query, keys, values, attn_mask=mask, is_causal=causal, enable_gqa=heads != key_value_heads
         )
+        if seq > 1:
+            mixed = mixed.transpose(1, 2)
         return F.linear(mixed.reshape(len(x), heads * head_dim), *self._out)
 
-    def _feed_forward(self, x: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows dim"]:
+    def _feed_forward(self, x: Float[Tensor, "tokens dim"]) -> Float[Tensor, "tokens dim"]:
         inner = F.linear(x, *self._up)
         if self._gate is not None:
             inner = F.silu(F.linear(x, *self._gate)).mul_(inner)
@@ -165,11 +176,11 @@ def _norm(module: nn.Module, like: Tensor) -> Norm:
 
 
 def _turned_to(kv_cache: AbstractKVCache, turns: RotaryTurns) -> tuple[Tensor, Tensor]:
-    """Cosines and signed sines at the new tokens' positions, [rows 1 1 head_dim], from a table of the whole text's."""
+    """Cosines and signed sines at the new tokens' positions, [rows 1 seq head_dim], from a table of the whole text's."""
     here = kv_cache.positions.device
 
     def table() -> Tensor:
         return torch.stack(full_turns(*turns.angles(torch.arange(kv_cache.capacity, device=here))), dim=1)
 
-    cos, sin = kv_cache.once_a_text(f"turns {turns} {here}", table)[kv_cache.positions[:, :1]].unbind(2)
+    cos, sin = kv_cache.once_a_text(f"turns {turns} {here}", table)[kv_cache.positions].unbind(2)
     return cos.unsqueeze(1), sin.unsqueeze(1)

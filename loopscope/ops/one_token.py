@@ -45,16 +45,16 @@ def full_turns(
 
 
 def rotate_token(
-    x: Float[Tensor, "rows heads 1 head_dim"],
+    x: Float[Tensor, "rows heads seq head_dim"],
     cos: Float[Tensor, "... head_dim"],
     sin: Float[Tensor, "... head_dim"],
-) -> Float[Tensor, "rows heads 1 head_dim"]:
+) -> Float[Tensor, "rows heads seq head_dim"]:
     """Return x with channel pairs (i, i + half) rotated, as `model.rotary.rotate` does bit for bit.
 
     Args:
         cos, sin: of `full_turns`.
     """
     given = wide(x)
-    swapped = given.view(*x.shape[:-1], 2, -1).flip(-2).view(x.shape)
+    swapped = given.unflatten(-1, (2, -1)).flip(-2).flatten(-2)
     turned = (given * cos).add_(swapped.mul_(sin))
     return turned if turned.dtype == x.dtype else turned.to(x.dtype)

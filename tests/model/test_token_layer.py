@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from loopscope.generation.decoder import make_steps
+from loopscope.generation.draft import Draft
+from loopscope.generation.drafted_steps import DraftedSteps
 from loopscope.generation.settings import Settings
 from loopscope.generation.stopping import Stopping
 from loopscope.model.token_layer import TokenLayer
@@ -71,7 +73,33 @@ def test_whoever_listens_hears_of_every_call(monkeypatch: pytest.MonkeyPatch) ->
     with counted(monkeypatch) as calls:
         logits(model, [0], steps=3)
     assert len(heard) == 2 + 2 * 3  # the prompt, then every step, each through two loops
-    assert len(calls) == 2 * 3  # the other layer
+    assert len(calls) == 2 + 2 * 3  # the other layer
+
+
+@pytest.mark.parametrize("pads", [[0, 0], [2, 0]], ids=["one length", "padded"])
+@pytest.mark.parametrize("name", ["plain", "ouro", "grouped queries", "window of a few"])
+def test_several_tokens_at_once_have_the_same_numbers(
+    name: str, pads: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"attention": {"window": 3}, "positions": "rotary"} if name == "window of a few" else {}
+    model = lively("plain" if changes else name, **changes)
+    drafted = DraftedSteps(model, 3, Draft(1, 4), torch.tensor(pads), 24)
+    ids = torch.randint(VOCABULARY, (2, 24), generator=torch.Generator().manual_seed(0))
+
+    def verified() -> Tensor:
+        drafted.begin(torch.tensor([4, 4]))
+        for place in range(5):
+            drafted.take(ids[:, 17 + place])
+        return drafted.verify()
+
+    with torch.no_grad():
+        drafted.prefill(ids[:, :17])  # more than few
+        with counted(monkeypatch) as calls:
+            short = verified()
+        with without_op("one_token"):
+            whole = verified()
+    assert calls == [1] * 2 * (5 + 2), "loop by loop, and the deeper ones once for all five"
+    torch.testing.assert_close(short, whole, rtol=0, atol=1e-11 * float(whole.abs().max()))
 
 
 def test_whoever_comes_to_listen_between_steps_is_heard_from_then_on() -> None:
