@@ -70,7 +70,7 @@ class Generate:
     draft_loops: int | None = None
     """Let the exit after so many loops guess tokens, for all loops to check several at once: the same greedy text."""
     draft_tokens: int | None = None
-    """Guesses that are checked at once; 4 by default."""
+    """Guesses that are checked at once; 3 by default."""
     threads: int | None = None
     """CPU threads; torch's choice by default."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

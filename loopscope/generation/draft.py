@@ -21,7 +21,7 @@ class Draft:
     """
 
     loops: Any = 1
-    tokens: Any = 4
+    tokens: Any = 3
 
     def check(self, depth: int) -> None:
         """Refuse a draft that cannot be.

@@ -54,7 +54,7 @@ def generate(
             (strings), `cache` (False: compute anew; of a model of transformers also a kind: dynamic, static, offloaded,
             quantized, none), `prompt_piece` (tokens of the prompt that are read at once), `draft_loops` (the exit that
             guesses tokens for full depth to check, several at once: the same text for fewer reads of the weights) and
-            `draft_tokens` (guesses a round; 4).
+            `draft_tokens` (guesses a round; 3).
 
     Returns:
         `.tokens`, `.loops`, `.texts` and `.ended` per row, `.mean_loops` and `.guessed_share` over all.
