@@ -55,7 +55,7 @@ def compare_cells(other: str) -> None:
         options.sizes, itertools.product(*measures)
     ):
         torch.set_num_threads(threads)
-        model = _model(size, prompt + options.new_tokens).to(DTYPES[dtype])
+        model = random_model(size, prompt + options.new_tokens).to(DTYPES[dtype])
         ids = torch.randint(model.config.vocabulary, (batch, prompt))
         ways = _theirs(model, ids, options.new_tokens) if other == "transformers" else {}
         cell = {"size": size, "dtype": dtype, "threads": threads, "batch": batch, "prompt": prompt}
@@ -74,7 +74,8 @@ def compare_cells(other: str) -> None:
     )
 
 
-def _model(size: str, length: int) -> LoopedTransformer:
+def random_model(size: str, length: int) -> LoopedTransformer:
+    """Return a model of a recipe's size for texts of a length, with weights as training begins with."""
     torch.manual_seed(0)
     settings = {"positions": "rotary", "sequence": length}
     return LoopedTransformer(recipe(size, over={"model": settings}).model).eval()

@@ -60,7 +60,7 @@ def test_a_round_reads_the_stack_as_seldom_as_it_says() -> None:
         assert made.guessed_share == guesses / (guesses + 1)
 
 
-def test_what_full_depth_says_is_bit_for_bit_no_matter_of_the_guesses() -> None:
+def test_what_full_depth_says_does_not_depend_on_the_guesses() -> None:
     """Logits of every token of a round, against steps of one token, whatever was guessed and dropped before."""
     model, ids = lively("prelude and coda"), torch.randint(VOCABULARY, (2, 12))
     pads = torch.tensor([0, 3])
