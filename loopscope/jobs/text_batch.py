@@ -23,7 +23,7 @@ class TextBatch:
     """Texts that were made together, in the order of their prompts.
 
     Attributes:
-        lines: of each text what was asked and what came: prompt, text, tokens, loops, depth, ended, rule, threshold.
+        lines: of each text what was asked and what came: prompt, text, tokens, loops, depth, ended, rule, threshold, guessed.
         seconds: that all of them took.
     """
 
@@ -66,9 +66,10 @@ def generate_batch(
             "ended": ended,
             "exit_rule": row["exit_rule"],
             "threshold": row["threshold"],
+            "guessed": guessed,
         }
-        for row, text, tokens, loops, ended in zip(
-            rows, made.texts, made.tokens, made.loops, made.ended, strict=True
+        for row, text, tokens, loops, ended, guessed in zip(
+            rows, made.texts, made.tokens, made.loops, made.ended, made.guessed, strict=True
         )
     ]
     return TextBatch(opened.name, tuple(lines), seconds)
