@@ -63,7 +63,7 @@ def foreign_way(model: Any, loops: int, cache: bool | str, missing: str, exits: 
             return OverCache(chained, loops, missing)
         if exits:
             raise ValueError(
-                f"exits per token, and drafts, of {name} cannot keep keys and values per loop and layer: {chained}. "
+                f"exits per token of {name}, and drafts, cannot keep keys and values per loop and layer: {chained}. "
                 "Leave the exit rule (or the draft) out; with a rule the whole text can be computed anew for every "
                 "token: cache=False (--no-cache)"
             )

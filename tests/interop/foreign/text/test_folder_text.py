@@ -72,7 +72,7 @@ def test_lines_of_a_file_on_a_model_of_others(said: Any, tmp_path: Path) -> None
         (("--cache-kind", "static", "--no-cache"), "cache-kind is 'static', and --no-cache asks for none"),
         (
             ("--exit-rule", "fixed", "--threshold", "2"),
-            "exits per token, and drafts, of HrmTextForCausalLM cannot keep keys",
+            "exits per token of HrmTextForCausalLM, and drafts, cannot keep keys",
         ),
         (("--loops", "0"), "loops is 0"),
         (("--loops=-1",), "loops is -1"),
