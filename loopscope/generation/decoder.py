@@ -16,7 +16,7 @@ from loopscope.generation.drafted_steps import DraftedSteps
 from loopscope.generation.drafted_text import rounds
 from loopscope.generation.exits import RowRules, distinct
 from loopscope.generation.grouped_steps import GroupedSteps, RowGroup
-from loopscope.generation.growing_texts import NewToken, GrowingTexts
+from loopscope.generation.growing_texts import GrowingTexts, NewToken
 from loopscope.generation.padding import to_the_right
 from loopscope.generation.settings import Settings, check_prompt_ids, check_prompts, check_settings, inference
 from loopscope.generation.steps import AbstractSteps

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from loopscope.generation.draft import Draft
 from loopscope.generation.drafted_steps import DraftedSteps
-from loopscope.generation.growing_texts import NewToken, GrowingTexts
+from loopscope.generation.growing_texts import GrowingTexts, NewToken
 from loopscope.generation.sampling import NO_GUESS, EarlyGuess
 from loopscope.generation.settings import inference
 
