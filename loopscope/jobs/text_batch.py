@@ -23,7 +23,8 @@ class TextBatch:
     """Texts that were made together, in the order of their prompts.
 
     Attributes:
-        lines: of each text what was asked and what came: prompt, text, tokens, loops, depth, ended, rule, threshold, guessed.
+        lines: of each text what was asked and what came: prompt, text, tokens, loops, depth, ended, rule, threshold,
+            guessed.
         seconds: that all of them took.
     """
 

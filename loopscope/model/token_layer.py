@@ -23,7 +23,7 @@ from loopscope.ops.one_token import TokenNorm, full_turns, rotate_token
 from loopscope.ops.rms_norm import RMSNorm
 
 FEW_TOKENS = 16
-"""New tokens of a row at most: of more, products are what takes the time, and the modules' own operations are as good."""
+"""New tokens of a row at most: of more, products are what takes the time, and the modules are as good."""
 Norm = Callable[[Tensor], Tensor]
 
 
@@ -176,7 +176,7 @@ def _norm(module: nn.Module, like: Tensor) -> Norm:
 
 
 def _turned_to(kv_cache: AbstractKVCache, turns: RotaryTurns) -> tuple[Tensor, Tensor]:
-    """Cosines and signed sines at the new tokens' positions, [rows 1 seq head_dim], from a table of the whole text's."""
+    """Cosines and signed sines at the new tokens' positions, [rows 1 seq head_dim], from a table of the whole text."""
     here = kv_cache.positions.device
 
     def table() -> Tensor:
