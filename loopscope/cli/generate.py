@@ -66,6 +66,8 @@ class Generate:
     """Of a transformers model: which of its library's caches: dynamic, static, offloaded, quantized; its own choice."""
     prompt_piece: int | None = None
     """Tokens of the prompt that are read at once; all by default. Less memory for a long prompt, and the same text."""
+    compile: bool = False
+    """Make steps through torch.compile: half a minute the first time, for long texts of small models."""
     threads: int | None = None
     """CPU threads; torch's choice by default."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -133,6 +135,7 @@ _OPTIONS = (
     "stop",
     "cache",
     "prompt_piece",
+    "compile",
 )
 _ENDED = {"length": "length", "stop": "a stop string", "eos": "an end token"}
 

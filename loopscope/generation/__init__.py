@@ -7,6 +7,7 @@ In the order in which a text is made:
     decoder     `generate_tokens`, `stream`: read logits, draw, see whether a text has ended
     ways        which way tokens are made; models of others register theirs
     steps, cached_steps   one step: the whole text computed anew, or the newest token over the cache
+    compiled_steps, step_program, traced_cache, token_formulas   steps over the cache as one compiled graph
     grouped_steps   rows that cannot share a batch, as one
     store, view     keys and values of one generation, and one call's view of them
     exits       what generation asks of an exit rule, of one for all rows or of one per row

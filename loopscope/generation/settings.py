@@ -42,6 +42,7 @@ class Settings:
             of a kind (`static`): that cache of the model's own library.
         tokenizer: for text as it comes, and for stop strings.
         prompt_piece: tokens of a prompt that are read at once; None: all. What is read of it is the same.
+        compile: make steps over the cache through `torch.compile`, where that can be.
     """
 
     stopping: Stopping
@@ -52,6 +53,7 @@ class Settings:
     cache: Any = True
     tokenizer: Tokenizer | None = None
     prompt_piece: Any = None
+    compile: Any = False
 
     def by_row(self, count: int) -> "list[Settings]":
         """Return the settings of each of so many rows, without lists.
@@ -115,6 +117,8 @@ def check_settings(
     settings.sampling.check()
     check_missing(settings.missing)
     _check_cache(settings)
+    if not isinstance(settings.compile, bool):
+        raise ValueError(f"compile is {settings.compile!r}; it is True or False")
     for row in rows:
         check_loops(model.loops if row.loops is None else row.loops)
         row.stopping.check(settings.tokenizer)
