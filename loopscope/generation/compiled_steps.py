@@ -1,7 +1,7 @@
 """Steps over a cache whose every step is one compiled graph. At small sizes calls are most of a step, and this has few.
 
-The prompt is read as ever. From then on the cache grows by `BLOCK` columns at a time, so that attention over all that
-there are, masked, looks at few that are empty. Memory: the cache, and one slot's copy while it grows.
+The prompt is read as ever. From then on the cache grows by `MORE_COLUMNS` at a time, so that attention over all columns
+there are, masked, looks at few empty ones. Memory: the cache, and one slot's copy while it grows.
 """
 
 import warnings
@@ -17,7 +17,7 @@ from loopscope.generation.step_program import StepProgram, cannot_compile, progr
 from loopscope.generation.steps import AbstractSteps, StepOutput
 from loopscope.recurrence import AbstractLoopedLM
 
-BLOCK = 128
+MORE_COLUMNS = 128
 """Columns that the cache grows by."""
 
 
@@ -104,7 +104,7 @@ class _KeptTensors:
         """Have a column for the next token."""
         place = self._plain.column
         if place >= self._layers[0].keys.shape[2]:
-            self._resize(BLOCK * (place // BLOCK + 1))
+            self._resize(MORE_COLUMNS * (place // MORE_COLUMNS + 1))
             self._gather()
 
     def select(self, rows: Int[Tensor, " rows"]) -> None:

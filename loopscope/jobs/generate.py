@@ -52,7 +52,7 @@ def generate(
             object with `decide`; or lists of one per row), `missing` (lazy, fill, reuse), `eos` (token ids), `stop`
             (strings), `cache` (False: compute anew; of a model of transformers also a kind: dynamic, static, offloaded,
             quantized, none), `prompt_piece` (tokens of the prompt that are read at once), `compile` (True: steps over
-            the cache through torch.compile: half a minute the first time, then several times faster at small sizes).
+            the cache through torch.compile: half a minute the first time, then faster at small sizes).
 
     Returns:
         `.tokens`, `.loops`, `.texts` and `.ended` per row, `.mean_loops` over all.

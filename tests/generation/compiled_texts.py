@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import loopscope
-from loopscope.generation.compiled_steps import BLOCK, CompiledSteps
+from loopscope.generation.compiled_steps import MORE_COLUMNS, CompiledSteps
 from loopscope.generation.decoder import make_steps
 from loopscope.generation.settings import Settings
 from loopscope.generation.step_program import graphs_made
@@ -61,7 +61,7 @@ def lasts() -> None:
     model, ids = lively("plain", positions="rotary").float(), ragged()[0]
     run(model, 3, prompts=(ids[:1], None), compile=True)
     assert graphs_made() == 1
-    for new_tokens in (4, BLOCK + 2):
+    for new_tokens in (4, MORE_COLUMNS + 2):
         prompts = (ids[1:2], None)
         assert run(model, new_tokens, prompts=prompts, compile=True) == run(
             model, new_tokens, prompts=prompts

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 import loopscope
 from loopscope import machine_limits
 from loopscope.generation import step_program
-from loopscope.generation.compiled_steps import BLOCK
+from loopscope.generation.compiled_steps import MORE_COLUMNS
 from loopscope.generation.decoder import make_steps
 from loopscope.generation.settings import Settings
 from loopscope.generation.step_program import StepProgram, cannot_compile, token_logits
@@ -63,9 +63,9 @@ def test_rows_that_end_early_leave_the_others_as_they_are(uncompiled: list[int])
 
 def test_a_text_longer_than_a_block(uncompiled: list[int]) -> None:
     model = lively(positions="rotary")
-    prompts = (torch.randint(VOCABULARY, (2, BLOCK - 4)), None)
-    made = run(model, BLOCK + 10, prompts=prompts, compile=True)
-    assert made == run(model, BLOCK + 10, prompts=prompts)
+    prompts = (torch.randint(VOCABULARY, (2, MORE_COLUMNS - 4)), None)
+    made = run(model, MORE_COLUMNS + 10, prompts=prompts, compile=True)
+    assert made == run(model, MORE_COLUMNS + 10, prompts=prompts)
 
 
 def test_draws_pieces_of_prompts_and_stops_are_as_ever(uncompiled: list[int]) -> None:
