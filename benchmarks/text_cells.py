@@ -3,12 +3,15 @@
     python -m benchmarks.generation --against-transformers          # fp32, two threads: minutes
     python -m benchmarks.generation --against-transformers --dtypes fp32 bf16 --threads 1 2 --sizes laptop
     python -m benchmarks.generation --against-anew                  # 256 new tokens
+    python -m benchmarks.generation --against-transformers --compile --sizes laptop   # and ours with compile=True
 
 A cell is a size, a number format, a batch, a length of the prompts and a number of threads. Weights are random and
 positions rotary. The other side, in `--against-transformers`: `generate` of the same weights as `loopscope export`
 gives them, and of a Llama of loops × layers layers of the same widths, each with a dynamic and a static cache. All ways
 make the same number of tokens, prompts included in the time; ways take turns, and a cell's figure is the median of the
 rounds' ratios to the fastest of the other ways. `speedup_vs_transformers` (or `speedup_vs_anew`) is the smallest.
+With `--compile` there is one way more, whose compiling is told apart (seconds, from PyTorch's cache on disk where it
+has it) and whose ratios are to the same other way and to ours.
 """
 
 import argparse
@@ -48,6 +51,7 @@ def compare_cells(other: str) -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[2])
     parser.add_argument("--new-tokens", type=int, default=256 if other == "anew" else 32)
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--compile", action="store_true", help="measure compile=True too")
     options = parser.parse_args()
     measures = (options.dtypes, options.threads, options.batches, options.prompts)
     cells = []
@@ -68,6 +72,7 @@ def compare_cells(other: str) -> None:
             "new_tokens": options.new_tokens,
             "pairs": options.pairs,
             f"speedup_vs_{other}": min(cell["faster"] for cell in cells),
+            **_compiled_headline(cells, other),
             "cells": cells,
         },
         environment(dtype="+".join(options.dtypes)),
@@ -122,6 +127,12 @@ def _measured(model: LoopedTransformer, ids: Tensor, others: dict[str, Way], opt
     ways: dict[str, Way] = {"ours": lambda: generate_tokens(model, ids, settings), **others}
     if not others:
         ways["anew"] = lambda: generate_tokens(model, ids, replace(settings, cache=False))
+    began = time.perf_counter()
+    if options.compile:
+        quick = replace(settings, compile=True)
+        ways["compiled"] = lambda: generate_tokens(model, ids, quick)
+        ways["compiled"]()
+    compiling = time.perf_counter() - began
     made = {name: way() for name, way in ways.items()}  # and warm
     for name, text in made.items():
         if isinstance(text, Tensor):
@@ -131,15 +142,34 @@ def _measured(model: LoopedTransformer, ids: Tensor, others: dict[str, Way], opt
         order = list(ways) if number % 2 == 0 else list(reversed(ways))
         rounds.append({name: _timed(ways[name]) for name in order})
     ratios = {name: [spent[name] / spent["ours"] for spent in rounds] for name in ways if name != "ours"}
-    best = min(ratios, key=lambda name: statistics.median(ratios[name]))
+    best = min(
+        (name for name in ratios if name != "compiled"), key=lambda name: statistics.median(ratios[name])
+    )
     tokens = len(ids) * options.new_tokens
     rates = {name: round(tokens / statistics.median(spent[name] for spent in rounds), 1) for name in ways}
+    found = {**_ratios("", ratios[best]), "best": best, "tokens_per_second": rates}
+    if not options.compile:
+        return found
+    beside = [spent[best] / spent["compiled"] for spent in rounds]
+    plain = [spent["ours"] / spent["compiled"] for spent in rounds]
     return {
-        "faster": round(statistics.median(ratios[best]), 3),
-        "range": [round(min(ratios[best]), 3), round(max(ratios[best]), 3)],
-        "best": best,
-        "tokens_per_second": rates,
+        **found,
+        **_ratios("compiled_", beside),
+        **_ratios("compiled_vs_ours_", plain),
+        "compile_seconds": round(compiling, 1),
     }
+
+
+def _ratios(prefix: str, ratios: list[float]) -> dict[str, Any]:
+    return {
+        f"{prefix}faster": round(statistics.median(ratios), 3),
+        f"{prefix}range": [round(min(ratios), 3), round(max(ratios), 3)],
+    }
+
+
+def _compiled_headline(cells: list[dict[str, Any]], other: str) -> dict[str, float]:
+    found = [cell["compiled_faster"] for cell in cells if "compiled_faster" in cell]
+    return {f"compiled_speedup_vs_{other}": min(found)} if found else {}
 
 
 def _timed(way: Way) -> float:
@@ -158,7 +188,10 @@ def _row(cell: dict[str, Any], heading: bool) -> None:
         f"{cell['faster']:.2f}",
         "{}-{}".format(*cell["range"]),
     ]
-    headings = [*told, *(f"{name}/s" for name in rates), "faster", "range"]
+    more = ("compiled_faster", "compiled_range", "compiled_vs_ours_faster", "compile_seconds")
+    known = [name for name in more if name in cell]
+    row += [str(cell[name]).strip("[]").replace(", ", "-") for name in known]
+    headings = [*told, *(f"{name}/s" for name in rates), "faster", "range", *known]
     if heading:
         print("  ".join(headings))
     print("  ".join(word.rjust(len(head)) for word, head in zip(row, headings, strict=True)), flush=True)

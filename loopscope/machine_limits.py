@@ -1,7 +1,8 @@
-"""What memory and cores there are: of the machine or of the container that a process runs in. Standard library only."""
+"""What memory, cores and compilers there are, for a machine or the container of this process. Standard library only."""
 
 import contextlib
 import os
+import shutil
 from pathlib import Path
 
 _LIMITS = (
@@ -50,6 +51,14 @@ def usable_cores() -> float:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
         found.append(float(quota) / float(period))
     return min(found)
+
+
+def compiler_missing() -> str | None:
+    """Return why nothing can be compiled for a CPU: what is not there. None: it can be."""
+    named = os.environ.get("CXX")
+    if any(shutil.which(name) for name in ([named] if named else ["g++", "clang++"])):
+        return None
+    return f"CXX names {named!r}, which is not there" if named else "neither g++ nor clang++ is there"
 
 
 def _number(path: str) -> int | None:

@@ -71,6 +71,8 @@ class Generate:
     """Let the exit after so many loops guess tokens, for all loops to check several at once: the same greedy text."""
     draft_tokens: int | None = None
     """Guesses that are checked at once; 3 by default."""
+    compile: bool = False
+    """Make steps through torch.compile: half a minute the first time, for long texts of small models."""
     threads: int | None = None
     """CPU threads; torch's choice by default."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -142,6 +144,7 @@ _OPTIONS = (
     "prompt_piece",
     "draft_loops",
     "draft_tokens",
+    "compile",
 )
 _ENDED = {"length": "length", "stop": "a stop string", "eos": "an end token"}
 

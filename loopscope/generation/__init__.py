@@ -9,6 +9,7 @@ In the order in which a text is made:
     steps, cached_steps   one step: the whole text computed anew, or the newest token over the cache
     draft, drafted_steps, drafted_text   tokens in rounds: an early exit guesses, full depth checks
     growing_texts   the texts of a batch that go on
+    compiled_steps, step_program, traced_cache, token_formulas   steps over the cache as one compiled graph
     grouped_steps   rows that cannot share a batch, as one
     store, view     keys and values of one generation, and one call's view of them
     exits       what generation asks of an exit rule, of one for all rows or of one per row

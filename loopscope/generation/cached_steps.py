@@ -23,6 +23,10 @@ class CachedSteps(AbstractSteps):
     """Steps over a cache: keys and values of every (loop, layer) are kept, so a step costs one token.
 
     Memory: see `store` and, with an exit rule, `missing`.
+
+    Attributes:
+        store: keys and values.
+        column: of the next token.
     """
 
     def __init__(
@@ -37,23 +41,23 @@ class CachedSteps(AbstractSteps):
         self._model, self._loops, self._rule = model, loops, rule
         self.store = Store(pads, capacity)
         self._missing = missing(model, self.store, loops)
-        self._column = 0
+        self.column = 0
 
     def prefill(self, input_ids: Int[Tensor, "rows seq"]) -> None:
         """Run the prompts to full depth, so that nothing of them is missing; with a rule, through every exit too."""
         seq = input_ids.shape[1]
         if seq == 0:
             return
-        kv_cache = View(self.store, slice(self._column, self._column + seq))
+        kv_cache = View(self.store, slice(self.column, self.column + seq))
         has_exits = "readout" in self._model.remembers
         for state in unroll(self._model, input_ids, self._loops, kv_cache=kv_cache):
             if has_exits and (state.is_last or self._rule is not None):
                 state.features()
-        self._column += seq
+        self.column += seq
 
     def step(self, tokens: Int[Tensor, " rows"]) -> StepOutput:
-        columns = slice(self._column, self._column + 1)
-        self._column += 1
+        columns = slice(self.column, self.column + 1)
+        self.column += 1
         if self._rule is not None:
             return self._until_the_rule(self._rule, tokens, columns)
         kv_cache = View(self.store, columns)

@@ -171,7 +171,12 @@ def make_steps(
         first = int(pads[chosen].min())
         own = [rows[place].rule for place in places]
         rule = own[0] if len(distinct(own)) == 1 else RowRules(own)
-        made.append(RowGroup(chosen, first, ways[key].steps(rule, pads[chosen] - first, capacity - first)))
+        steps = ways[key].steps(rule, pads[chosen] - first, capacity - first)
+        if settings.compile:
+            from loopscope.generation.compiled_steps import compiled_where_possible
+
+            steps = compiled_where_possible(steps, model, key[0], rule)
+        made.append(RowGroup(chosen, first, steps))
     return made[0].steps if len(made) == 1 and made[0].first == 0 else GroupedSteps(made)
 
 

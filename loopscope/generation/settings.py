@@ -44,6 +44,7 @@ class Settings:
         tokenizer: for text as it comes, and for stop strings.
         prompt_piece: tokens of a prompt that are read at once; None: all. What is read of it is the same.
         draft: how an early exit guesses tokens that full depth then checks; None: every token by itself.
+        compile: make steps over the cache through `torch.compile`, where that can be.
     """
 
     stopping: Stopping
@@ -55,6 +56,7 @@ class Settings:
     tokenizer: Tokenizer | None = None
     prompt_piece: Any = None
     draft: Draft | None = None
+    compile: Any = False
 
     def by_row(self, count: int) -> "list[Settings]":
         """Return the settings of each of so many rows, without lists.
@@ -119,6 +121,8 @@ def check_settings(
     settings.sampling.check()
     check_missing(settings.missing)
     _check_cache(settings)
+    if not isinstance(settings.compile, bool):
+        raise ValueError(f"compile is {settings.compile!r}; it is True or False")
     for row in rows:
         check_loops(model.loops if row.loops is None else row.loops)
         row.stopping.check(settings.tokenizer)
@@ -138,6 +142,8 @@ def check_settings(
         alone = all(row.rule is None for row in rows)
         why = "every token runs all loops" if alone else "without a cache nothing is missing"
         warnings.warn(f"missing {settings.missing!r} has no effect: {why}", stacklevel=3)
+    if settings.compile and settings.draft is not None:
+        warnings.warn("compile has no effect beside draft_loops, whose rounds run as they come", stacklevel=3)
     if settings.prompt_piece is not None and not any(way.chunked for way in ways):
         warnings.warn(
             "prompt_piece has no effect: without a cache the whole text is read for every token",

@@ -53,8 +53,9 @@ def generate(
             object with `decide`; or lists of one per row), `missing` (lazy, fill, reuse), `eos` (token ids), `stop`
             (strings), `cache` (False: compute anew; of a model of transformers also a kind: dynamic, static, offloaded,
             quantized, none), `prompt_piece` (tokens of the prompt that are read at once), `draft_loops` (the exit that
-            guesses tokens for full depth to check, several at once: the same text for fewer reads of the weights) and
-            `draft_tokens` (guesses a round; 3).
+            guesses tokens for full depth to check, several at once: the same text for fewer reads of the weights),
+            `draft_tokens` (guesses a round; 3), `compile` (True: steps over the cache through torch.compile: half a
+            minute the first time, then faster at small sizes).
 
     Returns:
         `.tokens`, `.loops`, `.texts` and `.ended` per row, `.mean_loops` and `.guessed_share` over all.
@@ -151,6 +152,7 @@ def build_settings(
         cache=options.get("cache", True),
         prompt_piece=options.get("prompt_piece"),
         draft=_draft(options.get("draft_loops"), options.get("draft_tokens")),
+        compile=options.get("compile", False),
         tokenizer=tokenizer,
     )
 
@@ -240,6 +242,6 @@ def _several(value: Any) -> tuple[Any, ...]:
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "seed")
 _OPTIONS = {
     *(*_SAMPLING, "loops", "exit_rule", "threshold", "missing", "eos", "stop", "cache", "prompt_piece"),
-    *("draft_loops", "draft_tokens"),
+    *("draft_loops", "draft_tokens", "compile"),
 }
 _RUNNABLE = [name for name, rule in RULES.items() if issubclass(rule, AbstractExitRule)]

@@ -16,10 +16,9 @@ from loopscope.data.token_folder import cache_folder
 from loopscope.jobs.machine import device_named, memory_of
 from loopscope.jobs.machine_advice import advice_for
 from loopscope.jobs.machine_facts import MachineFacts, cpu_vectors
-from loopscope.machine_limits import free_bytes, usable_cores
+from loopscope.machine_limits import compiler_missing, free_bytes, usable_cores
 from loopscope.optional_packages import EXTRAS, is_installed
 from loopscope.plan.memory import least_training_bytes
-from loopscope.training.compile import compiler_missing
 from loopscope.training.cpu_choices import trials_said
 from loopscope.training.cpu_model import cpu_name
 from loopscope.training.hardware import resolve_precision

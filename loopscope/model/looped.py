@@ -48,6 +48,7 @@ class LoopedTransformer(AbstractLoopedLM):
     """
 
     run_layer: Callable[..., Tensor]
+    traceable = True
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

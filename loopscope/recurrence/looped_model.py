@@ -49,6 +49,8 @@ class AbstractLoopedLM(nn.Module, ABC):
             with is recorded per batch), rows that have left ride along.
         remembers: the parts that read and fill `LoopContext.kv_cache`. Empty: the model does not know it, and
             generation computes the whole text anew for every token.
+        traceable: whether a compiler may trace those parts over a cache of tensors: what they do to numbers is all that
+            they do. A trace that fails costs time and nothing else.
         positions_limit: tokens that a text may have; None: no limit that the model knows.
         remarks: what the reader of an audit should know of how the model is run, a sentence each.
     """
@@ -58,6 +60,7 @@ class AbstractLoopedLM(nn.Module, ABC):
     narrows: bool = True
     readout_name: str | None = None
     remembers: tuple[Part, ...] = ()
+    traceable: bool = False
     positions_limit: int | None = None
     remarks: tuple[str, ...] = ()
 

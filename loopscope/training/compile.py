@@ -5,13 +5,12 @@ runs loops stays outside, so a drawn depth compiles nothing. Only training steps
 monitor run other shapes and precisions, and would each compile again.
 """
 
-import os
-import shutil
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from loopscope.machine_limits import compiler_missing
 from loopscope.recurrence import AbstractLoopedLM
 
 WORTH_COMPILING = 5e14
@@ -49,14 +48,6 @@ def is_fused(
             f"training.compile is on, which takes a C++ compiler on a CPU, and {missing}; install one, or turn it off"
         )
     return True
-
-
-def compiler_missing() -> str | None:
-    """Return why a CPU's passes cannot be compiled: what is not there. None: they can be."""
-    named = os.environ.get("CXX")
-    if any(shutil.which(name) for name in ([named] if named else ["g++", "clang++"])):
-        return None
-    return f"CXX names {named!r}, which is not there" if named else "neither g++ nor clang++ is there"
 
 
 def compile_layers(model: AbstractLoopedLM) -> None:

@@ -20,6 +20,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from loopscope.machine_limits import compiler_missing
 from loopscope.objectives.linear_cross_entropy import LinearCrossEntropy
 from loopscope.objectives.token_loss import CHUNK_ELEMENTS
 from loopscope.ops.attention import NARROW, attention
@@ -28,7 +29,6 @@ from loopscope.ops.cpu_sizes import CpuSizes, use_cpu_sizes
 from loopscope.ops.fusion import fuse_elementwise
 from loopscope.ops.step_scope import step_scope
 from loopscope.ops.swiglu import silu_mul
-from loopscope.training.compile import compiler_missing
 from loopscope.training.cpu_choices import CpuChoices, today
 from loopscope.training.hardware import Precision
 from loopscope.training.throughput import matmul_peak

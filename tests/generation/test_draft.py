@@ -208,6 +208,11 @@ def test_a_model_without_a_cache_of_its_own_is_refused() -> None:
         loopscope.generate(Bare(lively().float()), ragged()[0], 4, draft_loops=1)
 
 
+def test_a_draft_is_not_compiled_and_says_so() -> None:
+    with pytest.warns(UserWarning, match="compile has no effect beside draft_loops"):
+        loopscope.generate(lively(), ragged()[0], 2, draft_loops=1, compile=True)
+
+
 def test_the_sampler_guesses_nothing_for_rows_that_want_nothing() -> None:
     sampler, logits = Sampler(Sampling(1.0, seed=3), 2), torch.zeros(2, 4)
     guess = sampler.guess(logits, [1])
