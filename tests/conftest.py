@@ -54,7 +54,7 @@ torch.set_num_threads(1)  # the suite runs one worker per core
 from loopscope.training import throughput
 
 audit_dynamics = import_module("loopscope.audit.dynamics")
-spectral_radius = audit_dynamics.spectral_radius
+spectral_radius, widened_radius = audit_dynamics.spectral_radius, audit_dynamics.widened_radius
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
 FIXTURES = SHARED / "fixtures" / "published"
@@ -88,6 +88,7 @@ def quick_matmul_peak(monkeypatch: pytest.MonkeyPatch) -> None:
 def quick_spectral_radius(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two thirds of a tiny model's audit go into spectral radii, which no verdict hangs on: here 1 product, not 16."""
     monkeypatch.setattr(audit_dynamics, "spectral_radius", partial(spectral_radius, products=1))
+    monkeypatch.setattr(audit_dynamics, "widened_radius", partial(widened_radius, products=0))
 
 
 @pytest.fixture

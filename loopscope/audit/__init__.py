@@ -7,6 +7,7 @@ audit, which `audit_report` puts together:
     prepared_batch  what is measured: checked, in fp32 and evaluation mode
     padded_texts    padded batches without their padding: each text as it is alone
     head_readings   cross-entropy per token and its gradient, asked of the head once for the same features
+    sameness        what is the same to rounding, and not computed again
     visibility      how much of the loss's gradient at H_k is radial, per loop and loss term
     total_visibility   the same through the rest of the unroll too, one loop back at a time
     carry           how much of a change of scale survives to the next loop
@@ -14,7 +15,7 @@ audit, which `audit_report` puts together:
     fast_verdict    the verdict and no more, for about three forward passes
     interventions   what a changed scale costs in cross-entropy
     expansion       drift: how scale moves over loops, past the trained depth too
-    dynamics        the loop map, linearised; arnoldi: its largest eigenvalue
+    dynamics        the loop map, linearised; arnoldi: its largest eigenvalue; widened_space: out of a part's products
     side_scales     the same of what goes from loop to loop beside H_k
     declared        what a readout and a carry declare of scale, against what they do
     rounding        the same weights in other number formats, against fp32; rounding_verdict: what becomes of the error

@@ -2,6 +2,8 @@
 
 d log s_{k+1} / d log s_k by a two-sided difference: H_k scaled by (1 ± eps) goes through one carry and core.
 1: carried whole (a pre-norm recurrence at large scale). 0: removed (a norm between loops).
+
+A loop is not run for an input that another run had, but for rounding: what a norm between loops hands on, for one.
 """
 
 import math
@@ -10,8 +12,9 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from loopscope.audit.sameness import same_to_rounding
 from loopscope.numerics import l2_norm, scale, wide
-from loopscope.recurrence import LoopState, carried, next_hidden
+from loopscope.recurrence import LoopState, carried
 from loopscope.results import Carry
 
 LARGE = 1000.0
@@ -25,18 +28,29 @@ def measure_carries(states: Iterable[LoopState], slopes: bool = True) -> list[Ca
     """Return the carry of every given state into the loop after it (of the last one too, one loop deeper).
 
     Args:
+        states: of one unroll that nothing was sent into, in order.
         slopes: measure what a loop leaves of a large state, too: half of the price. NaN otherwise.
     """
-    return [_carry(state, slopes) for state in states]
+    given = list(states)
+    after = [*given[1:], None]
+    return [_carry(state, following, slopes) for state, following in zip(given, after, strict=True)]
 
 
-def _carry(state: LoopState, slopes: bool) -> Carry:
-    hidden = state.hidden
+def _carry(state: LoopState, following: LoopState | None, slopes: bool) -> Carry:
+    hidden, passed = state.hidden, carried(state, state.hidden)
+    runs: list[tuple[Tensor, Tensor]] = []
+    if following is not None and following.loop == state.loop + 1:
+        runs.append((passed, following.hidden))
 
-    def following(factor: float) -> Tensor:
-        return wide(next_hidden(state, hidden * factor))
+    def following_at(factor: float) -> Tensor:
+        entering = carried(state, hidden * factor)
+        known = next((later for before, later in runs if same_to_rounding(entering, before)), None)
+        if known is None:
+            known = state.model.core(entering, state.loop + 1, state.context)
+            runs.append((entering, known))
+        return wide(known)
 
-    return carry_of(state.loop, hidden, following, carried(state, hidden), slopes)
+    return carry_of(state.loop, hidden, following_at, passed, slopes)
 
 
 def carry_of(

@@ -3,8 +3,10 @@
 Products are exact. The gradient of <u, F(h)> by h is linear in u, and its own gradient by u, towards v, is J v: it is
 recorded once per loop, and every product is one pass through that record. Where an operator has no second derivative,
 forward mode runs the loop anew for each; where it has none of that either, a central difference stands in. Measured on
-the first sequence of the batch only, so that its price does not grow with it:
-up to `arnoldi.PRODUCTS` products per loop, twice; fewer where the estimate has settled before.
+the first sequence of the batch only, so that its price does not grow with it: up to `arnoldi.PRODUCTS` products for the
+angular part of the first loop, `PRODUCTS_AFTER` for that of later ones, which begin where the loop before ended, and
+`widened_space.FURTHER_PRODUCTS` for the whole map, which is found among the same products; fewer where the estimate has
+settled before.
 """
 
 from collections.abc import Callable
@@ -14,7 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from loopscope.audit.arnoldi import Product, spectral_radius
+from loopscope.audit.arnoldi import Product, Spectrum, spectral_radius
+from loopscope.audit.widened_space import widened_radius
 from loopscope.numerics import l2_norm
 from loopscope.recurrence import AbstractLoopedLM, LoopState, next_hidden, unroll
 from loopscope.results import LoopDynamics
@@ -38,10 +41,18 @@ def measure_dynamics(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"
             if input_ids.shape[1] <= TOKENS:
                 raise
             states = list(unroll(model, input_ids[:1]))
-    return [_of(state) for state in states]
+    found: list[LoopDynamics] = []
+    known: Spectrum | None = None
+    for state, following in zip(states, [*states[1:], None], strict=True):
+        loop, known = _of(state, following, known)
+        found.append(loop)
+    return found
 
 
-def _of(state: LoopState) -> LoopDynamics:
+def _of(
+    state: LoopState, following: LoopState | None, known: Spectrum | None
+) -> tuple[LoopDynamics, Spectrum]:
+    """One loop's dynamics, and what was learned of its angular part; `known` is that of the loop before."""
     hidden = state.hidden.detach()
 
     def loop_map(h: Tensor) -> Tensor:
@@ -50,17 +61,18 @@ def _of(state: LoopState) -> LoopDynamics:
     product = jacobian_product(loop_map, hidden)
     with torch.no_grad():
         unit = _unit(hidden)
-        later = _unit(loop_map(hidden))
-    radial = (later * product(unit)).sum(dim=-1).mean()
-    whole, settled = spectral_radius(product, hidden)
-    angular, both = spectral_radius(lambda v: _across(product(_across(v, unit)), unit), hidden)
-    return LoopDynamics(
+        later = _unit(loop_map(hidden) if following is None else following.hidden)
+    along = product(unit)
+    angular = spectral_radius(product, hidden, lambda v: _across(v, unit), known)
+    whole = widened_radius(product, angular, unit, along)
+    loop = LoopDynamics(
         loop=state.loop,
-        spectral_radius=whole,
-        radial=float(radial),
-        angular=angular,
-        converged=settled and both,
+        spectral_radius=whole.radius,
+        radial=float((later * along).sum(dim=-1).mean()),
+        angular=angular.radius,
+        converged=whole.settled and angular.settled,
     )
+    return loop, angular
 
 
 def jacobian_product(function: Callable[[Tensor], Tensor], at: Float[Tensor, "batch seq dim"]) -> Product:

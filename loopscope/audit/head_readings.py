@@ -17,14 +17,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from loopscope.audit.sameness import same_to_rounding
 from loopscope.numerics import wide
 from loopscope.objectives.linear_cross_entropy import LinearCrossEntropy
 from loopscope.objectives.token_loss import CHUNK_ELEMENTS, IGNORE_INDEX, Head, chunked_cross_entropy
 from loopscope.ops.dispatch import cpu_ops_apply
 from loopscope.recurrence import AbstractLoopedLM
-
-SAME = 4.0
-"""Features are the same where no token's differ by more than so many roundings of their type, for their length."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,8 @@ class HeadReadings:
 
     def _known(self, features: Tensor, labels: Tensor) -> _Reading | None:
         return next(
-            (one for one in self._kept if one.labels is labels and _same(features, one.features)), None
+            (one for one in self._kept if one.labels is labels and same_to_rounding(features, one.features)),
+            None,
         )
 
     def _read(self, head: Head, features: Tensor, labels: Tensor) -> _Reading:
@@ -125,18 +124,3 @@ def _of_chunks(
 
 LIFT = 2.0**40
 """What losses are multiplied by on their way back. A check at laptop size from the published start: 4 times faster."""
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    """Whether features are alike but for rounding, token by token."""
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return False
-    return one is other or (
-        _close(one[:1, :4], other[:1, :4]) and _close(one, other)
-    )  # a few tell most apart
-
-
-def _close(one: Tensor, other: Tensor) -> bool:
-    allowed = SAME * torch.finfo(one.dtype).eps
-    apart = torch.linalg.vector_norm(one - other, dim=-1)
-    return bool((apart <= allowed * torch.linalg.vector_norm(other, dim=-1)).all())

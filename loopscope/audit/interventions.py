@@ -72,7 +72,14 @@ def radial_clamp(
         return hidden
 
     def after(change: StateChange) -> list[Row]:
-        return _changed_after(states[0], states[0].hidden, labels, change, token_loss)
+        if len(states) == 1 or not states[0].model.stateless:
+            return _changed_after(states[0], states[0].hidden, labels, change, token_loss)
+        second = states[1]  # loop 1 is left alone, so loop 2's own output is known
+        changed = replace(second, hidden=change(second.hidden, second.loop))
+        return [
+            _measured(changed, labels, token_loss),
+            *_changed_after(changed, changed.hidden, labels, change, token_loss),
+        ]
 
     own = [_measured(state, labels, token_loss) for state in states]
     return {

@@ -19,7 +19,7 @@ from loopscope.audit.verdict import hangs_on_larger, loop_verdicts, model_verdic
 from loopscope.audit.visibility import loop_visibilities
 from loopscope.objectives.objective import Objective
 from loopscope.objectives.penalties import NormPenalty
-from loopscope.recurrence import AbstractLoopedLM, LoopState, unroll
+from loopscope.recurrence import AbstractLoopedLM, LoopState, unroll, unroll_from
 from loopscope.results import REMOVED, Carry, Remedy, Verdict
 
 TRIED_PENALTY = 0.01
@@ -66,13 +66,22 @@ def try_remedies(
         read = [replace(state, model=changed) for state in states]
         judged = quick_verdict(read, carried, objective, labels)
         remedies.append(remedy(change, judged, exit_losses(read, labels, objective.token_loss)))
-    with torch.no_grad():
-        normed = list(unroll(NormBetweenLoops(model), states[0].context.input_ids, len(states)))
+    normed = _unrolled(NormBetweenLoops(model), states)
     kept = measure_carries(normed, slopes=False)
     if not removes(kept):
         kept = measure_carries(normed)
     judged = quick_verdict(normed, kept, objective, labels)
-    return [*remedies, remedy("put an RMSNorm between loops", judged, exit_losses(normed, labels))]
+    found = exit_losses(normed, labels, objective.token_loss)
+    return [*remedies, remedy("put an RMSNorm between loops", judged, found)]
+
+
+@torch.no_grad()
+def _unrolled(changed: PatchedModel, states: Sequence[LoopState]) -> list[LoopState]:
+    """The unroll of a model that differs by what is done between loops: the first loop is the same."""
+    if not changed.stateless:
+        return list(unroll(changed, states[0].context.input_ids, len(states)))
+    first = replace(states[0], model=changed)
+    return [first, *unroll_from(first, first.hidden)]
 
 
 def removes(carried: Sequence[Carry]) -> bool:

@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from loopscope.audit.arnoldi import PRODUCTS, spectral_radius
+from loopscope.audit.arnoldi import PRODUCTS, PRODUCTS_AFTER, spectral_radius
 from loopscope.audit.dynamics import jacobian_product, measure_dynamics, recorded_product
+from loopscope.audit.widened_space import FURTHER_PRODUCTS, widened_radius
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
 from loopscope.recurrence import unroll
@@ -33,9 +34,9 @@ def operator(eigenvalues: Tensor) -> Tensor:
 
 def test_the_largest_eigenvalue_is_found() -> None:
     matrix = operator(torch.tensor([0.9, -0.5, 0.3, 0.2, 0.1, 0.1, 0.0, 0.0]))
-    radius, settled = spectral_radius(lambda v: v @ matrix.T, LIKE)
-    assert radius == pytest.approx(0.9, rel=1e-4)
-    assert settled
+    found = spectral_radius(lambda v: v @ matrix.T, LIKE)
+    assert found.radius == pytest.approx(0.9, rel=1e-4)
+    assert found.settled
 
 
 def test_no_more_products_are_taken_once_the_estimate_has_settled() -> None:
@@ -46,32 +47,43 @@ def test_no_more_products_are_taken_once_the_estimate_has_settled() -> None:
         taken.append(v)
         return v @ matrix.T
 
-    radius, settled = spectral_radius(product, LIKE)
+    found = spectral_radius(product, LIKE)
     assert len(taken) == 3  # as many as there are different eigenvalues
-    assert radius == pytest.approx(0.9, rel=1e-6)
-    assert settled
+    assert found.radius == pytest.approx(0.9, rel=1e-6)
+    assert found.settled
 
 
 def test_a_complex_pair_is_found() -> None:
     turn = torch.eye(8, dtype=torch.float64) * 0.2
     turn[:2, :2] = 1.1 * torch.tensor([[0.0, -1.0], [1.0, 0.0]])
-    radius, settled = spectral_radius(lambda v: v @ turn.T, LIKE)
-    assert radius == pytest.approx(1.1, rel=1e-6)
-    assert settled
+    found = spectral_radius(lambda v: v @ turn.T, LIKE)
+    assert found.radius == pytest.approx(1.1, rel=1e-6)
+    assert found.settled
 
 
 def test_a_map_to_zero_has_radius_zero() -> None:
-    assert spectral_radius(torch.zeros_like, LIKE) == (0.0, True)
+    found = spectral_radius(torch.zeros_like, LIKE)
+    assert (found.radius, found.settled) == (0.0, True)
+    whole = widened_radius(torch.zeros_like, found, torch.ones_like(LIKE), torch.zeros_like(LIKE))
+    assert (whole.radius, whole.settled) == (0.0, True)
 
 
 def test_a_map_to_nowhere_has_not_settled() -> None:
     turned = torch.randn(24, 24, generator=torch.Generator().manual_seed(0))
     for factor in (torch.inf, 1e20):  # the second is finite, and its size in fp32 is not
-        radius, settled = spectral_radius(
-            lambda v, factor=factor: (v.flatten() @ turned * factor).view_as(v), LIKE.float()
-        )
-        assert not math.isfinite(radius)
-        assert not settled
+
+        def product(v: Tensor, factor: float = factor) -> Tensor:
+            return (v.flatten() @ turned * factor).view_as(v)
+
+        found = spectral_radius(product, LIKE.float())
+        assert not math.isfinite(found.radius)
+        assert not found.settled
+        along = torch.ones_like(LIKE.float())
+        whole = widened_radius(product, found, along, product(along))
+        assert not math.isfinite(whole.radius)
+        assert not whole.settled
+        after = spectral_radius(lambda v: 0.5 * v, LIKE.float(), known=found)
+        assert after.radius == pytest.approx(0.5)
 
 
 def test_a_crowd_below_the_largest_does_not_pass_for_it() -> None:
@@ -83,11 +95,68 @@ def test_a_crowd_below_the_largest_does_not_pass_for_it() -> None:
         vector = values * vector
         growth, vector = float(vector.norm()), vector / vector.norm()
     assert growth < 0.96
-    radius, _ = spectral_radius(lambda v: values * v, like)
-    assert radius == pytest.approx(1.0, abs=0.02)
-    few, settled = spectral_radius(lambda v: values * v, like, products=3)
-    assert few < 0.96
-    assert not settled
+    assert spectral_radius(lambda v: values * v, like).radius == pytest.approx(1.0, abs=0.02)
+    few = spectral_radius(lambda v: values * v, like, products=3)
+    assert few.radius < 0.96
+    assert not few.settled
+
+
+def test_a_start_from_another_map_s_eigenvector_finds_one_that_lies_elsewhere() -> None:
+    """The map before had its largest along the eigenvector of 0.8 here; power iteration stood still there."""
+    values = torch.tensor([0.9, 0.8, -0.5, 0.3, 0.2, 0.1, 0.05, 0.0])
+    before = values.clone()
+    before[0] = 0.1
+    known = spectral_radius(lambda v: v @ operator(before).T, LIKE)
+    assert known.radius == pytest.approx(0.8, rel=1e-3)
+    found = spectral_radius(lambda v: v @ operator(values).T, LIKE, known=known)
+    assert found.radius == pytest.approx(0.9, rel=1e-3)
+    assert found.settled
+
+
+def test_a_start_from_a_like_map_needs_fewer_products() -> None:
+    values = torch.cat([torch.ones(1), torch.linspace(-0.97, 0.97, 399)]).double()
+    like = torch.zeros(1, 1, 400, dtype=torch.float64)
+    known = spectral_radius(lambda v: values * v, like)
+    turned = torch.linalg.qr(torch.eye(400) + 0.002 * operator_noise(400))[0].double()
+    changed = turned @ torch.diag(0.9 * values) @ turned.T
+    found = spectral_radius(lambda v: v @ changed.T, like, known=known)
+    assert len(found.basis) <= PRODUCTS_AFTER
+    assert found.radius == pytest.approx(0.9, rel=0.01)
+    alone = spectral_radius(lambda v: v @ changed.T, like, products=len(found.basis))
+    assert alone.residual > found.residual
+
+
+@pytest.mark.parametrize("largest", ["across", "along"])
+def test_the_whole_map_s_eigenvalue_is_found_among_a_part_s_products(largest: str) -> None:
+    """A dense 60 × 60 map, tokens of 6 channels, whose largest lies across the state, or along it."""
+    unit = torch.nn.functional.normalize(operator_noise(60).double()[0].view(1, 10, 6), dim=-1)
+    matrix = 0.04 * operator_noise(60).double()
+    if largest == "along":
+        matrix += 1.5 * torch.outer(unit.flatten(), unit.flatten()) / 10
+    else:
+        matrix[3, 3] += 1.5
+    taken: list[Tensor] = []
+
+    def product(v: Tensor) -> Tensor:
+        taken.append(v)
+        return (v.flatten() @ matrix.T).view_as(v)
+
+    def across(v: Tensor) -> Tensor:
+        return v - (v * unit).sum(dim=-1, keepdim=True) * unit
+
+    along = product(unit)
+    part = spectral_radius(product, unit, across)
+    before = len(taken)
+    whole = widened_radius(product, part, unit, along)
+    assert len(taken) - before <= FURTHER_PRODUCTS
+    assert whole.radius == pytest.approx(float(torch.linalg.eigvals(matrix).abs().max()), rel=0.01)
+    projection = torch.block_diag(*(torch.eye(6).double() - torch.outer(u, u) for u in unit[0]))
+    dense = torch.linalg.eigvals(projection @ matrix @ projection).abs().max()
+    assert part.radius == pytest.approx(float(dense), rel=0.05)
+
+
+def operator_noise(size: int) -> Tensor:
+    return torch.randn(size, size, generator=torch.Generator().manual_seed(5))
 
 
 def test_the_difference_stands_in_where_there_is_no_derivative() -> None:
@@ -125,8 +194,8 @@ def test_radial_and_angular_parts_of_a_linear_core() -> None:
     config = ModelConfig(dim=8, heads=2, loops=2, vocabulary=16, sequence=8)
     for loop in measure_dynamics(Linear(config).double(), IDS):
         assert loop.radial == pytest.approx(0.5)
-        assert loop.angular == pytest.approx(0.8, rel=1e-6)
-        assert loop.spectral_radius == pytest.approx(0.8, rel=1e-6)
+        assert loop.angular == pytest.approx(0.8, rel=1e-3)  # within the residual at which it stands still
+        assert loop.spectral_radius == pytest.approx(0.8, rel=1e-3)
 
 
 @pytest.mark.smoke
