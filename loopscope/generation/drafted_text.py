@@ -42,7 +42,7 @@ def rounds(
             own = guess.at(places)
             with inference(parts):
                 drawn = texts.judge(logits[places, ahead], own, places)
-            stands = (drawn == own.tokens).tolist()
+            stands = (drawn == own.tokens.to(drawn.device)).tolist()
             new_tokens = texts.add(drawn.tolist(), [steps.loops] * len(places), places, stands)
             yield new_tokens
             for place, new in zip(places, new_tokens, strict=True):
@@ -71,7 +71,8 @@ def _guesses(
         guess = texts.guess(
             steps.guess(tokens), [place for place, count in enumerate(wanted) if ahead < count]
         )
-        tokens = torch.where(guess.tokens == NO_GUESS, tokens, guess.tokens)
+        own = guess.tokens.to(tokens.device)  # the head may be elsewhere than the embedding
+        tokens = torch.where(own == NO_GUESS, tokens, own)
         found.append(guess)
     steps.take(tokens)
     return [*found, EarlyGuess(torch.full_like(tokens, NO_GUESS), None)]

@@ -134,7 +134,7 @@ class Sampler:
         shares = self._shares(logits)
         if shares is None:
             return logits.argmax(dim=-1)
-        before, tokens = guess.shares, guess.tokens.clone()
+        before, tokens = guess.shares, guess.tokens.to(logits.device, copy=True)
         if before is None:
             before = torch.zeros_like(shares)
         at = tokens.clamp(min=0)[:, None]
