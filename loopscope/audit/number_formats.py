@@ -169,6 +169,6 @@ def in_format(model: nn.Module, name: str, shared: Mapping[int, int], buffers: b
             stack.enter_context(in_type_at_use(chosen.dtype))
         stack.enter_context(torch.no_grad())
         if chosen.dtype is not None:
-            stack.enter_context(products_in_fp32())
+            stack.enter_context(products_in_fp32(chosen.dtype))
         stack.enter_context(torch.autocast(device, chosen.dtype, enabled=chosen.autocast))
         yield

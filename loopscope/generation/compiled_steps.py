@@ -13,7 +13,13 @@ from torch import Tensor
 
 from loopscope.generation.cached_steps import CachedSteps
 from loopscope.generation.exits import ExitRule
-from loopscope.generation.step_program import StepProgram, cannot_compile, program_of
+from loopscope.generation.step_program import (
+    LISTENED_TO,
+    StepProgram,
+    cannot_compile,
+    listened_to,
+    program_of,
+)
 from loopscope.generation.steps import AbstractSteps, StepOutput
 from loopscope.recurrence import AbstractLoopedLM
 
@@ -49,6 +55,7 @@ class CompiledSteps(AbstractSteps):
         self._model, self._loops, self._plain = model, loops, plain
         self._program: StepProgram | None = None
         self._kept: _KeptTensors | None = None
+        self._modules, self._stopped = list(model.modules()), False
 
     def prefill(self, input_ids: Int[Tensor, "rows seq"]) -> None:
         self._plain.prefill(input_ids)
@@ -62,7 +69,7 @@ class CompiledSteps(AbstractSteps):
             if self._program.failure is not None:
                 _warn(self._program.failure)
         logits = None
-        if self._program.failure is None:
+        if self._program.failure is None and not self._stopped:
             logits = self._compiled(self._program, tokens)
         if logits is None:
             return self._plain.step(tokens)
@@ -73,9 +80,13 @@ class CompiledSteps(AbstractSteps):
         kept.make_room()
         # Not the tokens themselves: how another call strides its result would count as another kind of input.
         kept.tokens.copy_(tokens if len(tokens) == len(kept.tokens) else tokens.expand(len(kept.tokens)))
-        logits = program(self._model, kept.tokens, kept.column, kept.pads, kept.keys, kept.values)
+        listened = listened_to(self._modules)
+        logits = None
+        if not listened:
+            logits = program(self._model, kept.tokens, kept.column, kept.pads, kept.keys, kept.values)
         if logits is None:
-            _warn(program.failure)
+            _warn(LISTENED_TO if listened else program.failure or program.refused)
+            self._stopped = True  # for this text
             kept.give_back(len(tokens))
             self._kept = None
             return None

@@ -105,10 +105,19 @@ class Sampler:
         return logits.argmax(dim=-1) if shares is None else _drawn(shares, self._uniform(places, shares))
 
     def guess(self, logits: Float[Tensor, "rows vocab"], places: Sequence[int]) -> "EarlyGuess":
-        """Return what an early exit would take for the rows at these places, and nothing for the others."""
+        """Return what an early exit would take for the rows at these places, and nothing for the others.
+
+        An exit whose logits are not finite guesses nothing: only full depth's have to be.
+        """
+        own = list(places)
+        if not math.isfinite(float(logits.sum())):
+            finite = logits.isfinite().all(dim=-1)
+            own = [place for place in own if finite[place]]
+            logits = logits.masked_fill(~finite[:, None], 0)
         shares = self._shares(logits)
         tokens = torch.full((len(logits),), NO_GUESS, device=logits.device)
-        own = list(places)
+        if not own:
+            return EarlyGuess(tokens, None if shares is None else torch.zeros_like(shares))
         if shares is None:
             tokens[own] = logits.argmax(dim=-1)[own]
             return EarlyGuess(tokens, None)

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from loopscope.generation.token_formulas import compile_with_formulas
 from loopscope.generation.traced_cache import TracedCache
@@ -21,7 +22,9 @@ from loopscope.machine_limits import compiler_missing
 from loopscope.recurrence import AbstractLoopedLM, LoopContext
 
 MOST_GRAPHS = 16
-"""Of one program: formats, devices and settings of attention that a model is used in, one row or several."""
+"""Of one program: formats, devices and settings that a model is used in (which weights ask for gradients, threads,
+autocast), one row or several."""
+LISTENED_TO = "its modules have hooks, or forwards of their own, which would run once and never again"
 
 
 class StepProgram:
@@ -29,6 +32,7 @@ class StepProgram:
 
     Attributes:
         failure: why it could not be compiled, once that has been tried.
+        refused: why the last call had no graph, where others may.
     """
 
     def __init__(self, loops: int, slots: tuple[Slot, ...]) -> None:
@@ -43,12 +47,18 @@ class StepProgram:
             return token_logits(model, loops, tokens, TracedCache(slots, keys, values, column, pads))
 
         self.failure: str | None = None
+        self.refused: str | None = None
         self._compiled = _compiled(step)
 
     def __call__(self, model: AbstractLoopedLM, *tensors: Any) -> Float[Tensor, "rows vocab"] | None:
-        """Return the logits after the newest tokens, or None where the step cannot be compiled: see `failure`."""
+        """Return the logits after the newest tokens; None where the step cannot be compiled: `failure`, `refused`."""
         try:
             logits: Tensor = self._compiled(model, *tensors)
+        except _too_many():
+            self.refused = (
+                f"the model has been compiled for {MOST_GRAPHS} states of it and its surroundings already"
+            )
+            return None
         except _failures() as error:
             self.failure = f"PyTorch's compiler refuses it ({_first_line(error)})"
             return None
@@ -89,8 +99,8 @@ def cannot_compile(model: AbstractLoopedLM) -> str | None:
     """Return why a model's cached step is not compiled here, as far as that shows beforehand; None: it may be."""
     if not model.traceable:
         return f"{type(model).__name__} does not say that its parts can be traced (`traceable`)"
-    if any(map(_listened_to, model.modules())):
-        return "its modules have hooks, or forwards of their own, which would run once and never again"
+    if listened_to(list(model.modules())):
+        return LISTENED_TO
     devices = {parameter.device for parameter in model.parameters()}
     if len(devices) != 1:
         return "its weights are on several devices"
@@ -105,8 +115,11 @@ def cannot_compile(model: AbstractLoopedLM) -> str | None:
     return f"there is no compiler for {kind}"
 
 
-def _listened_to(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+def listened_to(modules: Sequence[nn.Module]) -> bool:
+    """Return whether calling one of these modules does more than its forward pass."""
+    return bool(_has_any_global_hook()) or any(
+        module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module) for module in modules
+    )
 
 
 def _compiled(step: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -125,6 +138,14 @@ def _failures() -> tuple[type[Exception], ...]:
     import torch._inductor.exc
 
     return torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError, NotImplementedError
+
+
+def _too_many() -> tuple[type[Exception], ...]:
+    """What says that there are as many graphs as there may be."""
+    import torch._dynamo.exc
+
+    limit = getattr(torch._dynamo.exc, "FailOnRecompileLimitHit", None)
+    return () if limit is None else (limit,)
 
 
 def _first_line(error: Exception) -> str:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from loopscope.kv_cache import AbstractKVCache, CacheRef
 from loopscope.model.attention import CausalSelfAttention
@@ -97,7 +98,7 @@ class TokenLayer:
 
     def observed(self) -> bool:
         """Return whether somebody listens to one of the modules, or has it do something else."""
-        return any(map(has_hooks, self._modules))
+        return bool(_has_any_global_hook()) or any(map(has_hooks, self._modules))
 
     def __call__(
         self, hidden: Float[Tensor, "rows seq dim"], loop: int, cache: CacheRef

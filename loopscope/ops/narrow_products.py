@@ -60,17 +60,20 @@ def _few_rows(func: Any, args: tuple[Any, ...]) -> bool:
 @contextmanager
 def products_of(model: nn.Module) -> Iterator[None]:
     """Do so while a model computes that has weights in half precision on the CPU; else nothing is changed."""
-    narrow = any(
-        parameter.device.type == "cpu" and parameter.dtype in _CHECKS for parameter in model.parameters()
-    )
-    with products_in_fp32() if narrow else nullcontext():
+    held = {parameter.dtype for parameter in model.parameters() if parameter.device.type == "cpu"}
+    with products_in_fp32(*held & _CHECKS.keys()) if held & _CHECKS.keys() else nullcontext():
         yield
 
 
 @contextmanager
-def products_in_fp32() -> Iterator[None]:
-    """Compute half-precision products that this CPU has no instructions for in fp32 for a while."""
-    missing = {dtype for dtype in _CHECKS if not cpu_multiplies(dtype)}
+def products_in_fp32(*dtypes: torch.dtype) -> Iterator[None]:
+    """Compute half-precision products that this CPU has no instructions for in fp32 for a while.
+
+    Args:
+        dtypes: that are looked at; none: all. Seeing every operation takes time, so where the CPU has instructions for
+            all of them nothing is watched.
+    """
+    missing = {dtype for dtype in dtypes or _CHECKS if not cpu_multiplies(dtype)}
     if not missing:
         yield
         return

@@ -22,7 +22,7 @@ class TokenNorm:
     def __init__(self, weight: Float[Tensor, " dim"] | None, eps: float, like: Tensor) -> None:
         dim = like.shape[-1]
         wider = torch.promote_types(like.dtype, torch.float32)
-        self._weight = None if weight is None else wide(weight)
+        self._weight = weight
         self._dtype = None if like.dtype == wider else wider
         self._factor = dim**0.5
         self._floor = torch.full((), (dim * eps) ** 0.5, dtype=wider, device=like.device)
@@ -32,7 +32,7 @@ class TokenNorm:
         """Return the normed vectors, in the dtype of `x`."""
         given = x if self._dtype is None else x.to(self._dtype)
         size = torch.hypot(torch.linalg.vector_norm(given, 2, -1, True), self._floor)
-        scaled = given if self._weight is None else given * self._weight
+        scaled = given if self._weight is None else given * wide(self._weight)
         normed = torch.addcdiv(self._zero, scaled, size, value=self._factor)
         return normed if self._dtype is None else normed.to(x.dtype)
 

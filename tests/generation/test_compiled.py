@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.nn.modules.module import register_module_forward_hook
 
 import loopscope
 from loopscope import machine_limits
 from loopscope.generation import step_program
 from loopscope.generation.compiled_steps import MORE_COLUMNS
-from loopscope.generation.decoder import make_steps
+from loopscope.generation.decoder import make_steps, stream
 from loopscope.generation.settings import Settings
 from loopscope.generation.step_program import StepProgram, cannot_compile, token_logits
 from loopscope.generation.stopping import Stopping
@@ -188,3 +189,52 @@ def make_slots(model: LoopedTransformer) -> Any:
     with torch.no_grad():
         steps.prefill(torch.tensor([[1]]))
     return steps.store.slots()
+
+
+def test_whoever_comes_to_listen_in_a_text_is_heard_from_then_on(uncompiled: list[int]) -> None:
+    model, (ids, _), heard = lively(), ragged(), []
+    expected = [[new.token for new in step] for step in stream(model, ids, Settings(Stopping(6)))]
+    steps = stream(model, ids, Settings(Stopping(6), compile=True))
+    made = [next(steps), next(steps)]
+    model.layers[0].register_forward_hook(lambda *_: heard.append(1))
+    with pytest.warns(UserWarning, match="compile has no effect: its modules have hooks"):
+        made += steps
+    assert len(heard) == 4 * 3, "four steps of three loops"
+    assert [[new.token for new in step] for step in made] == expected
+
+
+def test_hooks_of_all_modules_are_hooks(uncompiled: list[int]) -> None:
+    model, ids, heard = lively(), ragged()[0][:1], []
+    hook = register_module_forward_hook(lambda *_: heard.append(1))
+    try:
+        with pytest.warns(UserWarning, match="compile has no effect: its modules have hooks"):
+            loopscope.generate(model, ids, 4, compile=True)
+    finally:
+        hook.remove()
+    assert not uncompiled
+    assert len(heard) > 4 * 3 * 2, "and every layer of every step is called"
+
+
+def test_as_many_graphs_as_there_may_be_end_the_text_by_plain_steps(
+    uncompiled: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, ids = lively(), ragged()[0]
+    plain = loopscope.generate(model, ids, 5)
+
+    class TooMany(Exception):
+        pass
+
+    def refused(*_: Any) -> Any:
+        calls.append(1)
+        raise TooMany
+
+    calls: list[int] = []
+    monkeypatch.setattr(step_program, "_too_many", lambda: (TooMany,))
+    with monkeypatch.context() as patch:
+        patch.setattr(step_program, "_compiled", lambda step: refused)
+        with pytest.warns(UserWarning, match="compiled for 16 states of it"):
+            assert loopscope.generate(model, ids, 5, compile=True) == plain
+    assert len(calls) == 1, "asked once a text"
+    with pytest.warns(UserWarning, match="compiled for 16 states of it"):
+        assert loopscope.generate(model, ids, 5, compile=True) == plain, "another text may have its graph"
+    assert len(calls) == 2

@@ -208,6 +208,27 @@ def test_a_model_without_a_cache_of_its_own_is_refused() -> None:
         loopscope.generate(Bare(lively().float()), ragged()[0], 4, draft_loops=1)
 
 
+@pytest.mark.parametrize("temperature", [None, 1.0])
+def test_an_exit_that_overflows_guesses_nothing(temperature: float | None) -> None:
+    """A final-only readout is raw at early exits: there logits may overflow where full depth's do not."""
+    model = lively(readout="final-only").float()
+    with torch.no_grad():
+        model.token_embedding.weight *= 1e25
+        model.unembedding.weight *= 1e15  # type: ignore[union-attr]
+    with torch.no_grad():
+        first, *_, last = loopscope.unroll(model, ragged()[0])
+        assert not first.logits().isfinite().all()
+        assert last.logits().isfinite().all()
+    sampling = Sampling(temperature)
+    plain, drafted = (
+        generate_tokens(model, ragged()[0], Settings(Stopping(6), sampling, draft=draft))
+        for draft in (None, Draft(1, 3))
+    )
+    assert drafted.guessed_share == 0
+    if temperature is None:
+        assert drafted.tokens == plain.tokens
+
+
 def test_a_draft_is_not_compiled_and_says_so() -> None:
     with pytest.warns(UserWarning, match="compile has no effect beside draft_loops"):
         loopscope.generate(lively(), ragged()[0], 2, draft_loops=1, compile=True)

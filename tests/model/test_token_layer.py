@@ -113,6 +113,26 @@ def test_whoever_comes_to_listen_between_steps_is_heard_from_then_on() -> None:
     assert len(heard) == 2
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_that_change_between_steps_are_followed(dtype: torch.dtype) -> None:
+    model = lively().to(dtype)
+    made = make_steps(model, Settings(Stopping(3), loops=2), torch.zeros(1, dtype=torch.int64), 8)
+    other = make_steps(model, Settings(Stopping(3), loops=2), torch.zeros(1, dtype=torch.int64), 8)
+    with torch.no_grad():
+        for steps in (made, other):
+            steps.prefill(torch.arange(5)[None])
+        before = made.step(torch.tensor([5])).logits
+        with without_op("one_token"):
+            other.step(torch.tensor([5]))
+        for layer in model.layers:
+            layer.attention_norm.weight *= -1  # type: ignore[operator, union-attr]
+        found = made.step(torch.tensor([6])).logits
+        with without_op("one_token"):
+            expected = other.step(torch.tensor([6])).logits
+    assert not torch.equal(before, found)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.05 * float(expected.abs().max()))
+
+
 def test_a_gradient_goes_through_the_layer_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     model = lively()
     made = make_steps(model, Settings(Stopping(3), loops=1), torch.zeros(1, dtype=torch.int64), 8)

@@ -103,6 +103,15 @@ def test_a_model_in_fp32_is_left_alone() -> None:
     assert _reached(FEW_ROWS + 1, products_of(linear.bfloat16())) == [torch.float32]
 
 
+def test_types_that_a_model_does_not_have_are_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mode sees every operation, which takes time: not for fp16 where all weights are bf16."""
+    monkeypatch.setattr(narrow_products, "cpu_multiplies", lambda dtype: dtype == torch.bfloat16)
+    with products_of(nn.Linear(4, 2).bfloat16()):
+        assert torch._C._len_torch_dispatch_stack() == 0
+    with products_of(nn.Linear(4, 2).half()):
+        assert torch._C._len_torch_dispatch_stack() == 1
+
+
 def test_a_curve_of_a_model_in_bf16_is_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     config = ModelConfig(dim=32, heads=2, loops=2, vocabulary=64, sequence=16, initialisation="scaled")

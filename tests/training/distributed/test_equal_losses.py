@@ -103,7 +103,8 @@ def test_two_processes_train_as_one(
     of_one: dict[str, Any], of_two: dict[str, Any], name: str, way: str
 ) -> None:
     found, one = of_two[f"{name}, {way}"], of_one[f"{name}, one"]
-    rough = 2e-2 if name == "bf16" else 1e-5
+    # Muon's orthogonal steps, and differences of losses after them, magnify the order that sums are taken in.
+    rough = 2e-2 if name == "bf16" else 5e-5 if name == "muon" else 1e-5
     compare(found, one, rough)
     assert found["evaluation"]
     assert found["monitor"] == [] or name == "watched"
