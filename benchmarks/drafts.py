@@ -11,16 +11,17 @@ what was seen.
 """
 
 import argparse
+import itertools
 import statistics
-import time
-from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.environment import environment, finish, table
-from benchmarks.text_cells import DTYPES, random_model
+from benchmarks.text_cells import DTYPES, random_model, seconds_of
 from loopscope.generation import Draft, Sampling, Settings, Stopping, generate_tokens, make_steps
 from loopscope.generation.drafted_steps import DraftedSteps
 from loopscope.jobs import held_out, open_model
@@ -60,48 +61,28 @@ def _texts(options: Any) -> list[dict[str, Any]]:
     subject = open_model(options.run)
     ids = held_out(subject, None, max(options.batches), options.prompt).input_ids
     found = []
-    for temperature in (None, 1.0):
-        for rows in options.batches:
-            plain = Settings(Stopping(options.new_tokens), Sampling(temperature))
-            for exit_ in options.exits:
-                for count in options.guesses:
-                    drafted = Settings(
-                        Stopping(options.new_tokens), Sampling(temperature), draft=Draft(exit_, count)
-                    )
-                    made = [generate_tokens(subject.model, ids[:rows], each) for each in (plain, drafted)]
-                    assert temperature is not None or made[0].tokens == made[1].tokens, (
-                        "greedy text is the same"
-                    )
-                    ratios = _in_turn(
-                        lambda: generate_tokens(subject.model, ids[:rows], plain),  # noqa: B023 - called here
-                        lambda: generate_tokens(subject.model, ids[:rows], drafted),  # noqa: B023
-                        options.pairs,
-                    )
-                    found.append(
-                        {
-                            "text": "greedy" if temperature is None else "drawn",
-                            "batch": rows,
-                            "exit": exit_,
-                            "guesses": count,
-                            "guessed_share": round(made[1].guessed_share, 3),
-                            "faster": round(statistics.median(ratios), 3),
-                            "range": [round(min(ratios), 3), round(max(ratios), 3)],
-                        }
-                    )
+    cells = itertools.product((None, 1.0), options.batches, options.exits, options.guesses)
+    for temperature, rows, exit_, count in cells:
+        plain = Settings(Stopping(options.new_tokens), Sampling(temperature))
+        drafted = replace(plain, draft=Draft(exit_, count))
+        ways = [partial(generate_tokens, subject.model, ids[:rows], each) for each in (plain, drafted)]
+        made = [way() for way in ways]
+        assert temperature is not None or made[0].tokens == made[1].tokens, "greedy text is the same"
+        ratios = [seconds_of(ways[0]) / seconds_of(ways[1]) for _ in range(options.pairs)]
+        found.append(
+            {
+                "text": "greedy" if temperature is None else "drawn",
+                "batch": rows,
+                "exit": exit_,
+                "guesses": count,
+                "guessed_share": round(made[1].guessed_share, 3),
+                "faster": round(statistics.median(ratios), 3),
+                "range": [round(min(ratios), 3), round(max(ratios), 3)],
+            }
+        )
     print(f"{options.run.name}, {subject.model.loops} loops, {options.new_tokens} new tokens:")
     _print(found)
     return found
-
-
-def _in_turn(one: Callable[[], Any], other: Callable[[], Any], pairs: int) -> list[float]:
-    """How many times as long the first takes, pair by pair."""
-    return [_timed(one) / _timed(other) for _ in range(pairs)]
-
-
-def _timed(way: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    way()
-    return time.perf_counter() - began
 
 
 def _costs(size: str, options: Any) -> list[dict[str, Any]]:
@@ -145,8 +126,8 @@ def _parts(model: Any, rows: int, count: int, options: Any) -> tuple[float, floa
 
     measured = []
     for _ in range(options.pairs + 1):
-        step, guess = _timed(lambda: plain.step(ids[:, 0])), _timed(guesses) / (count + 1)
-        measured.append((step, guess, _timed(drafted.verify)))
+        step, guess = seconds_of(lambda: plain.step(ids[:, 0])), seconds_of(guesses) / (count + 1)
+        measured.append((step, guess, seconds_of(drafted.verify)))
         drafted.accept(pads)
     step, guess, check = (
         statistics.median(part) for part in zip(*measured[1:], strict=True)

@@ -140,7 +140,7 @@ def _measured(model: LoopedTransformer, ids: Tensor, others: dict[str, Way], opt
     rounds = []
     for number in range(options.pairs):
         order = list(ways) if number % 2 == 0 else list(reversed(ways))
-        rounds.append({name: _timed(ways[name]) for name in order})
+        rounds.append({name: seconds_of(ways[name]) for name in order})
     ratios = {name: [spent[name] / spent["ours"] for spent in rounds] for name in ways if name != "ours"}
     best = min(
         (name for name in ratios if name != "compiled"), key=lambda name: statistics.median(ratios[name])
@@ -172,7 +172,8 @@ def _compiled_headline(cells: list[dict[str, Any]], other: str) -> dict[str, flo
     return {f"compiled_speedup_vs_{other}": min(found)} if found else {}
 
 
-def _timed(way: Way) -> float:
+def seconds_of(way: Way) -> float:
+    """Return the seconds that a way takes once."""
     began = time.perf_counter()
     way()
     return time.perf_counter() - began

@@ -67,10 +67,9 @@ class CompiledSteps(AbstractSteps):
                 return self._plain.step(tokens)
             self._program = program_of(self._model, self._loops, slots)
             if self._program.failure is not None:
+                self._stopped = True
                 _warn(self._program.failure)
-        logits = None
-        if self._program.failure is None and not self._stopped:
-            logits = self._compiled(self._program, tokens)
+        logits = None if self._stopped else self._compiled(self._program, tokens)
         if logits is None:
             return self._plain.step(tokens)
         return StepOutput(logits, torch.full((len(tokens),), self._loops))

@@ -101,6 +101,7 @@ class Sampler:
         Raises:
             ValueError: logits that are not finite.
         """
+        _check_finite(logits)
         shares = self._shares(logits)
         return logits.argmax(dim=-1) if shares is None else _drawn(shares, self._uniform(places, shares))
 
@@ -140,6 +141,7 @@ class Sampler:
         Raises:
             ValueError: logits that are not finite.
         """
+        _check_finite(logits)
         shares = self._shares(logits)
         if shares is None:
             return logits.argmax(dim=-1)
@@ -156,12 +158,6 @@ class Sampler:
 
     def _shares(self, logits: Tensor) -> Float[Tensor, "places vocab"] | None:
         """Probabilities after the filters; None where the likeliest is taken."""
-        # One pass: a sum with a number in it that is not finite is none. Only then all are looked at.
-        if not math.isfinite(float(logits.sum())) and not bool(logits.isfinite().all()):
-            raise ValueError(
-                "the model's logits are not finite, so there is no next token; its weights or its state diverged. "
-                "Try fewer loops, or an earlier checkpoint"
-            )
         if self.sampling.greedy:
             return None
         scores = wide(logits)
@@ -198,6 +194,16 @@ class EarlyGuess:
     def at(self, places: list[int]) -> "EarlyGuess":
         """Return those of some rows."""
         return EarlyGuess(self.tokens[places], None if self.shares is None else self.shares[places])
+
+
+def _check_finite(logits: Float[Tensor, "places vocab"]) -> None:
+    """Raise ValueError where there is no next token."""
+    # One pass: a sum with a number in it that is not finite is none. Only then all are looked at.
+    if not math.isfinite(float(logits.sum())) and not bool(logits.isfinite().all()):
+        raise ValueError(
+            "the model's logits are not finite, so there is no next token; its weights or its state diverged. "
+            "Try fewer loops, or an earlier checkpoint"
+        )
 
 
 def _drawn(

@@ -61,7 +61,8 @@ def _few_rows(func: Any, args: tuple[Any, ...]) -> bool:
 def products_of(model: nn.Module) -> Iterator[None]:
     """Do so while a model computes that has weights in half precision on the CPU; else nothing is changed."""
     held = {parameter.dtype for parameter in model.parameters() if parameter.device.type == "cpu"}
-    with products_in_fp32(*held & _CHECKS.keys()) if held & _CHECKS.keys() else nullcontext():
+    narrow = held & _CHECKS.keys()
+    with products_in_fp32(*narrow) if narrow else nullcontext():
         yield
 
 
