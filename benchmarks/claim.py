@@ -152,7 +152,7 @@ def train(options: argparse.Namespace, start: str, condition: str, seed: int) ->
     shape = SHAPES[options.size]
     tokens = options.steps * shape.step_tokens
     wanted = options.size, start, condition, seed, tokens
-    if any((row.size, row.start, row.condition, row.seed, row.tokens) == wanted for row in load_rows()):
+    if any(row.run == wanted for row in load_rows()):
         return
     out = options.out / f"{options.size}-{start}"
     changes = settings(shape, start, options.steps, options.precision)

@@ -30,6 +30,11 @@ class Row:
     l2_norm: tuple[float, ...]
     date: str
 
+    @property
+    def run(self) -> tuple[str, str, str, int, int]:
+        """What tells one run from another."""
+        return self.size, self.start, self.condition, self.seed, self.tokens
+
 
 def load_rows() -> list[Row]:
     """Return the committed rows, and those added since."""
@@ -39,7 +44,11 @@ def load_rows() -> list[Row]:
 
 
 def add_row(row: Row) -> None:
-    """Add one run's row; calls that run at the same time take turns."""
+    """Add one run's row, unless it has one; calls that run at the same time take turns."""
     with ROWS.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        write_rows(ROWS, [*load_rows(), row])
+        rows = load_rows()
+        if row.run not in {
+            other.run for other in rows
+        }:  # another call may have measured the same run meanwhile
+            write_rows(ROWS, [*rows, row])

@@ -17,10 +17,10 @@ from loopscope.generation.step_program import (
     LISTENED_TO,
     StepProgram,
     cannot_compile,
-    listened_to,
     program_of,
 )
 from loopscope.generation.steps import AbstractSteps, StepOutput
+from loopscope.hooks import any_has_hooks
 from loopscope.recurrence import AbstractLoopedLM
 
 MORE_COLUMNS = 128
@@ -79,7 +79,7 @@ class CompiledSteps(AbstractSteps):
         kept.make_room()
         # Not the tokens themselves: how another call strides its result would count as another kind of input.
         kept.tokens.copy_(tokens if len(tokens) == len(kept.tokens) else tokens.expand(len(kept.tokens)))
-        listened = listened_to(self._modules)
+        listened = any_has_hooks(self._modules)
         logits = None
         if not listened:
             logits = program(self._model, kept.tokens, kept.column, kept.pads, kept.keys, kept.values)

@@ -13,10 +13,10 @@ from weakref import WeakKeyDictionary
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
 
 from loopscope.generation.token_formulas import compile_with_formulas
 from loopscope.generation.traced_cache import TracedCache
+from loopscope.hooks import any_has_hooks
 from loopscope.kv_cache import Slot
 from loopscope.machine_limits import compiler_missing
 from loopscope.recurrence import AbstractLoopedLM, LoopContext
@@ -99,7 +99,7 @@ def cannot_compile(model: AbstractLoopedLM) -> str | None:
     """Return why a model's cached step is not compiled here, as far as that shows beforehand; None: it may be."""
     if not model.traceable:
         return f"{type(model).__name__} does not say that its parts can be traced (`traceable`)"
-    if listened_to(list(model.modules())):
+    if any_has_hooks(model.modules()):
         return LISTENED_TO
     devices = {parameter.device for parameter in model.parameters()}
     if len(devices) != 1:
@@ -113,13 +113,6 @@ def cannot_compile(model: AbstractLoopedLM) -> str | None:
     if kind == "cuda":
         return None if find_spec("triton") else "it takes triton on a GPU, which is not installed"
     return f"there is no compiler for {kind}"
-
-
-def listened_to(modules: Sequence[nn.Module]) -> bool:
-    """Return whether calling one of these modules does more than its forward pass."""
-    return bool(_has_any_global_hook()) or any(
-        module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module) for module in modules
-    )
 
 
 def _compiled(step: Callable[..., Tensor]) -> Callable[..., Tensor]:

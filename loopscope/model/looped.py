@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from loopscope.hooks import has_hooks
 from loopscope.kv_cache import AbstractKVCache, CacheRef, Part, Slot
 from loopscope.model.carries import AbstractCarry, DecayCarry, build_carries, share_norm
 from loopscope.model.config import ModelConfig
@@ -123,7 +124,7 @@ class LoopedTransformer(AbstractLoopedLM):
         """Vectors of positions; `part` says the same where they are one stretch."""
         table = self.position_embedding
         assert table is not None
-        if "forward" in vars(table):  # weights that are brought in when it is called
+        if has_hooks(table):  # somebody listens, or brings the weights in when it is called
             return table(places)
         return table.weight[places if part is None else part]
 
@@ -221,9 +222,9 @@ class LoopedTransformer(AbstractLoopedLM):
         return None if changed or self._head_is_dressed() else self._matrix()
 
     def _head_is_dressed(self) -> bool:
-        """Whether the head does more than multiply by its matrix: an adapter of PEFT, weights that are brought in."""
+        """Whether the head does more than multiply by its matrix: an adapter of PEFT, weights brought in, hooks."""
         head = self.unembedding
-        return head is not None and (type(head) is not nn.Linear or "forward" in vars(head))
+        return head is not None and (type(head) is not nn.Linear or has_hooks(head))
 
     def _matrix(self) -> Tensor:
         return self.token_embedding.weight if self.unembedding is None else self.unembedding.weight

@@ -11,15 +11,15 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
 
+from loopscope.hooks import any_has_hooks
 from loopscope.kv_cache import AbstractKVCache, CacheRef
 from loopscope.model.attention import CausalSelfAttention
 from loopscope.model.feed_forward import Plain, SwiGLU
 from loopscope.model.layer import Layer
 from loopscope.model.rotary import RotaryTurns
 from loopscope.ops.attention import attention
-from loopscope.ops.dispatch import cpu_ops_apply, has_hooks, is_plain
+from loopscope.ops.dispatch import cpu_ops_apply, is_plain
 from loopscope.ops.one_token import TokenNorm, full_turns, rotate_token
 from loopscope.ops.rms_norm import RMSNorm
 
@@ -98,7 +98,7 @@ class TokenLayer:
 
     def observed(self) -> bool:
         """Return whether somebody listens to one of the modules, or has it do something else."""
-        return bool(_has_any_global_hook()) or any(map(has_hooks, self._modules))
+        return any_has_hooks(self._modules)
 
     def __call__(
         self, hidden: Float[Tensor, "rows seq dim"], loop: int, cache: CacheRef

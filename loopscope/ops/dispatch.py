@@ -13,6 +13,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from loopscope.hooks import any_has_hooks, has_hooks
+
 Module = TypeVar("Module", bound=type[nn.Module])
 
 
@@ -73,7 +75,7 @@ def cpu_ops_apply(
         return False
     if operation.first_order and not torch.backends.cuda.flash_sdp_enabled():
         return False
-    return all(is_plain(module) for module in replaced) and not any(map(has_hooks, observed or ()))
+    return all(is_plain(module) for module in replaced) and not any_has_hooks(observed or ())
 
 
 def is_on(name: str) -> bool:
@@ -140,10 +142,3 @@ def plain_type(module: Module) -> Module:
 def is_plain(module: nn.Module) -> bool:
     """Return whether calling a module does what its type says and nothing else: no subclass, no hook."""
     return type(module) in _plain_types and not has_hooks(module)
-
-
-def has_hooks(module: nn.Module) -> bool:
-    """Return whether calling a module does more than its forward pass."""
-    forward = module._forward_hooks or module._forward_pre_hooks
-    # accelerate brings offloaded weights in a forward of the module's own.
-    return bool(forward or module._backward_hooks or module._backward_pre_hooks or "forward" in vars(module))

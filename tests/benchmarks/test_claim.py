@@ -86,4 +86,5 @@ def test_rows_are_added_one_by_one(tmp_path, monkeypatch: pytest.MonkeyPatch) ->
     assert load_rows() == []
     add_row(ROW)
     add_row(replace(ROW, seed=1))
+    add_row(replace(ROW, date="later"))  # the same run, by another call
     assert load_rows() == [ROW, replace(ROW, seed=1)]

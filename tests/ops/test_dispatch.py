@@ -6,6 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+    register_module_full_backward_hook,
+)
+from torch.utils.hooks import RemovableHandle
 
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
@@ -70,6 +76,22 @@ def test_a_module_that_is_heard_or_of_a_users_own_type_is_called(hook: str) -> N
     assert not cpu_ops_apply("add", x, observed=[matrix])
     handle.remove()
     assert cpu_ops_apply("linear", x, matrix)
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [register_module_forward_pre_hook, register_module_forward_hook, register_module_full_backward_hook],
+)
+def test_hooks_of_every_module_are_heard_in_training(hook: Callable[..., RemovableHandle]) -> None:
+    model = LoopedTransformer(ModelConfig(dim=8, heads=2, layers=2, loops=2, vocabulary=16, tied=False))
+    called: list[nn.Module] = []
+    handle = hook(lambda module, *_: called.append(module))
+    try:
+        loss(model, torch.arange(6)[None]).backward()
+    finally:
+        handle.remove()
+    unheard = {name for name, module in model.named_modules() if not any(module is one for one in called)}
+    assert unheard == {"", "prelude", "layers", "coda", "carries"}, "those that are only lists"
 
 
 def test_unknown_names_and_settings_are_refused() -> None:

@@ -281,8 +281,8 @@ def as_exported(
     Args:
         loops, trained, token_ids: as `write_export` takes them.
     """
-    head, embedding = model.head_matrix(), model.token_embedding.weight
-    tied = head is embedding
+    head, embedding = model.unembedding, model.token_embedding.weight
+    tied = head is None or head.weight is embedding
     ids: dict[str, Any] = dict(token_ids or {})
     config = LoopscopeConfig(
         looped=model.config.model_dump(mode="json"),
