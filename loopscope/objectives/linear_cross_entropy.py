@@ -15,17 +15,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from loopscope.numerics import matmul_dtype, wide
+from loopscope.numerics import LOWEST_POWER, matmul_dtype, wide
 from loopscope.objectives import token_loss
 from loopscope.objectives.token_loss import IGNORE_INDEX
 from loopscope.ops import reference
 from loopscope.ops.cpu_sizes import cpu_sizes
 from loopscope.ops.fusion import Fusable, fused
 from loopscope.ops.matmul import transposed
-
-LOWEST = -60.0
-"""Logits further below the largest are raised to this: e^-60 is nothing beside 1 in fp32, and no number on the way
-is denormal (denormal products make a CPU's matrix product ten times slower)."""
 
 _ROWS = 16
 """Rows as long as the vocabulary that a CPU works on in fp32 at a time, so that they are still in the cache."""
@@ -175,7 +171,7 @@ def _logit_gradients_(logits: Tensor, targets: Tensor, wider: Tensor, logit_grad
 def _logit_gradients_of_few_(logits: Tensor, targets: Tensor, wider: Tensor, logit_grad: Tensor) -> Tensor:
     wider, logit_grad = wider[: len(logits)].copy_(logits), logit_grad[: len(logits)]
     own = wider.gather(1, targets)
-    lowest = wider.amax(dim=1, keepdim=True) + LOWEST
+    lowest = wider.amax(dim=1, keepdim=True) + LOWEST_POWER
     torch.maximum(wider, lowest, out=wider)
     torch.softmax(wider, dim=1, out=logit_grad)
     # log-sum-exp without another exponential: softmax(x) = exp(x - log-sum-exp), and none is below e^-60.
@@ -198,7 +194,7 @@ def _shares_formula_(logits: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
     """Return the largest logit of every token, and the sum of powers beside it; their shares go to `shares`."""
     values = wide(logits)
     highest = values.amax(dim=1, keepdim=True)
-    power = torch.exp(torch.maximum(values - highest, values.new_full((), LOWEST)))
+    power = torch.exp(torch.maximum(values - highest, values.new_full((), LOWEST_POWER)))
     total = power.sum(dim=1, keepdim=True)
     shares.copy_((power * (1 / total)).to(logits.dtype))
     return highest, total

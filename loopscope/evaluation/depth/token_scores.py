@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from loopscope.numerics import wide
+from loopscope.numerics import powers_of, wide
 from loopscope.objectives.token_loss import CHUNK_ELEMENTS, IGNORE_INDEX, Head
 
 CACHED_ELEMENTS = 2**19
@@ -56,7 +56,7 @@ def _of_few(
     """Cross-entropies and hits of some tokens."""
     highest = logits.amax(dim=-1, keepdim=True)
     own = logits.gather(1, labels[:, None])
-    loss = (logits - highest).exp_().sum(dim=-1).log() - (own - highest).squeeze(1)
+    loss = powers_of(logits - highest).sum(dim=-1).log() - (own - highest).squeeze(1)
     hit = (own == highest).squeeze(1)
     # Of several largest ones the first counts; finding its place is slow, so only where the label has one.
     hit[hit.clone()] = logits[hit].argmax(dim=-1) == labels[hit]

@@ -20,6 +20,7 @@ from loopscope.evaluation.depth.token_scores import token_scores
 from loopscope.interop.published import read_published
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
+from loopscope.numerics import powers_of
 from loopscope.recurrence import AbstractLoopedLM, LoopState, unroll
 from loopscope.results import DepthCurve
 from loopscope.training.validation import validate
@@ -219,6 +220,20 @@ def test_token_scores_are_cross_entropy_and_argmax(monkeypatch: pytest.MonkeyPat
     again, hits = token_scores(model.head, state.features(), labels, 61)
     torch.testing.assert_close(again, loss)
     assert torch.equal(hits, hit)
+
+
+def test_logits_far_below_the_largest_cost_no_digit() -> None:
+    features = 200 * torch.randn(
+        1, 8, 300, generator=torch.Generator().manual_seed(0)
+    )  # powers are denormal, or 0
+    features[0, 0, 7] = -math.inf
+    labels = torch.arange(8)[None]
+    loss, _ = token_scores(lambda given: given, features, labels, 300)
+    exact = F.cross_entropy(features.double().transpose(1, 2), labels, reduction="none")
+    torch.testing.assert_close(loss.double(), exact, rtol=1e-6, atol=1e-6)
+    assert float(powers_of(torch.tensor([-math.inf, -100.0, -60.0])).min()) == pytest.approx(
+        math.exp(-60), rel=1e-5
+    )
 
 
 def test_of_equal_logits_the_first_counts() -> None:

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from loopscope.evaluation.exits.rules.logit_rule import AbstractLogitRule
-from loopscope.numerics import wide
+from loopscope.numerics import LOWEST_POWER, powers_of, wide
 
 
 class EntropyConfidence(AbstractLogitRule):
@@ -19,8 +19,8 @@ class EntropyConfidence(AbstractLogitRule):
         self, logits: Float[Tensor, "tokens vocab"], before: Float[Tensor, "tokens vocab"] | None
     ) -> Float[Tensor, " tokens"]:
         below = wide(logits) - wide(logits.amax(dim=1, keepdim=True))
-        weights = below.exp()
+        weights = powers_of(below.clone())
         whole = weights.sum(dim=1)
-        # The entropy of weights / whole; a masked token's 0 times -inf counts as 0.
-        entropy = whole.log() - (weights * below.clamp(min=-1e30)).sum(dim=1) / whole
+        # The entropy of weights / whole; a masked token's next to nothing times -inf counts as 0.
+        entropy = whole.log() - (weights * below.clamp(min=LOWEST_POWER)).sum(dim=1) / whole
         return (1 - entropy / math.log(logits.shape[1])).clamp(0, 1)

@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from loopscope.evaluation.exits.rules.logit_rule import AbstractLogitRule
-from loopscope.numerics import wide
+from loopscope.numerics import powers_of, wide
 
 
 class MaxProbability(AbstractLogitRule):
@@ -17,4 +17,4 @@ class MaxProbability(AbstractLogitRule):
         self, logits: Float[Tensor, "tokens vocab"], before: Float[Tensor, "tokens vocab"] | None
     ) -> Float[Tensor, " tokens"]:
         values = wide(logits)
-        return 1 / (values - values.amax(dim=1, keepdim=True)).exp().sum(dim=1)
+        return 1 / powers_of(values - values.amax(dim=1, keepdim=True)).sum(dim=1)
