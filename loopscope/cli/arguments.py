@@ -2,10 +2,9 @@
 
 import contextlib
 import io
-import json
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, field, fields, make_dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, fields, make_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +21,8 @@ from loopscope.cli.kept_settings import (
     kept_study,
     refuse_unknown_modules,
 )
-from loopscope.cli.options import HELP, options_of
+from loopscope.cli.options import options_of
+from loopscope.cli.section_flags import as_flags, as_lists, listed_in, read_words, section_values
 from loopscope.cli.typed_words import checked_words
 from loopscope.config.implied import with_corpus
 from loopscope.config.intervals import EVALUATE_EVERY
@@ -33,9 +33,7 @@ from loopscope.config.nested import (
     merged,
     one_line,
     read_yaml,
-    section_in,
     shown,
-    yaml_value,
 )
 from loopscope.config.recipes import (
     CONDITIONS,
@@ -64,8 +62,6 @@ FIRST = (
 )
 """The ten settings of a run that its short help shows."""
 
-DEEPEST = 10_000
-"""That a command unrolls: as deep as a model may be trained."""
 _Command = TypeVar("_Command")
 
 
@@ -129,7 +125,7 @@ def with_config(
         if readout:
             over = merged(over, {"model": {"readout": {"kind": readout}}})
         if placement or schedule:
-            said = {"placement": placement} if placement else {"schedule": _listed(schedule, "schedule")}
+            said = {"placement": placement} if placement else {"schedule": listed_in(schedule, "schedule")}
             over = merged(over, {"objective": said})
     base = looped_by(size, condition, over)
     command, named = _named(kind, name, words, base)
@@ -161,14 +157,14 @@ def _named(
         kind.__name__,
         [
             *((f.name, f.type, f) for f in fields(kind)),  # type: ignore[arg-type]
-            *((section, *_as_flags(getattr(base, section))) for section in SECTIONS),
+            *((section, *as_flags(getattr(base, section))) for section in SECTIONS),
         ],
     )
     parsed: Any = _parsed(flags, name, words, checked=True)
     given = {section: asdict(getattr(parsed, section)) for section in SECTIONS}
-    before = {section: _values(getattr(base, section)) for section in SECTIONS}
-    now = {section: _read_words(getattr(base, section), given[section]) for section in SECTIONS}
-    found = changes(_plain(before), _plain(now))
+    before = {section: section_values(getattr(base, section)) for section in SECTIONS}
+    now = {section: read_words(getattr(base, section), given[section]) for section in SECTIONS}
+    found = changes(as_lists(before), as_lists(now))
     # Said, so it holds, also where it is the size's own and other settings would imply another.
     for section, setting, implied_by in (
         ("training", EVALUATE_EVERY, f"--training.{EVALUATE_EVERY}"),
@@ -186,7 +182,7 @@ def _named(
 def settings_of_a_run() -> Sections:
     """Return the settings of a run that are flags, with what sections, conditions and sizes there are."""
     base = recipe()
-    made = make_dataclass("Settings", [(name, *_as_flags(getattr(base, name))) for name in SECTIONS])
+    made = make_dataclass("Settings", [(name, *as_flags(getattr(base, name))) for name in SECTIONS])
     texts: dict[str, str] = {}
     for name in SECTIONS:
         _texts(name, getattr(base, name), texts)
@@ -227,105 +223,6 @@ def _parsed(kind: type[_Command], name: str, arguments: Sequence[str], checked: 
 def _completes(arguments: Sequence[str]) -> bool:
     """Whether a script for a shell is asked for, with which it completes words: tyro writes it."""
     return bool(arguments) and arguments[0].startswith("--tyro-")
-
-
-def _as_flags(section: BaseModel) -> tuple[Any, Any]:
-    """A dataclass with a config section's fields, and its field in the one above.
-
-    tyro fills a dataclass without checking more than types, so that the config alone judges values, in
-    its own words, once recipe, file and flags are together.
-    """
-    entries: list[tuple[str, Any, Any]] = []
-    for name, info in type(section).model_fields.items():
-        value, words = getattr(section, name), info.description or ""
-        if isinstance(value, BaseModel):
-            entries.append((name, *_as_flags(value)))
-        elif isinstance(value, Mapping):
-            said = {HELP: f"{words} One word of YAML."}
-            entries.append((name, str, field(default=json.dumps(value), metadata=said)))
-        elif section_in(info.annotation):
-            word = None if value is None else json.dumps([entry.model_dump(mode="json") for entry in value])
-            said = {HELP: f"{words} One word of YAML."}
-            entries.append((name, str | None, field(default=word, metadata=said)))
-        else:
-            entries.append((name, info.annotation, field(default=value, metadata={HELP: words})))
-    made = make_dataclass(type(section).__name__, entries)
-    made.__doc__ = type(section).__doc__
-    return made, field(default_factory=made)
-
-
-def _read_words(section: BaseModel, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Flags of a section; what is more than a word in the config, from the one word that it is on the command line."""
-    found: dict[str, Any] = {}
-    for name, value in given.items():
-        before = getattr(section, name)
-        if isinstance(before, BaseModel):
-            found[name] = _read_words(before, value)
-        elif isinstance(before, Mapping):
-            found[name] = yaml_value(value, f"{name} ({{name: value}})")
-        elif section_in(type(section).model_fields[name].annotation):
-            found[name] = _listed(value, name)
-        else:
-            found[name] = value
-    return found
-
-
-def _listed(word: str | None, name: str) -> Any:
-    return (
-        None if word in (None, "None") else yaml_value(word, f"{name} ([{{name: value}}, {{name: value}}])")
-    )
-
-
-def _values(section: BaseModel) -> dict[str, Any]:
-    """Every setting of a section, those that a list of sections says for it included."""
-    found: dict[str, Any] = {}
-    for name, info in type(section).model_fields.items():
-        value = getattr(section, name)
-        if isinstance(value, BaseModel):
-            found[name] = _values(value)
-        else:
-            listed = value is not None and section_in(info.annotation)
-            found[name] = [entry.model_dump(mode="json") for entry in value] if listed else value
-    return found
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, as in JSON and YAML."""
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    return [_plain(entry) for entry in value] if isinstance(value, tuple | list) else value
-
-
-def split_names(text: str) -> list[str]:
-    """Names separated by commas."""
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def depths_of(text: str, name: str = "loops") -> tuple[int, ...]:
-    """Return depths from one word, such as 1,2,4,8: each once, shallow first.
-
-    Raises:
-        ValueError: one that is no whole number from 1 to `DEEPEST`.
-    """
-    names = split_names(text)
-    for each in names:
-        if not each.isdecimal() or not 1 <= int(each) <= DEEPEST:
-            raise ValueError(
-                f"{name} is {text!r}, {each!r} is no depth: give whole numbers from 1 to {DEEPEST:,}, such as 1,2,4,8"
-            )
-    if not names:
-        raise ValueError(f"{name} is empty; give depths such as 1,2,4,8")
-    return tuple(sorted({int(each) for each in names}))
-
-
-def check_counts(command: Any, *names: str, most: int = 10**9) -> None:
-    """Raise ValueError for one of a command's options that is given and not from 1 to `most`."""
-    for name in names:
-        value = getattr(command, name)
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}; it must be a whole number from 1 up")
-        if value is not None and value > most:
-            raise ValueError(f"{name} is {value}; it must be a whole number from 1 to {most:,}")
 
 
 def _kept_size(words: Sequence[str]) -> str | None:

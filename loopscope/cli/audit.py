@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import tyro
 
-from loopscope.cli.arguments import DEEPEST, check_counts, parse
+from loopscope.cli.arguments import parse
+from loopscope.cli.values import DEEPEST, check_counts
 from loopscope.results.faults import concerning
 from loopscope.results.rounded_runs import ROUNDED_BY_DEFAULT
 

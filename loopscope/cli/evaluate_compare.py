@@ -6,8 +6,9 @@ from pathlib import Path
 
 import tyro
 
-from loopscope.cli.arguments import DEEPEST, check_counts, parse, split_names
+from loopscope.cli.arguments import parse
 from loopscope.cli.evaluate_options import OnText, job_arguments
+from loopscope.cli.values import DEEPEST, check_counts, split_names
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from loopscope.cli.arguments import DEEPEST, check_counts, parse
+from loopscope.cli.arguments import parse
 from loopscope.cli.evaluate_options import OnText, job_arguments, measured, print_json, refuse_errors
+from loopscope.cli.values import DEEPEST, check_counts
 
 if TYPE_CHECKING:
     from loopscope.jobs.evaluation_series import IfKnown

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from loopscope.cli.arguments import DEEPEST, check_counts, parse, split_names
+from loopscope.cli.arguments import parse
 from loopscope.cli.evaluate_options import OnText, job_arguments, measured, print_json, refuse_errors
+from loopscope.cli.values import DEEPEST, check_counts, split_names
 from loopscope.results.layout import EVALUATION
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from loopscope.cli.arguments import check_counts
+from loopscope.cli.values import check_counts
 from loopscope.results import ModelEvaluation, TaskEvaluation, to_json
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from loopscope.cli.arguments import check_counts, depths_of, parse, split_names
+from loopscope.cli.arguments import parse
 from loopscope.cli.evaluate_options import OnMachine, machine_arguments, print_json, refuse_errors
+from loopscope.cli.values import check_counts, depths_of, split_names
 
 if TYPE_CHECKING:
     from loopscope.results import TaskEvaluation

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from loopscope.cli.arguments import DEEPEST, check_counts, parse
+from loopscope.cli.arguments import parse
+from loopscope.cli.values import DEEPEST, check_counts
 
 if TYPE_CHECKING:
     from loopscope.jobs import TextBatch, TextStream

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import tyro
 
-from loopscope.cli.arguments import DEEPEST, check_counts, parse
+from loopscope.cli.arguments import parse
+from loopscope.cli.values import DEEPEST, check_counts
 from loopscope.results.faults import concerning
 
 

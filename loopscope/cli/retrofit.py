@@ -7,7 +7,8 @@ from typing import Any
 
 import tyro
 
-from loopscope.cli.arguments import DEEPEST, check_counts, parse, split_names
+from loopscope.cli.arguments import parse
+from loopscope.cli.values import DEEPEST, check_counts, split_names
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from loopscope.cli.arguments import split_names, with_config
+from loopscope.cli.arguments import with_config
 from loopscope.cli.kept_settings import as_config, kept_study, refuse_unknown_modules
 from loopscope.cli.train_print import print_means, print_next, print_results
+from loopscope.cli.values import split_names
 from loopscope.config.nested import read_yaml, shown
 from loopscope.config.recipes import CONDITIONS, DEFAULT_SIZE
 from loopscope.config.slurm_request import requests_in, slurm_request
