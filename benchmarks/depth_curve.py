@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.environment import MEBI, elsewhere, environment, finish, table
-from benchmarks.steps import peak_of
+from benchmarks.high_water import peak_of
 from loopscope import unroll
 from loopscope.config import recipe
 from loopscope.evaluation import depth_curves

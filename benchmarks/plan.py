@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from benchmarks.environment import MEBI, elsewhere, environment, finish, table
-from benchmarks.steps import peak_of
+from benchmarks.high_water import peak_of
 from loopscope.config import RunConfig, recipe
 from loopscope.jobs import measured_device, timed_step
 from loopscope.jobs.device_timing import activated_per_second

@@ -1,18 +1,16 @@
 """The steps that `benchmarks.train_step` compares: what each runs, its FLOPs, its memory."""
 
 import argparse
-import ctypes
-import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from benchmarks.baseline import BaselineLooped, baseline_step
+from benchmarks.high_water import peak_of
 from loopscope.config import RunConfig, recipe
 from loopscope.guards import device_of, wait
 from loopscope.model import LoopedTransformer, ModelConfig
@@ -105,20 +103,6 @@ def peak_memory(name: str, options: argparse.Namespace, device: torch.device) ->
         step(*full)
         return float(torch.cuda.max_memory_allocated() - before)
     return peak_of(lambda: step(*full))
-
-
-def peak_of(work: Callable[[], object]) -> float:
-    """Bytes by which a process's memory rises above what it holds, at most, while it works.
-
-    What it has freed and not given back is given back first, or work that takes it again would seem to take nothing.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
-    if trim is not None:
-        trim(0)
-    before = _resident()
-    Path("/proc/self/clear_refs").write_text("5")  # the kernel's high-water mark starts anew
-    work()
-    return float(_high_water() - before)
 
 
 def _run_config(options: argparse.Namespace) -> RunConfig:
@@ -218,14 +202,3 @@ def _tokens(options: argparse.Namespace, device: torch.device, vocabulary: int) 
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(vocabulary, (options.batch, sequence + 1), generator=generator).to(device)
     return tokens[:, :-1], tokens[:, 1:]
-
-
-def _resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-
-def _high_water() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("/proc/self/status has no VmHWM: peak memory is measured on Linux only")

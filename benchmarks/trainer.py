@@ -28,7 +28,7 @@ from torch import Tensor
 
 import loopscope
 from benchmarks.environment import MEBI, elsewhere, environment, finish, table
-from benchmarks.steps import peak_of
+from benchmarks.high_water import peak_of
 from loopscope.config import recipe
 from loopscope.interop.huggingface.export.exported_folder import write_export
 from loopscope.model import LoopedTransformer
