@@ -55,7 +55,7 @@ def not_finite(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
     if not bad:
         return None
     name, tensor = bad[0]
-    wrong = ~tensor.isfinite()
+    wrong = ~(tensor.float() if tensor.dtype.itemsize == 1 else tensor).isfinite()
     first = wrong.nonzero()[0].tolist()
     value, numbers = tensor[tuple(first)], f"{int(wrong.sum()):,} of {tensor.numel():,}"
     more = {0: "", 1: "; another weight has such, too"}.get(
@@ -68,5 +68,11 @@ def _is_finite(tensor: Tensor) -> bool:
     plain = type(tensor) in (Tensor, nn.Parameter) and tensor.is_floating_point()
     if not plain or tensor.is_meta or tensor.numel() == 0:
         return True
-    lowest, highest = torch.aminmax(tensor.detach())  # nan where there is one
-    return bool(lowest.isfinite() and highest.isfinite())
+    one_byte = tensor.dtype.itemsize == 1  # fp8, of which nothing is computed before it is widened
+    pieces = (
+        (piece.float() for piece in tensor.detach().flatten().split(2**20))
+        if one_byte
+        else (tensor.detach(),)
+    )
+    found = (torch.aminmax(piece) for piece in pieces)  # nan where there is one
+    return all(bool(lowest.isfinite() and highest.isfinite()) for lowest, highest in found)

@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from loopscope.guards import evaluating
-from loopscope.numerics import scale
+from loopscope.numerics import not_finite, scale
 from loopscope.objectives.labels import check_one_label_each, check_range
 from loopscope.objectives.objective import Objective
 from loopscope.objectives.token_loss import IGNORE_INDEX
@@ -130,9 +130,8 @@ def _runs(model: AbstractLoopedLM, input_ids: Tensor) -> bool:
 
 def check_weights(model: AbstractLoopedLM) -> None:
     """Raise ValueError for a model whose weights are not all finite."""
-    for name, parameter in model.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
-            raise ValueError(f"the weights of {name} are not all finite; audit an earlier checkpoint")
+    if (unfit := not_finite(model.named_parameters())) is not None:
+        raise ValueError(f"the weights are not all finite: {unfit}. Audit an earlier checkpoint")
 
 
 def check_labels(input_ids: Tensor, labels: Tensor) -> None:

@@ -18,6 +18,8 @@ from loopscope.ops.narrow_products import products_in_fp32
 from loopscope.recurrence import LoopState, next_hidden
 from loopscope.wide_weights import replaced_tensors
 
+COPIED_BYTES = 2**28
+"""Of weights in another format beside those there are, at most; of more, each is rounded where it is used."""
 ToFormat = Callable[[Tensor, int], Tensor]
 """A matrix and the axis of its output channels, to the numbers that the format has for it, in fp32."""
 
@@ -135,15 +137,30 @@ def _stores_inputs_first(module: nn.Module) -> bool:
     return type(module).__name__ == "Conv1D" and isinstance(getattr(module, "weight", None), nn.Parameter)
 
 
+def copies_are_large(model: nn.Module, name: str) -> bool:
+    """Return whether copies of all weights in a format would take more than `COPIED_BYTES`.
+
+    Never of a format that rounds matrices alone: to find their numbers anew at each use takes longer than the products.
+    """
+    chosen = FORMATS[name]
+    if chosen.dtype is None or chosen.autocast:
+        return False
+    return sum(weight.numel() for weight in model.parameters()) * chosen.dtype.itemsize > COPIED_BYTES
+
+
 @contextmanager
-def in_format(model: nn.Module, name: str, shared: Mapping[int, int], buffers: bool) -> Iterator[None]:
+def in_format(
+    model: nn.Module, name: str, shared: Mapping[int, int], buffers: bool, copies: bool = True
+) -> Iterator[None]:
     """Put a model's weights into a format for a while; tied ones stay tied.
 
-    Those in fp32 are replaced by copies of all. Where they are in half precision, each is rounded as it is used.
+    Those in fp32 are replaced by copies of all, if asked. Where they are in half precision, each is rounded as it is
+    used.
 
     Args:
         shared: what `shared_matrices` returns.
         buffers: cast buffers too, where the format is one of arithmetic. Most models keep theirs in fp32.
+        copies: of weights in fp32; else each is rounded as it is used, too.
     """
     chosen = FORMATS[name]
 
@@ -155,7 +172,7 @@ def in_format(model: nn.Module, name: str, shared: Mapping[int, int], buffers: b
             return None
         return tensor.detach().to(chosen.dtype)
 
-    as_used = is_widened_at_use(model)
+    as_used = is_widened_at_use(model) or not copies
     device = next(model.parameters()).device.type
     with ExitStack() as stack:
         stack.enter_context(

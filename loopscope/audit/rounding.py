@@ -14,7 +14,7 @@ from torch import Tensor
 
 from loopscope.audit.expansion import direction
 from loopscope.audit.interventions import cross_entropy, mean_loss
-from loopscope.audit.number_formats import FORMATS, in_format, shared_matrices
+from loopscope.audit.number_formats import FORMATS, copies_are_large, in_format, shared_matrices
 from loopscope.audit.rounding_verdict import judge_rounding
 from loopscope.numerics import l2_norm, scale, wide
 from loopscope.objectives.extras import TokenLoss
@@ -139,13 +139,18 @@ def _of_format(
         why = "No matrix that every loop applies was found: its weights are not parameters, or take no gradient."
         return Rounding(name, "not measured", why)
     rows: list[tuple[RoundedLoop, Tensor]] = []
-    for buffers in (False, True):  # a forward may want its buffers in the type of its weights
+    ways = (False, True) if copies_are_large(model, name) else (True,)
+    tries = [(copies, buffers) for copies in ways for buffers in (False, True)]
+    for (
+        copies,
+        buffers,
+    ) in tries:  # a forward may want its buffers in the type of its weights, or reach those its own way
         try:
-            with in_format(model, name, shared, buffers):
+            with in_format(model, name, shared, buffers, copies):
                 rows = list(_compared(model, ids, labels, reference, chosen.dtype))
             break
         except Exception as error:  # whatever a stranger's forward, or this machine, says of a type
-            if buffers or chosen.to_format is not None:
+            if (copies, buffers) == tries[-1] or chosen.to_format is not None:
                 said = (
                     str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
                 )

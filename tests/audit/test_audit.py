@@ -100,7 +100,7 @@ def test_bad_input_is_refused() -> None:
         loopscope.audit(model, IDS, LABELS.float())
     with torch.no_grad():
         model.layers[1].attention.out.weight[0, 0] = torch.nan
-    with pytest.raises(ValueError, match="layers.1.attention.out.weight are not all finite"):
+    with pytest.raises(ValueError, match="not all finite: layers.1.attention.out.weight has"):
         loopscope.audit(model, IDS, LABELS)
 
 

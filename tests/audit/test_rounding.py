@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import loopscope
+from loopscope.audit import number_formats
 from loopscope.audit.audit_report import BEYOND
 from loopscope.audit.number_formats import in_format, shared_matrices
 from loopscope.audit.rounding import measure_rounding
@@ -183,6 +184,37 @@ def test_what_fp32_does_not_survive_is_not_blamed_on_a_format() -> None:
     assert found.why.endswith("Beyond loop 2 the model is not finite in fp32 itself.")
     gone = Toy(lambda m, h, loop, context: h / 0)
     assert rounding(gone, "bf16").outcome == "not measured"
+
+
+@pytest.mark.parametrize("name", ["bf16", "fp16"])
+def test_a_large_model_is_rounded_where_its_weights_are_used(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make().eval()
+    (copied,) = measure_rounding(model, IDS, LABELS, [name], 8)
+    monkeypatch.setattr(number_formats, "COPIED_BYTES", 0)
+    monkeypatch.setattr(number_formats, "replaced_tensors", only_buffers(number_formats.replaced_tensors))
+    (used,) = measure_rounding(model, IDS, LABELS, [name], 8)
+    assert used == copied
+    assert used.outcome != "not measured"
+
+
+def only_buffers(replaced: Callable[..., Any]) -> Callable[..., Any]:
+    """What replaces tensors, and fails where it would copy weights."""
+
+    def checked(model: nn.Module, make: Any, parameters: bool, buffers: bool) -> Any:
+        assert not parameters
+        return replaced(model, make, parameters, buffers)
+
+    return checked
+
+
+def test_a_large_model_that_reaches_its_weights_its_own_way_is_copied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(number_formats, "COPIED_BYTES", 0)
+    model = Toy(lambda model, hidden, loop, context: hidden @ model.matrix.data.T)
+    assert rounding(model, "bf16").outcome != "not measured"
 
 
 def test_a_format_that_does_not_run_is_said() -> None:
