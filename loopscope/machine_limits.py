@@ -1,6 +1,7 @@
 """What memory, cores and compilers there are, for a machine or the container of this process. Standard library only."""
 
 import contextlib
+import ctypes
 import os
 import shutil
 from pathlib import Path
@@ -51,6 +52,16 @@ def usable_cores() -> float:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
         found.append(float(quota) / float(period))
     return min(found)
+
+
+def give_back_freed() -> None:
+    """Give memory that was freed, and is kept for later, back to the system, where the C library can (glibc's).
+
+    After work that kept much in many pieces: what comes next finds no place between them for anything larger.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
 
 
 def compiler_missing() -> str | None:

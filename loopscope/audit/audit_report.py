@@ -31,6 +31,7 @@ from loopscope.audit.verdict import (
 )
 from loopscope.audit.visibility import readout_visibility
 from loopscope.audit.wanted_weight import check_wanted_norm, wanted_scale
+from loopscope.machine_limits import give_back_freed
 from loopscope.numerics import scale
 from loopscope.objectives.objective import Objective
 from loopscope.objectives.spelling import as_objective
@@ -168,6 +169,7 @@ def _facts(batch: PreparedBatch, states: Sequence[LoopState], formats: Sequence[
     clamped = radial_clamp(states, labels, readings)
     rescaled = rescale_each_loop(states, labels, clamped["none"], RESCALED, readings)
     dynamics = tuple(measure_dynamics(*batch.first))
+    give_back_freed()  # the records of gradients
     depth = BEYOND * batch.model.loops
     through = deeper(states, depth)
     reference: ReferenceRun | None = None

@@ -1,15 +1,16 @@
 """Dynamics: the loop map H_k to H_{k+1}, linearised, by Arnoldi's iteration with Jacobian-vector products.
 
 Products are exact. The gradient of <u, F(h)> by h is linear in u, and its own gradient by u, towards v, is J v: it is
-recorded once per loop, and every product is one pass through that record. Where an operator has no second derivative,
-forward mode runs the loop anew for each; where it has none of that either, a central difference stands in. Measured on
-the first sequence of the batch only, so that its price does not grow with it: up to `arnoldi.PRODUCTS` products for the
-angular part of the first loop, `PRODUCTS_AFTER` for that of later ones, which begin where the loop before ended, and
-`widened_space.FURTHER_PRODUCTS` for the whole map, which is found among the same products; fewer where the estimate has
-settled before.
+recorded once per loop, and every product is one pass through that record: of u alone in a large model whose loop
+`torch.func` can transform, else of h too. Where an operator has no second derivative, forward mode runs the loop anew
+for each; where it has none of that either, a central difference stands in. Measured on the first sequence of the batch
+only, so that its price does not grow with it: up to `arnoldi.PRODUCTS` products for the angular part of the first loop,
+`PRODUCTS_AFTER` for that of later ones, which begin where the loop before ended, and `widened_space.FURTHER_PRODUCTS`
+for the whole map, which is found among the same products; fewer where the estimate has settled before.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -24,6 +25,8 @@ from loopscope.results import LoopDynamics
 
 TOKENS = 128
 """Tokens of the first sequence that are looked at."""
+LARGE = 2**27
+"""Weights of a model from which on memory is spared for a second's import: a record grows with layers and channels."""
 DIFFERENCE_STEP = 1e-3
 """Relative size of the central difference, where that has to do."""
 
@@ -58,7 +61,8 @@ def _of(
     def loop_map(h: Tensor) -> Tensor:
         return next_hidden(state, h)
 
-    product = jacobian_product(loop_map, hidden)
+    large = sum(weight.numel() for weight in state.model.parameters()) > LARGE
+    product = jacobian_product(loop_map, hidden, sparing=large)
     with torch.no_grad():
         unit = _unit(hidden)
         later = _unit(loop_map(hidden) if following is None else following.hidden)
@@ -75,8 +79,14 @@ def _of(
     return loop, angular
 
 
-def jacobian_product(function: Callable[[Tensor], Tensor], at: Float[Tensor, "batch seq dim"]) -> Product:
-    """Return the function v -> J v of another function's Jacobian at one point."""
+def jacobian_product(
+    function: Callable[[Tensor], Tensor], at: Float[Tensor, "batch seq dim"], sparing: bool = False
+) -> Product:
+    """Return the function v -> J v of another function's Jacobian at one point.
+
+    Args:
+        sparing: try `linear_product` first, for its memory.
+    """
 
     def exact(v: Tensor) -> Tensor:
         # The fused attention kernels have no forward-mode derivative.
@@ -89,7 +99,14 @@ def jacobian_product(function: Callable[[Tensor], Tensor], at: Float[Tensor, "ba
         with torch.no_grad():
             return (function(at + step * v) - function(at - step * v)) / (2 * step)
 
-    ways = iter((lambda: recorded_product(function, at), lambda: exact, lambda: difference))
+    made: list[Callable[[], Product]] = [
+        lambda: recorded_product(function, at),
+        lambda: exact,
+        lambda: difference,
+    ]
+    if sparing:
+        made.insert(0, lambda: linear_product(function, at))
+    ways = iter(made)
     chosen: Product | None = None
 
     def product(v: Tensor) -> Tensor:
@@ -98,11 +115,32 @@ def jacobian_product(function: Callable[[Tensor], Tensor], at: Float[Tensor, "ba
             try:
                 candidate = next(ways)()
                 found, chosen = candidate(v), candidate
-            except (RuntimeError, NotImplementedError, TypeError):
+            except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError):
                 continue
             else:
                 return found
         return chosen(v)
+
+    return product
+
+
+def linear_product(function: Callable[[Tensor], Tensor], at: Float[Tensor, "batch seq dim"]) -> Product:
+    """Return v -> J v from a record of u -> u J alone, in which the loop's own numbers are constants.
+
+    It takes two thirds of `recorded_product`'s memory, and asks for operations that `torch.func` can transform. Its
+    first call imports PyTorch's compiler, which takes a second.
+
+    Raises:
+        RuntimeError: one of them is none, such as a `torch.autograd.Function` without `setup_context`.
+    """
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        transposed: Any = torch.func.vjp(function, at.detach())
+        value, pull = transposed
+        push: Any = torch.func.vjp(lambda weight: pull(weight)[0], torch.zeros_like(value))[1]
+
+    def product(v: Tensor) -> Tensor:
+        found: Tensor = push(v.to(value.dtype))[0]
+        return found.detach()
 
     return product
 

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from loopscope.audit import dynamics
 from loopscope.audit.arnoldi import PRODUCTS, PRODUCTS_AFTER, spectral_radius
-from loopscope.audit.dynamics import jacobian_product, measure_dynamics, recorded_product
+from loopscope.audit.dynamics import jacobian_product, linear_product, measure_dynamics, recorded_product
 from loopscope.audit.widened_space import FURTHER_PRODUCTS, widened_radius
 from loopscope.model.config import ModelConfig
 from loopscope.model.looped import LoopedTransformer
@@ -223,3 +224,50 @@ def test_products_from_a_record_are_those_of_forward_mode() -> None:
         expected = torch.func.jvp(lambda h: model.core(h, 2, state.context), (state.hidden,), (v,))[1]
     found = recorded_product(lambda h: model.core(h, 2, state.context), state.hidden)(v)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_record_of_the_linear_part_alone_is_enough_for_plain_modules() -> None:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True).eval().double()
+    at, v = torch.randn(2, 1, 5, 16, dtype=torch.float64).unbind()
+    whole = torch.autograd.functional.jacobian(lambda h: layer(h), at).reshape(80, 80)
+    product = linear_product(layer, at)
+    for vector in (v, 2 * v):
+        torch.testing.assert_close(product(vector).flatten(), whole @ vector.flatten())
+    assert layer.linear1.weight.grad is None
+
+
+def test_operations_that_cannot_be_transformed_are_recorded_whole() -> None:
+    torch.manual_seed(0)
+    model = LoopedTransformer(ModelConfig(dim=8, heads=2, loops=2, vocabulary=16, sequence=8)).eval()
+    with torch.no_grad():
+        state = next(iter(unroll(model, IDS)))
+
+    def core(hidden: Tensor) -> Tensor:
+        return model.core(hidden, 2, state.context)
+
+    with pytest.raises(RuntimeError, match="setup_context"):
+        linear_product(core, state.hidden)
+    v = torch.randn_like(state.hidden)
+    torch.testing.assert_close(
+        jacobian_product(core, state.hidden, sparing=True)(v),
+        recorded_product(core, state.hidden)(v),
+        rtol=0,
+        atol=0,
+    )
+
+
+def test_memory_is_spared_in_large_models_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = LoopedTransformer(ModelConfig(dim=8, heads=2, loops=2, vocabulary=16, sequence=8)).eval()
+    asked: list[bool] = []
+    own = dynamics.jacobian_product
+
+    def noted(function: Any, at: Tensor, sparing: bool = False) -> Any:
+        asked.append(sparing)
+        return own(function, at, sparing)
+
+    monkeypatch.setattr(dynamics, "jacobian_product", noted)
+    usual = measure_dynamics(model, IDS)
+    monkeypatch.setattr(dynamics, "LARGE", 0)
+    assert measure_dynamics(model, IDS) == usual
+    assert asked == [False, False, True, True]
