@@ -25,7 +25,7 @@ from loopscope.results import LoopDynamics
 
 TOKENS = 128
 """Tokens of the first sequence that are looked at."""
-LARGE = 2**27
+SPARED_FROM = 2**27
 """Weights of a model from which on memory is spared for a second's import: a record grows with layers and channels."""
 DIFFERENCE_STEP = 1e-3
 """Relative size of the central difference, where that has to do."""
@@ -61,7 +61,7 @@ def _of(
     def loop_map(h: Tensor) -> Tensor:
         return next_hidden(state, h)
 
-    large = sum(weight.numel() for weight in state.model.parameters()) > LARGE
+    large = sum(weight.numel() for weight in state.model.parameters()) > SPARED_FROM
     product = jacobian_product(loop_map, hidden, sparing=large)
     with torch.no_grad():
         unit = _unit(hidden)

@@ -268,6 +268,6 @@ def test_memory_is_spared_in_large_models_alone(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(dynamics, "jacobian_product", noted)
     usual = measure_dynamics(model, IDS)
-    monkeypatch.setattr(dynamics, "LARGE", 0)
+    monkeypatch.setattr(dynamics, "SPARED_FROM", 0)
     assert measure_dynamics(model, IDS) == usual
     assert asked == [False, False, True, True]
