@@ -106,9 +106,8 @@ def main() -> None:
         torch.save(getattr(model, "module", model).state_dict(), options.save)
         return
     if options.memory:
-        sys.path.append(
-            str(Path(__file__).parent)
-        )  # behind all else: `benchmarks` is not on this process's path
+        here = str(Path(__file__).parent)
+        sys.path.append(here)  # behind all else: `benchmarks` is not on this process's path
         from high_water import high_water, peak_of
 
         added = peak_of(lambda: run(options.memory, model, ids, labels))

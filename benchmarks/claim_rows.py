@@ -48,7 +48,6 @@ def add_row(row: Row) -> None:
     with ROWS.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         rows = load_rows()
-        if row.run not in {
-            other.run for other in rows
-        }:  # another call may have measured the same run meanwhile
+        known = {other.run for other in rows}  # another call may have measured the same run meanwhile
+        if row.run not in known:
             write_rows(ROWS, [*rows, row])

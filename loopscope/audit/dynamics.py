@@ -134,8 +134,8 @@ def linear_product(function: Callable[[Tensor], Tensor], at: Float[Tensor, "batc
         RuntimeError: one of them is none, such as a `torch.autograd.Function` without `setup_context`.
     """
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-        transposed: Any = torch.func.vjp(function, at.detach())
-        value, pull = transposed
+        recorded: Any = torch.func.vjp(function, at.detach())
+        value, pull = recorded
         push: Any = torch.func.vjp(lambda weight: pull(weight)[0], torch.zeros_like(value))[1]
 
     def product(v: Tensor) -> Tensor:

@@ -141,10 +141,8 @@ def _of_format(
     rows: list[tuple[RoundedLoop, Tensor]] = []
     ways = (False, True) if copies_are_large(model, name) else (True,)
     tries = [(copies, buffers) for copies in ways for buffers in (False, True)]
-    for (
-        copies,
-        buffers,
-    ) in tries:  # a forward may want its buffers in the type of its weights, or reach those its own way
+    # A forward may want its buffers in the type of its weights, or reach these in a way of its own.
+    for copies, buffers in tries:
         try:
             with in_format(model, name, shared, buffers, copies):
                 rows = list(_compared(model, ids, labels, reference, chosen.dtype))

@@ -110,10 +110,8 @@ def _exits(
         before: Tensor | None = None
         for place, exit_features in enumerate(features):
             logits = wide(model.head(exit_features[start : start + rows]))
-            logs, likely = (
-                logits.log_softmax(dim=-1),
-                logits.softmax(dim=-1),
-            )  # exp is slow where nothing is left
+            logs = logits.log_softmax(dim=-1)
+            likely = logits.softmax(dim=-1)  # an exponential is slow where nothing is left
             if before is not None:
                 sums[place, 1] += float((likely * (logs - before)).nan_to_num().sum())
             sums[place, 0] += float(F.nll_loss(logs, labels[start : start + rows].long(), reduction="sum"))
