@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from loopscope.evaluation.exits.rules.logit_rule import AbstractLogitRule
-from loopscope.numerics import LOWEST_POWER, powers_of, wide
+from loopscope.numerics import LOWEST_POWER, wide
 
 
 class EntropyConfidence(AbstractLogitRule):
@@ -19,8 +19,8 @@ class EntropyConfidence(AbstractLogitRule):
         self, logits: Float[Tensor, "tokens vocab"], before: Float[Tensor, "tokens vocab"] | None
     ) -> Float[Tensor, " tokens"]:
         below = wide(logits) - wide(logits.amax(dim=1, keepdim=True))
-        weights = powers_of(below.clone())
+        below.clamp_(min=LOWEST_POWER)  # what a masked token has, too: next to nothing of the whole
+        weights = below.exp()
         whole = weights.sum(dim=1)
-        # The entropy of weights / whole; a masked token's next to nothing times -inf counts as 0.
-        entropy = whole.log() - (weights * below.clamp(min=LOWEST_POWER)).sum(dim=1) / whole
+        entropy = whole.log() - (weights * below).sum(dim=1) / whole  # of weights / whole
         return (1 - entropy / math.log(logits.shape[1])).clamp(0, 1)
