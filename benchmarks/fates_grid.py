@@ -1,8 +1,9 @@
 """The runs that a prognosis of depth is fitted and tested on: what each trains, in which group, with which seeds.
 
-`narrow` runs are fitted on and tested with, `laptop` runs only tested with, by constants that were fixed before. All
-have 2 layers, K 4, and 64 tokens of a vocabulary of 1,024 that loses nothing. Weights start small, but for four
-conditions of laptop size whose names begin with `published`. `sampled` and `curriculum` draw depths with a mean of K,
+`narrow` runs are fitted on and tested with, `laptop` and `depths` runs only tested with, by constants that were fixed
+before. All have 2 layers and 64 tokens of a vocabulary of 1,024 that loses nothing; K is 4, in `depths` 2 and
+8. Weights start small, but for four conditions of laptop size whose names begin with
+`published`. `sampled` and `curriculum` draw depths with a mean of K,
 so that training costs what it does at a fixed K; `jacobian` and `shortcut` cost more, which `loopscope plan` says.
 
 Which narrow runs are fitted on was written down before any of them had ended: `FITTED_ON`, seeds below `FITTED_SEEDS`.
@@ -10,7 +11,7 @@ The rest is for the test: conditions and families that the fit never saw, and a 
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 RECIPE = "small"
@@ -39,6 +40,7 @@ class Shape:
 SHAPES = {
     "narrow": Shape(64, 2, 240, "auto", compile=False, starts=False),
     "laptop": Shape(128, 4, 600, "fp32", compile=True, starts=True),
+    "depths": Shape(128, 4, 600, "auto", compile=True, starts=False),
 }
 
 FITTED_ON = (
@@ -99,9 +101,44 @@ _STARTS = {
 }
 
 
+_AT_OTHER_DEPTHS = (
+    *("dense/rmsnorm", "dense/raw", "dense/rmsnorm+penalty", "dense/rmsnorm+interloop", "terminal/rmsnorm"),
+    *("ouro", "huginn", "parcae"),
+)
+OTHER_DEPTHS = (2, 8)
+"""K of the `depths` study."""
+
+
+def _at_depth(condition: str, loops: int, depth: Mapping[str, Any] | None = None) -> Entry:
+    """A trained depth that no fitted run has; `depth` draws those of training steps."""
+    training = {} if depth is None else {"training": {"depth": depth}}
+    return Entry(f"K {loops}", 2, {"condition": condition, "model": {"loops": loops}, **training})
+
+
+def _other_depths() -> dict[str, Entry]:
+    """Trained depths of 2 and 8, and models whose steps were far deeper than the K that they say they have."""
+    drawn = replace(
+        _at_depth("terminal/rmsnorm", 2, {"distribution": "uniform", "low": 1, "high": 12}), group="drawn"
+    )
+    recurrent = replace(
+        _at_depth("huginn", 2, {"distribution": "lognormal-poisson", "mean": 6, "backprop": 8}), group="drawn"
+    )
+    return {
+        **{
+            f"loops-{loops}-{condition}": _at_depth(condition, loops)
+            for loops in OTHER_DEPTHS
+            for condition in _AT_OTHER_DEPTHS
+        },
+        "drawn-deeper-terminal": drawn,
+        "drawn-deeper-huginn": recurrent,
+    }
+
+
 def grid(size: str, steps: int | None = None) -> dict[str, Entry]:
     """Return every condition of a study by name, in the order in which it is trained."""
     steps = steps or SHAPES[size].steps
+    if size == "depths":
+        return _other_depths()
     return {
         **{
             name: Entry("condition", 5 if size == "laptop" and name in CLAIMED else 3)

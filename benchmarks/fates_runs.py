@@ -26,6 +26,7 @@ from loopscope.results.layout import RESULT, write_text
 RUNS = {
     "narrow": Path(__file__).with_name("fates.json"),
     "laptop": Path(__file__).with_name("fates_laptop.json"),
+    "depths": Path(__file__).with_name("fates_depths.json"),
 }
 """The committed measurements: what the committed constants were fitted on and tested with, and only tested with."""
 AUDIT_WINDOWS = 8
@@ -107,7 +108,7 @@ def _measure(folder: Path, condition: str, seed: int, group: str) -> Run:
         condition=condition,
         seed=seed,
         group=group,
-        part=part(condition, seed),
+        part=part(condition, seed) if condition in grid("laptop") else "test",
         trained_loops=model.loops,
         scale_blind=blind,
         signs=tuple(signs),

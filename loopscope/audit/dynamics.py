@@ -44,16 +44,17 @@ def measure_dynamics(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"
             if input_ids.shape[1] <= TOKENS:
                 raise
             states = list(unroll(model, input_ids[:1]))
+    sparing = sum(weight.numel() for weight in model.parameters()) > SPARED_FROM
     found: list[LoopDynamics] = []
     known: Spectrum | None = None
     for state, following in zip(states, [*states[1:], None], strict=True):
-        loop, known = _of(state, following, known)
+        loop, known = _of(state, following, known, sparing)
         found.append(loop)
     return found
 
 
 def _of(
-    state: LoopState, following: LoopState | None, known: Spectrum | None
+    state: LoopState, following: LoopState | None, known: Spectrum | None, sparing: bool
 ) -> tuple[LoopDynamics, Spectrum]:
     """One loop's dynamics, and what was learned of its angular part; `known` is that of the loop before."""
     hidden = state.hidden.detach()
@@ -61,8 +62,7 @@ def _of(
     def loop_map(h: Tensor) -> Tensor:
         return next_hidden(state, h)
 
-    large = sum(weight.numel() for weight in state.model.parameters()) > SPARED_FROM
-    product = jacobian_product(loop_map, hidden, sparing=large)
+    product = jacobian_product(loop_map, hidden, sparing)
     with torch.no_grad():
         unit = _unit(hidden)
         later = _unit(loop_map(hidden) if following is None else following.hidden)

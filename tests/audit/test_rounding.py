@@ -2,77 +2,23 @@
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 import loopscope
-from loopscope.audit import number_formats
-from loopscope.audit.audit_report import BEYOND
-from loopscope.audit.number_formats import in_format, shared_matrices
 from loopscope.audit.rounding import measure_rounding
 from loopscope.audit.rounding_verdict import judge_rounding
-from loopscope.recurrence import AbstractLoopedLM, LoopContext, unroll
-from loopscope.results import LoopDynamics, RoundedLoop, Rounding, audits_from_json, to_json
+from loopscope.recurrence import LoopContext
+from loopscope.results import LoopDynamics, RoundedLoop, audits_from_json, to_json
 from loopscope.results.audits import AuditedModel, audit_values
 from loopscope.results.origin import provenance
 from tests.audit.fixtures import IDS, LABELS, audit, make
-
-DIM = 16
-TOKENS = torch.arange(12)[None]
-
-
-class Toy(AbstractLoopedLM):
-    """A looped model of one map. Its readout is softened, so that its loss is moderate whatever the map does."""
-
-    def __init__(
-        self,
-        step: Callable[["Toy", Tensor, int, LoopContext], Tensor],
-        start: Tensor | None = None,
-        loops: int = 4,
-        matrix: Tensor | None = None,
-    ) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        rows = torch.randn(12, DIM, generator=generator) if start is None else start.expand(12, DIM)
-        self.table = nn.Parameter(rows.clone())
-        self.matrix = nn.Parameter(torch.eye(DIM) if matrix is None else matrix)
-        self.step, self.loops = step, loops
-
-    def embed(self, input_ids: Tensor) -> Tensor:
-        return self.table[input_ids]
-
-    def core(self, hidden: Tensor, loop: int, context: LoopContext) -> Tensor:
-        return self.step(self, hidden, loop, context)
-
-    def carry(self, hidden: Tensor, loop: int, context: LoopContext) -> Tensor:
-        return hidden
-
-    def readout(self, hidden: Tensor, loop: int, context: LoopContext) -> Tensor:
-        return 0.01 * hidden.tanh()
-
-    def head(self, features: Tensor) -> Tensor:
-        return features
-
-
-def rounding(model: Toy, name: str, loops: int | None = None) -> Rounding:
-    (found,) = measure_rounding(model.eval(), TOKENS, TOKENS, [name], loops or BEYOND * model.loops)
-    return found
-
-
-def basis(eigenvalues: Tensor) -> tuple[Tensor, Tensor]:
-    """A symmetric matrix of these eigenvalues, and its eigenvectors in their order."""
-    turn = torch.linalg.qr(torch.randn(DIM, DIM, generator=torch.Generator().manual_seed(3)))[0]
-    return turn @ torch.diag(eigenvalues) @ turn.T, turn
-
-
-def through_matrix(model: Toy, hidden: Tensor, loop: int, context: LoopContext) -> Tensor:
-    return hidden @ model.matrix.T
+from tests.audit.toy_maps import DIM, TOKENS, Toy, basis, rounding, through_matrix
 
 
 def test_a_bf16_sum_of_ones_stalls_at_256() -> None:
@@ -186,37 +132,6 @@ def test_what_fp32_does_not_survive_is_not_blamed_on_a_format() -> None:
     assert rounding(gone, "bf16").outcome == "not measured"
 
 
-@pytest.mark.parametrize("name", ["bf16", "fp16"])
-def test_a_large_model_is_rounded_where_its_weights_are_used(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = make().eval()
-    (copied,) = measure_rounding(model, IDS, LABELS, [name], 8)
-    monkeypatch.setattr(number_formats, "COPIED_BYTES", 0)
-    monkeypatch.setattr(number_formats, "replaced_tensors", only_buffers(number_formats.replaced_tensors))
-    (used,) = measure_rounding(model, IDS, LABELS, [name], 8)
-    assert used == copied
-    assert used.outcome != "not measured"
-
-
-def only_buffers(replaced: Callable[..., Any]) -> Callable[..., Any]:
-    """What replaces tensors, and fails where it would copy weights."""
-
-    def checked(model: nn.Module, make: Any, parameters: bool, buffers: bool) -> Any:
-        assert not parameters
-        return replaced(model, make, parameters, buffers)
-
-    return checked
-
-
-def test_a_large_model_that_reaches_its_weights_its_own_way_is_copied(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(number_formats, "COPIED_BYTES", 0)
-    model = Toy(lambda model, hidden, loop, context: hidden @ model.matrix.data.T)
-    assert rounding(model, "bf16").outcome != "not measured"
-
-
 def test_a_format_that_does_not_run_is_said() -> None:
     def only_fp32(model: Toy, hidden: Tensor, loop: int, context: LoopContext) -> Tensor:
         if hidden.dtype != torch.float32:
@@ -228,57 +143,6 @@ def test_a_format_that_does_not_run_is_said() -> None:
     assert found.why == "The model does not run in fp16 here: no kernel for this type"
     no_matrix = rounding(Toy(lambda m, h, loop, context: h + 1), "int8")
     assert no_matrix.outcome == "not measured"
-
-
-def test_integers_are_of_the_shared_matrices_alone_and_are_put_back() -> None:
-    model = make()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    with torch.no_grad():
-        first = next(iter(unroll(model, IDS)))
-    shared = shared_matrices(first)
-    named = {name for name, parameter in model.named_parameters() if id(parameter) in shared}
-    assert named
-    assert all(name.startswith("layers.") for name in named)
-    with in_format(model, "int4", shared, buffers=False):
-        inside = {name: value.clone() for name, value in model.state_dict().items()}
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    for name, value in inside.items():
-        if name not in named:
-            assert torch.equal(value, before[name])
-            continue
-        step = before[name].abs().amax(dim=1, keepdim=True) / 7
-        torch.testing.assert_close(value / step, (before[name] / step).round(), rtol=0, atol=1e-4)
-    assert all(parameter.requires_grad for parameter in model.parameters())
-
-
-def test_a_matrix_stored_inputs_first_has_its_channels_in_columns() -> None:
-    """transformers' Conv1D, of GPT-2."""
-
-    class Conv1D(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight = nn.Parameter(torch.randn(DIM, DIM, generator=torch.Generator().manual_seed(5)))
-
-        def forward(self, x: Tensor) -> Tensor:
-            return x @ self.weight
-
-    class Columns(Toy):
-        def __init__(self) -> None:
-            super().__init__(through_matrix)
-            self.conv = Conv1D()
-
-        def core(self, hidden: Tensor, loop: int, context: LoopContext) -> Tensor:
-            return hidden + 0.1 * self.conv(hidden)
-
-    model = Columns().eval()
-    with torch.no_grad():
-        first = next(iter(unroll(model, TOKENS)))
-    shared = shared_matrices(first)
-    assert set(shared) == {id(model.conv.weight)}
-    own = model.conv.weight.detach().clone()
-    with in_format(model, "int8", shared, buffers=False):
-        step = own.abs().amax(dim=0, keepdim=True) / 127
-        torch.testing.assert_close(model.conv.weight / step, (own / step).round(), rtol=0, atol=1e-3)
 
 
 def test_an_audit_tries_bf16_and_what_it_is_asked_for() -> None:
