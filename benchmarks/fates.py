@@ -1,14 +1,16 @@
 """What more loops than trained do to a model, over trained models: the study behind `loopscope.evaluation.prognose`.
 
     python -m benchmarks.fates --size narrow --out runs/narrow --train    # 66 runs; laptop: 84, hours on one core
+    python -m benchmarks.fates --size depths --out runs/depths --train    # 36 runs of a K that no fitted one has
     python -m benchmarks.fates --size narrow --train --dry-run            # what they would be
     python -m benchmarks.fates --size narrow --out runs/narrow --measure  # K + 2 loops of each, and the truth to 4K
     python -m benchmarks.fates --fit                                      # write the constants, from narrow runs
     python -m benchmarks.fates --tables                                   # the tables of the results page
 
 `loopscope study` does the training (`benchmarks.fates_grid` has the conditions). Called again it goes on where it
-stopped; called several times at once, the calls share the runs. What was measured is `benchmarks/fates.json` (narrow)
-and `benchmarks/fates_laptop.json`, so that the fit and the tables can be made again without the runs.
+stopped; called several times at once, the calls share the runs. What was measured is `benchmarks/fates.json` (narrow),
+`benchmarks/fates_laptop.json` and `benchmarks/fates_depths.json`, so that the fit and the tables can be made again
+without the runs.
 """
 
 import argparse
@@ -56,7 +58,7 @@ def main() -> None:
         CONSTANTS.write_text(constants_module(load_runs("narrow")), encoding="utf-8")
         subprocess.run([sys.executable, "-m", "ruff", "format", "-q", str(CONSTANTS)], check=True)
     if options.tables:
-        print(tables(load_runs("narrow"), load_runs("laptop")))
+        print(tables(load_runs("narrow"), load_runs("laptop"), load_runs("depths")))
 
 
 def train(options: argparse.Namespace) -> None:

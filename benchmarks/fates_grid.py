@@ -110,9 +110,11 @@ OTHER_DEPTHS = (2, 8)
 
 
 def _at_depth(condition: str, loops: int, depth: Mapping[str, Any] | None = None) -> Entry:
-    """A trained depth that no fitted run has; `depth` draws those of training steps."""
+    """A trained depth that no fitted run has; `depth` draws those of training steps. A deep one has one seed."""
     training = {} if depth is None else {"training": {"depth": depth}}
-    return Entry(f"K {loops}", 2, {"condition": condition, "model": {"loops": loops}, **training})
+    return Entry(
+        f"K {loops}", 1 if loops == 8 else 2, {"condition": condition, "model": {"loops": loops}, **training}
+    )
 
 
 def _other_depths() -> dict[str, Entry]:

@@ -21,27 +21,31 @@ from loopscope.results import FATES
 PARTS = ("fit", "unseen seed", "unseen condition", "unseen family")
 
 
-def tables(runs: Sequence[Run], larger: Sequence[Run]) -> str:
-    """Return all tables of the page, in its order.
+def tables(runs: Sequence[Run], *unfitted: Sequence[Run]) -> str:
+    """Return all tables of the pages, in their order.
 
     Args:
         runs: of the study that was fitted on, with its test.
-        larger: of one that was not.
+        unfitted: of each study that was not.
     """
     predictors: dict[str, Predictor] = {
         "prognosis": prognosis,
         "last difference goes on": last_difference,
         "holds to K, hurts after": hurts_after([run for run in runs if run.part == "fit"]),
     }
-    names = dict.fromkeys(run.group for run in larger)
-    groups = {name: [run for run in larger if run.group == name] for name in names}
     parts = {name: chosen for name in PARTS if (chosen := [run for run in runs if run.part == name])}
     tested = [run for run in runs if run.part != "fit"]
     blocks = [
-        *_of_study({**groups, "all": larger}, larger, larger, predictors),
+        *(block for study in unfitted for block in _of_study(_groups(study), study, study, predictors)),
         *_of_study({**parts, "all of the test": tested}, tested, runs, predictors),
     ]
     return "\n\n".join(blocks)
+
+
+def _groups(runs: Sequence[Run]) -> dict[str, Sequence[Run]]:
+    """What runs were made for, in their order, and all of them."""
+    names = dict.fromkeys(run.group for run in runs)
+    return {**{name: [run for run in runs if run.group == name] for name in names}, "all": runs}
 
 
 def _of_study(

@@ -7,6 +7,7 @@
 Costs one forward of K + 2 loops without gradients. How well it tells is in docs/results/2026-11-30-prognosis.md.
 """
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from loopscope.evaluation.depth.prognosis_cause import cause
+from loopscope.evaluation.depth.prognosis_cause import cause, last_in_fp32
 from loopscope.evaluation.depth.prognosis_constants import FITTED
 from loopscope.evaluation.depth.prognosis_rule import foretell
 from loopscope.evaluation.depth.prognosis_signs import TooDeepError, loop_signs
@@ -85,6 +86,13 @@ def judge_signs(signs: list[LoopSigns], trained: int, blind: bool | None) -> Pro
         )
     if len(signs) < trained + LOOKED_PAST:
         why = f"It is not finite at loop {len(signs) + 1}, right after its trained depth {trained}."
+        return Prognosis("breaks", why, trained, signs=tuple(signs), scale_blind=blind)
+    if (last := last_in_fp32(signs, trained)) is not None and last < 4 * trained:
+        factor = math.exp(signs[trained + 1].radial_step)
+        why = (
+            f"The scale grows by a factor of {factor:.2f} in every loop past {trained}: its square passes fp32's largest "
+            f"number near loop {last}."
+        )
         return Prognosis("breaks", why, trained, signs=tuple(signs), scale_blind=blind)
     at = tuple(foretell(signs, trained, times * trained, FITTED[times]) for times in (2, 4))
     return Prognosis(

@@ -25,6 +25,10 @@ LONGEST_STEP = 2.0
 """No step of a prediction is longer: a KL divergence of 4 nats."""
 FARTHEST = 10.0
 """Nats of KL divergence that a way leads to at most."""
+TURNS_BACK = -0.5
+"""Cosine of two steps below which the second undoes the first."""
+STILL = 1e-4
+"""Step of a prediction that counts as none (1e-8 nats of KL): two that rounding makes have any ratio to each other."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +55,23 @@ def movements(signs: Sequence[LoopSigns], trained: int, loops: int) -> dict[str,
     """
     at = {row.loop: row for row in signs}
     last, one, two = at[trained], at[trained + 1], at[trained + 2]
-    known = [math.sqrt(max(row.divergence, 0.0)) for row in (one, two)][: loops - trained]
+    known = [_step(row) for row in (one, two)][: loops - trained]
+    if len(known) == 2 and two.straightness < TURNS_BACK:
+        known = [math.fsum(known) / 2] * 2  # a divergence there and one back differ, the way between does not
     later = _followed(known, trained, loops)
     if loops <= trained + 2:
         change = at[loops].cross_entropy - last.cross_entropy
     else:
-        slope = (two.cross_entropy - one.cross_entropy) / max(known[1], 1e-9)
-        change = two.cross_entropy - last.cross_entropy + slope * math.fsum(later)
+        slope = (two.cross_entropy - one.cross_entropy) / max(known[1], STILL)
+        turned = min(two.straightness, 0.0)  # a way that goes to and fro leads nowhere
+        along = [step * turned**place if turned else step for place, step in enumerate(later, start=1)]
+        change = two.cross_entropy - last.cross_entropy + slope * math.fsum(along)
     return {"loss": change, "moved": min(_squared_length([*known, *later], two.straightness), FARTHEST)}
+
+
+def _step(row: LoopSigns) -> float:
+    length = math.sqrt(max(row.divergence, 0.0))
+    return length if length > STILL else 0.0
 
 
 def _followed(known: Sequence[float], trained: int, loops: int) -> list[float]:
@@ -88,6 +101,7 @@ def foretell(signs: Sequence[LoopSigns], trained: int, loops: int, constants: Co
     """Return the change of the loss at `loops` with its interval; up to K + 2 the change is the measured one.
 
     The interval is symmetric in asinh(change / 1 % of perplexity): in nats where changes are small, else as a factor.
+    No loss is foretold that is below 0.
 
     Args:
         signs: of loops 1 to K + 2.
@@ -101,8 +115,9 @@ def foretell(signs: Sequence[LoopSigns], trained: int, loops: int, constants: Co
         change = sum(constants.coefficients[name] * found[name] for name in constants.coefficients)
     middle = signed_log(change)
     half = constants.width * (constants.spread + signed_log(abs(found["loss"]) + found["moved"]))
-    low, high = (UNIT * math.sinh(end) for end in (middle - half, middle + half))
-    return ForetoldDepth(loops, change, low, high)
+    ends = (change, *(UNIT * math.sinh(end) for end in (middle - half, middle + half)))
+    least = -max(signs[trained - 1].cross_entropy, 0.0)
+    return ForetoldDepth(loops, *(max(end, least) for end in ends))
 
 
 def signed_log(change: float) -> float:

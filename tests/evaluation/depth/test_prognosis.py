@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from loopscope.evaluation import depth_curves, prognose
+from loopscope.evaluation.depth.prognosis import judge_signs
 from loopscope.evaluation.depth.prognosis_rule import PERSISTENCE, movements
 from loopscope.evaluation.depth.prognosis_signs import loop_signs
 from loopscope.model.config import ModelConfig
@@ -49,6 +50,10 @@ class Toy(AbstractLoopedLM):
                 return start + 0.01 * away + 1.8 * (hidden - start)
             case "growing":  # its size alone
                 return 1.3 * hidden
+            case "swelling":  # until fp32 has no number for its square, at loop 15
+                return 20 * hidden
+            case "flipping":  # there and back: even depths are alike, and odd ones
+                return torch.cat([-hidden[..., :4], hidden[..., 4:]], dim=-1)
         raise AssertionError(self.kind)
 
     def carry(self, hidden: Tensor, loop: int, context: LoopContext) -> Tensor:
@@ -83,6 +88,7 @@ KNOWN = [
     ("contracting", True, "settles", "it rests"),
     ("rotating", True, "breaks", "it goes on turning"),
     ("expanding", True, "breaks", "the map expands it"),
+    ("flipping", True, "settles", "back the way it came"),
     ("growing", True, "settles", "that alone does nothing to an exit"),
     ("growing", False, "breaks", "the readout reads it"),
 ]
@@ -97,6 +103,46 @@ def test_maps_of_known_fate(kind: str, blind: bool, fate: str, why: str) -> None
     assert told.scale_blind == blind
     assert [row.loops for row in told.at] == [8, 16]
     assert all(row.low <= row.change <= row.high for row in told.at)
+
+
+def test_a_scale_that_fp32_cannot_hold_breaks_though_the_readout_divides_by_it() -> None:
+    model, (ids, labels) = Toy("swelling"), text()
+    told = prognose(model, ids, labels)
+    assert told.fate == "breaks"
+    assert "its square passes fp32's largest number near loop 14" in told.why
+    with torch.no_grad():
+        emptied = [state.loop for state in unroll(model, ids, 16) if not bool(state.features().any())]
+    assert emptied[0] == 15
+
+
+@pytest.mark.parametrize("loops", [12, 16, 32])
+def test_a_model_at_rest_is_never_told_to_move(loops: int) -> None:
+    """What rounding leaves of its last steps has any ratio, and must not be followed."""
+    told, twice, four_times = told_and_true(Toy("contracting", loops=loops))
+    assert abs(four_times) < 2e-3
+    assert told.fate == "settles"
+    assert all(abs(row.change) < 0.01 for row in told.at)
+
+
+def test_no_loss_is_foretold_below_zero() -> None:
+    """A loss that falls by as much in every loop is near 0 at K + 2, and cannot go on."""
+    signs = [LoopSigns(loop, 0.7 - 0.1 * loop, 1.0, 0.0, 0.1, 1.0, 0.001, 1.0) for loop in range(1, 7)]
+    told = judge_signs(signs, 4, blind=True)
+    assert told.fate == "improves"
+    assert told.at[1].change == told.at[1].low == pytest.approx(-0.3)
+
+
+def test_a_scale_is_blamed_for_the_steps_that_it_makes_shorter_and_for_no_others() -> None:
+    def signs(growth: float) -> list[LoopSigns]:
+        return [
+            LoopSigns(loop, 3.0, 1.0, growth / loop, 0.2 / loop, 0.9, 0.01 / loop**2, 1.0)
+            for loop in range(1, 7)
+        ]
+
+    assert "as a growing scale makes them" in judge_signs(signs(1.0), 4, blind=True).why
+    resting = judge_signs(signs(0.0), 4, blind=True).why
+    assert "growing scale" not in resting
+    assert "0.83 of the step before: where that goes on, it comes to rest" in resting
 
 
 def obvious_signs(model: AbstractLoopedLM, ids: Tensor, labels: Tensor, loops: int) -> list[LoopSigns]:
