@@ -108,3 +108,11 @@ class RandomState:
             if self.device is not None and self.own is not None:
                 torch.cuda.set_rng_state(self.own, self.device)
             yield
+
+    def moved(self) -> bool:
+        """Return whether numbers were drawn since."""
+        if not torch.equal(torch.get_rng_state(), self.cpu):
+            return True
+        if self.device is None or self.own is None:
+            return False
+        return not torch.equal(torch.cuda.get_rng_state(self.device), self.own)

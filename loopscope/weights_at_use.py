@@ -42,6 +42,11 @@ def stored(parameter: nn.Parameter) -> Tensor:
         return parameter.detach()
 
 
+def _is_elsewhere(parameter: Tensor) -> bool:
+    with torch._C.DisableTorchFunction():
+        return parameter.is_meta
+
+
 class WeightsAtUse(TorchFunctionMode):
     """Hands every operation something else in place of the parameters among its arguments; a subclass says what."""
 
@@ -78,8 +83,12 @@ class WeightsAtUse(TorchFunctionMode):
         kwargs = kwargs or {}
         if not self._found(args) and not self._found(tuple(kwargs.values())):
             return func(*args, **kwargs)
-        if func == _DTYPE:
-            return self.dtype
+        if func == _DTYPE:  # of one that is elsewhere whoever brings it asks, to bring what it is
+            return func(*args) if _is_elsewhere(args[0]) else self.dtype
+        if func == torch.Tensor.to and not _changes_type(args[1:], kwargs):
+            return func(
+                *args, **kwargs
+            )  # whoever moves a parameter keeps it (accelerate, of weights elsewhere)
         name = getattr(func, "__name__", "")
         changes = name.endswith("_") and not name.startswith("__")
         if (name in _ABOUT and func not in _ASIDE) or changes:
@@ -93,3 +102,8 @@ class WeightsAtUse(TorchFunctionMode):
                 return part
         replaced = {name: self._replaced(value) for name, value in kwargs.items()}
         return func(*self._replaced(args), **replaced)
+
+
+def _changes_type(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether what `Tensor.to` was called with names a type, not a device alone."""
+    return any(isinstance(each, torch.dtype | Tensor) for each in (*args, *kwargs.values()))

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from loopscope.audit.carry import measure_carries
+from loopscope.audit.carry import measure_carries, why_no_further
 from loopscope.audit.declared import wrong_declarations
 from loopscope.audit.dynamics import measure_dynamics
-from loopscope.audit.expansion import deeper, expansion_of
+from loopscope.audit.expansion import as_far_as_it_runs, deeper, expansion_of
 from loopscope.audit.fast_verdict import fast_carries, fast_verdict
 from loopscope.audit.input_checks import notes_on
 from loopscope.audit.interventions import final_scale_sweep, radial_clamp, rescale_each_loop
@@ -17,7 +17,8 @@ from loopscope.audit.number_formats import check_formats
 from loopscope.audit.prepared_batch import PreparedBatch, prepared
 from loopscope.audit.remedies import try_remedies
 from loopscope.audit.resting_scale import measure_resting_scale
-from loopscope.audit.rounding import ReferenceRun, measure_rounding, rounded_rows
+from loopscope.audit.rounding import measure_rounding
+from loopscope.audit.rounding_reference import ReferenceRun, rounded_rows
 from loopscope.audit.side_scales import measure_side_scales, side_sentences
 from loopscope.audit.tokens import token_norms
 from loopscope.audit.total_visibility import whole_visibilities
@@ -171,12 +172,10 @@ def _facts(batch: PreparedBatch, states: Sequence[LoopState], formats: Sequence[
     dynamics = tuple(measure_dynamics(*batch.first))
     give_back_freed()  # the records of gradients
     depth = BEYOND * batch.model.loops
-    through = deeper(states, depth)
+    through = as_far_as_it_runs(deeper(states, depth), batch.model.loops)
     reference: ReferenceRun | None = None
     if formats and batch.padded is None:
-        rows = rounded_rows(batch.input_ids)
-        own = labels if rows >= len(labels) else labels[:rows]
-        reference = ReferenceRun(own, depth, readings)
+        reference = ReferenceRun(labels, rounded_rows(labels), depth, readings)
     expansion = expansion_of(through if reference is None else _watched(through, reference))
     return _Facts(
         carried=measure_carries(states),
@@ -248,10 +247,25 @@ def _judgement(
         notes=(
             *batch.notes,
             *notes_on(states, batch.labels),
+            *_of_no_further_loop(states, loops),
             *wrong_declarations(states, objective.placement),
             *(sentence for name, sentence in said.items() if name not in louder),
         ),
     )
+
+
+def _of_no_further_loop(states: Sequence[LoopState], loops: Sequence[LoopVerdict]) -> list[str]:
+    """Say that a model does not run past its trained depth: it shows in a last carry that is the one before's."""
+    if len(loops) < 2 or loops[-1].carry != loops[-2].carry:
+        return []
+    said = why_no_further(states[-1])
+    if said is None:
+        return []
+    trained = len(loops)
+    return [
+        f"It does not run {trained + 1} loops ({said}): the carry and the map of loop {trained} are those of loop "
+        f"{trained - 1}, and nothing was measured past loop {trained}."
+    ]
 
 
 def _report(

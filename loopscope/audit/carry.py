@@ -7,14 +7,16 @@ A loop is not run for an input that another run had, but for rounding: what a no
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from loopscope.audit.sameness import same_to_rounding
 from loopscope.numerics import l2_norm, scale, wide
-from loopscope.recurrence import LoopState, carried
+from loopscope.recurrence import LoopState, carried, next_hidden
 from loopscope.results import Carry
 
 LARGE = 1000.0
@@ -30,10 +32,43 @@ def measure_carries(states: Iterable[LoopState], slopes: bool = True) -> list[Ca
     Args:
         states: of one unroll that nothing was sent into, in order.
         slopes: measure what a loop leaves of a large state, too: half of the price. NaN otherwise.
+
+    Returns:
+        One record per state. The last one's is that of the loop before it where the model does not run one loop more.
     """
     given = list(states)
     after = [*given[1:], None]
-    return [_carry(state, following, slopes) for state, following in zip(given, after, strict=True)]
+    found: list[Carry] = []
+    for state, following in zip(given, after, strict=True):
+        found.append(or_of_the_loop_before(partial(_carry, state, following, slopes), state, found))
+    return found
+
+
+def or_of_the_loop_before(measure: Callable[[], Carry], state: LoopState, before: Sequence[Carry]) -> Carry:
+    """Return a loop's carry, or the last known one where the state is the last and no loop can follow it.
+
+    A table with a row for every trained loop, say, has none for one more.
+    """
+    stands_in = bool(before) and state.loop >= state.context.loops
+    try:
+        found = measure()
+    except Exception:  # whatever a stranger's forward says of a depth that it does not have
+        if not stands_in or why_no_further(state) is None:
+            raise
+        return replace(before[-1], loop=state.loop)
+    unknown = stands_in and not math.isfinite(found.mean) and why_no_further(state) is not None
+    return replace(before[-1], loop=state.loop) if unknown else found
+
+
+@torch.no_grad()
+def why_no_further(state: LoopState) -> str | None:
+    """Return what a model says of one loop more than this; None where it runs it."""
+    try:
+        later = next_hidden(state, state.hidden)
+    except Exception as error:
+        said = str(error).strip().splitlines()
+        return f"{type(error).__name__}: {said[0][:200] if said else ''}"
+    return None if bool(torch.isfinite(later).all()) else "its state is not finite there"
 
 
 def _carry(state: LoopState, following: LoopState | None, slopes: bool) -> Carry:
@@ -72,6 +107,8 @@ def carry_of(
     change = (logs[0] - logs[1]) / math.log((1 + SCALE_STEP) / (1 - SCALE_STEP))
     # A state of zeros (a padding token) has no scale to change.
     counted = (scale(own) > 0) & torch.isfinite(change)
+    if not bool(counted.any()):
+        return Carry(loop, math.nan, math.nan, math.nan, math.nan)
     change, size = change[counted], l2_norm(own)[counted]
     gain = 1.0 if passed is None else float((l2_norm(passed)[counted] / size).mean())
     slope = math.nan

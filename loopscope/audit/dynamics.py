@@ -10,6 +10,7 @@ for the whole map, which is found among the same products; fewer where the estim
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from loopscope.audit.arnoldi import Product, Spectrum, spectral_radius
+from loopscope.audit.carry import why_no_further
 from loopscope.audit.widened_space import widened_radius
 from loopscope.numerics import l2_norm
 from loopscope.recurrence import AbstractLoopedLM, LoopState, next_hidden, unroll
@@ -36,6 +38,10 @@ def measure_dynamics(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"
 
     Args:
         input_ids: [batch seq]; the first `TOKENS` tokens of the first sequence are read.
+
+    Returns:
+        One record per loop. The last one's is that of the loop before it, and not converged, where the model does not
+        run one loop more.
     """
     with torch.no_grad():
         try:
@@ -48,7 +54,12 @@ def measure_dynamics(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"
     found: list[LoopDynamics] = []
     known: Spectrum | None = None
     for state, following in zip(states, [*states[1:], None], strict=True):
-        loop, known = _of(state, following, known, sparing)
+        try:
+            loop, known = _of(state, following, known, sparing)
+        except Exception:  # whatever a stranger's forward says of a depth that it does not have
+            if not found or following is not None or why_no_further(state) is None:
+                raise
+            loop = replace(found[-1], loop=state.loop, converged=False)
         found.append(loop)
     return found
 

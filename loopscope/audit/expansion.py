@@ -26,7 +26,7 @@ def measure_expansion(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq
         input_ids: token ids [batch seq].
         loops: how deep, also past the trained depth; memory does not grow with it.
     """
-    return expansion_of(unroll(model, input_ids, loops))
+    return expansion_of(as_far_as_it_runs(unroll(model, input_ids, loops), model.loops))
 
 
 @torch.no_grad()
@@ -42,6 +42,22 @@ def deeper(states: Sequence[LoopState], loops: int) -> Iterator[LoopState]:
     context = replace(last.context, loops=loops)
     yield from (replace(state, context=context) for state in states)
     yield from unroll_from(replace(last, context=context), last.hidden)
+
+
+def as_far_as_it_runs(states: Iterable[LoopState], trained: int) -> Iterator[LoopState]:
+    """Yield states until the model has no loop more, which may come at any depth past the trained one."""
+    loop, following = 0, iter(states)
+    while True:
+        try:
+            state = next(following)
+        except StopIteration:
+            return
+        except Exception:  # whatever a stranger's forward says of a depth that it does not have
+            if loop < trained:
+                raise
+            return
+        loop = state.loop
+        yield state
 
 
 @torch.no_grad()

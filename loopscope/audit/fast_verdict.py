@@ -13,12 +13,13 @@ import math
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from loopscope.audit.carry import LARGE, measure_carries
+from loopscope.audit.carry import LARGE, measure_carries, or_of_the_loop_before
 from loopscope.audit.head_readings import HeadReadings
 from loopscope.audit.verdict import (
     DAMPED,
@@ -109,7 +110,10 @@ def fast_carries(states: Sequence[LoopState]) -> list[Carry]:
         states: of one unroll made without gradients, loops 1..K.
     """
     after = [*(state.hidden for state in states[1:]), None]
-    return [_carry(state, following) for state, following in zip(states, after, strict=True)]
+    found: list[Carry] = []
+    for state, following in zip(states, after, strict=True):
+        found.append(or_of_the_loop_before(partial(_carry, state, following), state, found))
+    return found
 
 
 def _carry(state: LoopState, following: Tensor | None) -> Carry:

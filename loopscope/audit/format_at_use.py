@@ -4,7 +4,7 @@ A model in half precision without room for fp32 copies, or with weights elsewher
 in fp32 weight by weight (`wide_weights.at_use`). So it is in another format: at most one weight is there twice.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -23,12 +23,12 @@ def is_widened_at_use(model: nn.Module) -> bool:
 class _InType(WeightsAtUse):
     """Every weight in one type of numbers."""
 
-    def __init__(self, dtype: torch.dtype) -> None:
+    def __init__(self, dtype: torch.dtype, kept: Collection[int]) -> None:
         super().__init__()
-        self.dtype = dtype
+        self.dtype, self.kept = dtype, kept
 
     def concerns(self, parameter: nn.Parameter) -> bool:
-        return is_floating(parameter)
+        return is_floating(parameter) and id(parameter) not in self.kept
 
     def whole(self, parameter: nn.Parameter) -> Tensor:
         return stored(parameter).to(self.dtype)
@@ -65,9 +65,9 @@ class _Seen(WeightsAtUse):
 
 
 @contextmanager
-def in_type_at_use(dtype: torch.dtype) -> Iterator[None]:
-    """Compute with every weight in one type of numbers for a while."""
-    with _InType(dtype):
+def in_type_at_use(dtype: torch.dtype, kept: Collection[int]) -> Iterator[None]:
+    """Compute with every weight in one type of numbers for a while, but for those in `kept`, by id."""
+    with _InType(dtype, kept):
         yield
 
 

@@ -95,6 +95,18 @@ def notes_on(states: Sequence[LoopState], labels: Tensor) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def check_finite_states(states: Sequence[LoopState]) -> None:
+    """Raise ValueError for a state that is not finite for some tokens: what is measured behind it means nothing."""
+    for state in states:
+        unfit = ~torch.isfinite(state.hidden).all(dim=-1)
+        if bool(unfit.any()):
+            raise ValueError(
+                f"the state is not finite in fp32 at loop {state.loop} of {len(states)}, for {int(unfit.sum())} of "
+                f"{unfit.numel()} tokens: nothing can be measured behind it. Audit fewer loops (--loops), an earlier "
+                "checkpoint, or tokens that the model maps to numbers"
+            )
+
+
 @contextmanager
 def in_fp32(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"]) -> Iterator[tuple[str, ...]]:
     """Replace weights in half precision by fp32 copies for a while; yield a note where there are any.

@@ -1,6 +1,6 @@
 """Number formats by name, and a model's weights put into one for a while.
 
-bf16, fp16       every weight stored in it, every operation computed in it
+bf16, fp16       every weight stored in it, every operation computed in it; but for what a model keeps in fp32
 bf16-autocast    weights in fp32, products in bf16: as most models are trained
 int8, int4, fp8  the matrices of the shared layers alone, one scale per output channel, symmetric and to the
                  nearest; products in fp32. What weight-only quantisation does, without its speed.
@@ -14,8 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from loopscope.audit.format_at_use import in_type_at_use, is_widened_at_use, matrices_in_use, rounded_at_use
+from loopscope.audit.kept_in_fp32 import kept_in_fp32
+from loopscope.guards import device_of
 from loopscope.ops.narrow_products import products_in_fp32
 from loopscope.recurrence import LoopState, next_hidden
+from loopscope.weights_at_use import stored
 from loopscope.wide_weights import replaced_tensors
 
 COPIED_BYTES = 2**28
@@ -57,7 +60,9 @@ def _fp8(matrix: Tensor, outputs: int) -> Tensor:
 
 def _largest_of_channel(matrix: Tensor, outputs: int) -> Tensor:
     """The largest absolute weight of each output channel; experts have channels of their own."""
-    inputs = matrix.ndim - 1 if outputs != matrix.ndim - 1 else matrix.ndim - 2
+    inputs = [matrix.ndim - 1 if outputs != matrix.ndim - 1 else matrix.ndim - 2]
+    if outputs == 0:
+        inputs = list(range(1, matrix.ndim))
     largest: Tensor = matrix.abs().amax(dim=inputs, keepdim=True)
     return largest.clamp(min=torch.finfo(matrix.dtype).tiny)
 
@@ -81,7 +86,11 @@ def check_formats(names: str | Sequence[str] | None) -> tuple[str, ...]:
     """
     if names is None:
         return ()
-    given = names.split(",") if isinstance(names, str) else list(names)
+    given = names.split(",") if isinstance(names, str) else names
+    if not isinstance(given, Sequence) or not all(isinstance(name, str) for name in given):
+        raise ValueError(
+            f"rounding is {names!r}; it must be names of {', '.join(FORMATS)}, several between commas, or none"
+        )
     parts = [part.strip() for part in given if part.strip()]
     if parts == ["none"]:
         return ()
@@ -125,16 +134,35 @@ def shared_matrices(state: LoopState) -> dict[int, int]:
 def output_axes(model: nn.Module) -> dict[int, int]:
     """Return the axis of output channels of every matrix of a model, by id of the parameter."""
     transposed = {id(module.weight) for module in model.modules() if _stores_inputs_first(module)}
+    convolved = {id(module.weight) for module in model.modules() if isinstance(module, _CONVOLUTIONS)}
     return {
-        id(parameter): parameter.dim() - (1 if id(parameter) in transposed else 2)
+        id(parameter): 0
+        if id(parameter) in convolved
+        else parameter.dim() - (1 if id(parameter) in transposed else 2)
         for parameter in model.parameters()
         if parameter.dim() >= 2
     }
 
 
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
 def _stores_inputs_first(module: nn.Module) -> bool:
     """Whether a module is transformers' Conv1D (GPT-2), a linear map whose matrix is [inputs, outputs]."""
     return type(module).__name__ == "Conv1D" and isinstance(getattr(module, "weight", None), nn.Parameter)
+
+
+def is_exact(model: nn.Module, name: str, shared: Mapping[int, int]) -> bool:
+    """Return whether a format of matrices has the numbers of all shared ones, but for rounding of the last digit."""
+    to_format = FORMATS[name].to_format
+    assert to_format is not None, f"{name} is of arithmetic, not of matrices"
+    for parameter in model.parameters():
+        if (outputs := shared.get(id(parameter))) is None:
+            continue
+        own = stored(parameter).float()
+        if float((to_format(own, outputs) - own).abs().max()) > 1e-6 * float(own.abs().max()):
+            return False
+    return True
 
 
 def copies_are_large(model: nn.Module, name: str) -> bool:
@@ -155,7 +183,7 @@ def in_format(
     """Put a model's weights into a format for a while; tied ones stay tied.
 
     Those in fp32 are replaced by copies of all, if asked. Where they are in half precision, each is rounded as it is
-    used.
+    used. What a model of transformers keeps in fp32 when it is loaded in a format stays in it.
 
     Args:
         shared: what `shared_matrices` returns.
@@ -164,16 +192,18 @@ def in_format(
     """
     chosen = FORMATS[name]
 
+    kept = kept_in_fp32(model, chosen.dtype)
+
     def rounded(tensor: Tensor) -> Tensor | None:
         if chosen.to_format is not None:
             outputs = shared.get(id(tensor))
             return None if outputs is None else chosen.to_format(tensor.detach(), outputs)
-        if chosen.autocast or not tensor.is_floating_point():
+        if chosen.autocast or not tensor.is_floating_point() or id(tensor) in kept:
             return None
         return tensor.detach().to(chosen.dtype)
 
     as_used = is_widened_at_use(model) or not copies
-    device = next(model.parameters()).device.type
+    device = device_of(model).type
     with ExitStack() as stack:
         stack.enter_context(
             replaced_tensors(
@@ -183,7 +213,7 @@ def in_format(
         if as_used and chosen.to_format is not None:
             stack.enter_context(rounded_at_use(chosen.to_format, shared))
         elif as_used and chosen.dtype is not None and not chosen.autocast:
-            stack.enter_context(in_type_at_use(chosen.dtype))
+            stack.enter_context(in_type_at_use(chosen.dtype, kept))
         stack.enter_context(torch.no_grad())
         if chosen.dtype is not None:
             stack.enter_context(products_in_fp32(chosen.dtype))

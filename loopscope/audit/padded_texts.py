@@ -10,6 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from loopscope.objectives.labels import check_one_label_each, labels_of_texts
+from loopscope.objectives.token_loss import IGNORE_INDEX
 from loopscope.recurrence import AbstractLoopedLM, PaddedRows, check_attention_mask, check_input_ids
 
 
@@ -20,7 +21,7 @@ class PaddedTexts:
     Attributes:
         model: takes and gives what is packed.
         places: row and column of every token.
-        first: the model of one text, and the first text.
+        first: the model of one text, the first one that has a label, and its labels.
         notes: what the reader of a report should know.
     """
 
@@ -28,7 +29,7 @@ class PaddedTexts:
     input_ids: Int[Tensor, "1 tokens"]
     labels: Int[Tensor, "1 tokens"]
     places: list[tuple[int, int]]
-    first: tuple[AbstractLoopedLM, Int[Tensor, "1 seq"]]
+    first: tuple[AbstractLoopedLM, Int[Tensor, "1 seq"], Int[Tensor, "1 seq"]]
     notes: tuple[str, ...]
 
 
@@ -55,11 +56,13 @@ def padded_texts(
             f"{dropped} of the labels behind a text's last token are the padding that follows it, and were not counted "
             "(give -100 at padding, and all others are)."
         )
+    with_label = (counted != IGNORE_INDEX).any(dim=1).nonzero().flatten().tolist()
+    one = with_label[0] if with_label else 0
     return PaddedTexts(
         model=PaddedRows(model, tokens, packed=True),
         input_ids=input_ids[tokens][None],
         labels=counted[tokens][None],
         places=[(row, column) for row, column in tokens.nonzero().tolist()],
-        first=(model, input_ids[:1, tokens[0]]),
+        first=(model, input_ids[one, tokens[one]][None], counted[one, tokens[one]][None]),
         notes=tuple(notes),
     )

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from loopscope.audit.head_readings import HeadReadings
-from loopscope.audit.input_checks import check_audit, check_subject, frozen, in_fp32
+from loopscope.audit.input_checks import check_audit, check_finite_states, check_subject, frozen, in_fp32
 from loopscope.audit.padded_texts import PaddedTexts, padded_texts
-from loopscope.guards import evaluating
+from loopscope.guards import device_of, evaluating, same_random_numbers
 from loopscope.objectives.objective import Objective
 from loopscope.objectives.placements import Dense
 from loopscope.objectives.token_loss import chunked_cross_entropy
@@ -35,8 +35,14 @@ class PreparedBatch:
 
     @torch.no_grad()
     def states(self) -> list[LoopState]:
-        """Loops 1 to the trained depth."""
-        return list(unroll(self.model, self.input_ids))
+        """Loops 1 to the trained depth.
+
+        Raises:
+            ValueError: one that is not finite.
+        """
+        states = list(unroll(self.model, self.input_ids))
+        check_finite_states(states)
+        return states
 
     def reading_once(self, objective: Objective | None) -> Objective:
         """The objective, dense where there is none, asking the head once for what it asks again."""
@@ -47,16 +53,13 @@ class PreparedBatch:
 
     @property
     def first(self) -> tuple[AbstractLoopedLM, Tensor]:
-        """The model of one text, and the first text."""
-        return (self.model, self.input_ids[:1]) if self.padded is None else self.padded.first
+        """The model of one text, and a text."""
+        return (self.model, self.input_ids[:1]) if self.padded is None else self.padded.first[:2]
 
     @property
     def texts(self) -> tuple[AbstractLoopedLM, Tensor, Tensor]:
-        """The model of whole texts, some of them (of padded ones the first) and their labels."""
-        if self.padded is None:
-            return self.model, self.input_ids, self.labels
-        model, first = self.padded.first
-        return model, first, self.labels[:, : first.shape[1]]  # packed in order
+        """The model of whole texts, some of them (of padded ones the first with a label) and their labels."""
+        return (self.model, self.input_ids, self.labels) if self.padded is None else self.padded.first
 
 
 @contextmanager
@@ -86,6 +89,7 @@ def prepared(
         # Slices of a batch are not contiguous, and some forwards view them; tensors of inference mode have no gradient.
         input_ids, labels = input_ids.clone(), labels.clone()
         with (
+            same_random_numbers(device_of(looped)),
             evaluating(looped),
             in_fp32(looped, input_ids if padded is None else padded.first[1]) as notes,
             frozen(looped),

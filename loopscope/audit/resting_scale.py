@@ -28,6 +28,9 @@ from loopscope.objectives.penalties import AbstractPenalty
 from loopscope.recurrence import LoopState
 from loopscope.results import SEEN, LoopVisibility, RestingScale, RestingStatus, Verdict
 
+BALANCED = 1e-6
+"""Nats for a scale e times as large that count as no pull: an anchor at its target."""
+
 
 @torch.no_grad()
 def measure_resting_scale(
@@ -56,9 +59,13 @@ def measure_resting_scale(
         why = "No loss term pulls it back, so training brings it to rest nowhere."
     elif objective.penalties and not sees_scale(seen):
         status = "held by penalties"
-        way = "pull it down" if pull > 0 else "push it up"
+        way = (
+            f"{'pull it down' if pull > 0 else 'push it up'} with {abs(pull):.2g} nats for a scale e times as large"
+            if abs(pull) > BALANCED
+            else "neither pull nor push where it is"
+        )
         why = (
-            f"They {way} with {abs(pull):.2g} nats for a scale e times as large. Where it rests depends on the start "
+            f"They {way}. Where it rests depends on the start "
             "and on how long is trained. Between runs alike but for a norm penalty's weight, ten times the weight came "
             "to rest 1.4 to 2.6 times smaller."
         )

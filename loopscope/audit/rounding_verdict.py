@@ -2,7 +2,8 @@
 
 Every token's error, over what its loops have added, is fitted by exp(growth · loop); its growth has a mean and an
 interval over tokens. The size of the start (a large embedding, say) is left out of that ratio: beside it any error
-looks small at first and seems to grow.
+looks small at first and seems to grow. Where the first error is as large as what loops add (a sum that stalls at once),
+it is fitted over the state instead. An error that is soon as large as the state has no rate, and grows all the same.
 """
 
 import math
@@ -12,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from loopscope.audit.rounding_errors import RoundedRun
 from loopscope.results import LoopDynamics, RoundedLoop, Rounding, RoundingOutcome
 from loopscope.results.rounded_runs import BROKEN, LOST
 from loopscope.results.student_t import quantile
@@ -30,29 +32,32 @@ TRANSIENT = 4
 """The first so-manieth of the loops is left out of a fit."""
 FEWEST_LOOPS = 3
 """Loops that a fit needs."""
+FORGETS = 0.97
+"""Factor on a small change across the state up to which a loop counts as shrinking it."""
+GEOMETRIC = 2.0
+"""Growth of scale in the last loop, over that in a mean one, from which it grows by a factor and not by an amount."""
 
 
 def judge_rounding(
-    name: str,
-    rows: Sequence[RoundedLoop],
-    added: Float[Tensor, "loops tokens"],
-    scales: Sequence[float],
-    dynamics: Sequence[LoopDynamics],
+    name: str, run: RoundedRun, scales: Sequence[float], dynamics: Sequence[LoopDynamics]
 ) -> Rounding:
-    """Return a format's record: its rows, how the error grows, and what that comes to.
+    """Return a format's record: its loops, how the error grows, and what that comes to.
 
     Args:
-        rows: of loops 1, 2, …
-        added: every token's error over what its loops have added.
+        run: in the format, and how far off.
         scales: mean s_k of the fp32 run, loop by loop.
         dynamics: of the trained loops, where known.
     """
+    rows = run.loops
     lost = next((row.loop for row in rows if not row.excess < math.log1p(LOST)), None)
     broken = next((row for row in rows if _is_broken(row)), None)
     kept = _fitted_loops(rows)
+    over_state = bool(kept) and rows[kept[0] - 1].added > SATURATED
+    errors = run.state if over_state else run.added
     growth, interval, power = (
-        _fit(added[kept[0] - 1 : kept[-1]], kept) if len(kept) >= FEWEST_LOOPS else (None,) * 3
+        _fit(errors[kept[0] - 1 : kept[-1]], kept) if len(kept) >= FEWEST_LOOPS else (None,) * 3
     )
+    filled = _filled_at(rows)
     outcome: RoundingOutcome = "stays"
     if broken is not None:
         outcome = "breaks"
@@ -61,23 +66,33 @@ def judge_rounding(
             outcome = "grows"
         elif interval[1] < 0:
             outcome = "dies out"
+    if outcome == "stays" and filled is not None:
+        outcome, growth, interval, power = "grows", None, None, None
+    rate = _rate(outcome, growth, power, over_state, filled)
+    unsaid = []
+    if not run.differs():
+        unsaid = ["The format holds these numbers."]
+    elif growth is None and filled is None:
+        unsaid = ["Too few loops have an error to say what becomes of it."]
+    elif growth is not None and interval is None:
+        unsaid = ["One token does not say how sure that is."]
     return Rounding(
         format=name,
         outcome=outcome,
         why=" ".join(
             [
-                _what(rows, outcome, growth, power, lost, broken),
-                *(["Too few loops have an error to say what becomes of it."] if growth is None else []),
+                _what(rows, rate, lost, broken),
+                *unsaid,
                 *_because(outcome, scales, dynamics, rows, broken, name),
             ]
         ),
-        loops=tuple(rows),
+        loops=rows,
         growth=growth,
         growth_interval=interval,
         power=power,
         lost_at=lost,
         broken_at=None if broken is None else broken.loop,
-        tokens=added.shape[1],
+        tokens=run.added.shape[1],
     )
 
 
@@ -98,10 +113,16 @@ def _fitted_loops(rows: Sequence[RoundedLoop]) -> list[int]:
     return late if len(late) >= FEWEST_LOOPS else kept
 
 
+def _filled_at(rows: Sequence[RoundedLoop]) -> int | None:
+    """The loop from which on an error is as large as it can be, where it was clearly smaller in the first one."""
+    first = next((row.state for row in rows if row.state > 0), math.inf)
+    return next((row.loop for row in rows if row.state > max(SATURATED, CHANGED * first)), None)
+
+
 def _fit(
     added: Float[Tensor, "loops tokens"], loops: Sequence[int]
 ) -> tuple[float | None, tuple[float, float] | None, float | None]:
-    """Growth per loop, its interval over tokens, and the power of the loop's number where that fits better."""
+    """Growth per loop, its interval over tokens, and the power of the loop's number where it fits better."""
     whole = added.double()[:, (added > 0).all(dim=0) & torch.isfinite(added).all(dim=0)]
     count = whole.shape[1]
     if count == 0:
@@ -110,10 +131,11 @@ def _fit(
     numbers = torch.tensor(loops, dtype=torch.float64)
     slopes, left = _lines(numbers, logs)
     mean = float(slopes.mean())
-    spread = float(slopes.std()) / math.sqrt(count) if count > 1 else 0.0
-    margin = quantile(0.05, count - 1) * spread if count > 1 else 0.0
     powers, left_of_power = _lines(numbers.log(), logs)
     power = float(powers.mean()) if float(left_of_power.sum()) < float(left.sum()) else None
+    if count == 1:
+        return mean, None, power
+    margin = quantile(0.05, count - 1) * float(slopes.std()) / math.sqrt(count)
     return mean, (mean - margin, mean + margin), power
 
 
@@ -125,14 +147,21 @@ def _lines(x: Float[Tensor, " loops"], y: Float[Tensor, "loops tokens"]) -> tupl
     return slopes, left
 
 
-def _what(
-    rows: Sequence[RoundedLoop],
-    outcome: RoundingOutcome,
-    growth: float | None,
-    power: float | None,
-    lost: int | None,
-    broken: RoundedLoop | None,
+def _rate(
+    outcome: RoundingOutcome, growth: float | None, power: float | None, over_state: bool, filled: int | None
 ) -> str:
+    """How fast an error changes, in words that go on a sentence; none where it does not."""
+    if outcome not in ("grows", "dies out"):
+        return ""
+    if growth is None:
+        return f"; it is as large as the state from loop {filled} on, too soon to say how fast it grows"
+    over = "" if over_state else "over what the loops add, "
+    if power is not None:
+        return f"; {over}the error goes as loop^{power:.1f}"
+    return f"; {over}the error {'doubles' if growth > 0 else 'halves'} every {math.log(2) / abs(growth):.1f} loops"
+
+
+def _what(rows: Sequence[RoundedLoop], rate: str, lost: int | None, broken: RoundedLoop | None) -> str:
     """What was measured, in a sentence."""
     first, last = rows[0], rows[-1]
     off = f"H is {_share(first.state)} off at loop 1 and {_share(last.state)} at loop {last.loop}"
@@ -145,14 +174,6 @@ def _what(
         if not math.isfinite(broken.excess):
             return f"The cross-entropy of exit {broken.loop} is not finite; {off}."
         return f"Exit {broken.loop} has lost {_share(math.expm1(broken.excess))} of its perplexity; {off}."
-    rate = ""
-    if outcome in ("grows", "dies out") and growth:
-        verb = "doubles" if growth > 0 else "halves"
-        rate = (
-            f"; over what the loops add, the error goes as loop^{power:.1f}"
-            if power is not None
-            else f"; over what the loops add, the error {verb} every {math.log(2) / abs(growth):.1f} loops"
-        )
     costs = (
         f" From loop {lost} on the exit loses 1 % of perplexity or more."
         if lost is not None
@@ -171,27 +192,28 @@ def _because(
 ) -> list[str]:
     """Why, as far as scale and the loop map say."""
     sentences = []
-    grown = scales[-1] / scales[0] if scales[0] else math.nan
     angular = max((entry.angular for entry in dynamics), default=None)
-    if outcome in ("dies out", "stays") and grown > 2:
+    grown = scales[-1] / scales[0] if scales[0] else math.nan
+    if all(row.state == 0 for row in rows):
+        return []
+    if outcome in ("dies out", "stays") and grown > 2 and _grows_by_amounts(scales):
         sentences.append(
             f"The scale grows {grown:.3g} times while what a loop adds does not: the direction stiffens, and an error "
             "keeps its share of the state."
         )
-    elif outcome in ("dies out", "stays") and angular is not None and angular < 1:
+    elif outcome in ("dies out", "stays") and angular is not None and angular < FORGETS:
         sentences.append(
             f"Across the state a loop shrinks a small change (by {angular:.2f} at most): errors are forgotten as new "
             "ones come."
         )
     elif broken is not None and _is_coarse(broken, rows[0]):
         sentences.append("It is as far off at loop 1: that is the format, not the loops.")
-    elif outcome in ("grows", "breaks") and _adds_up(rows):
+    elif outcome in ("grows", "breaks") and _adds_up(rows) and not _out_of_range(rows):
         what = "H is rounded anew" if name in ROUND_THE_STATE else "The same error is made again"
         sentences.append(
-            f"{what} in every loop, and that adds up: from loop 1 to {rows[-1].loop} the error grows no more than the "
-            "number of loops."
+            f"{what} in every loop, and that adds up: the error grows no more than the number of loops."
         )
-    elif outcome in ("grows", "breaks") and angular is not None and angular > 1 and not rows[-1].overflowed:
+    elif outcome in ("grows", "breaks") and angular is not None and angular > 1 and not _out_of_range(rows):
         sentences.append(
             f"Across the state a loop stretches a small change (up to {angular:.2f} times), so an error is carried on "
             "and made larger: it grows more than the number of loops."
@@ -205,10 +227,27 @@ def _because(
     return sentences
 
 
+def _grows_by_amounts(scales: Sequence[float]) -> bool:
+    """Whether a scale grows by about the same amount in every loop, so that its loops count less and less."""
+    mean = (scales[-1] - scales[0]) / max(len(scales) - 1, 1)
+    return len(scales) > 1 and scales[-1] - scales[-2] < GEOMETRIC * mean
+
+
+def _out_of_range(rows: Sequence[RoundedLoop]) -> bool:
+    """Whether a format has no numbers for what is in it, whatever a loop does to an error."""
+    return bool(rows[-1].overflowed) or any(row.emptied > 0 for row in rows)
+
+
 def _adds_up(rows: Sequence[RoundedLoop]) -> bool:
-    """Whether as many equal errors as there are loops would be as large as what was measured at the last."""
-    first, last = rows[0], rows[-1]
-    return math.isfinite(last.added) and 0 < last.added <= ADDS_UP * first.added * last.loop / first.loop
+    """Whether as many equal errors as there are loops would be as large as what was measured at the last.
+
+    The last before an error is as large as it can be: from there on it looks as if it grew no more.
+    """
+    free = [row for row in rows if math.isfinite(row.added) and row.state <= SATURATED]
+    if not free or free[0].loop == free[-1].loop or (len(free) < len(rows) and len(free) < FEWEST_LOOPS):
+        return False
+    first, last = free[0], free[-1]
+    return 0 < last.added <= ADDS_UP * first.added * last.loop / first.loop
 
 
 def _is_coarse(broken: RoundedLoop, first: RoundedLoop) -> bool:

@@ -45,8 +45,9 @@ class Audit:
     """Depth to audit at; the trained depth by default. At another, nothing is kept but with --keep-in."""
     length: int | None = None
     """Tokens of a window; the trained length by default, at most 256."""
-    rounding: str = ROUNDED_BY_DEFAULT
-    """Number formats to try beside fp32, between commas: bf16, fp16, bf16-autocast, int8, int4, fp8; or none."""
+    rounding: str | None = None
+    """Number formats to try beside fp32, between commas: bf16, fp16, bf16-autocast, int8, int4, fp8; or none. bf16 by
+    default."""
     wanted_norm: float | None = None
     """L2 norm that H is to have over all loops: the weight of a norm penalty for it, and what that costs at most."""
     fast: bool = False
@@ -85,6 +86,8 @@ def audit(arguments: Sequence[str]) -> None:
         raise ValueError(
             "wanted-norm is for a model that is measured: what cross-entropy wants is in no config"
         )
+    if command.config and command.rounding is not None:
+        raise ValueError("rounding is for a model that is measured: a config has no weights to round")
     if command.fast:
         _refuse_beside_fast(command)
     measure = _fast_audit if command.fast else _measured_audit
@@ -119,6 +122,7 @@ def _refuse_beside_fast(command: Audit) -> None:
         "keep-in": (command.keep_in, whole),
         "config": (command.config, "a config is read, not measured"),
         "wanted-norm": (command.wanted_norm, "a weight is named from a whole audit"),
+        "rounding": (command.rounding, "number formats are tried in a whole audit"),
     }
     for name, (given, why) in beside.items():
         if given is not None:
@@ -175,7 +179,7 @@ def _measured_audit(command: Audit) -> list[str]:
         command.keep,
         command.keep_in,
         command.loops,
-        command.rounding,
+        command.rounding or ROUNDED_BY_DEFAULT,
         command.wanted_norm,
     ):
         audits.append(audited)

@@ -162,6 +162,9 @@ def audit_model(
             opened.model, tokens.input_ids, tokens.labels, judged, rounding=rounding, wanted_norm=wanted_norm
         )
         deeper = prognose(opened.model, tokens.input_ids, tokens.labels)
+    if not opened.at_trained_depth:
+        asked = f"From {deeper.trained_loops} loops on, the depth that was asked for and not the trained one."
+        deeper = replace(deeper, why=f"{asked} {deeper.why}")
     reports = [replace(report, notes=(*notes, *report.notes)) for report in found]
     reports.sort(key=lambda report: WORST_FIRST.index(report.verdict))
     largest = [token for report in reports[:1] for loop in report.tokens for _, _, token, _ in loop.largest]

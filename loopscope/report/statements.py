@@ -59,10 +59,16 @@ def _grows(model: ModelView) -> bool:
 
 
 def _do(status: Verdict, models: Sequence[ModelView]) -> str:
+    beside = _of_depth_and_precision(models)
     if status == "damped":
-        return "Nothing as it is; audit again after a change of what happens between loops."
+        return " ".join(
+            ["Nothing as it is; audit again after a change of what happens between loops.", *beside]
+        )
     if status != "blind":
-        return "Nothing: depth and precision can be chosen by quality."
+        nothing = (
+            "Nothing, for its scale." if beside else "Nothing: depth and precision can be chosen by quality."
+        )
+        return " ".join([nothing, *beside])
     closing: dict[str, list[float]] = {}
     for model in models:
         for tried in model.report.remedies:
@@ -76,6 +82,27 @@ def _do(status: Verdict, models: Sequence[ModelView]) -> str:
         f"Train again with one change: {' or '.join(best)}. Tried on the models as they are, that closes it; what "
         "it costs after training is for a study to say."
     )
+
+
+def _of_depth_and_precision(models: Sequence[ModelView]) -> list[str]:
+    """What more loops and coarser numbers cost, where an audit says that they do."""
+    sentences = []
+    hurt = [
+        m.name for m in models if m.audited.prognosis and m.audited.prognosis.fate in ("drifts", "breaks")
+    ]
+    if hurt:
+        sentences.append(f"Run no more loops than trained: they are foretold to hurt {listed(hurt)}.")
+    lost: dict[str, list[str]] = {}
+    for model in models:
+        for tried in model.report.rounding:
+            if tried.lost_at is not None and tried.lost_at <= model.trained:
+                lost.setdefault(tried.format, []).append(model.name)
+    sentences += [
+        f"Keep it in finer numbers than {name}: within the trained depth that costs {listed(names)} 1 % of perplexity "
+        "or more."
+        for name, names in lost.items()
+    ]
+    return sentences
 
 
 def depth_statements(groups: Sequence[Group]) -> list[Statement]:

@@ -123,6 +123,27 @@ def test_an_audit_names_a_weight_for_a_norm_that_is_wanted() -> None:
     assert any("For a norm of 2 over all loops, from" in line for line in report.lines())
 
 
+def test_a_range_of_weights_is_as_wide_as_what_was_seen_and_says_where_nothing_was_tried() -> None:
+    """Ten times the weight came to rest 1.4 to 2.6 times smaller."""
+    found = trained(NormPenalty(0.01))
+    tenth = wanted_scale(found, found.l2_norm / 10)
+    assert tenth.weight_range is not None
+    assert tenth.weight_range[0] <= 0.01 * 10 ** (math.log(10) / math.log(2.6)) * 1.01
+    assert tenth.weight_range[1] >= 0.01 * 10 ** (math.log(10) / math.log(1.4)) * 0.99
+    assert "which way, not how far" not in tenth.why
+    for far in (found.l2_norm / 1e3, found.l2_norm * 1e3):
+        assert "which way, not how far" in wanted_scale(found, far).why
+
+
+def test_an_anchor_at_its_target_neither_pulls_nor_pushes() -> None:
+    size = audit(make()).resting.rms
+    found = loopscope.audit(make(), IDS, LABELS, f"dense+scale_anchor=0.1@{size!r}", wanted_norm=2.0).resting
+    assert found is not None
+    assert found.wanted is not None
+    assert found.why.startswith("They neither pull nor push where it is.")
+    assert "it is at the anchor's target" in found.wanted.why
+
+
 @pytest.mark.parametrize(
     ("settings", "objective", "said"),
     [
@@ -142,9 +163,9 @@ def test_no_weight_is_named_where_no_penalty_pulls(
     assert said in report.resting.wanted.why
 
 
-@pytest.mark.parametrize("value", [0, -3.0, math.inf, "50", True])
+@pytest.mark.parametrize("value", [0, -3.0, math.inf, 1e-9, "50", True])
 def test_a_size_that_is_none_is_refused(value: Any) -> None:
-    with pytest.raises(ValueError, match="wanted_norm is .*a finite number above 0"):
+    with pytest.raises(ValueError, match="wanted_norm is .*a number from 1e-06 to"):
         check_wanted_norm(value)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 import loopscope
 from loopscope.audit.rounding import measure_rounding
+from loopscope.audit.rounding_errors import RoundedRun
 from loopscope.audit.rounding_verdict import judge_rounding
 from loopscope.recurrence import LoopContext
 from loopscope.results import LoopDynamics, RoundedLoop, audits_from_json, to_json
@@ -98,19 +100,28 @@ def test_a_norm_that_squares_in_fp16_returns_zeros_and_says_so() -> None:
     assert "zeros at loop 3, without an error" in found.why
 
 
+def run_of(rows: Sequence[RoundedLoop], tokens: int = 5) -> RoundedRun:
+    """A run whose tokens are all alike."""
+    added, state = (
+        torch.tensor([getattr(row, name) for row in rows])[:, None].expand(-1, tokens)
+        for name in ("added", "state")
+    )
+    return RoundedRun(tuple(rows), added, state)
+
+
 def test_a_format_that_is_too_coarse_for_the_model_is_blamed_and_not_its_loops() -> None:
     level = [RoundedLoop(loop, 0.26, 0.3, 0.25, 4.4, 0.34, 0.0, 0.0, 0.0) for loop in range(1, 9)]
     stretching = [LoopDynamics(1, 1.9, 0.5, 1.8, True)]
-    found = judge_rounding("int4", level, torch.full((8, 5), 0.3), [1.0] * 8, stretching)
+    found = judge_rounding("int4", run_of(level), [1.0] * 8, stretching)
     assert (found.outcome, found.broken_at, found.lost_at) == ("breaks", 1, 1)
     assert found.why.endswith("that is the format, not the loops.")
     adding = [
         replace(row, state=0.02 * row.loop, added=0.02 * row.loop, excess=0.02 * row.loop) for row in level
     ]
-    found = judge_rounding("int4", adding, torch.full((8, 5), 0.3), [1.0] * 8, stretching)
+    found = judge_rounding("int4", run_of(adding), [1.0] * 8, stretching)
     assert "The same error is made again in every loop, and that adds up" in found.why
     rising = [replace(row, added=0.01 * 1.5**row.loop) for row in adding]
-    found = judge_rounding("int4", rising, torch.full((8, 5), 0.3), [1.0] * 8, stretching)
+    found = judge_rounding("int4", run_of(rising), [1.0] * 8, stretching)
     assert (found.outcome, found.broken_at, found.lost_at) == ("breaks", 5, 1)
     assert "a loop stretches a small change (up to 1.80 times)" in found.why
 
@@ -156,6 +167,9 @@ def test_an_audit_tries_bf16_and_what_it_is_asked_for() -> None:
     assert loopscope.audit(make(), IDS, LABELS, rounding="none").rounding == ()
     with pytest.raises(ValueError, match="rounding is 'bf61'; it must be of bf16, fp16"):
         loopscope.audit(make(), IDS, LABELS, rounding="bf61")
+    for wrong in (3, ("int8", None)):
+        with pytest.raises(ValueError, match="it must be names of bf16"):
+            loopscope.audit(make(), IDS, LABELS, rounding=wrong)  # type: ignore[arg-type]
 
 
 def test_a_model_stored_in_bf16_and_padded_texts_are_measured_too() -> None:

@@ -62,3 +62,13 @@ def test_a_config_is_read_not_measured(call: Any, tmp_path: Path, capsys: pytest
     (tmp_path / "run.yaml").write_text("condition: dense/raw\n")
     assert call("audit", "--config", str(tmp_path / "run.yaml"), "--fast") == 2
     assert "--config does not go with --fast: a config is read, not measured" in capsys.readouterr().err
+
+
+def test_formats_are_not_asked_for_where_none_is_tried(
+    call: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("audit", str(tmp_path), "--fast", "--rounding", "int8") == 2
+    assert "--rounding does not go with --fast" in capsys.readouterr().err
+    (tmp_path / "run.yaml").write_text("condition: dense/raw\n")
+    assert call("audit", "--config", str(tmp_path / "run.yaml"), "--rounding", "int9") == 2
+    assert "a config has no weights to round" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from loopscope.report.statements import (
     quality_statement,
 )
 from loopscope.report.study.conditions import group_runs
-from loopscope.results import Interval, Remedy
+from loopscope.results import Interval, Prognosis, Remedy, Rounding
 from tests.report.audits.fixtures import make_audit, make_report
 from tests.report.evaluations.fixtures import groups_of, make_comparison, make_evaluation
 from tests.report.study.fixtures import make_failed, make_run
@@ -25,6 +25,21 @@ def test_a_blind_model_is_told_what_closes_it_and_the_rest_that_nothing_is_to_be
     assert blind.says.startswith("b, c: nothing in training holds the scale.")
     assert "up to 4 times its size at loop 1" in blind.says
     assert blind.do.startswith("Train again with one change: add a norm penalty or put a norm between loops.")
+    assert visible.do == "Nothing: depth and precision can be chosen by quality."
+
+
+def test_a_visible_model_that_more_loops_or_coarser_numbers_hurt_is_not_told_to_choose_freely() -> None:
+    fragile = make_audit(
+        "a", report=replace(make_report("visible"), rounding=(Rounding("bf16", "grows", "", lost_at=2),))
+    )
+    fragile = replace(fragile, prognosis=Prognosis("breaks", "", 4))
+    (visible,) = audit_statements(model_views([fragile, make_audit("b", "visible")]))
+    assert visible.do == (
+        "Nothing, for its scale. Run no more loops than trained: they are foretold to hurt a. Keep it in finer numbers "
+        "than bf16: within the trained depth that costs a 1 % of perplexity or more."
+    )
+    late = replace(fragile.report, rounding=(Rounding("bf16", "grows", "", lost_at=40),))
+    (visible,) = audit_statements(model_views([make_audit("a", report=late)]))
     assert visible.do == "Nothing: depth and precision can be chosen by quality."
 
 

@@ -20,7 +20,7 @@ from loopscope.evaluation.depth.prognosis_constants import FITTED
 from loopscope.evaluation.depth.prognosis_rule import foretell
 from loopscope.evaluation.depth.prognosis_signs import TooDeepError, loop_signs
 from loopscope.evaluation.depth.readings import states_at_depths
-from loopscope.guards import evaluating
+from loopscope.guards import device_of, evaluating, same_random_numbers
 from loopscope.numerics import wide
 from loopscope.objectives.labels import check_one_label_each, check_range
 from loopscope.objectives.token_loss import IGNORE_INDEX
@@ -59,6 +59,7 @@ def prognose(model: Any, input_ids: Any, labels: Any) -> Prognosis:
         return _untold(trained, "It was trained with 1 loop: nothing of it was trained to be repeated.")
     with (
         torch.inference_mode(False),
+        same_random_numbers(device_of(model)),
         evaluating(model),
         widened_to_run(model, lambda: _runs(model, input_ids[:1])),
         torch.autocast(input_ids.device.type, enabled=False),
@@ -90,8 +91,8 @@ def judge_signs(signs: list[LoopSigns], trained: int, blind: bool | None) -> Pro
     if (last := last_in_fp32(signs, trained)) is not None and last < 4 * trained:
         factor = math.exp(signs[trained + 1].radial_step)
         why = (
-            f"The scale grows by a factor of {factor:.2f} in every loop past {trained}: its square passes fp32's largest "
-            f"number near loop {last}."
+            f"The scale grows by a factor of {factor:.2f} in every loop past {trained}: its square passes fp32's "
+            f"largest number near loop {last}."
         )
         return Prognosis("breaks", why, trained, signs=tuple(signs), scale_blind=blind)
     at = tuple(foretell(signs, trained, times * trained, FITTED[times]) for times in (2, 4))

@@ -34,8 +34,8 @@ def cause(signs: Sequence[LoopSigns], trained: int, blind: bool | None, at: Sequ
     sentences = [_of_scale(signs, trained, blind), _of_direction(signs, trained), _in_numbers(at)]
     if _power(signs, trained) > EXPANDS and all(row.change <= math.log1p(UNCHANGED) for row in at):
         sentences.append(
-            "That follows steps as a power of the loop's number; one that grows by the same factor in every loop comes to "
-            "more, so measure it before you rely on it."
+            "That follows steps as a power of the loop's number; one that grows by the same factor in every loop comes "
+            "to more, so measure it before you rely on it."
         )
     return " ".join(sentences)
 

@@ -27,7 +27,7 @@ FARTHEST = 10.0
 """Nats of KL divergence that a way leads to at most."""
 TURNS_BACK = -0.5
 """Cosine of two steps below which the second undoes the first."""
-STILL = 1e-4
+NO_STEP = 1e-4
 """Step of a prediction that counts as none (1e-8 nats of KL): two that rounding makes have any ratio to each other."""
 
 
@@ -62,7 +62,7 @@ def movements(signs: Sequence[LoopSigns], trained: int, loops: int) -> dict[str,
     if loops <= trained + 2:
         change = at[loops].cross_entropy - last.cross_entropy
     else:
-        slope = (two.cross_entropy - one.cross_entropy) / max(known[1], STILL)
+        slope = (two.cross_entropy - one.cross_entropy) / max(known[1], NO_STEP)
         turned = min(two.straightness, 0.0)  # a way that goes to and fro leads nowhere
         along = [step * turned**place if turned else step for place, step in enumerate(later, start=1)]
         change = two.cross_entropy - last.cross_entropy + slope * math.fsum(along)
@@ -71,7 +71,7 @@ def movements(signs: Sequence[LoopSigns], trained: int, loops: int) -> dict[str,
 
 def _step(row: LoopSigns) -> float:
     length = math.sqrt(max(row.divergence, 0.0))
-    return length if length > STILL else 0.0
+    return length if length > NO_STEP else 0.0
 
 
 def _followed(known: Sequence[float], trained: int, loops: int) -> list[float]:

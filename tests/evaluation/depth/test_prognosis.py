@@ -118,7 +118,7 @@ def test_a_scale_that_fp32_cannot_hold_breaks_though_the_readout_divides_by_it()
 @pytest.mark.parametrize("loops", [12, 16, 32])
 def test_a_model_at_rest_is_never_told_to_move(loops: int) -> None:
     """What rounding leaves of its last steps has any ratio, and must not be followed."""
-    told, twice, four_times = told_and_true(Toy("contracting", loops=loops))
+    told, _, four_times = told_and_true(Toy("contracting", loops=loops))
     assert abs(four_times) < 2e-3
     assert told.fate == "settles"
     assert all(abs(row.change) < 0.01 for row in told.at)
