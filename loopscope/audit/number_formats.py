@@ -9,6 +9,7 @@ int8, int4, fp8  the matrices of the shared layers alone, one scale per output c
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -78,11 +79,11 @@ FORMATS: Mapping[str, NumberFormat] = {
 """Number formats by the name that settings and reports give them."""
 
 
-def check_formats(names: str | Sequence[str] | None) -> tuple[str, ...]:
+def check_formats(names: Any) -> tuple[str, ...]:
     """Return the names of formats, each once: `"bf16,int8"`, a sequence of names, `"none"` or None for none.
 
     Raises:
-        ValueError: a name that is none; lists those there are.
+        ValueError: what is no name, or the name of none; lists those there are.
     """
     if names is None:
         return ()

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import loopscope
+from loopscope.audit.number_formats import check_formats
 from loopscope.audit.rounding import measure_rounding
 from loopscope.audit.rounding_errors import RoundedRun
 from loopscope.audit.rounding_verdict import judge_rounding
@@ -169,7 +170,7 @@ def test_an_audit_tries_bf16_and_what_it_is_asked_for() -> None:
         loopscope.audit(make(), IDS, LABELS, rounding="bf61")
     for wrong in (3, ("int8", None)):
         with pytest.raises(ValueError, match="it must be names of bf16"):
-            loopscope.audit(make(), IDS, LABELS, rounding=wrong)  # type: ignore[arg-type]
+            check_formats(wrong)
 
 
 def test_a_model_stored_in_bf16_and_padded_texts_are_measured_too() -> None:
