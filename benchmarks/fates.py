@@ -58,7 +58,7 @@ def main() -> None:
         CONSTANTS.write_text(constants_module(load_runs("narrow")), encoding="utf-8")
         subprocess.run([sys.executable, "-m", "ruff", "format", "-q", str(CONSTANTS)], check=True)
     if options.tables:
-        print(tables(load_runs("narrow"), load_runs("laptop"), load_runs("depths")))
+        print(tables(load_runs("narrow"), laptop=load_runs("laptop"), depths=load_runs("depths")))
 
 
 def train(options: argparse.Namespace) -> None:

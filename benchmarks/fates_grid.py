@@ -61,11 +61,13 @@ class Entry:
         group: condition, weight, family, draw or start.
         seeds: how many are trained.
         change: what it is, where no condition has its name.
+        asked_at: another depth than the trained one that it is measured at, too.
     """
 
     group: str
     seeds: int
     change: Mapping[str, Any] | None = None
+    asked_at: int | None = None
 
 
 def _penalty(weight: float) -> Entry:
@@ -110,11 +112,14 @@ OTHER_DEPTHS = (2, 8)
 
 
 def _at_depth(condition: str, loops: int, depth: Mapping[str, Any] | None = None) -> Entry:
-    """A trained depth that no fitted run has; `depth` draws those of training steps. A deep one has one seed."""
+    """A trained depth that no fitted run has; `depth` draws those of training steps.
+
+    A deep one has one seed, and is asked at its second loop, too, where more loops are still to come.
+    """
     training = {} if depth is None else {"training": {"depth": depth}}
-    return Entry(
-        f"K {loops}", 1 if loops == 8 else 2, {"condition": condition, "model": {"loops": loops}, **training}
-    )
+    change = {"condition": condition, "model": {"loops": loops}, **training}
+    deep = loops == max(OTHER_DEPTHS)
+    return Entry(f"K {loops}", 1 if deep else 2, change, asked_at=min(OTHER_DEPTHS) if deep else None)
 
 
 def _other_depths() -> dict[str, Entry]:

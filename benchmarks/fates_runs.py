@@ -68,6 +68,13 @@ class Run:
         return fate_of(self.twice, self.four_times)
 
 
+def asked_at(run: Run, loops: int) -> Run:
+    """A run as it looks to who knows `loops` as its depth: its first signs, and what four times as many came to."""
+    return replace(
+        run, trained_loops=loops, signs=run.signs[: loops + 2], losses=run.losses[: BEYOND * loops]
+    )
+
+
 def measure_runs(out: Path, size: str) -> list[Run]:
     """Measure every run of the study that has completed; keeps each beside its run and goes on from there."""
     runs = []
@@ -76,21 +83,26 @@ def measure_runs(out: Path, size: str) -> list[Run]:
             folder = run_folder(out, condition, seed)
             if not (folder / RESULT).is_file():
                 continue
-            kept = folder / "fate.json"
-            if not kept.is_file():
-                run = _measure(folder, condition, seed, entry.group)
-                write_text(kept, json.dumps(asdict(run)))
-                print(
-                    f"{condition}, seed {seed}: {run.fate} ({run.twice:+.3f}, {run.four_times:+.3f})",
-                    flush=True,
-                )
-            run = decode(Run, json.loads(kept.read_text(encoding="utf-8")))
-            runs.append(run if size == "narrow" else replace(run, part="test"))  # nothing is fitted on others
-    return runs
+            asked = [None] if entry.asked_at is None else [None, entry.asked_at]
+            found = [_kept(folder, condition, seed, entry.group, loops) for loops in asked]
+            runs += found if size == "narrow" else [replace(run, part="test") for run in found]
+    return runs  # nothing is fitted on others than narrow ones
 
 
-def _measure(folder: Path, condition: str, seed: int, group: str) -> Run:
-    opened = open_model(folder)
+def _kept(folder: Path, condition: str, seed: int, group: str, asked: int | None) -> Run:
+    """A run at its trained depth or at one that is asked for, measured once."""
+    kept = folder / ("fate.json" if asked is None else f"fate-at-{asked}.json")
+    if not kept.is_file():
+        run = _measure(folder, condition, seed, group, asked)
+        write_text(kept, json.dumps(asdict(run)))
+        print(
+            f"{run.condition}, seed {seed}: {run.fate} ({run.twice:+.3f}, {run.four_times:+.3f})", flush=True
+        )
+    return decode(Run, json.loads(kept.read_text(encoding="utf-8")))
+
+
+def _measure(folder: Path, condition: str, seed: int, group: str, asked: int | None) -> Run:
+    opened = open_model(folder, loops=asked)
     model = opened.model
     shown = some_windows(opened, None, AUDIT_WINDOWS)
     text = held_out(opened, None, TRUTH_WINDOWS + AUDIT_WINDOWS)
@@ -105,9 +117,9 @@ def _measure(folder: Path, condition: str, seed: int, group: str) -> Run:
     curve = depth_curves(model, truth, text.bytes_per_token, BEYOND * model.loops)[0]
     (result,) = load_results(folder).runs
     return Run(
-        condition=condition,
+        condition=condition if asked is None else f"{condition} at {asked}",
         seed=seed,
-        group=group,
+        group=group if asked is None else f"{group} at {asked}",
         part=part(condition, seed) if condition in grid("laptop") else "test",
         trained_loops=model.loops,
         scale_blind=blind,

@@ -15,19 +15,24 @@ from benchmarks.fates_fit import (
     off_by,
     prognosis,
 )
-from benchmarks.fates_runs import Run
+from benchmarks.fates_runs import Run, asked_at
 from loopscope.results import FATES
 
 PARTS = ("fit", "unseen seed", "unseen condition", "unseen family")
 
 
-def tables(runs: Sequence[Run], *unfitted: Sequence[Run]) -> str:
+SHALLOW = 2
+"""Half of the trained depth of most runs: what is told of one that is asked there."""
+
+
+def tables(runs: Sequence[Run], **unfitted: Sequence[Run]) -> str:
     """Return all tables of the pages, in their order.
 
     Args:
         runs: of the study that was fitted on, with its test.
-        unfitted: of each study that was not.
+        unfitted: of each study that was not, by name.
     """
+    named = list(unfitted.items())
     predictors: dict[str, Predictor] = {
         "prognosis": prognosis,
         "last difference goes on": last_difference,
@@ -35,11 +40,25 @@ def tables(runs: Sequence[Run], *unfitted: Sequence[Run]) -> str:
     }
     parts = {name: chosen for name in PARTS if (chosen := [run for run in runs if run.part == name])}
     tested = [run for run in runs if run.part != "fit"]
+    asked = {f"{name}, asked at {SHALLOW}": _asked(study) for name, study in (("narrow", runs), *named)}
+    shallow = {name: chosen for name, chosen in asked.items() if chosen}
     blocks = [
-        *(block for study in unfitted for block in _of_study(_groups(study), study, study, predictors)),
+        *(block for _, study in named for block in _of_study(_groups(study), study, study, predictors)),
         *_of_study({**parts, "all of the test": tested}, tested, runs, predictors),
+        _scores(shallow, predictors),
+        _coverage(shallow),
+        *(_confusion(f"{name}: prognosis", study, prognosis) for name, study in shallow.items()),
     ]
     return "\n\n".join(blocks)
+
+
+def _asked(runs: Sequence[Run]) -> list[Run]:
+    """Runs as if half of their depth were theirs, of those whose depth is twice `SHALLOW`."""
+    return [
+        asked_at(run, SHALLOW)
+        for run in runs
+        if run.trained_loops == 2 * SHALLOW and len(run.signs) >= SHALLOW + 2
+    ]
 
 
 def _groups(runs: Sequence[Run]) -> dict[str, Sequence[Run]]:

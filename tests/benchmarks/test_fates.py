@@ -16,7 +16,7 @@ from benchmarks.fates_fit import (
     prognosis,
 )
 from benchmarks.fates_grid import FITTED_ON, RECIPE, SHAPES, grid, part, rounds, settings, variants
-from benchmarks.fates_runs import load_runs
+from benchmarks.fates_runs import asked_at, load_runs
 from loopscope.config import FAMILIES
 from loopscope.evaluation.depth.prognosis_constants import FITTED
 from loopscope.evaluation.depth.prognosis_rule import UNIT, movements
@@ -55,6 +55,15 @@ def test_conditions_are_what_their_names_say():
     assert [phase.placement for phase in runs["dense-then-terminal", 1].objective.phases] == [
         *("dense", "terminal")
     ]
+
+
+def test_other_depths_differ_by_the_depth_alone():
+    runs = {(config.condition, config.training.seed): config for config in PLANS["depths"]}
+    assert len(runs) == sum(entry.seeds for entry in grid("depths").values()) == 28
+    assert {config.model.loops for config in runs.values()} == {2, 8}
+    assert {config.training.steps for config in runs.values()} == {SHAPES["laptop"].steps}
+    assert runs["loops-8-dense/raw", 0].model.readout.kind == "raw"
+    assert runs["drawn-deeper-terminal", 1].training.depth.average(2) == 6.5
 
 
 def test_drawn_depths_cost_what_the_fixed_one_does():
@@ -116,6 +125,23 @@ def test_on_a_study_that_nothing_was_fitted_on_it_is_better_in_both():
         assert accuracy(LARGER, prognosis) > accuracy(LARGER, predictor)
         assert off_by(LARGER, prognosis, 4) < off_by(LARGER, predictor, 4)
     assert held(LARGER, 4) >= 0.75
+
+
+def test_it_holds_of_trained_depths_that_no_fitted_run_has():
+    """K is 2 and 8 here, and was 4 in all that was fitted on."""
+    trained = [run for run in load_runs("depths") if run.group in ("K 2", "K 8")]
+    assert sorted({run.trained_loops for run in trained}) == [2, 8]
+    assert len(trained) == 24
+    assert accuracy(trained, prognosis) > accuracy(trained, last_difference)
+    assert off_by(trained, prognosis, 4) < off_by(trained, last_difference, 4)
+    assert held(trained, 4) >= 0.75
+
+
+def test_it_holds_of_a_depth_before_the_trained_one_in_words():
+    for runs in (RUNS, LARGER):
+        asked = [asked_at(run, 2) for run in runs if len(run.signs) >= 4]
+        assert {(run.trained_loops, len(run.signs), len(run.losses)) for run in asked} == {(2, 4, 8)}
+        assert accuracy(asked, prognosis) > accuracy(asked, last_difference)
 
 
 def test_the_plain_predictors_say_what_they_are_called():
