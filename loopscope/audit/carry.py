@@ -65,6 +65,8 @@ def why_no_further(state: LoopState) -> str | None:
     """Return what a model says of one loop more than this; None where it runs it."""
     try:
         later = next_hidden(state, state.hidden)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception as error:
         said = str(error).strip().splitlines()
         return f"{type(error).__name__}: {said[0][:200] if said else ''}"

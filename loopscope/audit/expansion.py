@@ -52,6 +52,8 @@ def as_far_as_it_runs(states: Iterable[LoopState], trained: int) -> Iterator[Loo
             state = next(following)
         except StopIteration:
             return
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
         except Exception:  # whatever a stranger's forward says of a depth that it does not have
             if loop < trained:
                 raise

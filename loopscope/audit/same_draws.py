@@ -1,6 +1,7 @@
 """The same random numbers for runs in different number formats: drawn in fp32, whatever type asks for them.
 
-Under one seed PyTorch gives half precision other normal numbers than fp32, from 17 of them on.
+Under one seed PyTorch gives half precision other numbers than fp32 in places: the last 16 of normal ones, where their
+count is no multiple of 16.
 """
 
 from collections.abc import Iterator
