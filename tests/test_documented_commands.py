@@ -19,7 +19,7 @@ import torch
 import transformers
 
 from loopscope.cli import study
-from loopscope.config import recipes
+from loopscope.config import sizes
 from loopscope.config.recipes import CONDITIONS
 from loopscope.jobs import slurm_jobs
 from loopscope.training import loop, throughput
@@ -89,7 +89,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOOPSCOPE_CACHE", str(folder / "cache"))
         for size in ("small", "laptop"):
-            patch.setitem(recipes.SIZES, size, tiny)  # type: ignore[arg-type]
+            patch.setitem(sizes.SIZES, size, tiny)  # type: ignore[arg-type]
         total = loop.total_steps
         patch.setattr(loop, "total_steps", lambda config, windows: max(1, total(config, windows) // 100))
         patch.setattr(study, "_seeds", lambda text: [0])

@@ -18,9 +18,11 @@ audit, which `audit_report` puts together:
     dynamics        the loop map, linearised; arnoldi: its largest eigenvalue; widened_space: out of a part's products
     side_scales     the same of what goes from loop to loop beside H_k
     declared        what a readout and a carry declare of scale, against what they do
-    rounding        the same weights in other number formats, against fp32; rounding_verdict: what becomes of the error
-    format_at_use   weights in one of them that are not there in fp32, rounded as they are used
-    number_formats  those formats, and a model's weights in one of them
+    rounding        the same weights in other number formats, against fp32
+    rounding_reference, same_draws   the fp32 run, and the random numbers that every format draws
+    number_formats  those formats, and a model's weights in one of them; kept_in_fp32: but for these
+    format_at_use   weights that are not there in fp32, rounded as they are used
+    rounding_errors, rounding_verdict   how far every loop is off, and what becomes of it
     tokens          how the state's size is spread over tokens and channels
     resting_scale   how firmly a scale is held: by what, and how hard penalties pull
     wanted_weight   the weight of a penalty for a size that is wanted

@@ -106,8 +106,8 @@ def main() -> None:
         return
     # Here, so that the list of commands waits for no settings and no records.
     from loopscope.cli.interruption import hearing_schedulers, interrupted, status_of
+    from loopscope.config.known_names import known
     from loopscope.config.nested import one_line
-    from loopscope.config.recipes import known
     from loopscope.results.class_names import vouch_for
     from loopscope.results.faults import in_words
 

@@ -35,17 +35,9 @@ from loopscope.config.nested import (
     read_yaml,
     shown,
 )
-from loopscope.config.recipes import (
-    CONDITIONS,
-    DEFAULT_SIZE,
-    NAMED,
-    SIZES,
-    is_condition,
-    is_size,
-    looped_by,
-    recipe,
-)
+from loopscope.config.recipes import CONDITIONS, NAMED, is_condition, looped_by, recipe
 from loopscope.config.run_config import RunConfig
+from loopscope.config.sizes import DEFAULT_SIZE, SIZES, is_size
 from loopscope.results.layout import CONFIG, STUDY
 
 FIRST = (

@@ -100,7 +100,8 @@ def _static_audit(command: Audit) -> list[str]:
     from loopscope.cli.audit_print import print_static
     from loopscope.cli.kept_settings import as_config
     from loopscope.config.nested import read_yaml
-    from loopscope.config.recipes import DEFAULT_SIZE, recipe
+    from loopscope.config.recipes import recipe
+    from loopscope.config.sizes import DEFAULT_SIZE
     from loopscope.plan.static_audit import audit_config
     from loopscope.results import to_json
 

@@ -15,7 +15,8 @@ from loopscope.cli import TRUST
 from loopscope.cli.arguments import parse, settings_of_a_run
 from loopscope.cli.options import CommandOption, options_of
 from loopscope.config.baselines import BASELINES
-from loopscope.config.recipes import CONDITIONS, NAMED, SIZES
+from loopscope.config.recipes import CONDITIONS, NAMED
+from loopscope.config.sizes import SIZES
 
 _OF_BASELINES = [f"{baseline}:{condition}" for baseline in BASELINES for condition in CONDITIONS]
 NAMES: Mapping[str, Sequence[str]] = {

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 
-from loopscope.config.recipes import known
+from loopscope.config.known_names import known
 
 EVALUATIONS: Mapping[str, tuple[str, str, str]] = {
     "depth": (

@@ -13,8 +13,9 @@ from typing import Any
 from loopscope.config.implied import with_corpus
 from loopscope.config.intervals import EVALUATE_EVERY, stretched_intervals
 from loopscope.config.nested import SECTIONS, merged, read_yaml
-from loopscope.config.recipes import NAMED, has_schedule, is_baseline, is_size, recipe, size_change
+from loopscope.config.recipes import NAMED, has_schedule, is_baseline, recipe
 from loopscope.config.run_config import RunConfig, kept_config, parse_config
+from loopscope.config.sizes import is_size, size_change
 from loopscope.results.class_names import import_module
 from loopscope.results.layout import CONFIG, STUDY
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from loopscope.cli.arguments import with_config
-from loopscope.config.recipes import DEFAULT_SIZE
+from loopscope.config.sizes import DEFAULT_SIZE
 
 
 @dataclass(frozen=True)

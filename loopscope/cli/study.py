@@ -11,7 +11,8 @@ from loopscope.cli.kept_settings import as_config, kept_study, refuse_unknown_mo
 from loopscope.cli.train_print import print_means, print_next, print_results
 from loopscope.cli.values import split_names
 from loopscope.config.nested import read_yaml, shown
-from loopscope.config.recipes import CONDITIONS, DEFAULT_SIZE
+from loopscope.config.recipes import CONDITIONS
+from loopscope.config.sizes import DEFAULT_SIZE
 from loopscope.config.slurm_request import requests_in, slurm_request
 from loopscope.config.study_launch import StudyLaunch, at_once_of, shard_of
 from loopscope.results.layout import STUDY

@@ -8,7 +8,7 @@ from pathlib import Path
 from loopscope.cli.arguments import with_config
 from loopscope.cli.processes import let_the_first_speak, speaks
 from loopscope.cli.train_print import print_next, print_results
-from loopscope.config.recipes import DEFAULT_SIZE
+from loopscope.config.sizes import DEFAULT_SIZE
 from loopscope.results.layout import CONFIG
 
 

@@ -15,13 +15,13 @@ from typing import Any
 
 from loopscope.config.families import Change
 from loopscope.config.implied import with_implied
+from loopscope.config.known_names import known
 from loopscope.config.nested import changes, merged, read_yaml
 from loopscope.config.recipes import (
     CONDITIONS,
     has_schedule,
     is_condition,
     is_whole,
-    known,
     recipe,
     recipe_values,
 )

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from loopscope.config.recipes import DEFAULT_SIZE, recipe
+from loopscope.config.recipes import recipe
+from loopscope.config.sizes import DEFAULT_SIZE
 from loopscope.jobs.machine_facts import MachineFacts
 from loopscope.plan.training_flops import training_cost
 

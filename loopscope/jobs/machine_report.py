@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from loopscope.config.recipes import SIZES, recipe
+from loopscope.config.recipes import recipe
+from loopscope.config.sizes import SIZES
 from loopscope.data.config import DataConfig
 from loopscope.data.token_folder import cache_folder
 from loopscope.jobs.machine import device_named, memory_of

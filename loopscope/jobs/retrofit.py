@@ -9,8 +9,9 @@ from typing import Any
 import yaml
 
 from loopscope.config.nested import merged, read_yaml
-from loopscope.config.recipes import DEFAULT_SIZE, PENALTY, SIZES, recipe
+from loopscope.config.recipes import PENALTY, recipe
 from loopscope.config.run_config import RunConfig
+from loopscope.config.sizes import DEFAULT_SIZE, SIZES
 from loopscope.interop.huggingface.retrofit_plan import RetrofitPlan
 from loopscope.interop.huggingface.retrofit_source import (
     RetrofitFolder,

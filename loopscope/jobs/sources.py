@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from loopscope.config.known_names import known
 from loopscope.config.nested import differences, read_yaml
-from loopscope.config.recipes import known
 from loopscope.interop.huggingface.hub import is_hub_name
 from loopscope.interop.huggingface.pretrained import is_transformers_folder
 from loopscope.jobs.study_order import ordered_conditions, ordered_runs

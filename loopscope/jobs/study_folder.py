@@ -11,7 +11,7 @@ import yaml
 
 from loopscope.config.families import Change
 from loopscope.config.nested import merged, read_yaml
-from loopscope.config.recipes import size_change
+from loopscope.config.sizes import size_change
 from loopscope.jobs.folder import refuse_difference
 from loopscope.jobs.study_results import BRIEFLY
 from loopscope.results.layout import STUDY, is_study, visible, write_text

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from loopscope.config.baselines import BASELINES
 from loopscope.config.families import Change
-from loopscope.config.recipes import NAMED, known, recipe
+from loopscope.config.known_names import known
+from loopscope.config.recipes import NAMED, recipe
 from loopscope.plan.parameters import cost
 from loopscope.plan.scale_facts import holds_scale
 from loopscope.plan.static_audit import audit_config

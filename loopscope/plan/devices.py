@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from loopscope.config.recipes import known
+from loopscope.config.known_names import known
 
 GIB = 2**30
 GPU_REACH = 0.7

@@ -19,7 +19,7 @@ In the order in which a run passes:
     checkpoint_saver   when it is saved and how: in the background, which are kept, what a full disk costs
     weights         weights of another run to begin with
     metrics, step_record, progress, throughput   what is logged, what is shown, and how fast it goes
-    trainer_loss    objectives in the Hugging Face Trainer
+    trainer_loss    objectives in the Hugging Face Trainer; trainer_loss_checks: what it refuses
     loggers/        trackers of runs: TensorBoard, Trackio, Weights & Biases
     distributed/    several processes: DDP, FSDP2, batches that they share, checkpoints in shards
 """

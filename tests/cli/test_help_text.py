@@ -9,7 +9,8 @@ from loopscope.cli.arguments import FIRST, settings_of_a_run
 from loopscope.cli.evaluate import EVALUATIONS
 from loopscope.cli.options import options_of
 from loopscope.cli.recipes import in_short
-from loopscope.config.recipes import CONDITIONS, NAMED, SIZES
+from loopscope.config.recipes import CONDITIONS, NAMED
+from loopscope.config.sizes import SIZES
 from tests.cli.fixtures import CLASSES, class_of
 
 

@@ -19,8 +19,9 @@ from loopscope.cli.recipes import in_short
 from loopscope.cli.study import Study
 from loopscope.cli.train import Train
 from loopscope.config.baselines import BASELINES
-from loopscope.config.recipes import CONDITIONS, SIZES, is_condition, recipe
+from loopscope.config.recipes import CONDITIONS, is_condition, recipe
 from loopscope.config.run_config import parse_config
+from loopscope.config.sizes import SIZES
 from loopscope.jobs.study import plan, run_study
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.objective import build_objective

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from loopscope.cli.arguments import settings_of_a_run
 from loopscope.config.nested import merged, read_yaml
-from loopscope.config.recipes import CONDITIONS, NAMED, SIZES, recipe
+from loopscope.config.recipes import CONDITIONS, NAMED, recipe
 from loopscope.config.run_config import RunConfig, parse_config
+from loopscope.config.sizes import SIZES
 from loopscope.model.config.yaml_reader import plain_yaml
 from loopscope.plan.memory import least_training_bytes
 from loopscope.plan.static_audit import audit_config

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
-from loopscope.config.recipes import DEFAULT_SIZE, SIZES, recipe
+from loopscope.config.recipes import recipe
 from loopscope.config.run_config import RunConfig
+from loopscope.config.sizes import DEFAULT_SIZE, SIZES
 from loopscope.model.looped import LoopedTransformer
 from loopscope.objectives.objective import build_objective
 from loopscope.recurrence import unroll

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loopscope.config.nested import changes, differences, merged, read_yaml
-from loopscope.config.recipes import CONDITIONS, SIZES, recipe
+from loopscope.config.recipes import CONDITIONS, recipe
 from loopscope.config.run_config import RunConfig, parse_config
+from loopscope.config.sizes import SIZES
 
 
 @pytest.mark.parametrize("size", SIZES)

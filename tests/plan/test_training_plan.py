@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from loopscope.config.parameter_counts import COUNT_BATCH, parameters_named, shape_of
-from loopscope.config.recipes import is_size, recipe
+from loopscope.config.recipes import recipe
 from loopscope.config.run_config import RunConfig
+from loopscope.config.sizes import is_size
 from loopscope.plan import count_parameters
 from loopscope.plan.devices import DEVICES, Device, device
 from loopscope.plan.step_memory import Placing, step_memory
