@@ -86,9 +86,10 @@ class WeightsAtUse(TorchFunctionMode):
         if func == _DTYPE:  # of one that is elsewhere whoever brings it asks, to bring what it is
             return func(*args) if _is_elsewhere(args[0]) else self.dtype
         if func == torch.Tensor.to and not _changes_type(args[1:], kwargs):
-            return func(
-                *args, **kwargs
-            )  # whoever moves a parameter keeps it (accelerate, of weights elsewhere)
+            moved = func(*args, **kwargs)
+            # Whoever brings a weight and puts it away again keeps it (accelerate).
+            if moved is args[0] or moved.is_meta:
+                return moved
         name = getattr(func, "__name__", "")
         changes = name.endswith("_") and not name.startswith("__")
         if (name in _ABOUT and func not in _ASIDE) or changes:

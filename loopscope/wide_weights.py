@@ -89,28 +89,34 @@ def widened_to_run(model: nn.Module, runs: Callable[[], bool]) -> Iterator[set[t
     """Compute with parameters in half precision as if they were fp32 for a while; buffers only where nothing else runs.
 
     Some forwards ask for the type that a buffer has (rotary tables in bf16), so buffers keep theirs if they can. Where
-    copies of all parameters would take more than a share of the free memory, each is widened where it is used.
+    copies of all parameters would take more than a share of the free memory, or do not reach where a forward has its
+    weights from (a list), each is widened where it is used.
 
     Args:
-        runs: tries the model as it is inside, and says whether it ran; asked only where a buffer is in half precision,
-            or parameters are widened where they are used.
+        runs: tries the model as it is inside, and says whether it ran; asked only where something is in half precision,
+            and not of the last way.
 
     Yields:
         The types that were replaced.
     """
     narrow_buffers = any(is_narrow(buffer) for buffer in model.buffers())
-    with ExitStack() as stack:
-        fit = copies_fit(model)
-        found = stack.enter_context(widened(model) if fit else at_use(model))
-        if (narrow_buffers or not fit) and not runs():
-            if narrow_buffers:
+    fit = copies_fit(model)
+    ways = [
+        (copies, buffers)
+        for copies in (fit, not fit)
+        for buffers in ((False, True) if narrow_buffers else (False,))
+    ]
+    for copies, buffers in ways:
+        with ExitStack() as stack:
+            found = stack.enter_context(widened(model) if copies else at_use(model))
+            if buffers:
                 found |= stack.enter_context(widened(model, parameters=False, buffers=True))
-            if (
-                not fit and not runs()
-            ):  # a forward that reaches its weights in a way of its own: with copies, or not
-                stack.close()
-                found = stack.enter_context(widened(model, buffers=narrow_buffers))
-        yield found
+            if (copies, buffers) == ways[0] and not (found or narrow_buffers or not fit):
+                yield found  # nothing is narrow
+                return
+            if (copies, buffers) == ways[-1] or runs():
+                yield found
+                return
 
 
 def copies_fit(model: nn.Module) -> bool:

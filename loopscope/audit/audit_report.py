@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from loopscope.audit.carry import measure_carries, why_no_further
+from loopscope.audit.carry import NOTHING_CARRIED, measure_carries, why_no_further
 from loopscope.audit.declared import wrong_declarations
 from loopscope.audit.dynamics import measure_dynamics
-from loopscope.audit.expansion import as_far_as_it_runs, deeper, expansion_of
+from loopscope.audit.expansion import as_far_as_it_runs, deeper, depth_that_runs, expansion_of
 from loopscope.audit.fast_verdict import fast_carries, fast_verdict
 from loopscope.audit.input_checks import notes_on
 from loopscope.audit.interventions import final_scale_sweep, radial_clamp, rescale_each_loop
@@ -171,7 +171,7 @@ def _facts(batch: PreparedBatch, states: Sequence[LoopState], formats: Sequence[
     rescaled = rescale_each_loop(states, labels, clamped["none"], RESCALED, readings)
     dynamics = tuple(measure_dynamics(*batch.first))
     give_back_freed()  # the records of gradients
-    depth = BEYOND * batch.model.loops
+    depth = depth_that_runs(*batch.first, BEYOND * batch.model.loops)
     through = as_far_as_it_runs(deeper(states, depth), batch.model.loops)
     reference: ReferenceRun | None = None
     if formats and batch.padded is None:
@@ -256,16 +256,27 @@ def _judgement(
 
 def _of_no_further_loop(states: Sequence[LoopState], loops: Sequence[LoopVerdict]) -> list[str]:
     """Say that a model does not run past its trained depth: it shows in a last carry that is the one before's."""
-    if len(loops) < 2 or loops[-1].carry != loops[-2].carry:
+    trained = len(loops)
+    if loops[-1].carry != (loops[-2].carry if trained > 1 else NOTHING_CARRIED):
         return []
     said = why_no_further(states[-1])
     if said is None:
         return []
-    trained = len(loops)
+    if trained == 1:
+        return [
+            f"It does not run 2 loops ({said}): nothing is carried on, and nothing was measured past loop 1."
+        ]
     return [
         f"It does not run {trained + 1} loops ({said}): the carry and the map of loop {trained} are those of loop "
         f"{trained - 1}, and nothing was measured past loop {trained}."
     ]
+
+
+def _of_an_end(followed: int, trained: int) -> list[str]:
+    """Say where a model ends that runs deeper than it was trained, and not as deep as is looked."""
+    if trained >= followed or followed == BEYOND * trained:
+        return []
+    return [f"It does not run {followed + 1} loops: nothing was measured past loop {followed}."]
 
 
 def _report(
@@ -302,7 +313,7 @@ def _report(
         remedies=tuple(try_remedies(states, carried, objective, batch.labels, own.cross_entropy))
         if verdict in ("blind", "damped")
         else (),
-        notes=judged.notes,
+        notes=(*judged.notes, *_of_an_end(len(facts.expansion.rms), len(states))),
         side_scales=judged.side_scales,
         rounding=facts.rounding,
         resting=resting,

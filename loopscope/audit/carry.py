@@ -21,6 +21,8 @@ from loopscope.results import Carry
 
 LARGE = 1000.0
 """Size at which a loop's slope is measured: what it adds of its own, injections and normed branches, is small there."""
+NOTHING_CARRIED = 0.0
+"""Carry of an only loop that no other can follow."""
 SCALE_STEP = 1e-2
 """Relative change of scale: in fp32 the difference of logarithms then keeps about five digits."""
 
@@ -47,17 +49,18 @@ def measure_carries(states: Iterable[LoopState], slopes: bool = True) -> list[Ca
 def or_of_the_loop_before(measure: Callable[[], Carry], state: LoopState, before: Sequence[Carry]) -> Carry:
     """Return a loop's carry, or the last known one where the state is the last and no loop can follow it.
 
-    A table with a row for every trained loop, say, has none for one more.
+    A table with a row for every trained loop, say, has none for one more. An only loop carries nothing on then.
     """
-    stands_in = bool(before) and state.loop >= state.context.loops
+    stands_in = state.loop >= state.context.loops
+    known = before[-1] if before else Carry(state.loop, NOTHING_CARRIED, 0.0, 0.0, 0.0)
     try:
         found = measure()
     except Exception:  # whatever a stranger's forward says of a depth that it does not have
         if not stands_in or why_no_further(state) is None:
             raise
-        return replace(before[-1], loop=state.loop)
+        return replace(known, loop=state.loop)
     unknown = stands_in and not math.isfinite(found.mean) and why_no_further(state) is not None
-    return replace(before[-1], loop=state.loop) if unknown else found
+    return replace(known, loop=state.loop) if unknown else found
 
 
 @torch.no_grad()
@@ -70,7 +73,8 @@ def why_no_further(state: LoopState) -> str | None:
     except Exception as error:
         said = str(error).strip().splitlines()
         return f"{type(error).__name__}: {said[0][:200] if said else ''}"
-    return None if bool(torch.isfinite(later).all()) else "its state is not finite there"
+    finite = bool(torch.isfinite(later).all()) and bool(torch.isfinite(scale(later)).all())
+    return None if finite else "its state is not finite there"
 
 
 def _carry(state: LoopState, following: LoopState | None, slopes: bool) -> Carry:

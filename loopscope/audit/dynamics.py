@@ -41,7 +41,7 @@ def measure_dynamics(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"
 
     Returns:
         One record per loop. The last one's is that of the loop before it, and not converged, where the model does not
-        run one loop more.
+        run one loop more; an only one's is of zeros then.
     """
     with torch.no_grad():
         try:
@@ -57,9 +57,10 @@ def measure_dynamics(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"
         try:
             loop, known = _of(state, following, known, sparing)
         except Exception:  # whatever a stranger's forward says of a depth that it does not have
-            if not found or following is not None or why_no_further(state) is None:
+            if following is not None or why_no_further(state) is None:
                 raise
-            loop = replace(found[-1], loop=state.loop, converged=False)
+            before = found[-1] if found else LoopDynamics(state.loop, 0.0, 0.0, 0.0, converged=False)
+            loop = replace(before, loop=state.loop, converged=False)
         found.append(loop)
     return found
 

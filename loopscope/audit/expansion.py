@@ -44,6 +44,33 @@ def deeper(states: Sequence[LoopState], loops: int) -> Iterator[LoopState]:
     yield from unroll_from(replace(last, context=context), last.hidden)
 
 
+@torch.no_grad()
+def depth_that_runs(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"], loops: int) -> int:
+    """Return the deepest unroll of at most `loops` that a model runs, the trained depth or more.
+
+    Asked, with the first sequence, of a model whose unroll is known before its first state: one whose states depend on
+    its depth, or that keeps more than H_k. Any other is run until it ends (`as_far_as_it_runs`).
+    """
+
+    def runs(depth: int) -> bool:
+        try:
+            for _ in unroll(model, input_ids[:1], depth):
+                pass
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception:  # whatever a stranger's forward says of a depth that it does not have
+            return False
+        return True
+
+    if (model.stateless and not model.depth_conditioned) or loops <= model.loops or runs(loops):
+        return loops
+    deepest, too_deep = model.loops, loops
+    while too_deep - deepest > 1:
+        middle = (deepest + too_deep) // 2
+        deepest, too_deep = (middle, too_deep) if runs(middle) else (deepest, middle)
+    return deepest
+
+
 def as_far_as_it_runs(states: Iterable[LoopState], trained: int) -> Iterator[LoopState]:
     """Yield states until the model has no loop more, which may come at any depth past the trained one."""
     loop, following = 0, iter(states)

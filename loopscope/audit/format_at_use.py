@@ -48,7 +48,9 @@ class _Rounded(WeightsAtUse):
         return id(parameter) in self.shared
 
     def whole(self, parameter: nn.Parameter) -> Tensor:
-        return self.to_format(stored(parameter).float(), self.shared[id(parameter)])
+        own = stored(parameter)
+        rounded = self.to_format(own.float(), self.shared[id(parameter)])
+        return rounded.double() if own.dtype == torch.float64 else rounded
 
 
 class _Seen(WeightsAtUse):

@@ -81,19 +81,19 @@ def prepared(
     with torch.inference_mode(False):
         for objective in objectives:
             looped = check_subject(model, objective)
-        padded = padded_texts(looped, input_ids, labels, attention_mask)
-        if padded is not None:
-            input_ids, labels = padded.input_ids, padded.labels
-        measured = looped if padded is None else padded.model
-        check_audit(measured, input_ids, labels)
-        # Slices of a batch are not contiguous, and some forwards view them; tensors of inference mode have no gradient.
-        input_ids, labels = input_ids.clone(), labels.clone()
-        with (
-            same_random_numbers(device_of(looped)),
-            evaluating(looped),
-            in_fp32(looped, input_ids if padded is None else padded.first[1]) as notes,
-            frozen(looped),
-            torch.autocast(input_ids.device.type, enabled=False),
-        ):
-            notes += (*looped.remarks, *(() if padded is None else padded.notes))
-            yield PreparedBatch(measured, input_ids, labels, HeadReadings(measured), notes, padded)
+        with same_random_numbers(device_of(looped)):
+            padded = padded_texts(looped, input_ids, labels, attention_mask)
+            if padded is not None:
+                input_ids, labels = padded.input_ids, padded.labels
+            measured = looped if padded is None else padded.model
+            check_audit(measured, input_ids, labels)
+            # Slices of a batch are not contiguous, and some forwards view them; inference mode's have no gradient.
+            input_ids, labels = input_ids.clone(), labels.clone()
+            with (
+                evaluating(looped),
+                in_fp32(looped, input_ids if padded is None else padded.first[1]) as notes,
+                frozen(looped),
+                torch.autocast(input_ids.device.type, enabled=False),
+            ):
+                notes += (*looped.remarks, *(() if padded is None else padded.notes))
+                yield PreparedBatch(measured, input_ids, labels, HeadReadings(measured), notes, padded)

@@ -56,7 +56,7 @@ def measure_resting_scale(
         why = "Each loop shrinks a large state, and that decides its size; no loss term takes part."
     elif verdict == "blind":
         status = "held by nothing"
-        why = "No loss term pulls it back, so training brings it to rest nowhere."
+        why = "No loss term pulls it back: there is no size that training would return it to."
     elif objective.penalties and not sees_scale(seen):
         status = "held by penalties"
         way = (

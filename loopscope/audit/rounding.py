@@ -18,13 +18,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from loopscope.audit.expansion import as_far_as_it_runs
+from loopscope.audit.carry import why_no_further
+from loopscope.audit.expansion import as_far_as_it_runs, depth_that_runs
 from loopscope.audit.number_formats import FORMATS, copies_are_large, in_format, is_exact, shared_matrices
 from loopscope.audit.rounding_errors import RoundedRun, compared
 from loopscope.audit.rounding_reference import ReferenceRun, rounded_rows
 from loopscope.audit.rounding_verdict import judge_rounding
-from loopscope.audit.same_draws import draws_numbers, same_draws
-from loopscope.guards import RandomState, device_of
+from loopscope.audit.same_draws import Draws, draws_of, same_draws
 from loopscope.recurrence import AbstractLoopedLM, unroll
 from loopscope.results import LoopDynamics, Rounding
 from loopscope.wide_weights import is_narrow
@@ -59,8 +59,9 @@ def measure_rounding(
     if not rows:
         return [Rounding(name, "not measured", "No token has a label.") for name in formats]
     ids, labels = input_ids[rows], labels[rows]
-    drawn = RandomState(device_of(model)) if draws_numbers(model, ids) else None
+    drawn = draws_of(model, ids)
     if reference is None or drawn is not None:
+        loops = depth_that_runs(model, ids, loops)
         reference = ReferenceRun(labels, range(len(rows)), loops)
         with _draws(drawn):
             for state in as_far_as_it_runs(unroll(model, ids, loops), model.loops):
@@ -86,11 +87,11 @@ class _Comparison:
     ids: Int[Tensor, "batch seq"]
     labels: Int[Tensor, "batch seq"]
     reference: ReferenceRun
-    drawn: RandomState | None
+    drawn: Draws | None
     shared: Mapping[int, int]
 
 
-def _draws(drawn: RandomState | None) -> AbstractContextManager[None]:
+def _draws(drawn: Draws | None) -> AbstractContextManager[None]:
     return nullcontext() if drawn is None else same_draws(drawn)
 
 
@@ -102,9 +103,12 @@ def _shared(model: AbstractLoopedLM, ids: Tensor, formats: Sequence[str]) -> dic
     if all(FORMATS[name].to_format is None for name in formats):
         return {}
     with torch.no_grad():
-        states = unroll(model, ids, max(2, model.loops))
-        # It need not run past its last loop.
-        looked_at = list(states)[:-1] if model.stateless else [next(iter(states))]
+        states = unroll(model, ids)
+        looked_at = list(states) if model.stateless else [next(iter(states))]
+    if len(looked_at) > 1:  # it need not run past its last loop
+        looked_at.pop()
+    elif why_no_further(looked_at[0]) is not None:
+        return {}
     return {key: axis for state in looked_at for key, axis in shared_matrices(state).items()}
 
 

@@ -16,7 +16,7 @@ from loopscope.results import RoundedLoop
 
 MOVES = 1e-5
 """Relative change of a channel that counts as one: fp32's own rounding is below it, half of bf16's last digit above."""
-SHRUNK = 4.0
+SHRUNK = 2.0
 """What loops have added counts as so many times the state at most: one that has shrunk is measured by itself."""
 
 

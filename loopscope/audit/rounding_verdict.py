@@ -33,7 +33,9 @@ TRANSIENT = 4
 FEWEST_LOOPS = 3
 """Loops that a fit needs."""
 FORGETS = 0.97
-"""Factor on a small change across the state up to which a loop counts as shrinking it."""
+"""Share of a small change across the state, over its size, up to which a loop counts as shrinking it."""
+STILL_GROWS = 1.1
+"""Growth of scale over the second half of the loops from which it counts as growing on."""
 GEOMETRIC = 2.0
 """Growth of scale in the last loop, over that in a mean one, from which it grows by a factor and not by an amount."""
 
@@ -174,12 +176,20 @@ def _what(rows: Sequence[RoundedLoop], rate: str, lost: int | None, broken: Roun
         if not math.isfinite(broken.excess):
             return f"The cross-entropy of exit {broken.loop} is not finite; {off}."
         return f"Exit {broken.loop} has lost {_share(math.expm1(broken.excess))} of its perplexity; {off}."
-    costs = (
-        f" From loop {lost} on the exit loses 1 % of perplexity or more."
-        if lost is not None
-        else f" No exit to loop {last.loop} loses 1 % of perplexity."
-    )
-    return f"{off}{rate}.{costs}"
+    return f"{off}{rate}. {_costs(rows, lost)}"
+
+
+def _costs(rows: Sequence[RoundedLoop], lost: int | None) -> str:
+    """Which exits lose 1 % of perplexity or more, in a sentence."""
+    last = rows[-1].loop
+    if lost is None:
+        return f"No exit to loop {last} loses 1 % of perplexity."
+    losing = [row.loop for row in rows if not row.excess < math.log1p(LOST)]
+    if lost == last:
+        return f"Exit {last} loses 1 % of perplexity or more."
+    if len(losing) == last - lost + 1:
+        return f"From loop {lost} on the exit loses 1 % of perplexity or more."
+    return f"{len(losing)} of {last} exits lose 1 % of perplexity or more, the first at loop {lost}."
 
 
 def _because(
@@ -193,25 +203,27 @@ def _because(
     """Why, as far as scale and the loop map say."""
     sentences = []
     angular = max((entry.angular for entry in dynamics), default=None)
+    kept = _kept_of_a_change(dynamics, scales)
     grown = scales[-1] / scales[0] if scales[0] else math.nan
     if all(row.state == 0 for row in rows):
         return []
     if outcome in ("dies out", "stays") and grown > 2 and _grows_by_amounts(scales):
         sentences.append(
             f"The scale grows {grown:.3g} times while what a loop adds does not: the direction stiffens, and an error "
-            "keeps its share of the state."
+            "keeps its share of what loops add."
         )
-    elif outcome in ("dies out", "stays") and angular is not None and angular < FORGETS:
+    elif outcome in ("dies out", "stays") and kept is not None and kept < FORGETS:
         sentences.append(
-            f"Across the state a loop shrinks a small change (by {angular:.2f} at most): errors are forgotten as new "
-            "ones come."
+            f"Across the state a loop leaves {kept:.2f} of a small change at most, for its size: errors are forgotten "
+            "as new ones come."
         )
     elif broken is not None and _is_coarse(broken, rows[0]):
         sentences.append("It is as far off at loop 1: that is the format, not the loops.")
     elif outcome in ("grows", "breaks") and _adds_up(rows) and not _out_of_range(rows):
         what = "H is rounded anew" if name in ROUND_THE_STATE else "The same error is made again"
         sentences.append(
-            f"{what} in every loop, and that adds up: the error grows no more than the number of loops."
+            f"{what} in every loop, and that adds up: over what loops add, the error grows no more than "
+            "their number."
         )
     elif outcome in ("grows", "breaks") and angular is not None and angular > 1 and not _out_of_range(rows):
         sentences.append(
@@ -227,10 +239,21 @@ def _because(
     return sentences
 
 
+def _kept_of_a_change(dynamics: Sequence[LoopDynamics], scales: Sequence[float]) -> float | None:
+    """The largest share of a small change across the state that a loop leaves, for what it leaves of the state."""
+    known = [
+        entry.angular * scales[entry.loop - 1] / scales[entry.loop]
+        for entry in dynamics
+        if entry.loop < len(scales) and scales[entry.loop] > 0
+    ]
+    return max(known, default=None)
+
+
 def _grows_by_amounts(scales: Sequence[float]) -> bool:
-    """Whether a scale grows by about the same amount in every loop, so that its loops count less and less."""
-    mean = (scales[-1] - scales[0]) / max(len(scales) - 1, 1)
-    return len(scales) > 1 and scales[-1] - scales[-2] < GEOMETRIC * mean
+    """Whether a scale goes on growing, by about the same amount in every loop, so that loops count less and less."""
+    if len(scales) < FEWEST_LOOPS or scales[-1] < STILL_GROWS * scales[len(scales) // 2]:
+        return False
+    return scales[-1] - scales[-2] < GEOMETRIC * (scales[-1] - scales[0]) / (len(scales) - 1)
 
 
 def _out_of_range(rows: Sequence[RoundedLoop]) -> bool:

@@ -4,17 +4,18 @@ Under one seed PyTorch gives half precision other numbers than fp32 in places: t
 count is no multiple of 16.
 """
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from loopscope.guards import RandomState, device_of
+from loopscope.guards import RandomState, device_of, same_random_numbers
 from loopscope.recurrence import AbstractLoopedLM, unroll
 
 _NEW = {torch.randn, torch.rand, torch.normal, torch.randn_like, torch.rand_like, torch.bernoulli}
@@ -42,17 +43,47 @@ class _DrawnInFp32(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+class Draws:
+    """Torch's, numpy's and Python's generators at the moment this is made.
+
+    Args:
+        device: where the model computes.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.torch = RandomState(device)
+        self.numpy, self.python = np.random.get_state(), random.getstate()
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Draw the same numbers once more inside; afterwards the generators are as they were before."""
+        with same_random_numbers(self.device), self.torch.again():
+            np.random.set_state(self.numpy)
+            random.setstate(self.python)
+            yield
+
+    def moved(self) -> bool:
+        """Return whether numbers were drawn since."""
+        return (
+            self.torch.moved()
+            or self.python != random.getstate()
+            or repr(self.numpy) != repr(np.random.get_state())
+        )
+
+
 @torch.no_grad()
-def draws_numbers(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"]) -> bool:
-    """Return whether a model's first two loops draw random numbers. Theirs are put back."""
-    random = RandomState(device_of(model))
-    with random.again():
-        list(islice(unroll(model, input_ids[:1], max(2, model.loops)), 2))
-        return random.moved()
+def draws_of(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"]) -> Draws | None:
+    """Return the generators as they are, for a model whose loops draw random numbers; None for any other."""
+    drawn = Draws(device_of(model))
+    with drawn.again():
+        for _ in unroll(model, input_ids[:1]):
+            pass
+        return drawn if drawn.moved() else None
 
 
 @contextmanager
-def same_draws(random: RandomState) -> Iterator[None]:
-    """Draw the numbers that follow `random`, in fp32; the generators are as they were afterwards."""
-    with random.again(), _DrawnInFp32():
+def same_draws(drawn: Draws) -> Iterator[None]:
+    """Draw the numbers that follow `drawn`, torch's in fp32; the generators are as they were afterwards."""
+    with drawn.again(), _DrawnInFp32():
         yield

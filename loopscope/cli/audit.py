@@ -180,7 +180,7 @@ def _measured_audit(command: Audit) -> list[str]:
         command.keep,
         command.keep_in,
         command.loops,
-        command.rounding or ROUNDED_BY_DEFAULT,
+        ROUNDED_BY_DEFAULT if command.rounding is None else command.rounding,
         command.wanted_norm,
     ):
         audits.append(audited)

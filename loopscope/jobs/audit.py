@@ -163,8 +163,13 @@ def audit_model(
         )
         deeper = prognose(opened.model, tokens.input_ids, tokens.labels)
     if not opened.at_trained_depth:
-        asked = f"From {deeper.trained_loops} loops on, the depth that was asked for and not the trained one."
-        deeper = replace(deeper, why=f"{asked} {deeper.why}")
+        asked = "That is told from the depth that was asked for, not from the trained one."
+        if deeper.trained_loops == 1:
+            deeper = replace(
+                deeper, why="It was asked for at 1 loop, from which nothing of more can be told."
+            )
+        elif deeper.fate != "not told":
+            deeper = replace(deeper, why=f"{deeper.why} {asked}")
     reports = [replace(report, notes=(*notes, *report.notes)) for report in found]
     reports.sort(key=lambda report: WORST_FIRST.index(report.verdict))
     largest = [token for report in reports[:1] for loop in report.tokens for _, _, token, _ in loop.largest]

@@ -25,7 +25,7 @@ def resting_by_config(
         case "removed":
             return "removed between loops: there is nothing to hold"
         case "blind":
-            return "held by nothing: training brings it to rest nowhere"
+            return "held by nothing: there is no size that training would return it to"
         case "damped":
             return "held by the loops, which shrink a large state; at which size, a config does not decide"
     if any(term not in OF_PENALTIES for term in seen_by):

@@ -77,11 +77,13 @@ def _do(status: Verdict, models: Sequence[ModelView]) -> str:
     everywhere = {change: max(costs) for change, costs in closing.items() if len(costs) == len(models)}
     best = sorted(everywhere, key=lambda change: everywhere[change])[:_REMEDIES]
     if not best:
-        return "Let a loss term see the scale (another readout, a penalty) or take it out between loops; train again."
-    return (
-        f"Train again with one change: {' or '.join(best)}. Tried on the models as they are, that closes it; what "
-        "it costs after training is for a study to say."
-    )
+        train = "Let a loss term see the scale (another readout, a penalty) or take it out between loops; train again."
+    else:
+        train = (
+            f"Train again with one change: {' or '.join(best)}. Tried on the models as they are, that closes it; what "
+            "it costs after training is for a study to say."
+        )
+    return " ".join([train, *beside])
 
 
 def _of_depth_and_precision(models: Sequence[ModelView]) -> list[str]:

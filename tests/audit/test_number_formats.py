@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import loopscope
 from loopscope.audit import number_formats
 from loopscope.audit.number_formats import in_format, shared_matrices
 from loopscope.audit.rounding import measure_rounding
 from loopscope.recurrence import LoopContext, unroll
+from loopscope.wide_weights import at_use
 from tests.audit.fixtures import IDS, LABELS, make
 from tests.audit.toy_maps import DIM, TOKENS, Toy, rounding, through_matrix
 
@@ -194,3 +196,21 @@ def test_weights_that_are_elsewhere_until_they_are_used_are_rounded_and_stay_as_
         assert rounding(elsewhere, name) == rounding(whole, name)
     assert {(type(each), each.dtype) for each in elsewhere.parameters()} == {(nn.Parameter, torch.float32)}
     assert rounding(elsewhere, "int8").outcome == "not measured"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_weights_in_a_list_are_audited_in_whatever_type_they_are(dtype: torch.dtype) -> None:
+    model = Held().to(dtype)
+    report = loopscope.audit(model, TOKENS, (TOKENS * 7 + 1) % 12, rounding="bf16,int8")
+    assert [tried.outcome != "not measured" for tried in report.rounding] == [True, True]
+    assert report.rounding[1].loops[0].state > 1e-4
+    assert model.matrix.dtype == dtype
+
+
+@pytest.mark.parametrize(
+    "move", [lambda w, h: w.to(h.device, copy=True), lambda w, h: w.to(h.device), lambda w, h: w.to(h)]
+)
+def test_weights_that_a_forward_moves_are_widened_at_use(move: Callable[[Tensor, Tensor], Tensor]) -> None:
+    model = Toy(lambda m, h, loop, context: h @ move(m.matrix, h).T, matrix=Held().matrix.detach()).bfloat16()
+    with torch.no_grad(), at_use(model):
+        assert [state.hidden.dtype for state in unroll(model, TOKENS, 2)] == [torch.float32] * 2

@@ -1,15 +1,21 @@
 """Which outcome an error comes to where the state shrinks, comes back, stalls, or leaves a format's range."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import loopscope
 from loopscope.audit.rounding import measure_rounding
-from loopscope.audit.rounding_verdict import _adds_up
+from loopscope.audit.rounding_errors import RoundedRun
+from loopscope.audit.rounding_verdict import _adds_up, judge_rounding
+from loopscope.evaluation import prognose
 from loopscope.recurrence import LoopContext
-from loopscope.results import RoundedLoop, Rounding
-from tests.audit.toy_maps import DIM, Toy, rounding
+from loopscope.results import LoopDynamics, RoundedLoop, Rounding
+from tests.audit.toy_maps import DIM, TOKENS, Toy, rounding
 
 LOOPS = 32
 
@@ -100,6 +106,47 @@ def test_an_error_that_is_none_is_said_to_be_none() -> None:
     assert "errors are forgotten" not in found.why
 
 
+def test_exits_that_lose_and_win_again_are_counted() -> None:
+    def said(excess: Sequence[float]) -> str:
+        rows = [
+            RoundedLoop(k, 0.1, 0.1, 0.1, 1.0, each, 0.0, 0.0, 0.0) for k, each in enumerate(excess, start=1)
+        ]
+        errors = torch.full((len(rows), 5), 0.1)
+        return judge_rounding("int8", RoundedRun(tuple(rows), errors, errors), [1.0] * len(rows), []).why
+
+    assert "From loop 2 on the exit loses 1 %" in said([0.0, 0.02, 0.03, 0.04])
+    assert "2 of 4 exits lose 1 % of perplexity or more, the first at loop 2." in said([0.0, 0.02, 0.0, 0.04])
+    assert "Exit 4 loses 1 %" in said([0.0, 0.0, 0.0, 0.04])
+    assert "No exit to loop 4 loses" in said([0.0] * 4)
+
+
+@pytest.mark.parametrize(
+    ("scales", "stiffens"),
+    [
+        ([1.0 + k for k in range(16)], True),
+        ([0.3, *[1.15] * 15], False),
+        ([2.0**k for k in range(16)], False),
+    ],
+)
+def test_a_direction_stiffens_where_a_scale_goes_on_growing_by_amounts(
+    scales: list[float], stiffens: bool
+) -> None:
+    rows = [RoundedLoop(k, 0.1, 0.1, 0.1, 1.0, 0.0, 0.0, 0.0, 0.0) for k in range(1, 17)]
+    errors = torch.full((16, 5), 0.1)
+    found = judge_rounding("int8", RoundedRun(tuple(rows), errors, errors), scales, [])
+    assert ("the direction stiffens" in found.why) == stiffens
+
+
+def test_a_map_that_shrinks_state_and_error_alike_forgets_nothing() -> None:
+    dynamics = [LoopDynamics(k, 0.8, 0.8, 0.8, True) for k in (1, 2)]
+    rows = [RoundedLoop(k, 0.1, 0.1, 0.1, 1.0, 0.0, 0.0, 0.0, 0.0) for k in range(1, 9)]
+    errors = torch.full((8, 5), 0.1)
+    for shrink, forgets in ((0.8, False), (1.0, True)):
+        scales = [shrink**k for k in range(8)]
+        found = judge_rounding("int8", RoundedRun(tuple(rows), errors, errors), scales, dynamics)
+        assert ("errors are forgotten" in found.why) == forgets
+
+
 def test_one_token_does_not_say_how_sure_its_growth_is() -> None:
     model = Toy(lambda m, h, loop, context: h @ m.matrix.T, matrix=turn())
     one = torch.tensor([[3]])
@@ -129,6 +176,36 @@ class Drawing(Toy):
 
     def core(self, hidden: Tensor, loop: int, context: LoopContext) -> Tensor:
         return (hidden + hidden @ self.matrix.T) / 2 + 0.1 * torch.randn_like(hidden)
+
+
+class DrawingElsewhere(Drawing):
+    """With numpy, and from the second loop on alone."""
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        return self.table[input_ids]
+
+    def core(self, hidden: Tensor, loop: int, context: LoopContext) -> Tensor:
+        later = (hidden + hidden @ self.matrix.T) / 2
+        if loop < 2:
+            return later
+        noise = torch.from_numpy(np.random.randn(*hidden.shape)).to(hidden.dtype)
+        return later + 0.1 * noise
+
+
+def test_it_draws_the_same_whoever_draws_and_in_whichever_loop() -> None:
+    model = DrawingElsewhere(lambda m, h, loop, context: h, matrix=turn())
+    before = repr(np.random.get_state())
+    found = rounding(model, "bf16")
+    assert repr(np.random.get_state()) == before
+    assert 0 < max(row.state for row in found.loops) < 0.02
+
+
+def test_an_audit_leaves_random_numbers_as_they_were() -> None:
+    model = Drawing(lambda m, h, loop, context: h, matrix=turn())
+    before = torch.get_rng_state()
+    loopscope.audit(model, TOKENS, TOKENS)
+    prognose(model, TOKENS, TOKENS)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize(("name", "most"), [("bf16", 0.02), ("fp16", 0.002), ("int8", 0.05)])

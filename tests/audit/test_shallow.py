@@ -58,7 +58,34 @@ def test_the_verdict_alone_of_such_a_model_is_the_same() -> None:
 def test_one_that_ends_later_is_followed_until_there() -> None:
     report = loopscope.audit(Rows(7), TEXTS, LABELS)
     assert (len(report.expansion.rms), len(report.rounding[0].loops)) == (7, 7)
-    assert report.notes == ()
+    assert report.notes == ("It does not run 8 loops: nothing was measured past loop 7.",)
+
+
+def test_one_whose_states_depend_on_the_depth_is_followed_to_the_deepest_run() -> None:
+    class Conditioned(Rows):
+        depth_conditioned = True
+
+        def embed(self, input_ids: Tensor) -> Tensor:
+            return super().embed(input_ids)
+
+        def core(self, hidden: Tensor, loop: int, context: LoopContext) -> Tensor:
+            if context.loops > 5:
+                raise ValueError("at most 5 loops")
+            return super().core(hidden, loop, context) / context.loops
+
+    report = loopscope.audit(Conditioned(64), TEXTS, LABELS, rounding="bf16,int8")
+    assert len(report.expansion.rms) == 5
+    assert [len(tried.loops) for tried in report.rounding] == [5, 5]
+    assert "It does not run 6 loops: nothing was measured past loop 5." in report.notes
+
+
+def test_an_only_loop_that_no_other_follows_is_audited() -> None:
+    model = Rows(1)
+    model.loops = 1
+    report = loopscope.audit(model, TEXTS, LABELS, rounding="bf16,int8")
+    assert report.verdict in ("visible", "removed")
+    assert report.notes[-1].startswith("It does not run 2 loops (IndexError")
+    assert judge(model, TEXTS, LABELS).verdict == report.verdict
 
 
 class Ending(Rows):

@@ -38,6 +38,9 @@ def test_a_visible_model_that_more_loops_or_coarser_numbers_hurt_is_not_told_to_
         "Nothing, for its scale. Run no more loops than trained: they are foretold to hurt a. Keep it in finer numbers "
         "than bf16: within the trained depth that costs a 1 % of perplexity or more."
     )
+    lost = replace(make_audit("b", "blind"), prognosis=Prognosis("drifts", "", 4))
+    (blind,) = audit_statements(model_views([lost]))
+    assert blind.do.endswith("Run no more loops than trained: they are foretold to hurt b.")
     late = replace(fragile.report, rounding=(Rounding("bf16", "grows", "", lost_at=40),))
     (visible,) = audit_statements(model_views([make_audit("a", report=late)]))
     assert visible.do == "Nothing: depth and precision can be chosen by quality."

@@ -13,6 +13,8 @@ RESTS = 1e-3
 """Step of the direction, over its length, that counts as none."""
 LOGARITHM = (-2.0, -0.5)
 """Powers of the loop number between which a step counts as falling like 1/k."""
+NEAR = 2.0
+"""Length of a way of the direction, over its own, up to which it counts as coming to rest."""
 EXPANDS = 0.2
 """Power of the loop number above which steps count as growing."""
 SLACKENS = 0.3
@@ -69,10 +71,16 @@ def _of_direction(signs: Sequence[LoopSigns], trained: int) -> str:
         return f"{at}, hardly less than a loop before: it goes on turning."
     each = f"{at}, {last / before:.2f} of the step before"
     if not grows(signs, trained):
-        return f"{each}: where that goes on, it comes to rest."
+        left = last * last / (before - last)  # of a way whose steps go on falling by the same factor
+        rests = left < NEAR
+        return (
+            f"{each}: where that goes on, it comes to rest."
+            if rests
+            else f"{each}: it goes on turning for long."
+        )
     if power >= LOGARITHM[0]:
         return f"{at}, and steps fall like 1/k, as a growing scale makes them: what they add up to goes as a logarithm."
-    return f"{each}: steps fall faster than a growing scale alone makes them, and add up to little."
+    return f"{each}: steps fall faster than a growing scale alone makes them."
 
 
 def _power(signs: Sequence[LoopSigns], trained: int) -> float:
