@@ -13,7 +13,7 @@ RESTS = 1e-3
 """Step of the direction, over its length, that counts as none."""
 LOGARITHM = (-2.0, -0.5)
 """Powers of the loop number between which a step counts as falling like 1/k."""
-NEAR = 2.0
+LONG_WAY = 2.0
 """Length of a way of the direction, over its own, up to which it counts as coming to rest."""
 EXPANDS = 0.2
 """Power of the loop number above which steps count as growing."""
@@ -72,7 +72,7 @@ def _of_direction(signs: Sequence[LoopSigns], trained: int) -> str:
     each = f"{at}, {last / before:.2f} of the step before"
     if not grows(signs, trained):
         left = last * last / (before - last)  # of a way whose steps go on falling by the same factor
-        rests = left < NEAR
+        rests = left < LONG_WAY
         return (
             f"{each}: where that goes on, it comes to rest."
             if rests
