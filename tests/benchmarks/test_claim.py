@@ -88,3 +88,14 @@ def test_rows_are_added_one_by_one(tmp_path, monkeypatch: pytest.MonkeyPatch) ->
     add_row(replace(ROW, seed=1))
     add_row(replace(ROW, date="later"))  # the same run, by another call
     assert load_rows() == [ROW, replace(ROW, seed=1)]
+
+
+def test_the_committed_rows_at_8m_say_what_their_page_says() -> None:
+    """Half a nat for both controls, in both seeds, and all ahead of no loops."""
+    found = {(row.condition, row.seed): at_trained(row) for row in load_rows() if row.size == "8m"}
+    assert len(found) == 8
+    for seed in (0, 1):
+        blind = found["dense/rmsnorm", seed]
+        for control in ("dense/raw", "dense/rmsnorm+penalty"):
+            assert -0.62 < found[control, seed] - blind < -0.45
+        assert blind < found["unlooped-deep", seed]
