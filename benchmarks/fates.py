@@ -1,7 +1,7 @@
 """What more loops than trained do to a model, over trained models: the study behind `loopscope.evaluation.prognose`.
 
     python -m benchmarks.fates --size narrow --out runs/narrow --train    # 66 runs; laptop: 84, hours on one core
-    python -m benchmarks.fates --size depths --out runs/depths --train    # 36 runs of a K that no fitted one has
+    python -m benchmarks.fates --size depths --out runs/depths --train    # 28 runs of a K that no fitted one has
     python -m benchmarks.fates --size narrow --train --dry-run            # what they would be
     python -m benchmarks.fates --size narrow --out runs/narrow --measure  # K + 2 loops of each, and the truth to 4K
     python -m benchmarks.fates --fit                                      # write the constants, from narrow runs

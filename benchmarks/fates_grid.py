@@ -1,10 +1,10 @@
 """The runs that a prognosis of depth is fitted and tested on: what each trains, in which group, with which seeds.
 
 `narrow` runs are fitted on and tested with, `laptop` and `depths` runs only tested with, by constants that were fixed
-before. All have 2 layers and 64 tokens of a vocabulary of 1,024 that loses nothing; K is 4, in `depths` 2 and
-8. Weights start small, but for four conditions of laptop size whose names begin with
-`published`. `sampled` and `curriculum` draw depths with a mean of K,
-so that training costs what it does at a fixed K; `jacobian` and `shortcut` cost more, which `loopscope plan` says.
+before. All have 2 layers and 64 tokens of a vocabulary of 1,024 that loses nothing; K is 4, in `depths` 2 and 8.
+Weights start small, but for four conditions of laptop size whose names begin with `published`. `sampled` and
+`curriculum` draw depths with a mean of K, so that training costs what it does at a fixed K; `jacobian` and `shortcut`
+cost more, which `loopscope plan` says.
 
 Which narrow runs are fitted on was written down before any of them had ended: `FITTED_ON`, seeds below `FITTED_SEEDS`.
 The rest is for the test: conditions and families that the fit never saw, and a third seed of those that it saw.

@@ -85,8 +85,9 @@ def measure_runs(out: Path, size: str) -> list[Run]:
                 continue
             asked = [None] if entry.asked_at is None else [None, entry.asked_at]
             found = [_kept(folder, condition, seed, entry.group, loops) for loops in asked]
+            # Nothing is fitted on others than narrow ones.
             runs += found if size == "narrow" else [replace(run, part="test") for run in found]
-    return runs  # nothing is fitted on others than narrow ones
+    return runs
 
 
 def _kept(folder: Path, condition: str, seed: int, group: str, asked: int | None) -> Run:

@@ -1,6 +1,5 @@
 """How far a run in another number format is off the fp32 run: every loop's state, direction and exit."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,6 +50,7 @@ def compared(
     of_state: list[Tensor] = []
     most: Tensor | None = None  # that loops have added to every token
     before: Tensor | None = None
+    fp32_before = reference.start
     states = unroll(model, input_ids, reference.depth)
     for index, (fp32, state) in enumerate(zip(reference.states, states, strict=False)):
         hidden, true = wide(state.hidden), wide(fp32)
@@ -69,20 +69,20 @@ def compared(
                 direction=float(scale(direction(hidden) - direction(true)).mean()),
                 cross_entropy=loss,
                 excess=loss - reference.losses[index],
-                stalled=_stalled(before, state.hidden, [reference.start, *reference.states], index + 1),
+                stalled=_stalled(before, state.hidden, fp32_before, fp32),
                 overflowed=float((~torch.isfinite(hidden)).double().mean()),
                 emptied=_emptied(state, reference.read[index]),
             )
         )
         of_added.append(added.flatten())
         of_state.append(relative.flatten())
-        before = state.hidden
+        before, fp32_before = state.hidden, fp32
     return RoundedRun(tuple(rows), torch.stack(of_added), torch.stack(of_state))
 
 
-def _stalled(before: Tensor, hidden: Tensor, true: Sequence[Tensor], index: int) -> float:
+def _stalled(before: Tensor, hidden: Tensor, fp32_before: Tensor, fp32: Tensor) -> float:
     """The share of channels that a loop left as they were, of those that it moves in fp32. One at 0 does not count."""
-    moved = (true[index] - true[index - 1]).abs() > MOVES * true[index].abs()
+    moved = (fp32 - fp32_before).abs() > MOVES * fp32.abs()
     return float(((hidden == before) & (hidden != 0) & moved).double().sum() / moved.sum().clamp(min=1))
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import loopscope
+import loopscope.audit.rounding as rounding_module
 from loopscope.audit.number_formats import check_formats
 from loopscope.audit.rounding import measure_rounding
 from loopscope.audit.rounding_errors import RoundedRun
@@ -215,3 +216,17 @@ def test_a_model_in_half_precision_that_nobody_widens_is_not_compared_with_itsel
     (found,) = measure_rounding(narrow, TOKENS, TOKENS, ["bf16"], 4)
     assert found.outcome == "not measured"
     assert "nothing finer to compare with" in found.why
+
+
+def test_a_run_that_was_made_for_drift_serves_as_well_as_one_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Checks of types draw Python's numbers, so that every model seems to draw in tests: here none does."""
+    own = loopscope.audit(make(), IDS, LABELS, rounding="bf16,int8").rounding
+    monkeypatch.setattr(rounding_module, "draws_of", lambda model, input_ids: None)
+    shared = loopscope.audit(make(), IDS, LABELS, rounding="bf16,int8").rounding
+    for one, other in zip(own, shared, strict=True):
+        assert one.outcome == other.outcome
+        for row, same in zip(one.loops, other.loops, strict=True):
+            assert row.state == pytest.approx(same.state, rel=1e-3)
+            assert row.excess == pytest.approx(same.excess, abs=1e-5)
