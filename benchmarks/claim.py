@@ -3,6 +3,7 @@
     python -m benchmarks.claim --out runs/claim --train                     # 1M parameters, 3M tokens a run: hours
     python -m benchmarks.claim --out runs/claim --train --only published    # one start alone
     python -m benchmarks.claim --out runs/claim --size 0.7m --only scaled --train    # 307 k tokens: an hour on one core
+    python -m benchmarks.claim --out runs/claim --size 8m --tokens 1000000 --rate 3e-4 --train   # another rate
     python -m benchmarks.claim --tables                                     # the tables of the results page
 
 A run that has ended is measured on held-out text and becomes a row of `benchmarks/claim.json`; what has a row there is
@@ -30,6 +31,7 @@ from loopscope.results.layout import RESULT
 
 STARTS = ("published", "scaled")
 WINDOWS = 512
+RATE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ def main() -> None:
     parser.add_argument("--conditions", nargs="+", default=None, help="train these alone")
     parser.add_argument("--seeds", type=int, default=None, help="as many of the seeds at most")
     parser.add_argument("--tokens", type=int, default=None, help="of training, a run")
+    parser.add_argument("--rate", type=float, default=RATE, help="the highest learning rate of a run")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--train", action="store_true")
     parser.add_argument("--tables", action="store_true")
@@ -128,7 +131,7 @@ def cells(options: argparse.Namespace) -> Iterator[tuple[str, str, int]]:
                 yield start, condition, seed
 
 
-def settings(shape: Shape, start: str, steps: int, precision: str) -> dict[str, Any]:
+def settings(shape: Shape, start: str, steps: int, precision: str, rate: float = RATE) -> dict[str, Any]:
     """What all runs of one size and start have beside their condition."""
     return {
         "model": {**shape.model, "sequence": shape.sequence, "initialisation": start},
@@ -137,6 +140,7 @@ def settings(shape: Shape, start: str, steps: int, precision: str) -> dict[str, 
             "steps": steps,
             "batch": shape.batch,
             "precision": precision,
+            "learning_rate": rate,
             "schedule": shape.schedule,
             "threads": 1,
             "compile": True,
@@ -151,11 +155,11 @@ def train(options: argparse.Namespace, start: str, condition: str, seed: int) ->
     """Train one run where it has no row yet, and add its row."""
     shape = SHAPES[options.size]
     tokens = options.steps * shape.step_tokens
-    wanted = options.size, start, condition, seed, tokens
+    wanted = options.size, start, condition, seed, tokens, options.rate
     if any(row.run == wanted for row in load_rows()):
         return
-    out = options.out / f"{options.size}-{start}"
-    changes = settings(shape, start, options.steps, options.precision)
+    out = options.out / f"{options.size}-{start}{'' if options.rate == RATE else f'-{options.rate:g}'}"
+    changes = settings(shape, start, options.steps, options.precision, options.rate)
     run_study(shape.recipe, [condition], [seed], out, changes, wait=False)
     folder = run_folder(out, condition, seed)
     if (folder / RESULT).is_file():  # else another call is at it
@@ -190,6 +194,7 @@ def measure(
         bits_per_byte=tuple(row.bits_per_byte for row in deep),
         l2_norm=tuple(row.l2_norm for row in deep),
         date=environment()["date"],
+        learning_rate=options.rate,
     )
 
 

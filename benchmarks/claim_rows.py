@@ -29,11 +29,12 @@ class Row:
     bits_per_byte: tuple[float, ...]
     l2_norm: tuple[float, ...]
     date: str
+    learning_rate: float = 1e-3  # the highest of its schedule
 
     @property
-    def run(self) -> tuple[str, str, str, int, int]:
+    def run(self) -> tuple[str, str, str, int, int, float]:
         """What tells one run from another."""
-        return self.size, self.start, self.condition, self.seed, self.tokens
+        return self.size, self.start, self.condition, self.seed, self.tokens, self.learning_rate
 
 
 def load_rows() -> list[Row]:

@@ -13,14 +13,16 @@ UNLOOPED = "unlooped-deep"
 
 
 def tables(rows: Sequence[Row]) -> str:
-    """Return a table of what was reached and one of differences, for every size, number of tokens and start."""
+    """Return what was reached and the differences, for every size, number of tokens, start and learning rate."""
     blocks = []
-    for size, tokens, start in dict.fromkeys((row.size, row.tokens, row.start) for row in rows):
-        group = [row for row in rows if (row.size, row.tokens, row.start) == (size, tokens, start)]
+    groups: dict[tuple[str, str, float, int], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.size, row.start, row.learning_rate, row.tokens), []).append(row)
+    for (size, start, rate, tokens), group in groups.items():
         conditions: dict[str, dict[int, Row]] = {}
         for row in group:
             conditions.setdefault(row.condition, {})[row.seed] = row
-        blocks.append(f"{size}, {start} start, {tokens / 1e6:.2f}M tokens a run")
+        blocks.append(f"{size}, {start} start, {tokens / 1e6:.2f}M tokens a run, learning rate {rate:g}")
         blocks += [reached(conditions), differences(conditions)]
     return "\n\n".join(block for block in blocks if block)
 

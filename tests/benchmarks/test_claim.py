@@ -76,9 +76,18 @@ def test_differences_are_paired_by_seed_and_corrected_together() -> None:
 def test_a_table_has_every_condition_and_no_interval_from_two_seeds() -> None:
     rows = [*_rows("dense/rmsnorm", (3.0, 3.5)).values(), *_rows("unlooped-deep", (2.5, 2.6)).values()]
     said = tables(rows)
-    assert "1m, published start, 3.00M tokens a run" in said
+    assert "1m, published start, 3.00M tokens a run, learning rate 0.001" in said
     assert "| dense/rmsnorm | 2 | 1 / 2 / 4 | 9.000 / 3.250 / 9.000 | 1.200 |" in said
     assert "| dense/rmsnorm - unlooped-deep | 2 | 1.00 | +0.700 |  |" in said
+
+
+def test_runs_of_another_learning_rate_are_not_mixed_in() -> None:
+    slower = [replace(row, learning_rate=3e-4) for row in _rows("dense/rmsnorm", (2.0, 2.5)).values()]
+    said = tables([*_rows("dense/rmsnorm", (3.0, 3.5)).values(), *slower])
+    assert "learning rate 0.0003" in said
+    assert " / 3.250 / " in said
+    assert " / 2.250 / " in said
+    assert slower[0].run != ROW.run
 
 
 def test_rows_are_added_one_by_one(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
@@ -92,7 +101,11 @@ def test_rows_are_added_one_by_one(tmp_path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_committed_rows_at_8m_say_what_their_page_says() -> None:
     """Half a nat for both controls, in both seeds, and all ahead of no loops."""
-    found = {(row.condition, row.seed): at_trained(row) for row in load_rows() if row.size == "8m"}
+    found = {
+        (row.condition, row.seed): at_trained(row)
+        for row in load_rows()
+        if row.size == "8m" and row.start == "scaled" and row.learning_rate == 1e-3
+    }
     assert len(found) == 8
     for seed in (0, 1):
         blind = found["dense/rmsnorm", seed]
