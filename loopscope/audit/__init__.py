@@ -10,6 +10,7 @@ audit, which `audit_report` puts together:
     sameness        what is the same to rounding, and not computed again
     visibility      how much of the loss's gradient at H_k is radial, per loop and loss term
     total_visibility   the same through the rest of the unroll too, one loop back at a time
+    model_end       the loop past which a model does not run, and what is said there
     carry           how much of a change of scale survives to the next loop
     verdict         blind, damped, visible or removed, per loop and for the model, and why
     fast_verdict    the verdict and no more, for about three forward passes
@@ -27,6 +28,7 @@ audit, which `audit_report` puts together:
     resting_scale   how firmly a scale is held: by what, and how hard penalties pull
     wanted_weight   the weight of a penalty for a size that is wanted
     patched_model, remedies   what would close a blind spot, tried on the model as it is
+    judgement       a verdict with what is said beside it
     audit_report    `audit`: all of it as one record; `judge`: the verdict alone; `…_each`: under several objectives
 """
 

@@ -4,36 +4,27 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
-from loopscope.audit.carry import NOTHING_CARRIED, measure_carries, why_no_further
-from loopscope.audit.declared import wrong_declarations
+from loopscope.audit.carry import measure_carries
 from loopscope.audit.dynamics import measure_dynamics
-from loopscope.audit.expansion import as_far_as_it_runs, deeper, depth_that_runs, expansion_of
-from loopscope.audit.fast_verdict import fast_carries, fast_verdict
-from loopscope.audit.input_checks import notes_on
+from loopscope.audit.expansion import deeper, expansion_of
+from loopscope.audit.fast_verdict import fast_carries
 from loopscope.audit.interventions import final_scale_sweep, radial_clamp, rescale_each_loop
+from loopscope.audit.judgement import fast_judgement, whole_judgement
+from loopscope.audit.model_end import as_far_as_it_runs, depth_that_runs, of_an_end
 from loopscope.audit.number_formats import check_formats
 from loopscope.audit.prepared_batch import PreparedBatch, prepared
 from loopscope.audit.remedies import try_remedies
 from loopscope.audit.resting_scale import measure_resting_scale
 from loopscope.audit.rounding import measure_rounding
 from loopscope.audit.rounding_reference import ReferenceRun, rounded_rows
-from loopscope.audit.side_scales import measure_side_scales, side_sentences
+from loopscope.audit.same_draws import Draws
 from loopscope.audit.tokens import token_norms
 from loopscope.audit.total_visibility import whole_visibilities
-from loopscope.audit.verdict import (
-    check_not_saturated,
-    loop_verdicts,
-    model_verdict,
-    saturated_loops,
-    why,
-    worst_verdict,
-)
+from loopscope.audit.verdict import model_verdict
 from loopscope.audit.visibility import readout_visibility
 from loopscope.audit.wanted_weight import check_wanted_norm, wanted_scale
+from loopscope.guards import device_of
 from loopscope.machine_limits import give_back_freed
-from loopscope.numerics import scale
 from loopscope.objectives.objective import Objective
 from loopscope.objectives.spelling import as_objective
 from loopscope.recurrence import LoopState
@@ -45,7 +36,6 @@ from loopscope.results import (
     Expansion,
     Judgement,
     LoopDynamics,
-    LoopVerdict,
     LoopVisibility,
     Radial,
     Rounding,
@@ -114,13 +104,15 @@ def audit_each(
     reports: list[AuditReport] = []
     facts: _Facts | None = None
     with prepared(model, input_ids, labels, judged, attention_mask) as batch:
+        generators = Draws(device_of(batch.model))
         states = batch.states()
+        draws = generators.moved()
         for objective in judged:
             read = batch.reading_once(objective)
             seen = whole_visibilities(
                 states, read, batch.labels
             )  # first: it reads exits with their gradients
-            facts = facts or _facts(batch, states, formats)
+            facts = facts or _facts(batch, states, formats, draws)
             reports.append(_report(batch, read, states, seen, facts, wanted_norm))
     return reports
 
@@ -146,7 +138,7 @@ def judge_each(
         states = batch.states()
         carried = fast_carries(states)
         reads = [batch.reading_once(objective) for objective in judged]
-        return [_fast_judgement(batch, read, states, carried) for read in reads]
+        return [fast_judgement(batch, read, states, carried) for read in reads]
 
 
 @dataclass(frozen=True)
@@ -164,7 +156,7 @@ class _Facts:
     rounding: tuple[Rounding, ...]
 
 
-def _facts(batch: PreparedBatch, states: Sequence[LoopState], formats: Sequence[str]) -> _Facts:
+def _facts(batch: PreparedBatch, states: Sequence[LoopState], formats: Sequence[str], draws: bool) -> _Facts:
     labels, readings = batch.labels, batch.readings
     readout = readout_visibility(states, labels, readings)
     clamped = radial_clamp(states, labels, readings)
@@ -189,7 +181,7 @@ def _facts(batch: PreparedBatch, states: Sequence[LoopState], formats: Sequence[
             for factor, loss in final_scale_sweep(states[-1], labels, token_loss=readings).items()
         },
         rescaled={str(loop): run for loop, run in rescaled.items()},
-        rounding=tuple(measure_rounding(*batch.texts, formats, depth, dynamics, reference)),
+        rounding=tuple(measure_rounding(*batch.texts, formats, depth, dynamics, reference, draws)),
     )
 
 
@@ -198,85 +190,6 @@ def _watched(states: Iterable[LoopState], reference: ReferenceRun) -> Iterator[L
     for state in states:
         reference.see(state)
         yield state
-
-
-def _fast_judgement(
-    batch: PreparedBatch, objective: Objective, states: Sequence[LoopState], carried: Sequence[Carry]
-) -> Judgement:
-    found = fast_verdict(states, objective, batch.labels, carried)
-    check_not_saturated(found.saturated)
-    return _judgement(batch, objective, states, found.seen, found.loops)
-
-
-def _whole_judgement(
-    batch: PreparedBatch,
-    objective: Objective,
-    states: Sequence[LoopState],
-    seen: Sequence[LoopVisibility],
-    carried: Sequence[Carry],
-) -> Judgement:
-    loops = loop_verdicts(seen, carried)
-    if model_verdict(loops) in ("blind", "damped"):
-        with torch.no_grad():
-            check_not_saturated(saturated_loops(seen, objective.split(states, batch.labels)))
-    return _judgement(batch, objective, states, seen, loops)
-
-
-def _judgement(
-    batch: PreparedBatch,
-    objective: Objective,
-    states: Sequence[LoopState],
-    seen: Sequence[LoopVisibility],
-    loops: Sequence[LoopVerdict],
-) -> Judgement:
-    verdict = model_verdict(loops)
-    beside = measure_side_scales(states, objective, batch.labels)
-    said = side_sentences(beside)
-    worst = worst_verdict([verdict, *(row.status for row in beside)])
-    louder = {row.name for row in beside if row.status == worst != verdict}  # what the verdict is of
-    terms = tuple(dict.fromkeys(path.split("/")[0] for loop in seen for path in loop.direct))
-    reason = why(loops, seen, terms, batch.model.readout_name)
-    return Judgement(
-        verdict=worst,
-        why=" ".join([*(said[name] for name in sorted(louder)), reason]),
-        objective=objective.name,
-        terms=terms,
-        loops=tuple(loops),
-        rms=tuple(float(scale(state.hidden).mean()) for state in states),
-        side_scales=tuple(beside),
-        notes=(
-            *batch.notes,
-            *notes_on(states, batch.labels),
-            *_of_no_further_loop(states, loops),
-            *wrong_declarations(states, objective.placement),
-            *(sentence for name, sentence in said.items() if name not in louder),
-        ),
-    )
-
-
-def _of_no_further_loop(states: Sequence[LoopState], loops: Sequence[LoopVerdict]) -> list[str]:
-    """Say that a model does not run past its trained depth: it shows in a last carry that is the one before's."""
-    trained = len(loops)
-    if loops[-1].carry != (loops[-2].carry if trained > 1 else NOTHING_CARRIED):
-        return []
-    said = why_no_further(states[-1])
-    if said is None:
-        return []
-    if trained == 1:
-        return [
-            f"It does not run 2 loops ({said}): nothing is carried on, and nothing was measured past loop 1."
-        ]
-    return [
-        f"It does not run {trained + 1} loops ({said}): the carry and the map of loop {trained} are those of loop "
-        f"{trained - 1}, and nothing was measured past loop {trained}."
-    ]
-
-
-def _of_an_end(followed: int, trained: int) -> list[str]:
-    """Say where a model ends that runs deeper than it was trained, and not as deep as is looked."""
-    if trained >= followed or followed == BEYOND * trained:
-        return []
-    return [f"It does not run {followed + 1} loops: nothing was measured past loop {followed}."]
 
 
 def _report(
@@ -288,7 +201,7 @@ def _report(
     wanted_norm: float | None,
 ) -> AuditReport:
     carried = facts.carried
-    judged = _whole_judgement(batch, objective, states, seen, carried)
+    judged = whole_judgement(batch, objective, states, seen, carried)
     own = facts.clamped["none"]
     verdict = model_verdict(judged.loops)
     resting = measure_resting_scale(states, objective, verdict, seen)
@@ -313,7 +226,7 @@ def _report(
         remedies=tuple(try_remedies(states, carried, objective, batch.labels, own.cross_entropy))
         if verdict in ("blind", "damped")
         else (),
-        notes=(*judged.notes, *_of_an_end(len(facts.expansion.rms), len(states))),
+        notes=(*judged.notes, *of_an_end(len(facts.expansion.rms), len(states), BEYOND * len(states))),
         side_scales=judged.side_scales,
         rounding=facts.rounding,
         resting=resting,

@@ -7,22 +7,20 @@ A loop is not run for an input that another run had, but for rounding: what a no
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from loopscope.audit.model_end import or_of_the_loop_before
 from loopscope.audit.sameness import same_to_rounding
 from loopscope.numerics import l2_norm, scale, wide
-from loopscope.recurrence import LoopState, carried, next_hidden
+from loopscope.recurrence import LoopState, carried
 from loopscope.results import Carry
 
 LARGE = 1000.0
 """Size at which a loop's slope is measured: what it adds of its own, injections and normed branches, is small there."""
-NOTHING_CARRIED = 0.0
-"""Carry of an only loop that no other can follow."""
 SCALE_STEP = 1e-2
 """Relative change of scale: in fp32 the difference of logarithms then keeps about five digits."""
 
@@ -44,37 +42,6 @@ def measure_carries(states: Iterable[LoopState], slopes: bool = True) -> list[Ca
     for state, following in zip(given, after, strict=True):
         found.append(or_of_the_loop_before(partial(_carry, state, following, slopes), state, found))
     return found
-
-
-def or_of_the_loop_before(measure: Callable[[], Carry], state: LoopState, before: Sequence[Carry]) -> Carry:
-    """Return a loop's carry, or the last known one where the state is the last and no loop can follow it.
-
-    A table with a row for every trained loop, say, has none for one more. An only loop carries nothing on then.
-    """
-    stands_in = state.loop >= state.context.loops
-    known = before[-1] if before else Carry(state.loop, NOTHING_CARRIED, 0.0, 0.0, 0.0)
-    try:
-        found = measure()
-    except Exception:  # whatever a stranger's forward says of a depth that it does not have
-        if not stands_in or why_no_further(state) is None:
-            raise
-        return replace(known, loop=state.loop)
-    unknown = stands_in and not math.isfinite(found.mean) and why_no_further(state) is not None
-    return replace(known, loop=state.loop) if unknown else found
-
-
-@torch.no_grad()
-def why_no_further(state: LoopState) -> str | None:
-    """Return what a model says of one loop more than this; None where it runs it."""
-    try:
-        later = next_hidden(state, state.hidden)
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        said = str(error).strip().splitlines()
-        return f"{type(error).__name__}: {said[0][:200] if said else ''}"
-    finite = bool(torch.isfinite(later).all()) and bool(torch.isfinite(scale(later)).all())
-    return None if finite else "its state is not finite there"
 
 
 def _carry(state: LoopState, following: LoopState | None, slopes: bool) -> Carry:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from loopscope.audit.arnoldi import Product, Spectrum, spectral_radius
-from loopscope.audit.carry import why_no_further
+from loopscope.audit.model_end import why_no_further
 from loopscope.audit.widened_space import widened_radius
 from loopscope.numerics import l2_norm
 from loopscope.recurrence import AbstractLoopedLM, LoopState, next_hidden, unroll

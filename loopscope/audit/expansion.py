@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from loopscope.audit.model_end import as_far_as_it_runs
 from loopscope.numerics import l2_norm, scale, wide
 from loopscope.recurrence import AbstractLoopedLM, LoopState, unroll, unroll_from
 from loopscope.results import Expansion, Fit
@@ -42,51 +43,6 @@ def deeper(states: Sequence[LoopState], loops: int) -> Iterator[LoopState]:
     context = replace(last.context, loops=loops)
     yield from (replace(state, context=context) for state in states)
     yield from unroll_from(replace(last, context=context), last.hidden)
-
-
-@torch.no_grad()
-def depth_that_runs(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"], loops: int) -> int:
-    """Return the deepest unroll of at most `loops` that a model runs, the trained depth or more.
-
-    Asked, with the first sequence, of a model whose unroll is known before its first state: one whose states depend on
-    its depth, or that keeps more than H_k. Any other is run until it ends (`as_far_as_it_runs`).
-    """
-
-    def runs(depth: int) -> bool:
-        try:
-            for _ in unroll(model, input_ids[:1], depth):
-                pass
-        except (MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception:  # whatever a stranger's forward says of a depth that it does not have
-            return False
-        return True
-
-    if (model.stateless and not model.depth_conditioned) or loops <= model.loops or runs(loops):
-        return loops
-    deepest, too_deep = model.loops, loops
-    while too_deep - deepest > 1:
-        middle = (deepest + too_deep) // 2
-        deepest, too_deep = (middle, too_deep) if runs(middle) else (deepest, middle)
-    return deepest
-
-
-def as_far_as_it_runs(states: Iterable[LoopState], trained: int) -> Iterator[LoopState]:
-    """Yield states until the model has no loop more, which may come at any depth past the trained one."""
-    loop, following = 0, iter(states)
-    while True:
-        try:
-            state = next(following)
-        except StopIteration:
-            return
-        except (MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception:  # whatever a stranger's forward says of a depth that it does not have
-            if loop < trained:
-                raise
-            return
-        loop = state.loop
-        yield state
 
 
 @torch.no_grad()

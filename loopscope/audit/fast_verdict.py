@@ -19,8 +19,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from loopscope.audit.carry import LARGE, measure_carries, or_of_the_loop_before
+from loopscope.audit.carry import LARGE, measure_carries
 from loopscope.audit.head_readings import HeadReadings
+from loopscope.audit.model_end import or_of_the_loop_before
 from loopscope.audit.verdict import (
     DAMPED,
     ROUNDING,

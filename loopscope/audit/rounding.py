@@ -18,14 +18,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from loopscope.audit.carry import why_no_further
-from loopscope.audit.expansion import as_far_as_it_runs, depth_that_runs
+from loopscope.audit.model_end import as_far_as_it_runs, depth_that_runs, why_no_further
 from loopscope.audit.number_formats import FORMATS, copies_are_large, in_format, is_exact, shared_matrices
 from loopscope.audit.rounding_errors import RoundedRun, compared
 from loopscope.audit.rounding_reference import ReferenceRun, rounded_rows
 from loopscope.audit.rounding_verdict import judge_rounding
 from loopscope.audit.same_draws import Draws, draws_of, same_draws
 from loopscope.recurrence import AbstractLoopedLM, unroll
+from loopscope.recurrence.model_errors import first_line
 from loopscope.results import LoopDynamics, Rounding
 from loopscope.wide_weights import is_narrow
 
@@ -38,6 +38,7 @@ def measure_rounding(
     loops: int,
     dynamics: Sequence[LoopDynamics] = (),
     reference: ReferenceRun | None = None,
+    draws: bool | None = None,
 ) -> list[Rounding]:
     """Run a model in other number formats and say what becomes of the error, format by format.
 
@@ -49,6 +50,7 @@ def measure_rounding(
         dynamics: of the same model, where known: what a loop does to a small change, for the sentence of why.
         reference: the fp32 run, of an unroll of this batch that was made for something else, too. A model that draws
             random numbers is run again.
+        draws: whether its loops draw random numbers; None: that is found out with the first sequence.
 
     Returns:
         One record per format. A format that the machine or the model cannot run in is `not measured`, and says why.
@@ -59,7 +61,7 @@ def measure_rounding(
     if not rows:
         return [Rounding(name, "not measured", "No token has a label.") for name in formats]
     ids, labels = input_ids[rows], labels[rows]
-    drawn = draws_of(model, ids)
+    drawn = draws_of(model, ids, draws)
     if reference is None or drawn is not None:
         loops = depth_that_runs(model, ids, loops)
         reference = ReferenceRun(labels, range(len(rows)), loops)
@@ -118,8 +120,7 @@ def _of_format(comparison: _Comparison, name: str, dynamics: Sequence[LoopDynami
     try:
         measured = _measured(comparison, name)
     except Exception as error:  # whatever a stranger's forward, or this machine, says of a type
-        said = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        return Rounding(name, "not measured", f"The model does not run in {name} here: {said}")
+        return Rounding(name, "not measured", f"The model does not run in {name} here: {first_line(error)}")
     if measured is None:
         why = f"Rounding its shared matrices to {name} changes nothing: it reaches its weights in a way of its own."
         return Rounding(name, "not measured", why)

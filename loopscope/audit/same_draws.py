@@ -73,13 +73,21 @@ class Draws:
 
 
 @torch.no_grad()
-def draws_of(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"]) -> Draws | None:
-    """Return the generators as they are, for a model whose loops draw random numbers; None for any other."""
+def draws_of(
+    model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"], draws: bool | None = None
+) -> Draws | None:
+    """Return the generators as they are, for a model whose loops draw random numbers; None for any other.
+
+    Args:
+        draws: whether it does; None: that is found out with the first sequence.
+    """
     drawn = Draws(device_of(model))
-    with drawn.again():
-        for _ in unroll(model, input_ids[:1]):
-            pass
-        return drawn if drawn.moved() else None
+    if draws is None:
+        with drawn.again():
+            for _ in unroll(model, input_ids[:1]):
+                pass
+            draws = drawn.moved()
+    return drawn if draws else None
 
 
 @contextmanager

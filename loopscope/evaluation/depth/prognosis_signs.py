@@ -16,6 +16,7 @@ from loopscope.evaluation.depth.readings import states_at_depths
 from loopscope.numerics import l2_norm, scale, wide
 from loopscope.objectives.token_loss import CHUNK_ELEMENTS, IGNORE_INDEX
 from loopscope.recurrence import AbstractLoopedLM, LoopState
+from loopscope.recurrence.model_errors import first_line
 from loopscope.results import LoopSigns
 
 
@@ -28,8 +29,7 @@ class TooDeepError(ValueError):
 
     def __init__(self, loops: int, error: Exception) -> None:
         self.loops = loops
-        said = str(error).strip().splitlines()
-        super().__init__(said[0][:200] if said else type(error).__name__)
+        super().__init__(first_line(error))
 
 
 @torch.no_grad()

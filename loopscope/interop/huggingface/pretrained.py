@@ -19,6 +19,7 @@ from loopscope.interop.huggingface.unlooped import refuse_unlooped
 from loopscope.machine_limits import free_bytes
 from loopscope.numerics import not_finite
 from loopscope.recurrence import AbstractLoopedLM
+from loopscope.recurrence.model_errors import in_one_line
 from loopscope.results.fingerprint import CONFIG_FILE
 from loopscope.results.layout import CONFIG, WEIGHTS
 
@@ -77,10 +78,9 @@ def load_folder(
                 **placed,
             )
     except Exception as error:  # the libraries', and whatever a stranger's code raises
-        cause = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
         raise ValueError(
             f"{folder} could not be loaded by transformers {transformers.__version__} "
-            f"({type(error).__name__}: {cause}){_older(kind)}"
+            f"({in_one_line(error)}){_older(kind)}"
         ) from error
     check_complete(folder, module, found)
     _check_in_place(folder, module, how)

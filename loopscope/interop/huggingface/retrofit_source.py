@@ -28,6 +28,7 @@ from loopscope.interop.huggingface.retrofit_families import (
 )
 from loopscope.machine_limits import free_bytes
 from loopscope.numerics import not_finite
+from loopscope.recurrence.model_errors import in_one_line
 from loopscope.results.fingerprint import CONFIG_FILE
 from loopscope.results.layout import TOKENIZER
 
@@ -178,9 +179,8 @@ def _in_words(folder: Path) -> Iterator[None]:
     except UnknownSettingError as error:
         raise ValueError(f"{folder}: {error}") from error
     except Exception as error:
-        cause = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
         raise ValueError(
-            f"{folder} could not be loaded by transformers {transformers.__version__} ({type(error).__name__}: {cause})"
+            f"{folder} could not be loaded by transformers {transformers.__version__} ({in_one_line(error)})"
         ) from error
 
 
