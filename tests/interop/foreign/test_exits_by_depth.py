@@ -98,6 +98,18 @@ def test_a_sum_over_loops_needs_a_way_to_set_them() -> None:
         loopscope.wrap(build(Summed), "layers")
 
 
+@pytest.mark.parametrize("readout", ["norm", None])
+def test_one_that_has_it_is_asked_for_what_is_left(readout: str | None) -> None:
+    with pytest.raises(
+        ValueError, match="Leave readout out, so that the forward is followed to its head: an exit"
+    ):
+        loopscope.wrap(build(Summed), "layers", readout=readout, set_loops="loops")
+    with pytest.raises(
+        ValueError, match="Leave readout out, .*, and name what sets the number of loops with set_l"
+    ):
+        loopscope.wrap(build(Summed), "layers", readout=readout)
+
+
 def test_a_positional_argument_is_found_by_its_name() -> None:
     """Also while its calls are being recorded."""
 

@@ -16,16 +16,15 @@ from loopscope.interop.foreign.tracing.traced_model import TracedModel
 
 SEVERAL = (
     "the head reads the states of earlier loops too (a mean or a sum over loops, a concatenation), so there is no "
-    "readout of one loop's state. Name what sets the number of loops with set_loops: an exit at loop k is then what "
-    "the forward gives at k loops; or subclass loopscope.AbstractLoopedLM, and say there what an exit at loop k reads"
+    "readout of one loop's state. {ask}; or subclass loopscope.AbstractLoopedLM, and say there what an exit at loop k "
+    "reads"
 )
 
 BESIDE = "what follows loop 2 depends on loop 1 also past the block's output"
 INSIDE = (
     "the head reads more than the state after the last loop: something inside that loop too (what is between two of "
     "its layers, or the block's own input), so an exit at loop k is no function of H_k alone. Name a block whose "
-    "output is all that the head reads, or what sets the number of loops with set_loops: an exit at loop k is then "
-    "what the forward gives at k loops"
+    "output is all that the head reads; or {ask}"
 )
 
 
@@ -43,9 +42,16 @@ def check_reads_one_loop(model: TracedModel, trace: Trace) -> None:
 
 
 def why_no_readout(model: TracedModel, trace: Trace) -> str:
-    """Return which sentence holds of a head that reads more than the last loop's state."""
+    """Return which sentence holds of a head that reads more than the last loop's state, and what else to give."""
     before = trace.depth - 1
-    return SEVERAL if before < 2 or reads_earlier_loops(model, trace, before) else INSIDE
+    several = before < 2 or reads_earlier_loops(model, trace, before)
+    named, counted = model.readout_steps is not None, bool(model.interceptor.own.count)
+    asked = [
+        *(["leave readout out, so that the forward is followed to its head"] if named else []),
+        *([] if counted else ["name what sets the number of loops with set_loops"]),
+    ]
+    ask = f"{', and '.join(asked)}: an exit at loop k is then what the forward gives at k loops"
+    return SEVERAL.format(ask=ask[0].upper() + ask[1:]) if several else INSIDE.format(ask=ask)
 
 
 @torch.no_grad()
