@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.fates_runs import Run
+from benchmarks.fates_runs import AUDIT_TOKENS, Run
 from loopscope.evaluation.depth.prognosis import judge_signs
 from loopscope.evaluation.depth.prognosis_rule import UNIT, Constants, foretell, movements, signed_log
 from loopscope.results import FATES, Fate, fate_of
@@ -106,7 +106,7 @@ Predictor = Callable[[Run], Told]
 
 def prognosis(run: Run) -> Told:
     """The prognosis as it is shipped."""
-    told = judge_signs(list(run.signs), run.trained_loops, run.scale_blind)
+    told = judge_signs(list(run.signs), run.trained_loops, run.scale_blind, AUDIT_TOKENS)
     changes = [row.change for row in told.at] or [LARGEST, LARGEST]
     return Told(told.fate, *changes)
 
@@ -156,7 +156,7 @@ def held(runs: Sequence[Run], times: int) -> float:
     """Share of runs whose truth lies in the interval."""
     inside = []
     for run in runs:
-        told = judge_signs(list(run.signs), run.trained_loops, run.scale_blind)
+        told = judge_signs(list(run.signs), run.trained_loops, run.scale_blind, AUDIT_TOKENS)
         row = next(row for row in told.at if row.loops == times * run.trained_loops)
         inside.append(row.low <= run.change(row.loops) <= row.high)
     return sum(inside) / len(inside)

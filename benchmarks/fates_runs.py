@@ -30,6 +30,8 @@ RUNS = {
 }
 """The committed measurements: what the committed constants were fitted on and tested with, and only tested with."""
 AUDIT_WINDOWS = 8
+AUDIT_TOKENS = 8 * 64
+"""Of those windows: what committed signs were measured on."""
 TRUTH_WINDOWS = 64
 BEYOND = 4
 

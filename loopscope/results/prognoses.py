@@ -57,6 +57,9 @@ class Prognosis(Readable):
     scale_blind: bool | None = (
         None  # whether the readout divides by the state's size; None where it is not known
     )
+    tokens: int | None = (
+        None  # with a label, that signs were measured on; None where that was not written down
+    )
 
     def lines(self) -> list[str]:
         """Return the fate and why."""

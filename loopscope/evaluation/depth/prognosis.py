@@ -40,7 +40,7 @@ def prognose(model: Any, input_ids: Any, labels: Any) -> Prognosis:
 
     Args:
         model: any looped model; it is left as it was.
-        input_ids: token ids [batch seq]; about a thousand tokens.
+        input_ids: token ids [batch seq]; about a thousand tokens. The fewer, the wider are the intervals.
         labels: the token that follows each, [batch seq]; -100 is not counted.
 
     Returns:
@@ -70,16 +70,19 @@ def prognose(model: Any, input_ids: Any, labels: Any) -> Prognosis:
         except TooDeepError as error:
             return _untold(trained, f"It does not run {error.loops} loops: {error}.")
         blind = scale_blind(model, input_ids[:1])
-    return judge_signs(signs, trained, blind)
+    return judge_signs(signs, trained, blind, int((labels != IGNORE_INDEX).sum()))
 
 
-def judge_signs(signs: list[LoopSigns], trained: int, blind: bool | None) -> Prognosis:
+def judge_signs(
+    signs: list[LoopSigns], trained: int, blind: bool | None, tokens: int | None = None
+) -> Prognosis:
     """Return the prognosis that signs amount to.
 
     Args:
         signs: of loops 1, 2, …; fewer than K + 2 where the model is not finite there.
         trained: K, 2 or more.
         blind: whether the readout divides by the state's size; None where it is not known.
+        tokens: that signs were measured on: the fewer, the wider are intervals. None: chance is left out.
     """
     if len(signs) < trained:
         return _untold(
@@ -87,15 +90,15 @@ def judge_signs(signs: list[LoopSigns], trained: int, blind: bool | None) -> Pro
         )
     if len(signs) < trained + LOOKED_PAST:
         why = f"It is not finite at loop {len(signs) + 1}, right after its trained depth {trained}."
-        return Prognosis("breaks", why, trained, signs=tuple(signs), scale_blind=blind)
+        return Prognosis("breaks", why, trained, signs=tuple(signs), scale_blind=blind, tokens=tokens)
     if (last := last_in_fp32(signs, trained)) is not None and last < 4 * trained:
         factor = math.exp(signs[trained + 1].radial_step)
         why = (
             f"The scale grows by a factor of {factor:.2f} in every loop past {trained}: its square passes fp32's "
             f"largest number near loop {last}."
         )
-        return Prognosis("breaks", why, trained, signs=tuple(signs), scale_blind=blind)
-    at = tuple(foretell(signs, trained, times * trained, FITTED[times]) for times in (2, 4))
+        return Prognosis("breaks", why, trained, signs=tuple(signs), scale_blind=blind, tokens=tokens)
+    at = tuple(foretell(signs, trained, times * trained, FITTED[times], tokens) for times in (2, 4))
     return Prognosis(
         fate=fate_of(at[0].change, at[1].change),
         why=cause(signs, trained, blind, at),
@@ -104,6 +107,7 @@ def judge_signs(signs: list[LoopSigns], trained: int, blind: bool | None) -> Pro
         at=at,
         signs=tuple(signs),
         scale_blind=blind,
+        tokens=tokens,
     )
 
 

@@ -5,11 +5,16 @@ followed from K + 2 on along a power of the loop number (a step that falls as 1/
 of it; a faster fall is a contraction, a rise an expansion). The loss changes by its slope along that way, and by the KL
 divergence of the way's end, which is what any move away from a trained prediction costs. Two coefficients, one of each,
 were fitted on trained models (`prognosis_constants`, made by `python -m benchmarks.fates --fit`).
+
+An interval has two parts: how far such models were from what was foretold, and chance. Two texts of N tokens differ:
+the log-likelihood of a token changes with a variance of about 2 d where predictions move by d nats of KL, so that a
+mean over N tokens is off by about √(2 d / N).
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 from loopscope.results import ForetoldDepth, LoopSigns
 from loopscope.results.prognoses import UNCHANGED
@@ -97,17 +102,20 @@ def _squared_length(steps: Sequence[float], straight: float) -> float:
     return max(reached, 0.0)
 
 
-def foretell(signs: Sequence[LoopSigns], trained: int, loops: int, constants: Constants) -> ForetoldDepth:
+def foretell(
+    signs: Sequence[LoopSigns], trained: int, loops: int, constants: Constants, tokens: int | None = None
+) -> ForetoldDepth:
     """Return the change of the loss at `loops` with its interval; up to K + 2 the change is the measured one.
 
-    The interval is symmetric in asinh(change / 1 % of perplexity): in nats where changes are small, else as a factor.
-    No loss is foretold that is below 0.
+    What was fitted is symmetric in asinh(change / 1 % of perplexity): in nats where changes are small, else a factor.
+    Chance is added to it as independent of it. No loss is foretold that is below 0.
 
     Args:
         signs: of loops 1 to K + 2.
         trained: K.
         loops: the depth that is asked about.
         constants: fitted for that depth.
+        tokens: that the signs were measured on; None: as if on all that there are.
     """
     found = movements(signs, trained, loops)
     change = found["loss"]
@@ -115,9 +123,22 @@ def foretell(signs: Sequence[LoopSigns], trained: int, loops: int, constants: Co
         change = sum(constants.coefficients[name] * found[name] for name in constants.coefficients)
     middle = signed_log(change)
     half = constants.width * (constants.spread + signed_log(abs(found["loss"]) + found["moved"]))
-    ends = (change, *(UNIT * math.sinh(end) for end in (middle - half, middle + half)))
+    fitted = [UNIT * math.sinh(end) - change for end in (middle - half, middle + half)]
+    chance = 0.0 if tokens is None else by_chance(found["moved"], tokens, constants.level)
+    low, high = (change + math.copysign(math.hypot(end, chance), end) for end in fitted)
     least = -max(signs[trained - 1].cross_entropy, 0.0)
-    return ForetoldDepth(loops, *(max(end, least) for end in ends))
+    return ForetoldDepth(loops, *(max(end, least) for end in (change, low, high)))
+
+
+def by_chance(moved: float, tokens: int, level: float) -> float:
+    """Return how far a change of the mean loss is from that of all texts at most, with probability `level`, in nats.
+
+    Args:
+        moved: KL divergence between the predictions before and after the change.
+        tokens: that it is a mean over.
+        level: between 0 and 1.
+    """
+    return NormalDist().inv_cdf((1 + level) / 2) * math.sqrt(2 * moved / tokens)
 
 
 def signed_log(change: float) -> float:
