@@ -14,7 +14,7 @@ from loopscope.results import RestingScale, WantedScale
 SIZE_ERROR = 2.0
 """Factor within which sizes were where the law said, over weights a hundred times apart (docs/results)."""
 SMALLER_BY = (1.4, 2.6)
-"""By which factors a size became smaller for ten times the weight; the law says 2.15."""
+"""By which factors a size was smaller at the ends of runs for ten times the weight, from 1e-4 on; the law says 2.15."""
 WANTED = (1e-6, 1e12)
 """Norms that may be asked for: any that training can leave, and far from where a weight leaves fp64."""
 TRIED = 1e4

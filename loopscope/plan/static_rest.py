@@ -37,6 +37,6 @@ def resting_by_config(
             "far from it cross-entropy keeps it, a config does not decide"
         )
     return (
-        "held by the penalty; at which size, a config does not decide: between runs alike but for the weight, ten "
-        "times the weight came to rest 1.4 to 2.6 times smaller"
+        "held by the penalty; at which size, a config does not decide: between runs alike but for the weight, of 1e-4 "
+        "or more, ten times the weight left it 1.4 to 2.6 times smaller at their ends"
     )

@@ -124,7 +124,7 @@ def test_an_audit_names_a_weight_for_a_norm_that_is_wanted() -> None:
 
 
 def test_a_range_of_weights_is_as_wide_as_what_was_seen_and_says_where_nothing_was_tried() -> None:
-    """Ten times the weight came to rest 1.4 to 2.6 times smaller."""
+    """Ten times the weight left it 1.4 to 2.6 times smaller."""
     found = trained(NormPenalty(0.01))
     tenth = wanted_scale(found, found.l2_norm / 10)
     assert tenth.weight_range is not None
