@@ -12,6 +12,11 @@ def scale(hidden: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq"]:
     return wide(hidden).square().mean(dim=-1).sqrt()
 
 
+def has_scale(hidden: Float[Tensor, "batch seq dim"]) -> bool:
+    """Return whether every token has a finite scale: finite numbers, whose squares its type holds."""
+    return bool(torch.isfinite(scale(hidden)).all())
+
+
 def l2_norm(hidden: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq"]:
     """Return the L2 norm over `dim`, in fp32 or wider: s_k times the square root of dim."""
     norm: Tensor = torch.linalg.vector_norm(wide(hidden), dim=-1)

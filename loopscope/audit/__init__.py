@@ -23,7 +23,8 @@ audit, which `audit_report` puts together:
     rounding_reference, same_draws   the fp32 run, and the random numbers that every format draws
     number_formats  those formats, and a model's weights in one of them; kept_in_fp32: but for these
     format_at_use   weights that are not there in fp32, rounded as they are used
-    rounding_errors, rounding_verdict   how far every loop is off, and what becomes of it
+    rounding_errors, rounding_rate   how far every loop is off, and how fast that changes
+    rounding_verdict, rounding_why   what becomes of it, and why
     tokens          how the state's size is spread over tokens and channels
     resting_scale   how firmly a scale is held: by what, and how hard penalties pull
     wanted_weight   the weight of a penalty for a size that is wanted

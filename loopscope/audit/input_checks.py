@@ -96,12 +96,16 @@ def notes_on(states: Sequence[LoopState], labels: Tensor) -> tuple[str, ...]:
 
 
 def check_finite_states(states: Sequence[LoopState]) -> None:
-    """Raise ValueError for a state that is not finite for some tokens: what is measured behind it means nothing."""
+    """Raise ValueError for a state that is not finite for some tokens: what is measured behind it means nothing.
+
+    So is one whose square fp32 does not hold: it has no size.
+    """
     for state in states:
-        unfit = ~torch.isfinite(state.hidden).all(dim=-1)
+        unfit = ~torch.isfinite(scale(state.hidden))
         if bool(unfit.any()):
+            what = "the state" if not bool(torch.isfinite(state.hidden).all()) else "the state's square"
             raise ValueError(
-                f"the state is not finite in fp32 at loop {state.loop} of {len(states)}, for {int(unfit.sum())} of "
+                f"{what} is not finite in fp32 at loop {state.loop} of {len(states)}, for {int(unfit.sum())} of "
                 f"{unfit.numel()} tokens: nothing can be measured behind it. Audit fewer loops (--loops), an earlier "
                 "checkpoint, or tokens that the model maps to numbers"
             )

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from loopscope.numerics import scale
+from loopscope.numerics import has_scale
 from loopscope.recurrence import AbstractLoopedLM, LoopState, next_hidden, unroll
 from loopscope.recurrence.model_errors import OUT_OF_MEMORY, in_one_line
 from loopscope.results import Carry, LoopVerdict
@@ -30,8 +30,7 @@ def why_no_further(state: LoopState) -> str | None:
         raise
     except Exception as error:
         return in_one_line(error)
-    finite = bool(torch.isfinite(later).all()) and bool(torch.isfinite(scale(later)).all())
-    return None if finite else "its state is not finite there"
+    return None if has_scale(later) else "its state is not finite there"
 
 
 def or_of_the_loop_before(measure: Callable[[], Carry], state: LoopState, before: Sequence[Carry]) -> Carry:

@@ -7,7 +7,7 @@ numbers draws the same in every format.
     reference    `rounding_reference`: the fp32 run
     format       `number_formats`: the weights in another format for a while
     errors       `rounding_errors`: every loop's, against the reference
-    verdict      `rounding_verdict`
+    verdict      `rounding_verdict`, from how fast they change (`rounding_rate`), with reasons (`rounding_why`)
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ from loopscope.audit.rounding_reference import ReferenceRun, rounded_rows
 from loopscope.audit.rounding_verdict import judge_rounding
 from loopscope.audit.same_draws import Draws, draws_of, same_draws
 from loopscope.recurrence import AbstractLoopedLM, unroll
-from loopscope.recurrence.model_errors import first_line
+from loopscope.recurrence.model_errors import NOT_FINITE, first_line
 from loopscope.results import LoopDynamics, Rounding
 from loopscope.wide_weights import is_narrow
 
@@ -70,7 +70,7 @@ def measure_rounding(
                 if not reference.see(state):
                     break
     if not reference.states:
-        why = "The model is not finite in fp32 at loop 1 already: there is nothing to compare with."
+        why = f"At loop 1 already the model {NOT_FINITE}: there is nothing to compare with."
         return [Rounding(name, "not measured", why) for name in formats]
     if is_narrow(reference.states[0]):
         why = "The model's own state is in half precision: there is nothing finer to compare with. Audit it in fp32."
@@ -124,9 +124,11 @@ def _of_format(comparison: _Comparison, name: str, dynamics: Sequence[LoopDynami
     if measured is None:
         why = f"Rounding its shared matrices to {name} changes nothing: it reaches its weights in a way of its own."
         return Rounding(name, "not measured", why)
-    found = judge_rounding(name, measured, comparison.reference.scales, dynamics)
+    found = judge_rounding(
+        name, measured, comparison.reference.scales, dynamics, comparison.reference.reads_scale
+    )
     if (last := len(measured.loops)) < comparison.reference.depth:
-        end = "does not run" if comparison.reference.finite else "is not finite in fp32 itself"
+        end = "does not run" if comparison.reference.finite else NOT_FINITE
         return replace(found, why=f"{found.why} Beyond loop {last} the model {end}.")
     return found
 

@@ -83,7 +83,8 @@ def compared(
 def _stalled(before: Tensor, hidden: Tensor, fp32_before: Tensor, fp32: Tensor) -> float:
     """The share of channels that a loop left as they were, of those that it moves in fp32. One at 0 does not count."""
     moved = (fp32 - fp32_before).abs() > MOVES * fp32.abs()
-    return float(((hidden == before) & (hidden != 0) & moved).double().sum() / moved.sum().clamp(min=1))
+    still = (hidden == before) & (hidden != 0) & torch.isfinite(hidden)
+    return float((still & moved).double().sum() / moved.sum().clamp(min=1))
 
 
 def _emptied(state: LoopState, read: Bool[Tensor, "batch seq"]) -> float:

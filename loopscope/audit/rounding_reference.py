@@ -8,10 +8,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from loopscope.audit.interventions import mean_loss
-from loopscope.numerics import scale
+from loopscope.numerics import has_scale, scale
 from loopscope.objectives.extras import TokenLoss
 from loopscope.objectives.token_loss import IGNORE_INDEX, chunked_cross_entropy
 from loopscope.recurrence import LoopState
+from loopscope.recurrence.scale_reading import reads_scale
 
 ROUNDED_TOKENS = 512
 """Tokens looked at, of whole sequences, at least one."""
@@ -24,7 +25,7 @@ def rounded_rows(labels: Int[Tensor, "batch seq"]) -> list[int]:
 
 
 class ReferenceRun:
-    """The fp32 run: its states while they are finite, its exits' losses, and what the first loop started from.
+    """The fp32 run: its states while their sizes are finite, its exits' losses, and what the first loop started from.
 
     Args:
         labels: of the whole batch; -100 is not counted.
@@ -50,6 +51,7 @@ class ReferenceRun:
         self.losses: list[float] = []
         self.scales: list[float] = []  # mean over tokens
         self.finite = True
+        self.reads_scale: bool | None = None  # whether features change with the state's size
 
     @torch.no_grad()
     def see(self, state: LoopState) -> bool:
@@ -58,11 +60,13 @@ class ReferenceRun:
             hidden, features = state.hidden[self.rows], state.features()[self.rows]
             losses = self.token_loss(state.model.head, features, self.labels)
             loss = mean_loss(losses, self.labels)
-            self.finite = math.isfinite(loss) and bool(torch.isfinite(hidden).all())
+            self.finite = math.isfinite(loss) and has_scale(hidden)
             if self.finite:
                 self.start = state.context.embedded[self.rows]
                 self.states.append(hidden)
                 self.read.append((features != 0).any(dim=-1))
+                if self.reads_scale is None:
+                    self.reads_scale = reads_scale(state)
                 self.losses.append(loss)
                 self.scales.append(float(scale(hidden).mean()))
         return self.finite

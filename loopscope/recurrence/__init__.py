@@ -8,6 +8,7 @@ through `unroll`. Stopping early is a `break`.
     looped_model   `AbstractLoopedLM`, `LoopContext`, `LoopState`, and the loop that runs them
     padded_rows    a looped model over texts of different lengths: each gets what it gets alone
     driver         `unroll`, and what goes on from one of its states
+    scale_reading  whether a readout passes on the state's size
     model_errors   what a stranger's model raises, in one line
 """
 

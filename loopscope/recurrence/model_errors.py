@@ -4,6 +4,8 @@ import torch
 
 OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 """Errors of the machine: no model is judged by them."""
+NOT_FINITE = "is not finite in fp32 (its state, the square of that, or its loss)"
+"""What is said of a model whose numbers fp32 does not hold."""
 SIGNS = 200
 """Longest part of a stranger's message that is repeated."""
 

@@ -18,6 +18,7 @@ from loopscope.audit.rounding_errors import RoundedRun
 from loopscope.audit.rounding_verdict import judge_rounding
 from loopscope.audit.same_draws import Draws
 from loopscope.recurrence import LoopContext
+from loopscope.recurrence.model_errors import NOT_FINITE
 from loopscope.results import LoopDynamics, RoundedLoop, audits_from_json, to_json
 from loopscope.results.audits import AuditedModel, audit_values
 from loopscope.results.origin import provenance
@@ -56,6 +57,52 @@ def test_a_contraction_to_a_fixed_point_keeps_its_error() -> None:
     found = rounding(model, "int8")
     assert found.outcome == "stays"
     assert found.loops[15].state == pytest.approx(found.loops[9].state, rel=3e-3)
+
+
+@pytest.mark.parametrize("name", ["bf16", "fp16", "bf16-autocast", "int8", "int4", "fp8"])
+def test_a_contraction_forgets_in_every_format(name: str) -> None:
+    """Of an error e a loop leaves 0.6 e at most, so that they sum up to 2.5 e, and that is all."""
+    matrix, _ = basis(torch.linspace(0.1, 0.6, DIM))
+    model = Toy(lambda m, h, loop, context: h @ m.matrix.T + context.embedded, matrix=matrix)
+    (found,) = loopscope.audit(model, IDS % 12, LABELS % 12, rounding=name).rounding
+    assert found.outcome == "stays"
+    assert found.loops[15].added <= 2.5 * max(row.added for row in found.loops[:2])
+    assert "errors are forgotten as new ones come" in found.why
+    assert "adds up" not in found.why
+
+
+def test_what_is_lost_by_both_is_not_called_unmoved() -> None:
+    """Infinity equals itself: a channel that has left fp16's numbers does not stand still."""
+    found = rounding(Toy(lambda m, h, loop, context: 8 * h, start=torch.ones(DIM)), "fp16")
+    assert found.loops[8].overflowed == 1.0
+    assert found.loops[8].stalled == 0.0
+    assert "no longer move" not in found.why
+
+
+def test_an_error_that_a_stiff_direction_leaves_behind_is_said_to_shrink() -> None:
+    found = rounding(Toy(lambda m, h, loop, context: h + 300, start=torch.ones(DIM)), "bf16", loops=40)
+    assert ("keeps its share" in found.why) == (found.outcome == "stays")
+    assert ("becomes a smaller share" in found.why) == (found.outcome == "dies out")
+
+
+def test_a_readout_that_reads_a_growing_scale_is_named() -> None:
+    """What is wrong of H is a share of it, and what reaches a raw readout grows with the scale."""
+
+    class Raw(Toy):
+        def readout(self, hidden: Tensor, loop: int, context: LoopContext) -> Tensor:
+            return hidden
+
+    class Normed(Toy):
+        def readout(self, hidden: Tensor, loop: int, context: LoopContext) -> Tensor:
+            return F.normalize(hidden, dim=-1)
+
+    matrix, _ = basis(torch.linspace(0.5, 1.4, DIM))
+    raw, normed = (rounding(kind(through_matrix, matrix=matrix), "int8", loops=24) for kind in (Raw, Normed))
+    assert raw.loops[-1].state == pytest.approx(normed.loops[-1].state)
+    assert raw.lost_at is not None
+    assert normed.lost_at is None
+    assert "and the readout reads it" in raw.why
+    assert "reads it" not in normed.why
 
 
 def test_an_error_made_once_dies_out_in_a_contraction() -> None:
@@ -136,11 +183,12 @@ def test_an_overflow_breaks_where_it_comes() -> None:
 
 
 def test_what_fp32_does_not_survive_is_not_blamed_on_a_format() -> None:
-    dying = Toy(lambda m, h, loop, context: 1e16 * h, start=torch.ones(DIM))
+    dying = Toy(lambda m, h, loop, context: 1e9 * h, start=torch.ones(DIM))
     found = rounding(dying, "bf16")
-    assert [row.loop for row in found.loops] == [1, 2]
+    assert [row.loop for row in found.loops] == [1, 2]  # (1e9)³ is a number of fp32, and its square is none
     assert found.outcome != "breaks"
-    assert found.why.endswith("Beyond loop 2 the model is not finite in fp32 itself.")
+    assert "without bound" not in found.why
+    assert found.why.endswith(f"Beyond loop 2 the model {NOT_FINITE}.")
     gone = Toy(lambda m, h, loop, context: h / 0)
     assert rounding(gone, "bf16").outcome == "not measured"
 

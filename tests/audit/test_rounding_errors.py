@@ -11,7 +11,8 @@ from torch import Tensor, nn
 import loopscope
 from loopscope.audit.rounding import measure_rounding
 from loopscope.audit.rounding_errors import RoundedRun
-from loopscope.audit.rounding_verdict import _adds_up, judge_rounding
+from loopscope.audit.rounding_verdict import judge_rounding
+from loopscope.audit.rounding_why import adds_up
 from loopscope.evaluation import prognose
 from loopscope.recurrence import LoopContext
 from loopscope.results import LoopDynamics, RoundedLoop, Rounding
@@ -246,9 +247,9 @@ def test_what_adds_up_is_asked_of_errors_that_are_free_to_grow() -> None:
     rows = [
         RoundedLoop(k, each, each, each, 1.0, 0.0, 0.0, 0.0, 0.0) for k, each in enumerate(states, start=1)
     ]
-    assert not _adds_up(rows)
+    assert not adds_up(rows)
     slowly = [RoundedLoop(k, 0.01 * k, 0.01 * k, 0.01, 1.0, 0.0, 0.0, 0.0, 0.0) for k in range(1, 13)]
-    assert _adds_up(slowly)
+    assert adds_up(slowly)
 
 
 def test_weights_of_a_convolution_are_rounded_as_those_of_a_linear_map() -> None:

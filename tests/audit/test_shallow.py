@@ -10,6 +10,7 @@ import loopscope
 from loopscope.audit.audit_report import judge
 from loopscope.evaluation import prognose
 from loopscope.recurrence import LoopContext
+from loopscope.recurrence.model_errors import NOT_FINITE
 from tests.audit.toy_maps import DIM, Toy, basis
 
 TEXTS = torch.arange(24).view(2, 12) % 12
@@ -116,5 +117,5 @@ def test_a_state_that_is_not_finite_at_its_trained_depth_is_refused_in_words(tok
 def test_one_that_is_not_finite_right_after_it_is_audited(token: int | None) -> None:
     report = loopscope.audit(Ending(4, token), TEXTS, LABELS)
     assert report.verdict == loopscope.audit(Rows(64), TEXTS, LABELS, rounding=None).verdict
-    assert report.rounding[0].why.endswith("Beyond loop 3 the model is not finite in fp32 itself.")
+    assert report.rounding[0].why.endswith(f"Beyond loop 3 the model {NOT_FINITE}.")
     assert prognose(Ending(4, token), TEXTS, LABELS).fate == "breaks"

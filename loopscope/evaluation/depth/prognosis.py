@@ -8,7 +8,6 @@ Costs one forward of K + 2 loops without gradients. How well it tells is in docs
 """
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,17 +20,16 @@ from loopscope.evaluation.depth.prognosis_rule import foretell
 from loopscope.evaluation.depth.prognosis_signs import TooDeepError, loop_signs
 from loopscope.evaluation.depth.readings import states_at_depths
 from loopscope.guards import device_of, evaluating, same_random_numbers
-from loopscope.numerics import wide
 from loopscope.objectives.labels import check_one_label_each, check_range
 from loopscope.objectives.token_loss import IGNORE_INDEX
 from loopscope.recurrence import AbstractLoopedLM, check_model_and_ids, unroll, vocabulary_size
+from loopscope.recurrence.model_errors import NOT_FINITE
+from loopscope.recurrence.scale_reading import reads_scale
 from loopscope.results import LoopSigns, Prognosis, fate_of
 from loopscope.wide_weights import widened_to_run
 
 LOOKED_PAST = 2
 """Loops past the trained depth that are looked at."""
-SAME_FEATURES = 1e-3
-"""Relative difference of features up to which a readout has not seen that a state is twice as large."""
 
 
 @torch.no_grad()
@@ -86,10 +84,11 @@ def judge_signs(
     """
     if len(signs) < trained:
         return _untold(
-            trained, f"It is not finite in fp32 at loop {len(signs) + 1}, before its trained depth {trained}."
+            trained,
+            f"At loop {len(signs) + 1} of {trained} it {NOT_FINITE}.",
         )
     if len(signs) < trained + LOOKED_PAST:
-        why = f"It is not finite at loop {len(signs) + 1}, right after its trained depth {trained}."
+        why = f"At loop {len(signs) + 1}, right after its trained depth {trained}, it {NOT_FINITE}."
         return Prognosis("breaks", why, trained, signs=tuple(signs), scale_blind=blind, tokens=tokens)
     if (last := last_in_fp32(signs, trained)) is not None and last < 4 * trained:
         factor = math.exp(signs[trained + 1].radial_step)
@@ -115,8 +114,7 @@ def judge_signs(
 def scale_blind(model: AbstractLoopedLM, input_ids: Int[Tensor, "batch seq"]) -> bool:
     """Return whether the readout of the trained depth gives the same for a state of twice the size."""
     (last,) = states_at_depths(model, input_ids, [model.loops])
-    once, twice = wide(last.features()), wide(replace(last, hidden=2 * last.hidden).features())
-    return float((twice - once).norm()) <= SAME_FEATURES * float(once.norm())
+    return not reads_scale(last)
 
 
 def _untold(trained: int, why: str) -> Prognosis:

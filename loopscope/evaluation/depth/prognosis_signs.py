@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from loopscope.evaluation.depth.readings import states_at_depths
-from loopscope.numerics import l2_norm, scale, wide
+from loopscope.numerics import has_scale, l2_norm, scale, wide
 from loopscope.objectives.token_loss import CHUNK_ELEMENTS, IGNORE_INDEX
 from loopscope.recurrence import AbstractLoopedLM, LoopState
 from loopscope.recurrence.model_errors import first_line
@@ -44,7 +44,7 @@ def loop_signs(
         loops: the last loop looked at.
 
     Returns:
-        One record per loop; fewer where the state or a loss is not finite.
+        One record per loop; fewer where the state, its size or a loss is not finite.
 
     Raises:
         TooDeepError: the model does not run so deep.
@@ -55,7 +55,7 @@ def loop_signs(
     path = _Path()
     try:
         for state in states_at_depths(model, input_ids, range(1, loops + 1)):
-            if not bool(torch.isfinite(state.hidden).all()):
+            if not has_scale(state.hidden):
                 break
             paths.append(path.step(state))
             features.append(wide(state.features())[counted])

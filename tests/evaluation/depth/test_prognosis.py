@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import loopscope
 from loopscope.evaluation import depth_curves, prognose
 from loopscope.evaluation.depth.prognosis import judge_signs
 from loopscope.evaluation.depth.prognosis_rule import PERSISTENCE, movements
@@ -113,6 +114,25 @@ def test_a_scale_that_fp32_cannot_hold_breaks_though_the_readout_divides_by_it()
     with torch.no_grad():
         emptied = [state.loop for state in unroll(model, ids, 16) if not bool(state.features().any())]
     assert emptied[0] == 15
+
+
+@pytest.mark.parametrize(("factor", "fate"), [(2000.0, "breaks"), (5000.0, "breaks"), (1e6, "not told")])
+def test_a_state_whose_square_fp32_does_not_hold_is_told_and_raises_nothing(factor: float, fate: str) -> None:
+    class Huge(Toy):
+        def core(self, hidden: Tensor, loop: int, context: LoopContext) -> Tensor:
+            return hidden * factor
+
+    model, (ids, labels) = Huge("contracting"), text()
+    told = prognose(model, ids, labels)
+    assert told.fate == fate
+    assert "the square of that" in told.why
+    with torch.no_grad():
+        assert all(bool(torch.isfinite(state.hidden).all()) for state in unroll(model, ids, 6))
+    if fate == "breaks":
+        assert loopscope.audit(model, ids, labels).verdict
+    else:
+        with pytest.raises(ValueError, match="the state's square is not finite in fp32 at loop 4 of 4"):
+            loopscope.audit(model, ids, labels)
 
 
 @pytest.mark.parametrize("loops", [12, 16, 32])
@@ -237,7 +257,7 @@ def test_what_nothing_can_be_told_of() -> None:
     assert "trained with 1 loop" in one.why
     early = prognose(Broken(3, raises=False), ids, labels)
     assert early.fate == "not told"
-    assert "not finite in fp32 at loop 3" in early.why
+    assert "At loop 3 of 4 it is not finite in fp32" in early.why
     with pytest.raises(IndexError):  # at a depth that it was trained to: that is no matter of depth
         prognose(Broken(3, raises=True), ids, labels)
 
@@ -246,7 +266,7 @@ def test_what_nothing_can_be_told_of() -> None:
 def test_a_model_that_leaves_the_finite_right_past_its_depth_breaks(first: int) -> None:
     told = prognose(Broken(first, raises=False), *text())
     assert told.fate == "breaks"
-    assert f"not finite at loop {first}" in told.why
+    assert f"At loop {first}, right after its trained depth 4, it is not finite" in told.why
 
 
 @pytest.mark.parametrize("first", [5, 6])
