@@ -93,8 +93,12 @@ def check_formats(names: Any) -> tuple[str, ...]:
             f"rounding is {names!r}; it must be names of {', '.join(FORMATS)}, several between commas, or none"
         )
     parts = [part.strip() for part in given if part.strip()]
-    if parts == ["none"]:
+    if parts == ["none"] or not (parts or isinstance(names, str)):
         return ()
+    if not parts:
+        raise ValueError(
+            f"rounding is {names!r}, which names no format; name some of {', '.join(FORMATS)}, or none"
+        )
     for part in parts:
         if part not in FORMATS:
             raise ValueError(

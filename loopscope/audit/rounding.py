@@ -19,7 +19,14 @@ from jaxtyping import Int
 from torch import Tensor
 
 from loopscope.audit.model_end import as_far_as_it_runs, depth_that_runs, why_no_further
-from loopscope.audit.number_formats import FORMATS, copies_are_large, in_format, is_exact, shared_matrices
+from loopscope.audit.number_formats import (
+    FORMATS,
+    check_formats,
+    copies_are_large,
+    in_format,
+    is_exact,
+    shared_matrices,
+)
 from loopscope.audit.rounding_errors import RoundedRun, compared
 from loopscope.audit.rounding_reference import ReferenceRun, rounded_rows
 from loopscope.audit.rounding_verdict import judge_rounding
@@ -54,7 +61,11 @@ def measure_rounding(
 
     Returns:
         One record per format. A format that the machine or the model cannot run in is `not measured`, and says why.
+
+    Raises:
+        ValueError: a name that is no format's.
     """
+    formats = check_formats(formats)
     if not formats:
         return []
     rows = rounded_rows(labels)

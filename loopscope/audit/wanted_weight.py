@@ -54,7 +54,7 @@ def wanted_scale(found: RestingScale, l2_norm: float) -> WantedScale:
     by_decades = [own * 10 ** (-math.log(factor) / math.log(smaller)) for smaller in SMALLER_BY]
     low = min(weight / SIZE_ERROR**3, *by_decades)
     high = max(weight * SIZE_ERROR**3, *by_decades)
-    cost = balance * (1 / rest - 1 / found.rms)
+    cost = max(balance * (1 / rest - 1 / found.rms), 0.0)  # a larger state gives nothing up
     why = (
         f"For a norm of {l2_norm:,.4g} over all loops, from {found.l2_norm:,.3g} now, trained as long: a norm penalty "
         f"of weight {weight:.2g} ({low:.1g} to {high:.1g}) in place of its own"

@@ -1,5 +1,6 @@
 """An audit on a terminal: the verdict first, then the figures it rests on."""
 
+import math
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -15,6 +16,7 @@ from loopscope.results import (
     JudgedModel,
     Judgement,
     LoopVerdict,
+    Rounding,
     SideScale,
     StaticAudit,
     StaticLoop,
@@ -190,7 +192,13 @@ def _rounding(report: AuditReport) -> Table:
     trained = len(report.loops)
     deepest = max((len(tried.loops) for tried in report.rounding), default=0)
     table = _table(
-        "number format", "its error", f"H off, loop {trained}", f"loop {deepest}", "exit, nats", "loses 1 %"
+        "number format",
+        "its error",
+        "a loop (95 %)",
+        f"H off, loop {trained}",
+        f"loop {deepest}",
+        "exit, nats",
+        "loses 1 %",
     )
     for tried in report.rounding:
         rows = {row.loop: row for row in tried.loops}
@@ -198,12 +206,27 @@ def _rounding(report: AuditReport) -> Table:
         table.add_row(
             tried.format,
             tried.outcome,
-            f"{at.state:.2%}" if at else "–",
-            f"{last.state:.2%}" if last else "–",
-            f"{at.excess:+.4f}" if at else "–",
+            _growth(tried),
+            _finite(at.state if at else None, ".2%"),
+            _finite(last.state if last else None, ".2%"),
+            _finite(at.excess if at else None, "+.4f"),
             f"at loop {tried.lost_at}" if tried.lost_at else "never" if tried.loops else "–",
         )
     return table
+
+
+def _growth(tried: Rounding) -> str:
+    """How an error changes in a loop, beside what loops add, with its interval over tokens."""
+    if tried.growth is None:
+        return "–"
+    if tried.growth_interval is None:
+        return f"{100 * tried.growth:+.1f} %"
+    low, high = tried.growth_interval
+    return f"{100 * tried.growth:+.1f} % ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def _finite(value: float | None, form: str) -> str:
+    return "–" if value is None or not math.isfinite(value) else format(value, form)
 
 
 def _headline(verdict: Verdict, name: str) -> Text:

@@ -18,6 +18,8 @@ SPREAD_OF_CHANGE = 0.086
 """What is added to it per unit of the last doubling's change."""
 SMOOTHED = 0.9
 """Points from this share of a step on count as of that step: one batch's scale varies by a few percent."""
+TURNED = 0.05
+"""Change of the logarithm, either way, from which a scale has turned: batches alone make less."""
 FEWEST_STEPS = 100
 """Below this a run has hardly left its start, and nothing is foretold."""
 
@@ -26,7 +28,10 @@ ScaleHistory = Sequence[tuple[int, Sequence[float]]]
 
 
 def scale_trend(history: ScaleHistory) -> ScaleTrend | None:
-    """Return where the scale over all loops is going; None where too little was logged, or is not finite."""
+    """Return where the scale over all loops is going.
+
+    None where too little was logged, where it is not finite, or where it has turned within the last doubling.
+    """
     sizes = [(step, over_loops(norms)) for step, norms in history if len(norms)]
     if not sizes or sizes[-1][0] < FEWEST_STEPS:
         return None
@@ -34,8 +39,17 @@ def scale_trend(history: ScaleHistory) -> ScaleTrend | None:
     half, now = size_at(sizes, last // 2), size_at(sizes, last)
     if half is None or now is None:
         return None
+    middle = size_at(sizes, round(last / math.sqrt(2)))
+    if middle is not None and _has_turned(half, middle, now):
+        return None
     on, spread = next_change(math.log(now / half))
     return ScaleTrend(last, half, now, *(now * math.exp(on + side * spread) for side in (0, -1, 1)))
+
+
+def _has_turned(half: float, middle: float, now: float) -> bool:
+    """Whether the second half of a doubling went back on the first."""
+    before, since = math.log(middle / half), math.log(now / middle)
+    return before * since < 0 and min(abs(before), abs(since)) > TURNED
 
 
 def next_change(moved: float) -> tuple[float, float]:

@@ -40,9 +40,9 @@ class ScaleTrend(Readable):
             else "It still falls"
         )
         return [
-            f"{way}: the L2 norm of H over all loops was {self.half:.3g} at step {self.steps // 2:,} and is "
-            f"{self.now:.3g} at step {self.steps:,}; at twice the steps, training as now, it will be {self.twice:.3g} "
-            f"(80 %: {self.low:.3g} to {self.high:.3g})."
+            f"{way}: in the log of training the L2 norm of H over all loops was {self.half:.3g} at step "
+            f"{self.steps // 2:,} and is {self.now:.3g} at step {self.steps:,}; at twice the steps, training as now, "
+            f"it will be {self.twice:.3g} (80 %: {self.low:.3g} to {self.high:.3g})."
         ]
 
     def table(self) -> list[dict[str, Any]]:

@@ -215,6 +215,11 @@ def test_an_audit_tries_bf16_and_what_it_is_asked_for() -> None:
     by_format = {tried.format: tried.loops[0].state for tried in several.rounding}
     assert by_format["int8"] < by_format["fp8"] < 0.2
     assert loopscope.audit(make(), IDS, LABELS, rounding="none").rounding == ()
+    for nothing in ("", ",,", " "):
+        with pytest.raises(ValueError, match="which names no format; name some of bf16, fp16"):
+            loopscope.audit(make(), IDS, LABELS, rounding=nothing)
+    with pytest.raises(ValueError, match="rounding is 'fp4'; it must be of bf16"):
+        measure_rounding(make(), IDS, LABELS, ["fp4"], 4)
     with pytest.raises(ValueError, match="rounding is 'bf61'; it must be of bf16, fp16"):
         loopscope.audit(make(), IDS, LABELS, rounding="bf61")
     for wrong in (3, ("int8", None)):

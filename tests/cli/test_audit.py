@@ -84,7 +84,9 @@ def test_a_long_run_says_where_its_scale_is_going(
         assert call("audit", str(run), "--out", str(page)) == 0
         return " ".join(capsys.readouterr().out.split())
 
-    sentence = "It still grows: the L2 norm of H over all loops was 19.5 at step 400 and is 27.6 at step 800;"
+    sentence = (
+        "in the log of training the L2 norm of H over all loops was 19.5 at step 400 and is 27.6 at step 800;"
+    )
     assert sentence in shown("constant")
     assert sentence in page.read_text()
     (kept,) = load_audits(run / "audit.json")

@@ -20,7 +20,7 @@ def test_a_scale_that_stands_still_is_at_rest() -> None:
     assert found.high / found.now == pytest.approx(math.exp(RESTING_SPREAD))
     assert found.low / found.now == pytest.approx(math.exp(-RESTING_SPREAD))
     assert found.lines()[0].startswith(
-        "It is about at rest: the L2 norm of H over all loops was 7 at step 400"
+        "It is about at rest: in the log of training the L2 norm of H over all loops was 7 at step 400"
     )
 
 
@@ -35,6 +35,16 @@ def test_a_power_of_the_steps_goes_on_by_its_share(power: float, word: str) -> N
         RESTING_SPREAD + SPREAD_OF_CHANGE * abs(moved), abs=1e-2
     )
     assert found.lines()[0].startswith(word)
+
+
+def test_of_a_scale_that_has_turned_nothing_is_told() -> None:
+    """It fell to step 560 and has risen since: what the last doubling brought is no way that it goes on."""
+
+    def turning(step: int) -> float:
+        return 10.0 * math.exp(-step / 400) if step < 560 else 10.0 * math.exp(-1.4 + (step - 560) / 800)
+
+    assert scale_trend(_history(turning)) is None
+    assert scale_trend(_history(turning, steps=560)) is not None
 
 
 def test_one_batch_decides_nothing() -> None:

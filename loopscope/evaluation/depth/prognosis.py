@@ -100,7 +100,7 @@ def judge_signs(
     at = tuple(foretell(signs, trained, times * trained, FITTED[times], tokens) for times in (2, 4))
     return Prognosis(
         fate=fate_of(at[0].change, at[1].change),
-        why=cause(signs, trained, blind, at),
+        why=cause(signs, trained, blind, at, FITTED[4].level),
         trained_loops=trained,
         level=FITTED[4].level,
         at=at,

@@ -24,7 +24,9 @@ LARGEST_SQUARED = 0.5 * math.log(3.4e38)
 """Log of the largest number whose square fp32 holds: a norm squares what it divides by."""
 
 
-def cause(signs: Sequence[LoopSigns], trained: int, blind: bool | None, at: Sequence[ForetoldDepth]) -> str:
+def cause(
+    signs: Sequence[LoopSigns], trained: int, blind: bool | None, at: Sequence[ForetoldDepth], level: float
+) -> str:
     """Return sentences: what scale does and whether the readout reads it, how the direction turns, what is foretold.
 
     Args:
@@ -32,8 +34,9 @@ def cause(signs: Sequence[LoopSigns], trained: int, blind: bool | None, at: Sequ
         trained: K.
         blind: whether the readout divides by the state's size; None where it is not known.
         at: what is foretold.
+        level: how often its intervals are meant to hold what comes.
     """
-    sentences = [_of_scale(signs, trained, blind), _of_direction(signs, trained), _in_numbers(at)]
+    sentences = [_of_scale(signs, trained, blind), _of_direction(signs, trained), _in_numbers(at, level)]
     if _power(signs, trained) > EXPANDS and all(row.change <= math.log1p(UNCHANGED) for row in at):
         sentences.append(
             "That follows steps as a power of the loop's number; one that grows by the same factor in every loop comes "
@@ -112,6 +115,6 @@ def last_in_fp32(signs: Sequence[LoopSigns], trained: int) -> int | None:
     return trained + 2 + int((LARGEST_SQUARED - math.log(signs[-1].rms)) / last)
 
 
-def _in_numbers(at: Sequence[ForetoldDepth]) -> str:
+def _in_numbers(at: Sequence[ForetoldDepth], level: float) -> str:
     told = [f"{row.change:+.3f} nats at {row.loops} loops ({row.low:+.3f} to {row.high:+.3f})" for row in at]
-    return f"Foretold: {', '.join(told)}."
+    return f"Foretold: {', '.join(told)}; {level:.0%} intervals."
