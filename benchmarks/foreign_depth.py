@@ -1,0 +1,244 @@
+"""Are prognosis and rounding right of looped models of others? Each is trained a little, then told, then measured.
+
+    python -m benchmarks.foreign_depth              # all of them: rows of benchmarks/foreign_depth.json, then the table
+    python -m benchmarks.foreign_depth dory ouro    # those whose name holds one of these
+    python -m benchmarks.foreign_depth --tables     # the table alone
+
+The small models of `benchmarks.foreign_models`: a package's own code where one has it, else structures of our own with
+the same parts. Trained on characters of Python's standard library, on the cross-entropy of their own last exit; what
+is told and what is true come from text that they were not trained on. Nothing of Loopscope was fitted to any of them.
+"""
+
+import argparse
+import json
+import math
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import loopscope
+from benchmarks.environment import environment, markdown
+from benchmarks.fates_runs import write_rows
+from benchmarks.foreign_models import rows
+from loopscope.audit.audit_report import BEYOND
+from loopscope.data.corpora.stdlib import StdlibCorpus
+from loopscope.evaluation import depth_curves, prognose
+from loopscope.recurrence import unroll
+from loopscope.results import decode, fate_of
+from tests.interop.foreign.families.models import Named
+
+ROWS = Path(__file__).with_name("foreign_depth.json")
+VOCABULARY = 40
+SEQUENCE = 12
+STEPS, BATCH, RATE = 600, 32, 3e-3
+TOLD_ON, TRUE_ON = 64, 1024
+"""Sequences."""
+FORMATS = ("bf16", "int8", "int4")
+NOT_CAUSAL = ("albert",)
+"""See the token that follows, so that there is nothing to predict."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was told of one model, and what came."""
+
+    name: str
+    code: str
+    trained_loops: int
+    loss_before: float  # at the trained depth, held-out, nats per character
+    loss: float
+    verdict: str
+    told: str
+    true: str
+    change_told: float | None  # at 4K
+    low: float | None
+    high: float | None
+    change: float
+    fits: bool | None  # whether the truth lies in the interval
+    outcomes: tuple[str, ...]  # by format
+    off: tuple[tuple[float, ...], ...]  # H off, by format: at loop 1, K, and the last
+    lost_at: tuple[int | None, ...]
+    date: str
+
+
+def main() -> None:
+    """Train, tell and measure; then print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", help="rows whose name holds one of these; none: all")
+    parser.add_argument("--tables", action="store_true", help="train nothing")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # what goes along beside H_k, and what packages deprecate
+    done = {row.name: row for row in load_rows()}
+    text = None if options.tables else characters()
+    for name, (case, *_) in rows().items():
+        asked = not options.names or any(part in name for part in options.names)
+        if text is None or not asked or name in done or name in NOT_CAUSAL:
+            continue
+        start = time.perf_counter()
+        try:
+            done[name] = measure(name, case, text)
+        except ImportError as error:
+            print(f"{name}: not installed ({error.name or error})", flush=True)
+            continue
+        except Exception as error:  # a model that fails is told of, and the others go on
+            print(f"{name}: {type(error).__name__}: {str(error)[:300]}", flush=True)
+            continue
+        write_rows(ROWS, list(done.values()))
+        print(
+            f"{name}: {done[name].told}, {done[name].true}, {time.perf_counter() - start:.0f} s", flush=True
+        )
+    print(tables(list(done.values())))
+
+
+def load_rows() -> list[Row]:
+    """Return the committed rows."""
+    if not ROWS.is_file():
+        return []
+    return [decode(Row, row) for row in json.loads(ROWS.read_text(encoding="utf-8"))]
+
+
+def characters() -> tuple[Tensor, Tensor]:
+    """The corpus' two parts as numbers of its commonest characters; all others are the last."""
+    corpus = StdlibCorpus(0.05)
+    parts = ["".join(islice(pieces, 40)) for pieces in (corpus.train(), corpus.validation())]
+    common = [sign for sign, _ in Counter(parts[0]).most_common(VOCABULARY - 1)]
+    number = {sign: index for index, sign in enumerate(common)}
+    train_part, held_out = (
+        torch.tensor([number.get(sign, VOCABULARY - 1) for sign in part]) for part in parts
+    )
+    return train_part, held_out
+
+
+def windows(text: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Ids and labels of windows from anywhere in a text."""
+    starts = torch.randint(len(text) - SEQUENCE - 1, (count,), generator=generator)
+    taken = text[starts[:, None] + torch.arange(SEQUENCE + 1)]
+    return taken[:, :-1].contiguous(), taken[:, 1:].contiguous()
+
+
+def measure(name: str, case: Named, text: tuple[Tensor, Tensor]) -> Row:
+    """Train a model of others, and return what was told of it and what came."""
+    torch.manual_seed(0)
+    draws = torch.Generator().manual_seed(0)
+    model = case.open(case.make())
+    told_on, true_on = (windows(text[1], count, draws) for count in (TOLD_ON, TRUE_ON))
+    before = losses(model, true_on, model.loops)[-1]
+    train(model, text[0], draws)
+    report = loopscope.audit(model.eval(), *told_on, objective="terminal", rounding=FORMATS)
+    told = prognose(model, *told_on)
+    every = losses(model, true_on, BEYOND * model.loops)
+    own = every[model.loops - 1]
+    changes = [every[times * model.loops - 1] - own for times in (2, 4)]
+    last = told.at[-1] if told.at else None
+    ends = [(1, model.loops, len(tried.loops)) if tried.loops else () for tried in report.rounding]
+    return Row(
+        name=name,
+        code=case.code,
+        trained_loops=model.loops,
+        loss_before=before,
+        loss=own,
+        verdict=report.verdict,
+        told=told.fate,
+        true=fate_of(*changes),
+        change_told=last.change if last else None,
+        low=last.low if last else None,
+        high=last.high if last else None,
+        change=changes[1],
+        fits=last.low <= changes[1] <= last.high if last else None,
+        outcomes=tuple(tried.outcome for tried in report.rounding),
+        off=tuple(
+            tuple(tried.loops[loop - 1].state for loop in loops)
+            for tried, loops in zip(report.rounding, ends, strict=True)
+        ),
+        lost_at=tuple(tried.lost_at for tried in report.rounding),
+        date=environment()["date"],
+    )
+
+
+def train(model: Any, text: Tensor, draws: torch.Generator) -> None:
+    """Train a model on its last exit, with AdamW and a rate that falls to a tenth."""
+    model.train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=RATE)
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS, RATE / 10)
+    for _ in range(STEPS):
+        ids, labels = windows(text, BATCH, draws)
+        *_, last = unroll(model, ids)
+        loss = F.cross_entropy(last.logits().flatten(0, 1)[:, :VOCABULARY], labels.flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        falling.step()
+
+
+@torch.no_grad()
+def losses(model: Any, text: tuple[Tensor, Tensor], loops: int) -> list[float]:
+    """Cross-entropy at every depth."""
+    model.eval()
+    curve, *_ = depth_curves(model, [text], 1.0, loops)
+    return [row.loss for row in curve.per_loop]
+
+
+def tables(found: Sequence[Row]) -> str:
+    """Return one row a model, and how many fates are right."""
+    heads = [
+        *(
+            "model",
+            "code",
+            "K",
+            "nats before, after",
+            "verdict",
+            "told",
+            "true",
+            "change at 4K, told (80 %)",
+            "true",
+        ),
+        *(f"{name}, H off 1 / K / 4K" for name in FORMATS),
+    ]
+    lines = [
+        [
+            *(
+                row.name,
+                row.code,
+                str(row.trained_loops),
+                f"{row.loss_before:.2f}, {row.loss:.2f}",
+                row.verdict,
+            ),
+            *(row.told, row.true),
+            "" if row.low is None else f"{row.change_told:+.3f} ({row.low:+.3f} to {row.high:+.3f})",
+            f"{row.change:+.3f}",
+            *_rounded(row),
+        ]
+        for row in found
+    ]
+    told = [row for row in found if row.told != "not told"]
+    right = sum(row.told == row.true for row in told)
+    inside = sum(bool(row.fits) for row in told)
+    finite = [row for row in told if row.change_told is not None and math.isfinite(row.change)]
+    said = f"{len(told)} told, fates right: {right}; truth in the 80 % interval: {inside} of {len(finite)}"
+    return f"{markdown(heads, lines)}\n\n{said}"
+
+
+def _rounded(row: Row) -> Iterator[str]:
+    for outcome, off, lost in zip(row.outcomes, row.off, row.lost_at, strict=True):
+        if not off:
+            yield outcome
+            continue
+        loses = "" if lost is None else f"; loses 1 % from {lost}"
+        yield f"{outcome}: {' / '.join(f'{100 * share:.2g}' for share in off)} %{loses}"
+
+
+if __name__ == "__main__":
+    main()
