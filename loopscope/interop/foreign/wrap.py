@@ -14,6 +14,7 @@ from loopscope.interop.foreign.checks.agreement import (
     choose_shortcuts,
     depends_on_depth,
 )
+from loopscope.interop.foreign.checks.differing_loops import remark_on_differing_loops
 from loopscope.interop.foreign.checks.gate import check_gate
 from loopscope.interop.foreign.checks.lifted_gradients import check_and_lift_gradients
 from loopscope.interop.foreign.checks.other_weights import checked_in_fp32, enlarging, other_weights
@@ -180,6 +181,7 @@ def _fit(model: TracedModel, block: object, ways: Sequence[Sequence[CalledPart]]
     warn_of_side_paths(model, trace)
     model.depth_conditioned = depends_on_depth(model, trace)
     check_each_depth(model, trace)
+    remark_on_differing_loops(model, trace)
 
 
 def _check_values(model: TracedModel, trace: Trace, start: Tensor, output: Any) -> None:

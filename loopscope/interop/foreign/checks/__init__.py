@@ -8,5 +8,6 @@ Each looks at one thing:
     gate         a named exit gate reads what the forward gives it, and gives a logit
     side_paths   what reaches a later loop, or the head, past the block's last output
     side_states  what else the block returns and its next call reads
+    differing_loops   what is remarked of loops that differ, and that nothing runs deeper
     lifted_gradients   loops under `torch.no_grad`: they have a gradient, and are named
 """
