@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from loopscope.evaluation.depth.prognosis_rule import TURNS_BACK
+from loopscope.evaluation.depth.prognosis_rule import TURNS_BACK, descends
 from loopscope.results import ForetoldDepth, LoopSigns
 from loopscope.results.prognoses import UNCHANGED
 
@@ -37,7 +37,9 @@ def cause(
         level: how often its intervals are meant to hold what comes.
     """
     sentences = [_of_scale(signs, trained, blind), _of_direction(signs, trained), _in_numbers(at, level)]
-    if _power(signs, trained) > EXPANDS and all(row.change <= math.log1p(UNCHANGED) for row in at):
+    if descends(signs, trained):
+        sentences.insert(2, _of_descent(signs, trained))
+    elif _power(signs, trained) > EXPANDS and all(row.change <= math.log1p(UNCHANGED) for row in at):
         sentences.append(
             "That follows steps as a power of the loop's number; one that grows by the same factor in every loop comes "
             "to more, so measure it before you rely on it."
@@ -84,6 +86,14 @@ def _of_direction(signs: Sequence[LoopSigns], trained: int) -> str:
     if power >= LOGARITHM[0]:
         return f"{at}, and steps fall like 1/k, as a growing scale makes them: what they add up to goes as a logarithm."
     return f"{each}: steps fall faster than a growing scale alone makes them."
+
+
+def _of_descent(signs: Sequence[LoopSigns], trained: int) -> str:
+    before, last = signs[trained], signs[trained + 1]
+    return (
+        f"It is on its way down: loop {trained + 2} gained {before.cross_entropy - last.cross_entropy:.3f} nats by a "
+        f"step of {last.divergence:.2g} nats of KL, so that it fell short of where the text is."
+    )
 
 
 def _power(signs: Sequence[LoopSigns], trained: int) -> float:

@@ -36,7 +36,8 @@ class Toy(AbstractLoopedLM):
         self.away = torch.randn(VOCABULARY, DIM, generator=generator)
 
     def embed(self, input_ids: Tensor) -> Tensor:
-        return self.table[input_ids]
+        start = self.table[input_ids]
+        return start + 2 * self.away[input_ids] if self.kind == "approaching" else start
 
     def core(self, hidden: Tensor, loop: int, context: LoopContext) -> Tensor:
         start, away = self.table[context.input_ids], self.away[context.input_ids]
@@ -47,6 +48,12 @@ class Toy(AbstractLoopedLM):
                 one, other = hidden[..., ::2], hidden[..., 1::2]
                 cos, sin = math.cos(0.25), math.sin(0.25)
                 return torch.stack([cos * one - sin * other, sin * one + cos * other], dim=-1).flatten(-2)
+            case "wandering":  # turns too, and by little
+                one, other = hidden[..., ::2], hidden[..., 1::2]
+                cos, sin = math.cos(0.03), math.sin(0.03)
+                return torch.stack([cos * one - sin * other, sin * one + cos * other], dim=-1).flatten(-2)
+            case "approaching":  # from afar to what the head reads best, a tenth of the way in each loop
+                return start + 0.9 * (hidden - start)
             case "expanding":  # what leads away from the start is 1.8 times as much in every loop
                 return start + 0.01 * away + 1.8 * (hidden - start)
             case "growing":  # its size alone
@@ -88,6 +95,7 @@ def told_and_true(model: AbstractLoopedLM) -> tuple[Prognosis, float, float]:
 KNOWN = [
     ("contracting", True, "settles", "it rests"),
     ("rotating", True, "breaks", "it goes on turning"),
+    ("approaching", True, "improves", "It is on its way down"),
     ("expanding", True, "breaks", "the map expands it"),
     ("flipping", True, "settles", "back the way it came"),
     ("growing", True, "settles", "that alone does nothing to an exit"),
