@@ -18,7 +18,7 @@ SPREAD_OF_CHANGE = 0.086
 """What is added to it per unit of the last doubling's change."""
 SMOOTHED = 0.9
 """Points from this share of a step on count as of that step: one batch's scale varies by a few percent."""
-TURNED = 0.05
+TURNED_BACK = 0.05
 """Change of the logarithm, either way, from which a scale has turned: batches alone make less."""
 FEWEST_STEPS = 100
 """Below this a run has hardly left its start, and nothing is foretold."""
@@ -49,7 +49,7 @@ def scale_trend(history: ScaleHistory) -> ScaleTrend | None:
 def _has_turned(half: float, middle: float, now: float) -> bool:
     """Whether the second half of a doubling went back on the first."""
     before, since = math.log(middle / half), math.log(now / middle)
-    return before * since < 0 and min(abs(before), abs(since)) > TURNED
+    return before * since < 0 and min(abs(before), abs(since)) > TURNED_BACK
 
 
 def next_change(moved: float) -> tuple[float, float]:
