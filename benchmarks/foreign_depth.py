@@ -11,7 +11,6 @@ is told and what is true come from text that they were not trained on. Nothing o
 
 import argparse
 import json
-import math
 import time
 import warnings
 from collections import Counter
@@ -27,13 +26,15 @@ from torch import Tensor
 
 import loopscope
 from benchmarks.environment import environment, markdown
-from benchmarks.fates_runs import write_rows
+from benchmarks.fates_fit import accuracy, hurts_after, last_difference, off_by, prognosis
+from benchmarks.fates_runs import Run, load_runs, write_rows
 from benchmarks.foreign_models import rows
 from loopscope.audit.audit_report import BEYOND
 from loopscope.data.corpora.stdlib import StdlibCorpus
 from loopscope.evaluation import depth_curves, prognose
+from loopscope.evaluation.depth.prognosis import judge_signs
 from loopscope.recurrence import unroll
-from loopscope.results import decode, fate_of
+from loopscope.results import LoopSigns, Prognosis, decode
 from tests.interop.foreign.families.models import Named
 
 ROWS = Path(__file__).with_name("foreign_depth.json")
@@ -49,25 +50,31 @@ NOT_CAUSAL = ("albert",)
 
 @dataclass(frozen=True)
 class Row:
-    """What was told of one model, and what came."""
+    """One model: what it is told from, and what came."""
 
     name: str
     code: str
-    trained_loops: int
-    loss_before: float  # at the trained depth, held-out, nats per character
-    loss: float
     verdict: str
-    told: str
-    true: str
-    change_told: float | None  # at 4K
-    low: float | None
-    high: float | None
-    change: float
-    fits: bool | None  # whether the truth lies in the interval
-    outcomes: tuple[str, ...]  # by format
+    trained_loops: int
+    loss_before: float  # at the trained depth, held-out, nats per character, before it was trained
+    scale_blind: bool | None
+    signs: tuple[LoopSigns, ...]
+    losses: tuple[float, ...]  # held-out cross-entropy at loop 1 to 4K, read at depth
+    outcomes: tuple[str, ...]  # of rounding, by format
     off: tuple[tuple[float, ...], ...]  # H off, by format: at loop 1, K, and the last
     lost_at: tuple[int | None, ...]
     date: str
+
+    @property
+    def run(self) -> Run:
+        """As the predictors of `benchmarks.fates` take it."""
+        known = self.trained_loops, self.scale_blind, self.signs, self.losses
+        return Run(self.name, 0, self.code, "test", *known, rms=(), training_flops=0.0)
+
+    @property
+    def told(self) -> Prognosis:
+        """What the rule of today says."""
+        return judge_signs(list(self.signs), self.trained_loops, self.scale_blind, TOLD_ON * SEQUENCE)
 
 
 def main() -> None:
@@ -96,9 +103,8 @@ def main() -> None:
             print(f"{name}: {type(error).__name__}: {str(error)[:300]}", flush=True)
             continue
         write_rows(ROWS, list(done.values()))
-        print(
-            f"{name}: {done[name].told}, {done[name].true}, {time.perf_counter() - start:.0f} s", flush=True
-        )
+        told, true, took = done[name].told.fate, done[name].run.fate, time.perf_counter() - start
+        print(f"{name}: {told}, {true}, {took:.0f} s", flush=True)
     print(tables(list(done.values())))
 
 
@@ -138,25 +144,16 @@ def measure(name: str, case: Named, text: tuple[Tensor, Tensor]) -> Row:
     train(model, text[0], draws)
     report = loopscope.audit(model.eval(), *told_on, objective="terminal", rounding=FORMATS)
     told = prognose(model, *told_on)
-    every = losses(model, true_on, BEYOND * model.loops)
-    own = every[model.loops - 1]
-    changes = [every[times * model.loops - 1] - own for times in (2, 4)]
-    last = told.at[-1] if told.at else None
     ends = [(1, model.loops, len(tried.loops)) if tried.loops else () for tried in report.rounding]
     return Row(
         name=name,
         code=case.code,
+        verdict=report.verdict,
         trained_loops=model.loops,
         loss_before=before,
-        loss=own,
-        verdict=report.verdict,
-        told=told.fate,
-        true=fate_of(*changes),
-        change_told=last.change if last else None,
-        low=last.low if last else None,
-        high=last.high if last else None,
-        change=changes[1],
-        fits=last.low <= changes[1] <= last.high if last else None,
+        scale_blind=told.scale_blind,
+        signs=told.signs,
+        losses=tuple(losses(model, true_on, BEYOND * model.loops)),
         outcomes=tuple(tried.outcome for tried in report.rounding),
         off=tuple(
             tuple(tried.loops[loop - 1].state for loop in loops)
@@ -192,7 +189,7 @@ def losses(model: Any, text: tuple[Tensor, Tensor], loops: int) -> list[float]:
 
 
 def tables(found: Sequence[Row]) -> str:
-    """Return one row a model, and how many fates are right."""
+    """Return one row a model, and how the prognosis and two plain predictors fare."""
     heads = [
         *(
             "model",
@@ -207,28 +204,43 @@ def tables(found: Sequence[Row]) -> str:
         ),
         *(f"{name}, H off 1 / K / 4K" for name in FORMATS),
     ]
+    lines = []
+    for row in found:
+        told, run = row.told, row.run
+        last = told.at[-1] if told.at else None
+        lines.append(
+            [
+                *(row.name, row.code, str(row.trained_loops)),
+                f"{row.loss_before:.2f}, {row.losses[row.trained_loops - 1]:.2f}",
+                *(row.verdict, told.fate, run.fate),
+                f"{last.change:+.3f} ({last.low:+.3f} to {last.high:+.3f})" if last else "",
+                f"{run.four_times:+.3f}",
+                *_rounded(row),
+            ]
+        )
+    return f"{markdown(heads, lines)}\n\n{scores([row.run for row in found if row.told.at])}"
+
+
+def scores(runs: Sequence[Run]) -> str:
+    """Return how often each predictor is right, and how far off."""
+    predictors = {
+        "prognosis": prognosis,
+        "last difference goes on": last_difference,
+        "holds to K, hurts after": hurts_after([run for run in load_runs("narrow") if run.part == "fit"]),
+    }
     lines = [
-        [
-            *(
-                row.name,
-                row.code,
-                str(row.trained_loops),
-                f"{row.loss_before:.2f}, {row.loss:.2f}",
-                row.verdict,
-            ),
-            *(row.told, row.true),
-            "" if row.low is None else f"{row.change_told:+.3f} ({row.low:+.3f} to {row.high:+.3f})",
-            f"{row.change:+.3f}",
-            *_rounded(row),
-        ]
-        for row in found
+        [name, f"{accuracy(runs, rule):.0%}", f"{off_by(runs, rule, 2):.2f}", f"{off_by(runs, rule, 4):.2f}"]
+        for name, rule in predictors.items()
     ]
-    told = [row for row in found if row.told != "not told"]
-    right = sum(row.told == row.true for row in told)
-    inside = sum(bool(row.fits) for row in told)
-    finite = [row for row in told if row.change_told is not None and math.isfinite(row.change)]
-    said = f"{len(told)} told, fates right: {right}; truth in the 80 % interval: {inside} of {len(finite)}"
-    return f"{markdown(heads, lines)}\n\n{said}"
+    heads = [f"{len(runs)} models told", "right fates", "off at 2K", "off at 4K"]
+    inside = [
+        row.low <= run.change(row.loops) <= row.high
+        for run in runs
+        for row in judge_signs(list(run.signs), run.trained_loops, run.scale_blind, TOLD_ON * SEQUENCE).at[
+            -1:
+        ]
+    ]
+    return f"{markdown(heads, lines)}\n\ntruth in the 80 % interval at 4K: {sum(inside)} of {len(inside)}"
 
 
 def _rounded(row: Row) -> Iterator[str]:
