@@ -9,14 +9,20 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.fates_runs import AUDIT_TOKENS, Run
 from loopscope.evaluation.depth.prognosis import judge_signs
-from loopscope.evaluation.depth.prognosis_rule import UNIT, Constants, foretell, movements, signed_log
+from loopscope.evaluation.depth.prognosis_rule import (
+    UNIT,
+    Constants,
+    half_width,
+    movements,
+    signed_log,
+    weighed,
+)
 from loopscope.results import FATES, Fate, fate_of
 
 NAMES = ("loss", "moved")
@@ -36,9 +42,9 @@ def truth(run: Run, times: int) -> float:
     return min(run.change(times * run.trained_loops), LARGEST)
 
 
-def told_movements(run: Run, times: int) -> dict[str, float]:
+def told_movements(run: Run, times: int, steady: bool = False) -> dict[str, float]:
     """What a run's signs say of it, before any fit."""
-    return movements(run.signs, run.trained_loops, times * run.trained_loops)
+    return movements(run.signs, run.trained_loops, times * run.trained_loops, steady)
 
 
 def fit(runs: Sequence[Run], times: int, names: Sequence[str]) -> Constants:
@@ -48,10 +54,12 @@ def fit(runs: Sequence[Run], times: int, names: Sequence[str]) -> Constants:
         condition: _line([run for run in runs if run.condition != condition], times, names)
         for condition in {run.condition for run in runs}
     }
-    whole = _line(runs, times, names)
+    whole, steady = _line(runs, times, names), _line(runs, times, names, steady=True)
     for spread in SPREADS:
-        left = [_left_over(run, times, Constants(lines[run.condition], spread, 1.0, LEVEL)) for run in runs]
-        found = Constants(whole, spread, _quantile(left), LEVEL)
+        left = [
+            _left_over(run, times, Constants(lines[run.condition], {}, spread, 1.0, LEVEL)) for run in runs
+        ]
+        found = Constants(whole, steady, spread, _quantile(left), LEVEL)
         score = sum(_interval_score(run, times, found) for run in runs)
         if best is None or score < best[0]:
             best = score, found
@@ -59,8 +67,8 @@ def fit(runs: Sequence[Run], times: int, names: Sequence[str]) -> Constants:
     return best[1]
 
 
-def _line(runs: Sequence[Run], times: int, names: Sequence[str]) -> dict[str, float]:
-    rows = [told_movements(run, times) for run in runs]
+def _line(runs: Sequence[Run], times: int, names: Sequence[str], steady: bool = False) -> dict[str, float]:
+    rows = [told_movements(run, times, steady) for run in runs]
     weights = np.array([1 / (UNIT / 2 + max(map(abs, row.values()))) for row in rows])
     x = np.array([[row[name] for name in names] for row in rows]) * weights[:, None]
     y = np.array([truth(run, times) for run in runs]) * weights
@@ -68,11 +76,17 @@ def _line(runs: Sequence[Run], times: int, names: Sequence[str]) -> dict[str, fl
     return {name: round(float(value), 4) for name, value in zip(names, solved, strict=True)}
 
 
+def _fitted_interval(run: Run, times: int, constants: Constants) -> tuple[float, float, float]:
+    """Middle and half width of the first way's interval without chance, and the truth, as signed logarithms."""
+    moved = told_movements(run, times)
+    middle = signed_log(weighed(moved, constants.coefficients))
+    return middle, half_width(moved, constants), signed_log(truth(run, times))
+
+
 def _left_over(run: Run, times: int, constants: Constants) -> float:
     """How far the truth is from the middle, in half widths."""
-    told = foretell(run.signs, run.trained_loops, times * run.trained_loops, constants)
-    half = signed_log(told.high) - signed_log(told.change)
-    return abs(signed_log(truth(run, times)) - signed_log(told.change)) / half
+    middle, half, true = _fitted_interval(run, times, constants)
+    return abs(true - middle) / half
 
 
 def quantile_place(count: int) -> int:
@@ -86,10 +100,8 @@ def _quantile(left: Sequence[float]) -> float:
 
 def _interval_score(run: Run, times: int, constants: Constants) -> float:
     """Winkler's: how wide the interval is, and how far the truth lies outside, as signed logarithms."""
-    told = foretell(run.signs, run.trained_loops, times * run.trained_loops, constants)
-    low, high, true = (signed_log(value) for value in (told.low, told.high, truth(run, times)))
-    outside = max(low - true, true - high, 0.0)
-    return (high - low) + 2 / (1 - LEVEL) * outside
+    middle, half, true = _fitted_interval(run, times, constants)
+    return 2 * half + 2 / (1 - LEVEL) * max(abs(true - middle) - half, 0.0)
 
 
 @dataclass(frozen=True)
@@ -174,7 +186,7 @@ def constants_module(runs: Sequence[Run]) -> str:
     lines = [
         '"""What was fitted on trained models: made by `python -m benchmarks.fates --fit`, not by hand.',
         "",
-        f"Of {len(runs)} runs that were measured on {date.today()}, {len(chosen)} were fitted on and "
+        f"Of {len(runs)} runs, {len(chosen)} were fitted on and "
         f"{len(runs) - len(chosen)} kept for the test.",
         '"""',
         "",
@@ -184,7 +196,7 @@ def constants_module(runs: Sequence[Run]) -> str:
     ]
     for times, found in fitted(runs).items():
         lines.append(
-            f"    {times}: Constants({found.coefficients!r}, spread={found.spread}, width={found.width}, "
-            f"level={found.level}),"
+            f"    {times}: Constants(\n        {found.coefficients!r},\n        steady={found.steady!r},\n"
+            f"        spread={found.spread},\n        width={found.width},\n        level={found.level},\n    ),"
         )
     return "\n".join([*lines, "}", '"""By times the trained depth."""', ""]).replace("'", '"')

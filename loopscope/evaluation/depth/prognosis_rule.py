@@ -9,7 +9,11 @@ were fitted on trained models (`prognosis_constants`, made by `python -m benchma
 One case stands apart: a model on its way down (`descends`), asked before its own depth, say. A step to where the text
 is gains its own KL divergence; one that gains more falls short, and further ones have the rest to gain.
 
-An interval has two parts: how far such models were from what was foretold, and chance. Two texts of N tokens differ:
+An interval spans a second way of following, too (`steady`): the whole power, and a parabola's curve past K + 2 in place
+of the cost of the whole way. It tells fewer fates right, and is nearer where the first is far off, in models that were
+trained otherwise than those fitted on.
+
+It has two more parts: how far such models were from what was foretold, and chance. Two texts of N tokens differ:
 the log-likelihood of a token changes with a variance of about 2 d where predictions move by d nats of KL, so that a
 mean over N tokens is off by about √(2 d / N).
 """
@@ -53,29 +57,33 @@ class Constants:
     """What was fitted for one depth: coefficients of `movements`, and how wide an interval is."""
 
     coefficients: Mapping[str, float]
+    steady: Mapping[str, float]  # coefficients of the second way of following
     spread: float  # share of the width that does not grow with movement, see `foretell`
     width: float  # quantile of what the fit left, over the expected spread
     level: float  # of that quantile
 
 
-def movements(signs: Sequence[LoopSigns], trained: int, loops: int) -> dict[str, float]:
+def movements(signs: Sequence[LoopSigns], trained: int, loops: int, steady: bool = False) -> dict[str, float]:
     """Return what a model is expected to do between the trained depth and `loops`, before any fit. In nats.
 
     Args:
         signs: of loops 1 to K + 2.
         trained: K.
         loops: the depth that is asked about.
+        steady: follow the whole power, and count what the way costs past K + 2 beyond its slope there.
 
     Returns:
         `loss`: the change of the loss, followed along the way of the predictions. `moved`: the KL divergence between
-        both ends of that way, as long as its steps are and as straight as the state goes.
+        both ends of that way, as long as its steps are and as straight as the state goes; of a steady one, what a
+        parabola of that divergence adds to the slope.
     """
     at = {row.loop: row for row in signs}
     last, one, two = at[trained], at[trained + 1], at[trained + 2]
     known = [_step(row) for row in (one, two)][: loops - trained]
     if len(known) == 2 and two.straightness < TURNS_BACK:
         known = [math.fsum(known) / 2] * 2  # a divergence there and one back differ, the way between does not
-    later = _followed(known, trained, loops)
+    later = _followed(known, trained, loops, 1.0 if steady else PERSISTENCE)
+    moved = _squared_length([*known, *later], two.straightness)
     if loops <= trained + 2:
         change = at[loops].cross_entropy - last.cross_entropy
     else:
@@ -83,7 +91,11 @@ def movements(signs: Sequence[LoopSigns], trained: int, loops: int) -> dict[str,
         turned = min(two.straightness, 0.0)  # a way that goes to and fro leads nowhere
         along = [step * turned**place if turned else step for place, step in enumerate(later, start=1)]
         change = two.cross_entropy - last.cross_entropy + slope * math.fsum(along)
-    return {"loss": change, "moved": min(_squared_length([*known, *later], two.straightness), FARTHEST)}
+        if steady:
+            so_far = _squared_length(known, two.straightness)
+            last_step = so_far - known[0] ** 2
+            moved = max(moved - so_far - last_step * math.fsum(along) / max(known[1], NO_STEP), 0.0)
+    return {"loss": change, "moved": min(moved, FARTHEST)}
 
 
 def _step(row: LoopSigns) -> float:
@@ -91,12 +103,12 @@ def _step(row: LoopSigns) -> float:
     return length if length > NO_STEP else 0.0
 
 
-def _followed(known: Sequence[float], trained: int, loops: int) -> list[float]:
-    """Steps of loop K + 3 to `loops`, along the power of the loop number that K + 1 and K + 2 show."""
+def _followed(known: Sequence[float], trained: int, loops: int, persistence: float) -> list[float]:
+    """Steps of loop K + 3 to `loops`, along a share of the power of the loop number that K + 1 and K + 2 show."""
     if loops <= trained + 2 or known[1] <= 0:
         return []
     ratio = known[1] / known[0] if known[0] > 0 else 1.0
-    power = PERSISTENCE * math.log(ratio) / math.log((trained + 2) / (trained + 1))
+    power = persistence * math.log(ratio) / math.log((trained + 2) / (trained + 1))
     power = min(max(power, -STEEPEST), STEEPEST)
     return [
         min(known[1] * (loop / (trained + 2)) ** power, LONGEST_STEP)
@@ -129,19 +141,44 @@ def foretell(
         constants: fitted for that depth.
         tokens: that the signs were measured on; None: as if on all that there are.
     """
-    found = movements(signs, trained, loops)
-    change = found["loss"]
-    if loops > trained + 2:
-        change = sum(constants.coefficients[name] * found[name] for name in constants.coefficients)
-    half = constants.width * (constants.spread + signed_log(abs(found["loss"]) + found["moved"]))
+    moved = movements(signs, trained, loops)
+    change = moved["loss"]
     if loops > trained + 2 and descends(signs, trained):
-        change, half = descent(signs, trained), DESCENT_SPREAD
+        ends = _interval(descent(signs, trained), moved, DESCENT_SPREAD, constants, tokens)
+        change = descent(signs, trained)
+    elif loops > trained + 2:
+        steady = movements(signs, trained, loops, steady=True)
+        change, other = weighed(moved, constants.coefficients), weighed(steady, constants.steady)
+        both = [
+            _interval(told, way, half_width(way, constants), constants, tokens)
+            for told, way in ((change, moved), (other, steady))
+        ]
+        ends = min(low for low, _ in both), max(high for _, high in both)
+    else:
+        ends = _interval(change, moved, half_width(moved, constants), constants, tokens)
+    least = -max(signs[trained - 1].cross_entropy, 0.0)
+    return ForetoldDepth(loops, *(max(end, least) for end in (change, *ends)))
+
+
+def weighed(moved: Mapping[str, float], coefficients: Mapping[str, float]) -> float:
+    """Return the change of the loss that movements come to, in nats."""
+    return math.fsum(coefficients[name] * moved[name] for name in coefficients)
+
+
+def half_width(moved: Mapping[str, float], constants: Constants) -> float:
+    """Return half of what was fitted of an interval, as a signed logarithm: the longer the way, the wider."""
+    return constants.width * (constants.spread + signed_log(abs(moved["loss"]) + moved["moved"]))
+
+
+def _interval(
+    change: float, moved: Mapping[str, float], half: float, constants: Constants, tokens: int | None
+) -> tuple[float, float]:
+    """The ends of an interval in nats, with chance."""
     middle = signed_log(change)
     fitted = [UNIT * math.sinh(end) - change for end in (middle - half, middle + half)]
-    chance = 0.0 if tokens is None else by_chance(found["moved"], tokens, constants.level)
+    chance = 0.0 if tokens is None else by_chance(moved["moved"], tokens, constants.level)
     low, high = (change + math.copysign(math.hypot(end, chance), end) for end in fitted)
-    least = -max(signs[trained - 1].cross_entropy, 0.0)
-    return ForetoldDepth(loops, *(max(end, least) for end in (change, low, high)))
+    return low, high
 
 
 def descends(signs: Sequence[LoopSigns], trained: int) -> bool:

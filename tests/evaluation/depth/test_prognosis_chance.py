@@ -6,6 +6,7 @@ import torch
 from benchmarks.fates_runs import AUDIT_TOKENS, TRUTH_WINDOWS, load_runs
 from loopscope.evaluation import prognose
 from loopscope.evaluation.depth.prognosis import judge_signs
+from loopscope.evaluation.depth.prognosis_constants import FITTED
 from loopscope.evaluation.depth.prognosis_rule import by_chance, movements
 from loopscope.results import LoopSigns
 from tests.audit.fixtures import IDS, LABELS, make
@@ -57,3 +58,22 @@ def test_tokens_without_a_label_do_not_count() -> None:
     labels[0] = -100
     told, fewer = (prognose(make(), IDS, each) for each in (LABELS, labels))
     assert (told.tokens, fewer.tokens) == (LABELS.numel(), LABELS[1:].numel())
+
+
+def test_a_parabola_is_followed_to_its_end_by_the_steady_way() -> None:
+    """Steps of one length along a straight way: slope and curve past K + 2 are all that the loss then does."""
+    curve, lowest = 0.01, 1.0
+    loss = lambda step: 3.0 + curve * (step - lowest) ** 2  # noqa: E731
+    signs = [LoopSigns(loop, loss(loop - 4), 1.0, 0.0, 0.1, 1.0, curve, 1.0) for loop in range(1, 7)]
+    for loops in (8, 16):
+        found = movements(signs, 4, loops, steady=True)
+        assert found["loss"] + found["moved"] == pytest.approx(loss(loops - 4) - loss(0), rel=1e-6)
+
+
+def test_an_interval_spans_both_ways() -> None:
+    told = judge_signs(SIGNS, 4, True)
+    for row, times in zip(told.at, (2, 4), strict=True):
+        steady = movements(SIGNS, 4, row.loops, steady=True)
+        other = sum(FITTED[times].steady[name] * steady[name] for name in steady)
+        assert row.low < min(other, row.change)
+        assert row.high > max(other, row.change)

@@ -36,7 +36,9 @@ def test_a_model_without_a_training_of_its_own_has_none() -> None:
 
 def test_a_card_says_both() -> None:
     said = resting_line(_held(TREND))
-    assert said.startswith("Scale held by penalties. They pull it down. It still falls: in the log of training the L2 norm of H")
+    assert said.startswith(
+        "Scale held by penalties. They pull it down. It still falls: in the log of training the L2 norm of H"
+    )
     assert resting_line(_held(None)) == "Scale held by penalties. They pull it down."
     bare = make_audit()
     assert resting_line(replace(bare, report=replace(bare.report, resting=None))) == ""
