@@ -186,8 +186,7 @@ def constants_module(runs: Sequence[Run]) -> str:
     lines = [
         '"""What was fitted on trained models: made by `python -m benchmarks.fates --fit`, not by hand.',
         "",
-        f"Of {len(runs)} runs, {len(chosen)} were fitted on and "
-        f"{len(runs) - len(chosen)} kept for the test.",
+        f"Of {len(runs)} runs, {len(chosen)} were fitted on and {len(runs) - len(chosen)} kept for the test.",
         '"""',
         "",
         "from loopscope.evaluation.depth.prognosis_rule import Constants",

@@ -218,7 +218,12 @@ def tables(found: Sequence[Row]) -> str:
                 *_rounded(row),
             ]
         )
-    return f"{markdown(heads, lines)}\n\n{scores([row.run for row in found if row.told.at])}"
+    return f"{markdown(heads, lines)}\n\n{scores([row.run for row in distinct(found) if row.told.at])}"
+
+
+def distinct(found: Sequence[Row]) -> list[Row]:
+    """Return one row of each model: some come twice, opened in another way or with outputs of another form."""
+    return list({row.losses: row for row in reversed(found)}.values())[::-1]
 
 
 def scores(runs: Sequence[Run]) -> str:
