@@ -112,3 +112,26 @@ def test_the_committed_rows_at_8m_say_what_their_page_says() -> None:
         for control in ("dense/raw", "dense/rmsnorm+penalty"):
             assert -0.62 < found[control, seed] - blind < -0.45
         assert blind < found["unlooped-deep", seed]
+
+
+def test_the_committed_rows_say_what_a_smaller_rate_and_the_published_start_do() -> None:
+    """At 3e-4 a tenth of a nat, and no model is better than at 1e-3; from the published start nothing is separated."""
+    found = {
+        (row.condition, row.seed, row.learning_rate): at_trained(row)
+        for row in load_rows()
+        if row.size == "8m"
+    }
+    for seed in (0, 1):
+        blind, held = (found[name, seed, 3e-4] for name in ("dense/rmsnorm", "dense/rmsnorm+penalty"))
+        assert -0.11 < held - blind < -0.09
+        assert blind > found["dense/rmsnorm", seed, 1e-3]
+        assert held > found["dense/rmsnorm+penalty", seed, 1e-3] + 0.5
+    published = [row for row in load_rows() if (row.size, row.start) == ("1m", "published")]
+    lines = {
+        line.split("|")[1].strip(): line.split("|")
+        for line in tables(published).splitlines()
+        if " - " in line
+    }
+    for control in ("dense/raw", "dense/rmsnorm+penalty"):
+        assert float(lines[f"{control} - dense/rmsnorm"][-2]) > 0.2
+    assert float(lines["dense/rmsnorm - unlooped-deep"][-2]) < 0.02
