@@ -44,7 +44,7 @@ def rounding_table(models: Sequence[ModelView]) -> HeadlineTable | None:
     """Return one row per model and number format; None where none was tried."""
     rows = [_row(model, tried) for model in models for tried in model.report.rounding]
     groups = (
-        ("", ("model", "number format", "its error")),
+        ("", ("model", "number format", "its error", "a loop")),
         ("H is off by", ("at the trained depth", "at four times")),
         ("its exit", ("nats at the trained depth", "loses 1 % from loop")),
     )
@@ -64,11 +64,18 @@ def _row(model: ModelView, tried: Rounding) -> tuple[TableCell, ...]:
         TableCell(model.name, model.name),
         TableCell(tried.format, tried.format),
         TableCell(tried.outcome, ROUNDING_WORST_FIRST.index(tried.outcome)),
+        _growth(tried),
         _off_by(trained),
         _off_by(last),
         TableCell(f"{nats:+.4f}", nats) if math.isfinite(nats) else TableCell("–", math.inf),
         _lost(tried),
     )
+
+
+def _growth(tried: Rounding) -> TableCell:
+    if tried.growth is None:
+        return TableCell("–", math.inf)
+    return TableCell(f"{100 * tried.growth:+.1f} %", tried.growth)
 
 
 def _lost(tried: Rounding) -> TableCell:

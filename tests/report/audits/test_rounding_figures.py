@@ -1,5 +1,7 @@
 """What a page shows of rounding is what its records hold."""
 
+from dataclasses import replace
+
 from loopscope.report.audits.section import build_audit_section
 from loopscope.results import AuditedModel, RoundedLoop, Rounding
 from tests.report.audits.fixtures import make_audit, make_report
@@ -27,11 +29,13 @@ def test_one_model_has_a_line_per_format_and_several_a_panel() -> None:
 
 def test_the_table_says_what_becomes_of_each_error_and_why() -> None:
     broken = Rounding("fp16", "not measured", "The model does not run in fp16 here: no kernel")
-    section = build_audit_section([audited("a", tried("int4", 0.01, "grows", lost=3), broken)])
+    section = build_audit_section(
+        [audited("a", replace(tried("int4", 0.01, "grows", lost=3), growth=0.12), broken)]
+    )
     assert section.rounding is not None
     assert [[cell.text for cell in row] for row in section.rounding.rows] == [
-        ["a", "int4", "grows", "4.00%", "16.00%", "+0.0080", "3"],
-        ["a", "fp16", "not measured", "–", "–", "–", "–"],
+        ["a", "int4", "grows", "+12.0 %", "4.00%", "16.00%", "+0.0080", "3"],
+        ["a", "fp16", "not measured", "–", "–", "–", "–", "–"],
     ]
     assert section.reasons[1] == ("a", "fp16", "The model does not run in fp16 here: no kernel")
 
