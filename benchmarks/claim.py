@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.claim_rows import Row, add_row, load_rows
+from benchmarks.claim_rows import RATE, Row, add_row, load_rows
 from benchmarks.claim_tables import tables
 from benchmarks.environment import environment
 from benchmarks.fates_grid import CLAIMED
@@ -31,7 +31,6 @@ from loopscope.results.layout import RESULT
 
 STARTS = ("published", "scaled")
 WINDOWS = 512
-RATE = 1e-3
 
 
 @dataclass(frozen=True)

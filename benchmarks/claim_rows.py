@@ -9,6 +9,8 @@ from benchmarks.fates_runs import write_rows
 from loopscope.results import decode
 
 ROWS = Path(__file__).with_name("claim.json")
+RATE = 1e-3
+"""Learning rate where none is named."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Row:
     bits_per_byte: tuple[float, ...]
     l2_norm: tuple[float, ...]
     date: str
-    learning_rate: float = 1e-3  # the highest of its schedule
+    learning_rate: float = RATE  # the highest of its schedule
 
     @property
     def run(self) -> tuple[str, str, str, int, int, float]:

@@ -10,24 +10,29 @@ from loopscope.results.student_t import SEEDS_NEEDED, over_seeds, over_seeds_of
 
 BLIND = "dense/rmsnorm"
 UNLOOPED = "unlooped-deep"
+Conditions = dict[str, dict[int, Row]]
+"""By condition, and by seed."""
 
 
 def tables(rows: Sequence[Row]) -> str:
     """Return what was reached and the differences, for every size, number of tokens, start and learning rate."""
     blocks = []
-    groups: dict[tuple[str, str, float, int], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row.size, row.start, row.learning_rate, row.tokens), []).append(row)
-    for (size, start, rate, tokens), group in groups.items():
-        conditions: dict[str, dict[int, Row]] = {}
-        for row in group:
-            conditions.setdefault(row.condition, {})[row.seed] = row
+    for (size, start, rate, tokens), conditions in grouped(rows).items():
         blocks.append(f"{size}, {start} start, {tokens / 1e6:.2f}M tokens a run, learning rate {rate:g}")
         blocks += [reached(conditions), differences(conditions)]
     return "\n\n".join(block for block in blocks if block)
 
 
-def reached(conditions: dict[str, dict[int, Row]]) -> str:
+def grouped(rows: Sequence[Row]) -> dict[tuple[str, str, float, int], Conditions]:
+    """Return runs that compare, by size, start, learning rate and tokens: each condition's by seed."""
+    groups: dict[tuple[str, str, float, int], Conditions] = {}
+    for row in rows:
+        group = groups.setdefault((row.size, row.start, row.learning_rate, row.tokens), {})
+        group.setdefault(row.condition, {})[row.seed] = row
+    return groups
+
+
+def reached(conditions: Conditions) -> str:
     """One row a condition: nats per token by loop, bits per byte at the trained depth, norms."""
     lines = []
     for condition, seeds in conditions.items():
@@ -60,7 +65,7 @@ def reached(conditions: dict[str, dict[int, Row]]) -> str:
     return markdown(heads, lines)
 
 
-def differences(conditions: dict[str, dict[int, Row]]) -> str:
+def differences(conditions: Conditions) -> str:
     """At the trained depth, seed by seed: every condition less the blind one, and less the model without loops.
 
     p-values are those of a paired Student's t and are corrected together (Holm).
@@ -68,11 +73,12 @@ def differences(conditions: dict[str, dict[int, Row]]) -> str:
     found = []
     for against in (BLIND, UNLOOPED):
         for condition, seeds in conditions.items():
-            both = sorted(set(seeds) & set(conditions.get(against, {})))
-            if condition in (against, UNLOOPED) or not both:
+            others = conditions.get(against, {})
+            apart = paired(seeds, others)
+            if condition in (against, UNLOOPED) or not apart:
                 continue
-            apart = [at_trained(seeds[seed]) - at_trained(conditions[against][seed]) for seed in both]
-            flops = seeds[both[0]].training_flops / conditions[against][both[0]].training_flops
+            first = min(seeds.keys() & others.keys())
+            flops = seeds[first].training_flops / others[first].training_flops
             found.append(
                 (
                     f"{condition} - {against}",
@@ -94,6 +100,13 @@ def differences(conditions: dict[str, dict[int, Row]]) -> str:
     ]
     heads = ["pair", "seeds", "training FLOPs, times", "nats per token at K", "corrected p"]
     return markdown(heads, lines) if lines else ""
+
+
+def paired(seeds: dict[int, Row], others: dict[int, Row]) -> list[float]:
+    """Return nats at the trained depth, less those of others, for every seed that both have."""
+    return [
+        at_trained(seeds[seed]) - at_trained(others[seed]) for seed in sorted(seeds.keys() & others.keys())
+    ]
 
 
 def at_trained(row: Row) -> float:

@@ -1,9 +1,8 @@
 """Figures of the pages on depth and control, from committed rows: nothing is trained.
 
-python -m benchmarks.depth_figures --out docs/results/figures
-
-claim       what control of scale is worth at the trained depth, by size, start and learning rate
-prognosis   the change of the loss that was foretold at four times the depth, against what came
+`control-is-worth`: what control of scale is worth at the trained depth, by size, start and learning rate. `prognosis`:
+the change of the loss that was foretold at four times the depth, against what came. In docs/results/figures, unless
+`python -m benchmarks.depth_figures --out FOLDER` names another.
 """
 
 import argparse
@@ -15,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from benchmarks.claim_rows import Row, load_rows
-from benchmarks.claim_tables import BLIND, UNLOOPED, at_trained
+from benchmarks.claim_tables import BLIND, grouped, paired
 from benchmarks.fates_fit import LARGEST, prognosis
 from benchmarks.fates_runs import load_runs
 from loopscope.evaluation.depth.prognosis_rule import UNIT
@@ -51,23 +50,13 @@ def main() -> None:
 
 def gains(rows: Sequence[Row]) -> dict[str, dict[str, list[float]]]:
     """Nats at the trained depth against the blind model, seed by seed, of every control in every group of runs."""
-    groups: dict[tuple[str, str, int, float], dict[str, dict[int, Row]]] = {}
-    for row in rows:
-        group = groups.setdefault((row.size, row.start, row.tokens, row.learning_rate), {})
-        group.setdefault(row.condition, {})[row.seed] = row
     found = {}
-    for (size, start, tokens, rate), conditions in groups.items():
+    for (size, start, rate, tokens), conditions in grouped(rows).items():
         blind = conditions.get(BLIND, {})
-        apart = {
-            name: [
-                at_trained(seeds[seed]) - at_trained(blind[seed]) for seed in sorted(set(seeds) & set(blind))
-            ]
-            for name, seeds in conditions.items()
-            if name in COLORS and name not in (BLIND, UNLOOPED)
-        }
+        controls = [name for name in conditions if name in COLORS and name != BLIND]
         amount = f"{tokens / 1e6:.1f}M" if tokens >= 9.5e5 else f"{tokens / 1e3:.0f}k"
         told = f"{size.upper()} parameters, {start} start, {amount} tokens, rate {rate:g}"
-        found[told] = {name: values for name, values in apart.items() if values}
+        found[told] = {name: apart for name in controls if (apart := paired(conditions[name], blind))}
     return {name: group for name, group in found.items() if group}
 
 
@@ -104,7 +93,7 @@ def worth(rows: Sequence[Row]) -> Figure:
 
 
 def told_and_true() -> Figure:
-    """Every run that nothing was fitted on: what was foretold of 4K, with its interval, against what came."""
+    """Every run that nothing was fitted on: what was foretold of 4K against what came."""
     figure = Figure(figsize=(6.4, 6.0), layout="constrained")
     FigureCanvasAgg(figure)
     ax = figure.subplots()
@@ -112,12 +101,16 @@ def told_and_true() -> Figure:
     ax.plot(ends, ends, color=QUIET, lw=1)
     for place, (study, name) in enumerate(STUDIES.items()):
         runs = [run for run in load_runs(study) if run.part != "fit"]
-        points = [(min(run.four_times, LARGEST), min(prognosis(run).four_times, LARGEST)) for run in runs]
-        right = [prognosis(run).fate == run.fate for run in runs]
-        for said in (True, False):
-            chosen = [point for point, so in zip(points, right, strict=True) if so == said]
-            label = f"{name}: {sum(right)} of {len(right)} fates right" if said else None
-            face = PALETTE[place] if said else "white"
+        told = [prognosis(run) for run in runs]
+        points = [
+            (min(run.four_times, LARGEST), min(said.four_times, LARGEST))
+            for run, said in zip(runs, told, strict=True)
+        ]
+        right = [said.fate == run.fate for run, said in zip(runs, told, strict=True)]
+        for came in (True, False):
+            chosen = [point for point, so in zip(points, right, strict=True) if so == came]
+            label = f"{name}: {sum(right)} of {len(right)} fates right" if came else None
+            face = PALETTE[place] if came else "white"
             ax.plot(
                 *zip(*chosen, strict=True),
                 MARKS[place],

@@ -23,7 +23,7 @@ from loopscope.evaluation.depth.prognosis_rule import (
     signed_log,
     weighed,
 )
-from loopscope.results import FATES, Fate, fate_of
+from loopscope.results import FATES, Fate, Prognosis, fate_of
 
 NAMES = ("loss", "moved")
 """Of `movements`, what the line has a coefficient for."""
@@ -116,9 +116,14 @@ class Told:
 Predictor = Callable[[Run], Told]
 
 
+def judged(run: Run, tokens: int = AUDIT_TOKENS) -> Prognosis:
+    """What the shipped rule says of a run whose signs were measured on so many tokens."""
+    return judge_signs(list(run.signs), run.trained_loops, run.scale_blind, tokens)
+
+
 def prognosis(run: Run) -> Told:
     """The prognosis as it is shipped."""
-    told = judge_signs(list(run.signs), run.trained_loops, run.scale_blind, AUDIT_TOKENS)
+    told = judged(run)
     changes = [row.change for row in told.at] or [LARGEST, LARGEST]
     return Told(told.fate, *changes)
 
@@ -168,8 +173,7 @@ def held(runs: Sequence[Run], times: int) -> float:
     """Share of runs whose truth lies in the interval."""
     inside = []
     for run in runs:
-        told = judge_signs(list(run.signs), run.trained_loops, run.scale_blind, AUDIT_TOKENS)
-        row = next(row for row in told.at if row.loops == times * run.trained_loops)
+        row = next(row for row in judged(run).at if row.loops == times * run.trained_loops)
         inside.append(row.low <= run.change(row.loops) <= row.high)
     return sum(inside) / len(inside)
 

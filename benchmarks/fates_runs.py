@@ -30,7 +30,7 @@ RUNS = {
 }
 """The committed measurements: what the committed constants were fitted on and tested with, and only tested with."""
 AUDIT_WINDOWS = 8
-AUDIT_TOKENS = 8 * 64
+AUDIT_TOKENS = AUDIT_WINDOWS * 64
 """Of those windows: what committed signs were measured on."""
 TRUTH_WINDOWS = 64
 BEYOND = 4

@@ -26,13 +26,12 @@ from torch import Tensor
 
 import loopscope
 from benchmarks.environment import environment, markdown
-from benchmarks.fates_fit import accuracy, hurts_after, last_difference, off_by, prognosis
+from benchmarks.fates_fit import accuracy, hurts_after, judged, last_difference, off_by, prognosis
 from benchmarks.fates_runs import Run, load_runs, write_rows
 from benchmarks.foreign_models import rows
 from loopscope.audit.audit_report import BEYOND
 from loopscope.data.corpora.stdlib import StdlibCorpus
 from loopscope.evaluation import depth_curves, prognose
-from loopscope.evaluation.depth.prognosis import judge_signs
 from loopscope.recurrence import unroll
 from loopscope.results import LoopSigns, Prognosis, decode
 from tests.interop.foreign.families.models import Named
@@ -74,7 +73,7 @@ class Row:
     @property
     def told(self) -> Prognosis:
         """What the rule of today says."""
-        return judge_signs(list(self.signs), self.trained_loops, self.scale_blind, TOLD_ON * SEQUENCE)
+        return judged(self.run, TOLD_ON * SEQUENCE)
 
 
 def main() -> None:
@@ -218,7 +217,7 @@ def tables(found: Sequence[Row]) -> str:
                 *_rounded(row),
             ]
         )
-    return f"{markdown(heads, lines)}\n\n{scores([row.run for row in distinct(found) if row.told.at])}"
+    return f"{markdown(heads, lines)}\n\n{scores([row for row in distinct(found) if row.told.at])}"
 
 
 def distinct(found: Sequence[Row]) -> list[Row]:
@@ -226,8 +225,9 @@ def distinct(found: Sequence[Row]) -> list[Row]:
     return list({row.losses: row for row in reversed(found)}.values())[::-1]
 
 
-def scores(runs: Sequence[Run]) -> str:
+def scores(found: Sequence[Row]) -> str:
     """Return how often each predictor is right, and how far off."""
+    runs = [row.run for row in found]
     predictors = {
         "prognosis": prognosis,
         "last difference goes on": last_difference,
@@ -238,13 +238,8 @@ def scores(runs: Sequence[Run]) -> str:
         for name, rule in predictors.items()
     ]
     heads = [f"{len(runs)} models told", "right fates", "off at 2K", "off at 4K"]
-    inside = [
-        row.low <= run.change(row.loops) <= row.high
-        for run in runs
-        for row in judge_signs(list(run.signs), run.trained_loops, run.scale_blind, TOLD_ON * SEQUENCE).at[
-            -1:
-        ]
-    ]
+    deepest = [(row.told.at[-1], row.run.four_times) for row in found]
+    inside = [told.low <= true <= told.high for told, true in deepest]
     return f"{markdown(heads, lines)}\n\ntruth in the 80 % interval at 4K: {sum(inside)} of {len(inside)}"
 
 

@@ -93,12 +93,12 @@ def check_formats(names: Any) -> tuple[str, ...]:
             f"rounding is {names!r}; it must be names of {', '.join(FORMATS)}, several between commas, or none"
         )
     parts = [part.strip() for part in given if part.strip()]
-    if parts == ["none"] or not (parts or isinstance(names, str)):
-        return ()
-    if not parts:
+    if not parts and isinstance(names, str):
         raise ValueError(
             f"rounding is {names!r}, which names no format; name some of {', '.join(FORMATS)}, or none"
         )
+    if parts in ([], ["none"]):
+        return ()
     for part in parts:
         if part not in FORMATS:
             raise ValueError(

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from loopscope.audit.interventions import mean_loss
-from loopscope.numerics import has_scale, scale
+from loopscope.numerics import scale
 from loopscope.objectives.extras import TokenLoss
 from loopscope.objectives.token_loss import IGNORE_INDEX, chunked_cross_entropy
 from loopscope.recurrence import LoopState
@@ -60,7 +60,8 @@ class ReferenceRun:
             hidden, features = state.hidden[self.rows], state.features()[self.rows]
             losses = self.token_loss(state.model.head, features, self.labels)
             loss = mean_loss(losses, self.labels)
-            self.finite = math.isfinite(loss) and has_scale(hidden)
+            sizes = scale(hidden)
+            self.finite = math.isfinite(loss) and bool(torch.isfinite(sizes).all())
             if self.finite:
                 self.start = state.context.embedded[self.rows]
                 self.states.append(hidden)
@@ -68,5 +69,5 @@ class ReferenceRun:
                 if self.reads_scale is None:
                     self.reads_scale = reads_scale(state)
                 self.losses.append(loss)
-                self.scales.append(float(scale(hidden).mean()))
+                self.scales.append(float(sizes.mean()))
         return self.finite

@@ -1,7 +1,6 @@
 """What becomes of a rounding error from loop to loop: dies out, stays, grows or breaks.
 
-rounding_rate   how fast it changes
-rounding_why    what was measured, and why, in sentences
+How fast it changes is `rounding_rate`'s; what was measured, and why, in sentences `rounding_why`'s.
 """
 
 import math
@@ -39,15 +38,16 @@ def judge_rounding(
     rate = error_rate(run)
     outcome: RoundingOutcome = "stays"
     growth, interval, power = rate.growth, rate.interval, rate.power
+    kept = kept_of_a_change(dynamics, scales)
     if broken is not None:
         outcome = "breaks"
     elif rate.direction < 0:
         outcome = "dies out"
     elif rate.direction > 0:
-        outcome = "stays" if _soon_forgotten(rows, scales, dynamics) else "grows"
+        outcome = "stays" if _soon_forgotten(rows, kept) else "grows"
     elif rate.filled is not None:
         outcome, growth, interval, power = "grows", None, None, None
-    seen = Seen(name, outcome, run, rate, scales, dynamics, lost, broken, reads_scale)
+    seen = Seen(name, outcome, run, rate, scales, dynamics, kept, lost, broken, reads_scale)
     return Rounding(
         format=name,
         outcome=outcome,
@@ -62,11 +62,8 @@ def judge_rounding(
     )
 
 
-def _soon_forgotten(
-    rows: Sequence[RoundedLoop], scales: Sequence[float], dynamics: Sequence[LoopDynamics]
-) -> bool:
+def _soon_forgotten(rows: Sequence[RoundedLoop], kept: float | None) -> bool:
     """Whether an error only adds up, in a map that leaves next to nothing of it by half of the loops."""
-    kept = kept_of_a_change(dynamics, scales)
     return kept is not None and kept ** (len(rows) / 2) < FORGOTTEN and adds_up(rows)
 
 

@@ -36,6 +36,7 @@ class Seen:
         rate: how fast its error changes.
         scales: mean s_k of the fp32 run.
         dynamics: of the trained loops, where known.
+        kept: the share of a small change that a loop leaves, `kept_of_a_change`.
         lost: the first loop whose exit loses 1 % of perplexity.
         broken: the first loop that is not finite, empty, or loses 10 %.
         reads_scale: whether the readout passes on the state's size; None where it is not known.
@@ -47,6 +48,7 @@ class Seen:
     rate: ErrorRate
     scales: Sequence[float]
     dynamics: Sequence[LoopDynamics]
+    kept: float | None
     lost: int | None
     broken: RoundedLoop | None
     reads_scale: bool | None
@@ -141,17 +143,16 @@ def _reasons(seen: Seen) -> Iterator[str]:
     lasting = seen.outcome in ("dies out", "stays")
     growing = seen.outcome in ("grows", "breaks") and not _out_of_range(seen.rows)
     angular = max((entry.angular for entry in seen.dynamics), default=None)
-    kept = kept_of_a_change(seen.dynamics, seen.scales)
     if lasting and seen.grown > MUCH_GROWN and _grows_by_amounts(seen.scales):
         what = "an error keeps its share" if seen.outcome == "stays" else "an error becomes a smaller share"
         yield (
             f"The scale grows {seen.grown:.3g} times while what a loop adds does not: the direction stiffens, and "
             f"{what} of what loops add."
         )
-    elif lasting and kept is not None and kept < FORGETS:
+    elif lasting and seen.kept is not None and seen.kept < FORGETS:
         yield (
-            f"Across the state a loop leaves {kept:.2f} of a small change at most, for its size: errors are forgotten "
-            "as new ones come."
+            f"Across the state a loop leaves {seen.kept:.2f} of a small change at most, for its size: errors are "
+            "forgotten as new ones come."
         )
     elif seen.broken is not None and _is_coarse(seen.broken, seen.rows[0]):
         yield "It is as far off at loop 1: that is the format, not the loops."

@@ -15,7 +15,7 @@ def test_the_page_says_what_rows_say() -> None:
     assert (len(load_rows()), len(found)) == (29, 25)
     assert accuracy(runs, prognosis) == pytest.approx(23 / 25)
     assert accuracy(runs, last_difference) == pytest.approx(21 / 25)
-    assert "truth in the 80 % interval at 4K: 15 of 25" in scores(runs)
+    assert "truth in the 80 % interval at 4K: 15 of 25" in scores(found)
 
 
 def test_a_model_is_trained_told_and_measured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,23 +141,27 @@ def foretell(
         constants: fitted for that depth.
         tokens: that the signs were measured on; None: as if on all that there are.
     """
-    moved = movements(signs, trained, loops)
-    change = moved["loss"]
-    if loops > trained + 2 and descends(signs, trained):
-        ends = _interval(descent(signs, trained), moved, DESCENT_SPREAD, constants, tokens)
-        change = descent(signs, trained)
-    elif loops > trained + 2:
-        steady = movements(signs, trained, loops, steady=True)
-        change, other = weighed(moved, constants.coefficients), weighed(steady, constants.steady)
-        both = [
-            _interval(told, way, half_width(way, constants), constants, tokens)
-            for told, way in ((change, moved), (other, steady))
-        ]
-        ends = min(low for low, _ in both), max(high for _, high in both)
-    else:
-        ends = _interval(change, moved, half_width(moved, constants), constants, tokens)
+    ways = _ways(signs, trained, loops, constants)
+    ends = [_interval(*way, constants.level, tokens) for way in ways]
+    told = ways[0][0], min(low for low, _ in ends), max(high for _, high in ends)
     least = -max(signs[trained - 1].cross_entropy, 0.0)
-    return ForetoldDepth(loops, *(max(end, least) for end in (change, *ends)))
+    return ForetoldDepth(loops, *(max(end, least) for end in told))
+
+
+def _ways(
+    signs: Sequence[LoopSigns], trained: int, loops: int, constants: Constants
+) -> list[tuple[float, float, float]]:
+    """What every way of following comes to, the foretold one first: change, KL divergence, half of its interval."""
+    moved = movements(signs, trained, loops)
+    if loops <= trained + 2:
+        return [(moved["loss"], moved["moved"], half_width(moved, constants))]
+    if descends(signs, trained):
+        return [(descent(signs, trained), moved["moved"], DESCENT_SPREAD)]
+    steady = movements(signs, trained, loops, steady=True)
+    return [
+        (weighed(way, coefficients), way["moved"], half_width(way, constants))
+        for way, coefficients in ((moved, constants.coefficients), (steady, constants.steady))
+    ]
 
 
 def weighed(moved: Mapping[str, float], coefficients: Mapping[str, float]) -> float:
@@ -171,12 +175,12 @@ def half_width(moved: Mapping[str, float], constants: Constants) -> float:
 
 
 def _interval(
-    change: float, moved: Mapping[str, float], half: float, constants: Constants, tokens: int | None
+    change: float, moved: float, half: float, level: float, tokens: int | None
 ) -> tuple[float, float]:
     """The ends of an interval in nats, with chance."""
     middle = signed_log(change)
     fitted = [UNIT * math.sinh(end) - change for end in (middle - half, middle + half)]
-    chance = 0.0 if tokens is None else by_chance(moved["moved"], tokens, constants.level)
+    chance = 0.0 if tokens is None else by_chance(moved, tokens, level)
     low, high = (change + math.copysign(math.hypot(end, chance), end) for end in fitted)
     return low, high
 
@@ -186,13 +190,12 @@ def descends(signs: Sequence[LoopSigns], trained: int) -> bool:
 
     And half a percent of perplexity each.
     """
-    rows = [row for row in signs if trained <= row.loop <= trained + 2]
+    rows = signs[trained - 1 : trained + 2]
     if rows[2].divergence > NO_LONGER * rows[1].divergence:  # an expanding map may gain at first
         return False
     return all(
-        gained > max(DESCENT * later.divergence, UNIT / 2)
+        before.cross_entropy - later.cross_entropy > max(DESCENT * later.divergence, UNIT / 2)
         for before, later in pairwise(rows)
-        for gained in [before.cross_entropy - later.cross_entropy]
     )
 
 
@@ -202,7 +205,7 @@ def descent(signs: Sequence[LoopSigns], trained: int) -> float:
     What it was by K + 2, and what is left: along a straight way the loss is a parabola, whose curve is the divergence
     d. Where a step has gained R d, (R - 1)² d / 4 are left. No more than what was gained so far.
     """
-    last, one, two = (signs[loop - 1] for loop in (trained, trained + 1, trained + 2))
+    last, one, two = signs[trained - 1 : trained + 2]
     gained = last.cross_entropy - two.cross_entropy
     step = max(two.divergence, NO_STEP**2)
     left = step * ((one.cross_entropy - two.cross_entropy) / step - 1) ** 2 / 4

@@ -1,5 +1,7 @@
 """Whether a forward's loops are one map: a module that no set_loops runs deeper repeats its last loop beyond them."""
 
+from itertools import islice
+
 import torch
 
 from loopscope.interop.foreign.tracing.trace import Trace
@@ -19,8 +21,9 @@ def remark_on_differing_loops(model: TracedModel, trace: Trace) -> None:
     """
     if model.interceptor.own.count or trace.depth < 3 or model.interceptor.side_names:
         return
-    first, second, *_ = unroll(model, trace.input_ids, trace.depth)
-    one, other = (next_hidden(state, first.hidden) for state in (first, second))
+    with model.fixed_draws():
+        first, second = islice(unroll(model, trace.input_ids, trace.depth), 2)
+        one, other = (next_hidden(state, first.hidden) for state in (first, second))
     if float((one - other).norm()) <= SAME_MAP * float(one.norm()):
         return
     model.remarks = (
