@@ -4,6 +4,7 @@
     python -m benchmarks.claim --out runs/claim --train --only published    # one start alone
     python -m benchmarks.claim --out runs/claim --size 0.7m --only scaled --train    # 307 k tokens: an hour on one core
     python -m benchmarks.claim --out runs/claim --size 8m --tokens 1000000 --rate 3e-4 --train   # another rate
+    python -m benchmarks.claim --out runs/claim --only scaled --equal-flops --train    # no loops, more tokens instead
     python -m benchmarks.claim --tables                                     # the tables of the results page
 
 A run that has ended is measured on held-out text and becomes a row of `benchmarks/claim.json`; what has a row there is
@@ -18,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.claim_rows import RATE, Row, add_row, load_rows
-from benchmarks.claim_tables import tables
+from benchmarks.claim_tables import BLIND, UNLOOPED, tables
 from benchmarks.environment import environment
 from benchmarks.fates_grid import CLAIMED
 from loopscope.config.run_config import kept_config
 from loopscope.evaluation.depth.curve import depth_curves
 from loopscope.jobs import open_model, run_study
+from loopscope.jobs.study_cells import plan
 from loopscope.jobs.text import held_out
 from loopscope.plan.training_flops import training_cost
 from loopscope.results import load_results, run_folder
@@ -106,6 +108,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=None, help="as many of the seeds at most")
     parser.add_argument("--tokens", type=int, default=None, help="of training, a run")
     parser.add_argument("--rate", type=float, default=RATE, help="the highest learning rate of a run")
+    parser.add_argument(
+        "--equal-flops",
+        action="store_true",
+        help=f"train {UNLOOPED} alone, with as many more tokens as make its FLOPs those of {BLIND}",
+    )
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--train", action="store_true")
     parser.add_argument("--tables", action="store_true")
@@ -114,6 +121,8 @@ def main() -> None:
     if unknown := set(options.conditions or ()) - set(shape.conditions):
         parser.error(f"--conditions {sorted(unknown)}: allowed are {', '.join(shape.conditions)}")
     options.steps = round((options.tokens or shape.tokens) / shape.step_tokens)
+    if options.equal_flops:
+        options.conditions, options.steps = [UNLOOPED], equal_steps(shape, options.steps)
     if options.train:
         for start, condition, seed in cells(options):
             train(options, start, condition, seed)
@@ -128,6 +137,15 @@ def cells(options: argparse.Namespace) -> Iterator[tuple[str, str, int]]:
         for start in STARTS if options.only is None else [options.only]:
             for condition in options.conditions or shape.conditions:
                 yield start, condition, seed
+
+
+def equal_steps(shape: Shape, steps: int) -> int:
+    """Steps of the model without loops that cost what `steps` of the blind looped one cost."""
+    configs = plan(
+        shape.recipe, [BLIND, UNLOOPED], [0], settings(shape, STARTS[0], steps, "fp32"), None, False
+    )
+    looped, unlooped = map(training_cost, configs)
+    return round(steps * looped / unlooped)
 
 
 def settings(shape: Shape, start: str, steps: int, precision: str, rate: float = RATE) -> dict[str, Any]:
@@ -157,7 +175,8 @@ def train(options: argparse.Namespace, start: str, condition: str, seed: int) ->
     wanted = options.size, start, condition, seed, tokens, options.rate
     if any(row.run == wanted for row in load_rows()):
         return
-    out = options.out / f"{options.size}-{start}{'' if options.rate == RATE else f'-{options.rate:g}'}"
+    rate = "" if options.rate == RATE else f"-{options.rate:g}"
+    out = options.out / f"{options.size}-{start}{rate}{'-equal-flops' if options.equal_flops else ''}"
     changes = settings(shape, start, options.steps, options.precision, options.rate)
     run_study(shape.recipe, [condition], [seed], out, changes, wait=False)
     folder = run_folder(out, condition, seed)

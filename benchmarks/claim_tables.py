@@ -10,6 +10,8 @@ from loopscope.results.student_t import SEEDS_NEEDED, over_seeds, over_seeds_of
 
 BLIND = "dense/rmsnorm"
 UNLOOPED = "unlooped-deep"
+EQUAL = f"{UNLOOPED}, equal FLOPs"
+"""The model without loops that was trained for more tokens, to the FLOPs of the blind looped one."""
 Conditions = dict[str, dict[int, Row]]
 """By condition, and by seed."""
 
@@ -24,12 +26,30 @@ def tables(rows: Sequence[Row]) -> str:
 
 
 def grouped(rows: Sequence[Row]) -> dict[tuple[str, str, float, int], Conditions]:
-    """Return runs that compare, by size, start, learning rate and tokens: each condition's by seed."""
+    """Return runs that compare, by size, start, learning rate and tokens: each condition's by seed.
+
+    The model without loops at equal FLOPs has tokens of its own and stands beside the looped ones of those FLOPs.
+    """
     groups: dict[tuple[str, str, float, int], Conditions] = {}
     for row in rows:
         group = groups.setdefault((row.size, row.start, row.learning_rate, row.tokens), {})
         group.setdefault(row.condition, {})[row.seed] = row
+    for key, conditions in list(groups.items()):
+        if set(conditions) == {UNLOOPED} and (home := _of_equal_flops(groups, key)) is not None:
+            home[EQUAL] = groups.pop(key)[UNLOOPED]
     return groups
+
+
+def _of_equal_flops(
+    groups: dict[tuple[str, str, float, int], Conditions], key: tuple[str, str, float, int]
+) -> Conditions | None:
+    """Return the group of the blind looped runs whose FLOPs those of `key` have, within 1 %."""
+    (flops,) = {row.training_flops for row in groups[key][UNLOOPED].values()}
+    for other, conditions in groups.items():
+        looped = {row.training_flops for row in conditions.get(BLIND, {}).values()}
+        if other[:3] == key[:3] and any(math.isclose(each, flops, rel_tol=0.01) for each in looped):
+            return conditions
+    return None
 
 
 def reached(conditions: Conditions) -> str:
@@ -66,16 +86,16 @@ def reached(conditions: Conditions) -> str:
 
 
 def differences(conditions: Conditions) -> str:
-    """At the trained depth, seed by seed: every condition less the blind one, and less the model without loops.
+    """At the trained depth, seed by seed: every condition less the blind one, and less the models without loops.
 
     p-values are those of a paired Student's t and are corrected together (Holm).
     """
     found = []
-    for against in (BLIND, UNLOOPED):
+    for against in (BLIND, UNLOOPED, EQUAL):
         for condition, seeds in conditions.items():
             others = conditions.get(against, {})
             apart = paired(seeds, others)
-            if condition in (against, UNLOOPED) or not apart:
+            if condition in (against, UNLOOPED, EQUAL) or not apart:
                 continue
             first = min(seeds.keys() & others.keys())
             flops = seeds[first].training_flops / others[first].training_flops

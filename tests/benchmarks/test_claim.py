@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from benchmarks import claim_rows
-from benchmarks.claim import SHAPES, STARTS, settings
+from benchmarks.claim import SHAPES, STARTS, equal_steps, settings
 from benchmarks.claim_rows import Row, add_row, load_rows
-from benchmarks.claim_tables import at_trained, differences, spread_of, tables
+from benchmarks.claim_tables import EQUAL, at_trained, differences, grouped, spread_of, tables
 from loopscope.jobs.study_cells import plan
 from loopscope.plan.parameters import count_parameters
 from loopscope.plan.training_flops import training_cost
@@ -52,6 +52,22 @@ def test_every_cell_is_a_valid_run_of_about_its_size(size: str, start: str) -> N
         assert training_cost(unlooped) == pytest.approx(training_cost(config), rel=0.01)
 
 
+@pytest.mark.parametrize("size", SHAPES)
+def test_equal_flops_are_those_of_the_blind_looped_model(size: str) -> None:
+    shape = SHAPES[size]
+    steps = 1_000
+    configs = plan(
+        shape.recipe,
+        ["dense/rmsnorm", "unlooped-deep"],
+        [0],
+        settings(shape, "scaled", steps, "fp32"),
+        None,
+        False,
+    )
+    looped, unlooped = map(training_cost, configs)
+    assert equal_steps(shape, steps) * unlooped == pytest.approx(steps * looped, rel=1e-3)
+
+
 def _rows(condition: str, losses: tuple[float, ...]) -> dict[int, Row]:
     return {
         seed: replace(ROW, condition=condition, seed=seed, losses=(9.0, loss, 9.0, 9.0))
@@ -90,6 +106,25 @@ def test_runs_of_another_learning_rate_are_not_mixed_in() -> None:
     assert slower[0].run != ROW.run
 
 
+def test_no_loops_at_equal_flops_stand_beside_the_looped_ones() -> None:
+    """Found by its FLOPs, since its tokens are others; of another rate or start it stays by itself."""
+    blind, raw = _rows("dense/rmsnorm", (3.0, 3.5)), _rows("dense/raw", (2.0, 2.5))
+    deep = {
+        seed: replace(row, tokens=4_000_000, training_flops=1.005 * ROW.training_flops)
+        for seed, row in _rows("unlooped-deep", (2.5, 2.6)).items()
+    }
+    rows = [*deep.values(), *blind.values(), *raw.values()]
+    (found,) = grouped(rows).values()
+    assert found[EQUAL] == deep
+    said = tables(rows)
+    assert "| dense/rmsnorm - unlooped-deep, equal FLOPs | 2 | 1.00 | +0.700 |  |" in said
+    assert "| dense/raw - unlooped-deep, equal FLOPs | 2 | 1.00 | -0.300 |  |" in said
+    assert said.count("unlooped-deep, equal FLOPs - ") == 0
+    for other in ({"learning_rate": 3e-4}, {"start": "scaled"}, {"training_flops": 1.5e13}):
+        apart = [replace(row, **other) for row in deep.values()]
+        assert len(grouped([*apart, *blind.values()])) == 2
+
+
 def test_rows_are_added_one_by_one(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(claim_rows, "ROWS", tmp_path / "claim.json")
     assert load_rows() == []
@@ -119,7 +154,7 @@ def test_the_committed_rows_say_what_a_smaller_rate_and_the_published_start_do()
     found = {
         (row.condition, row.seed, row.learning_rate): at_trained(row)
         for row in load_rows()
-        if row.size == "8m"
+        if (row.size, row.start) == ("8m", "scaled")
     }
     for seed in (0, 1):
         blind, held = (found[name, seed, 3e-4] for name in ("dense/rmsnorm", "dense/rmsnorm+penalty"))
@@ -135,3 +170,26 @@ def test_the_committed_rows_say_what_a_smaller_rate_and_the_published_start_do()
     for control in ("dense/raw", "dense/rmsnorm+penalty"):
         assert float(lines[f"{control} - dense/rmsnorm"][-2]) > 0.2
     assert float(lines["dense/rmsnorm - unlooped-deep"][-2]) < 0.02
+
+
+def test_the_committed_rows_at_8m_from_the_published_start_say_what_their_page_says() -> None:
+    """The blind norm runs into the thousands; raw gains a sixth of a nat, a penalty nothing, and no loops are ahead."""
+    rows = {
+        (row.condition, row.seed): row for row in load_rows() if (row.size, row.start) == ("8m", "published")
+    }
+    assert len(rows) == 8
+    for seed in (0, 1):
+        blind, raw = rows["dense/rmsnorm", seed], rows["dense/raw", seed]
+        assert blind.l2_norm[3] > 3_000
+        assert blind.l2_norm[7] > 6_000
+        assert raw.l2_norm[7] < 3
+        assert -0.17 < at_trained(raw) - at_trained(blind) < -0.15
+        assert at_trained(rows["unlooped-deep", seed]) < at_trained(raw) - 0.15
+        for name in ("dense/rmsnorm", "dense/raw", "dense/rmsnorm+penalty"):
+            losses = rows[name, seed].losses
+            assert losses.index(min(losses)) == 1
+    worth = [
+        at_trained(rows["dense/rmsnorm+penalty", seed]) - at_trained(rows["dense/rmsnorm", seed])
+        for seed in (0, 1)
+    ]
+    assert worth[0] < 0 < worth[1]
