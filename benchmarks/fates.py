@@ -2,6 +2,7 @@
 
     python -m benchmarks.fates --size narrow --out runs/narrow --train    # 66 runs; laptop: 84, hours on one core
     python -m benchmarks.fates --size depths --out runs/depths --train    # 28 runs of a K that no fitted one has
+    python -m benchmarks.fates --size flops --out runs/flops --train      # 61 runs at equal FLOPs
     python -m benchmarks.fates --size narrow --train --dry-run            # what they would be
     python -m benchmarks.fates --size narrow --out runs/narrow --measure  # K + 2 loops of each, and the truth to 4K
     python -m benchmarks.fates --fit                                      # write the constants, from narrow runs
@@ -9,8 +10,8 @@
 
 `loopscope study` does the training (`benchmarks.fates_grid` has the conditions). Called again it goes on where it
 stopped; called several times at once, the calls share the runs. What was measured is `benchmarks/fates.json` (narrow),
-`benchmarks/fates_laptop.json` and `benchmarks/fates_depths.json`, so that the fit and the tables can be made again
-without the runs.
+`benchmarks/fates_laptop.json`, `benchmarks/fates_depths.json` and `benchmarks/fates_flops.json`, so that the fit and
+the tables can be made again without the runs.
 """
 
 import argparse
@@ -21,8 +22,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.environment import environment
+from benchmarks.fates_entries import RECIPE, SHAPES, settings
 from benchmarks.fates_fit import CONSTANTS, constants_module
-from benchmarks.fates_grid import RECIPE, SHAPES, rounds, settings, variants
+from benchmarks.fates_flops_tables import flops_table
+from benchmarks.fates_grid import rounds, variants
 from benchmarks.fates_runs import RUNS, load_runs, measure_runs, shortened
 from benchmarks.fates_tables import tables
 from loopscope.jobs import planned_study, run_study
@@ -58,7 +61,9 @@ def main() -> None:
         CONSTANTS.write_text(constants_module(load_runs("narrow")), encoding="utf-8")
         subprocess.run([sys.executable, "-m", "ruff", "format", "-q", str(CONSTANTS)], check=True)
     if options.tables:
-        print(tables(load_runs("narrow"), laptop=load_runs("laptop"), depths=load_runs("depths")))
+        unfitted = {size: load_runs(size) for size in SHAPES if size != "narrow"}
+        print(tables(load_runs("narrow"), **unfitted))
+        print(f"\n{flops_table(unfitted['flops'])}")
 
 
 def train(options: argparse.Namespace) -> None:

@@ -1,20 +1,22 @@
 """The runs that a prognosis of depth is fitted and tested on: what each trains, in which group, with which seeds.
 
-`narrow` runs are fitted on and tested with, `laptop` and `depths` runs only tested with, by constants that were fixed
-before. All have 2 layers and 64 tokens of a vocabulary of 1,024 that loses nothing; K is 4, in `depths` 2 and 8.
-Weights start small, but for four conditions of laptop size whose names begin with `published`. `sampled` and
+`narrow` runs are fitted on and tested with, `laptop`, `depths` and `flops` runs only tested with, by constants that
+were fixed before. All have 2 layers and 64 tokens of a vocabulary of 1,024 that loses nothing; K is 4, in `depths` 2
+and 8. Weights start small, but for four conditions of laptop size whose names begin with `published`. `sampled` and
 `curriculum` draw depths with a mean of K, so that training costs what it does at a fixed K; `jacobian` and `shortcut`
-cost more, which `loopscope plan` says.
+cost more, which `loopscope plan` says; `flops` runs (`fates_flops`) are as long as makes all cost the same.
 
 Which narrow runs are fitted on was written down before any of them had ended: `FITTED_ON`, seeds below `FITTED_SEEDS`.
 The rest is for the test: conditions and families that the fit never saw, and a third seed of those that it saw.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-RECIPE = "small"
+from benchmarks.fates_entries import SHAPES, Entry, anchor, draw, penalty, published
+from benchmarks.fates_flops import equal_flops
+
 CLAIMED = (
     "dense/rmsnorm",
     "dense/raw",
@@ -24,24 +26,6 @@ CLAIMED = (
 )
 """Have five seeds at laptop size: whether control of scale gives a lower loss at matched depth hangs on them."""
 
-
-@dataclass(frozen=True)
-class Shape:
-    """What all runs of one study have beside their condition."""
-
-    dim: int
-    heads: int
-    steps: int
-    precision: str
-    compile: bool
-    starts: bool  # whether conditions from the published start are among them
-
-
-SHAPES = {
-    "narrow": Shape(64, 2, 240, "auto", compile=False, starts=False),
-    "laptop": Shape(128, 4, 600, "fp32", compile=True, starts=True),
-    "depths": Shape(128, 4, 600, "auto", compile=True, starts=False),
-}
 
 FITTED_ON = (
     *("dense/rmsnorm", "dense/raw", "dense/final-only", "dense/alpha", "dense/rmsnorm+penalty"),
@@ -53,53 +37,11 @@ FITTED_ON = (
 FITTED_SEEDS = 2
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One condition of the grid.
-
-    Attributes:
-        group: condition, weight, family, draw or start.
-        seeds: how many are trained.
-        change: what it is, where no condition has its name.
-        asked_at: another depth than the trained one that it is measured at, too.
-    """
-
-    group: str
-    seeds: int
-    change: Mapping[str, Any] | None = None
-    asked_at: int | None = None
-
-
-def _penalty(weight: float) -> Entry:
-    return Entry(
-        "weight", 1, {"condition": "dense/rmsnorm+penalty", "objective": {"norm_penalty": {"weight": weight}}}
-    )
-
-
-def _anchor(weight: float) -> Mapping[str, Any]:
-    return {"condition": "dense/rmsnorm", "objective": {"scale_anchor": {"weight": weight, "target": 1.0}}}
-
-
-def _draw(condition: str, steps: int, **change: Any) -> Entry:
-    """`steps` fill in a curriculum's length: it grows over the whole run."""
-    depth = change.pop("depth", None)
-    if depth == "curriculum":
-        change["training"] = {"depth": {"distribution": "fixed", "mean": 7, "curriculum": steps}}
-    elif depth == "sampled":
-        change["training"] = {"depth": {"distribution": "uniform", "low": 1, "high": 7}}
-    return Entry("draw", 2, {"condition": condition, **change})
-
-
-def _published(condition: str) -> Entry:
-    """Embeddings from N(0, 1), as the paper has them."""
-    return Entry("start", 2, {"condition": condition, "model": {"initialisation": "published"}})
-
-
 _STARTS = {
-    "published-rmsnorm": _published("dense/rmsnorm"),
-    "published-raw": _published("dense/raw"),
-    "published-penalty": _published("dense/rmsnorm+penalty"),
-    "published-terminal": _published("terminal/rmsnorm"),
+    "published-rmsnorm": published("dense/rmsnorm"),
+    "published-raw": published("dense/raw"),
+    "published-penalty": published("dense/rmsnorm+penalty"),
+    "published-terminal": published("terminal/rmsnorm"),
 }
 
 
@@ -146,6 +88,8 @@ def grid(size: str, steps: int | None = None) -> dict[str, Entry]:
     steps = steps or SHAPES[size].steps
     if size == "depths":
         return _other_depths()
+    if size == "flops":
+        return equal_flops(steps)
     return {
         **{
             name: Entry("condition", 5 if size == "laptop" and name in CLAIMED else 3)
@@ -154,14 +98,14 @@ def grid(size: str, steps: int | None = None) -> dict[str, Entry]:
                 *("dense/rmsnorm+penalty", "dense/rmsnorm+interloop", "terminal/rmsnorm"),
             )
         },
-        "anchored": Entry("condition", 3, _anchor(0.1)),
+        "anchored": Entry("condition", 3, anchor(0.1)),
         "damping": Entry("condition", 3, {"model": {"carry": ["damping"]}}),
         "decay": Entry("condition", 3, {"model": {"carry": ["decay"], "injection": {"kind": "write"}}}),
         "injection": Entry("condition", 3, {"model": {"injection": {"kind": "add"}}}),
         **(_STARTS if SHAPES[size].starts else {}),
-        "sampled-dense": _draw("dense/rmsnorm", steps, depth="sampled"),
-        "sampled-terminal": _draw("terminal/rmsnorm", steps, depth="sampled"),
-        "curriculum": _draw("dense/rmsnorm", steps, depth="curriculum"),
+        "sampled-dense": draw("dense/rmsnorm", steps, depth="sampled"),
+        "sampled-terminal": draw("terminal/rmsnorm", steps, depth="sampled"),
+        "curriculum": draw("dense/rmsnorm", steps, depth="curriculum"),
         "dense-then-terminal": Entry(
             "draw",
             2,
@@ -170,17 +114,17 @@ def grid(size: str, steps: int | None = None) -> dict[str, Entry]:
                 "objective": {"schedule": [{"until": 0.7, "placement": "dense"}, {"placement": "terminal"}]},
             },
         ),
-        "shortcut": _draw("terminal/rmsnorm", steps, objective={"shortcut": {"weight": 0.1}}),
-        "jacobian": _draw("dense/rmsnorm", steps, objective={"jacobian": {"weight": 0.1}}),
+        "shortcut": draw("terminal/rmsnorm", steps, objective={"shortcut": {"weight": 0.1}}),
+        "jacobian": draw("dense/rmsnorm", steps, objective={"jacobian": {"weight": 0.1}}),
         **{
             name: Entry("family", 2)
             for name in ("ouro", "huginn", "parcae", "loopformer", "deeploop", "hybrid")
         },
-        "penalty-1e-5": _penalty(1e-5),
-        "penalty-1e-4": _penalty(1e-4),
-        "penalty-1e-3": _penalty(1e-3),
-        "penalty-1e-1": _penalty(1e-1),
-        "anchored-strong": Entry("weight", 1, _anchor(1.0)),
+        "penalty-1e-5": penalty(1e-5),
+        "penalty-1e-4": penalty(1e-4),
+        "penalty-1e-3": penalty(1e-3),
+        "penalty-1e-1": penalty(1e-1),
+        "anchored-strong": Entry("weight", 1, anchor(1.0)),
         "terminal/raw": Entry("condition", 1),
     }
 
@@ -204,22 +148,3 @@ def rounds(size: str) -> Iterator[tuple[int, list[str]]]:
     entries = grid(size)
     for seed in range(max(entry.seeds for entry in entries.values())):
         yield seed, [name for name, entry in entries.items() if entry.seeds > seed]
-
-
-def settings(size: str, steps: int | None = None) -> dict[str, Any]:
-    """Return what all runs of a study have beside their condition."""
-    shape = SHAPES[size]
-    return {
-        "model": {"dim": shape.dim, "heads": shape.heads, "sequence": 64, "vocabulary": 1024},
-        "data": {"tokenizer": {"kind": "bpe", "vocabulary": 1024}},
-        "training": {
-            "steps": steps or shape.steps,
-            "threads": 1,
-            "batch": 8,
-            "compile": shape.compile,
-            "precision": shape.precision,
-            "evaluate_every": None,
-            "final_windows": 64,
-            "checkpoint_every": None,
-        },
-    }

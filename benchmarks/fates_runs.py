@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.fates_flops import flops_per_token
 from benchmarks.fates_grid import grid, part
 from loopscope.config.run_config import kept_config
 from loopscope.evaluation.depth.curve import depth_curves
@@ -18,8 +19,6 @@ from loopscope.evaluation.depth.prognosis_signs import loop_signs
 from loopscope.guards import evaluating
 from loopscope.jobs import open_model
 from loopscope.jobs.text import held_out, some_windows
-from loopscope.objectives.depth_config import DepthConfig
-from loopscope.plan.training_flops import training_cost
 from loopscope.results import Fate, LoopSigns, RunResult, decode, fate_of, load_results, run_folder
 from loopscope.results.layout import RESULT, write_text
 
@@ -27,6 +26,7 @@ RUNS = {
     "narrow": Path(__file__).with_name("fates.json"),
     "laptop": Path(__file__).with_name("fates_laptop.json"),
     "depths": Path(__file__).with_name("fates_depths.json"),
+    "flops": Path(__file__).with_name("fates_flops.json"),
 }
 """The committed measurements: what the committed constants were fitted on and tested with, and only tested with."""
 AUDIT_WINDOWS = 8
@@ -134,12 +134,7 @@ def _measure(folder: Path, condition: str, seed: int, group: str, asked: int | N
 
 
 def _flops_per_token(result: RunResult) -> float:
-    """Of a training step, per token. A curriculum runs the trained depth on average, and is counted as that."""
-    config = kept_config(result.config, result.condition)
-    if config.training.depth.curriculum:
-        training = config.training.model_copy(update={"depth": DepthConfig()})
-        config = config.model_copy(update={"training": training})
-    return float(training_cost(config))
+    return flops_per_token(kept_config(result.config, result.condition))
 
 
 def shortened(value: Any) -> Any:

@@ -1,11 +1,13 @@
 """The study behind the prognosis of depth: its grid is whole, and what is tested is not what was fitted."""
 
+import statistics
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from benchmarks.fates_entries import RECIPE, SHAPES, settings
 from benchmarks.fates_fit import (
     accuracy,
     fitted,
@@ -15,8 +17,10 @@ from benchmarks.fates_fit import (
     off_by,
     prognosis,
 )
-from benchmarks.fates_grid import FITTED_ON, RECIPE, SHAPES, grid, part, rounds, settings, variants
-from benchmarks.fates_runs import asked_at, load_runs
+from benchmarks.fates_flops import flops_per_token
+from benchmarks.fates_flops_tables import flops_table
+from benchmarks.fates_grid import FITTED_ON, grid, part, rounds, variants
+from benchmarks.fates_runs import Run, asked_at, load_runs
 from loopscope.config import FAMILIES
 from loopscope.evaluation.depth.prognosis_constants import FITTED
 from loopscope.evaluation.depth.prognosis_rule import UNIT, movements
@@ -64,6 +68,43 @@ def test_other_depths_differ_by_the_depth_alone():
     assert {config.training.steps for config in runs.values()} == {SHAPES["laptop"].steps}
     assert runs["loops-8-dense/raw", 0].model.readout.kind == "raw"
     assert runs["drawn-deeper-terminal", 1].training.depth.average(2) == 6.5
+
+
+def test_runs_at_equal_flops_have_them():
+    """Counted anew from every config, also of a curriculum, that costs what its mean depth does."""
+    runs = PLANS["flops"]
+    assert len(runs) == sum(entry.seeds for entry in grid("flops").values()) == 61
+    assert {config.model.loops for config in runs} == {4}
+    spent = {
+        name: statistics.mean(
+            run.training.steps * flops_per_token(run) for run in runs if run.condition == name
+        )
+        for name in grid("flops")
+    }
+    assert list(spent.values()) == pytest.approx([spent["blind"]] * len(spent), rel=0.01)
+    each = [run.training.steps * flops_per_token(run) for run in runs]
+    assert each == pytest.approx([spent["blind"]] * len(each), rel=0.02)
+    steps = {config.condition: config.training.steps for config in runs}
+    assert steps["parcae-whole"] < steps["jacobian"] < steps["blind"] < steps["terminal"]
+    assert steps["growing"] == steps["drawn"] == steps["blind"] == SHAPES["flops"].steps
+
+
+def test_a_part_of_huginn_is_huginn_but_for_it():
+    runs = {config.condition: config for config in PLANS["flops"] if config.training.seed == 0}
+    whole = runs["huginn-whole"]
+    for name, kept in {
+        "huginn-fixed-depth": {"model"},
+        "huginn-no-prelude": {"training"},
+        "huginn-start-input": {"training"},
+        "huginn-no-injection": {"training"},
+        "huginn-pre-norm": {"training"},
+    }.items():
+        for section in kept:
+            other = getattr(runs[name], section)
+            steps = {"training": {"steps": whole.training.steps}}.get(section, {})
+            assert other.model_copy(update=steps) == getattr(whole, section), name
+        assert runs[name].model != whole.model or runs[name].training.depth != whole.training.depth
+    assert runs["huginn-no-injection"].model.injection.kind == "none"
 
 
 def test_drawn_depths_cost_what_the_fixed_one_does():
@@ -155,3 +196,39 @@ def test_the_plain_predictors_say_what_they_are_called():
     flat = replace(run, losses=(1.0,) * 16)
     assert hurts_after([flat])(run).four_times == 0.0
     assert held([flat], 2) == held([flat], 4) == 0.0
+
+
+def test_what_rests_is_what_its_page_says() -> None:
+    """A matrix for the state, an input of its size, and no knowing how far it is: any two of the three do not."""
+    runs: dict[str, list[Run]] = {}
+    for run in load_runs("flops"):
+        runs.setdefault(run.condition, []).append(run)
+    assert sum(map(len, runs.values())) == 61
+    for name in ("concat-gain-drawn", "concat-gain-start-random", "huginn-whole", "huginn-fixed-depth"):
+        assert all(abs(run.four_times) < 0.01 for run in runs[name]), name
+        assert all(run.rms[15] < 1 for run in runs[name])
+    for name in ("concat", "concat-drawn", "concat-gain", "add-gain-drawn", "gain-drawn"):
+        assert all(run.four_times > 0.09 for run in runs[name]), name
+    for at_random, terminal in zip(runs["concat-gain-start-random"], runs["terminal"], strict=False):
+        assert terminal.losses[3] - at_random.losses[3] == pytest.approx(0.585, abs=0.005)
+    for gain, without in zip(runs["gain-drawn"], runs["drawn-terminal"], strict=False):
+        assert without.losses[3] - gain.losses[3] == pytest.approx(0.45, abs=0.01)
+
+
+def test_the_prognosis_of_runs_at_equal_flops_is_right_as_often_as_their_page_says() -> None:
+    runs = load_runs("flops")
+    assert round(accuracy(runs, prognosis) * len(runs)) == 57
+    assert round(accuracy(runs, last_difference) * len(runs)) == 51
+    assert held(runs, 4) == pytest.approx(0.84, abs=0.005)
+
+
+def test_the_table_of_runs_at_equal_flops_pairs_seeds() -> None:
+    runs = load_runs("flops")
+    lines = {line.split("|")[1].strip(): line.split("|") for line in flops_table(runs).splitlines()[2:]}
+    chosen = {run.seed: run for run in runs if run.condition == "growing"}
+    blind = {run.seed: run for run in runs if run.condition == "blind"}
+    apart = [chosen[seed].losses[3] - blind[seed].losses[3] for seed in range(3)]
+    assert lines["growing"][6].strip().startswith(f"{statistics.mean(apart):+.3f} (")
+    assert lines["blind"][6].strip() == ""
+    assert lines["growing"][3].strip() == "600"
+    assert "(" not in lines["concat"][5]  # two seeds have no interval
