@@ -172,7 +172,7 @@ def test_the_committed_rows_say_what_a_smaller_rate_and_the_published_start_do()
             lines[f"{control} - dense/rmsnorm"][-3].split("(")[0],
             lines[f"{control} - dense/rmsnorm"][-3],
         )
-        assert 0.01 < float(mean) < 0.05
+        assert 0.015 < float(mean) < 0.04
         assert "(+0.0" in low  # the interval's lower end
     assert float(lines["dense/rmsnorm - unlooped-deep"][-2]) < 0.02
 
