@@ -14,6 +14,8 @@ EQUAL = f"{UNLOOPED}, equal FLOPs"
 """The model without loops that was trained for more tokens, to the FLOPs of the blind looped one."""
 Conditions = dict[str, dict[int, Row]]
 """By condition, and by seed."""
+Group = tuple[str, str, float, int]
+"""Size, start, learning rate and tokens."""
 
 
 def tables(rows: Sequence[Row]) -> str:
@@ -25,12 +27,12 @@ def tables(rows: Sequence[Row]) -> str:
     return "\n\n".join(block for block in blocks if block)
 
 
-def grouped(rows: Sequence[Row]) -> dict[tuple[str, str, float, int], Conditions]:
+def grouped(rows: Sequence[Row]) -> dict[Group, Conditions]:
     """Return runs that compare, by size, start, learning rate and tokens: each condition's by seed.
 
     The model without loops at equal FLOPs has tokens of its own and stands beside the looped ones of those FLOPs.
     """
-    groups: dict[tuple[str, str, float, int], Conditions] = {}
+    groups: dict[Group, Conditions] = {}
     for row in rows:
         group = groups.setdefault((row.size, row.start, row.learning_rate, row.tokens), {})
         group.setdefault(row.condition, {})[row.seed] = row
@@ -40,9 +42,7 @@ def grouped(rows: Sequence[Row]) -> dict[tuple[str, str, float, int], Conditions
     return groups
 
 
-def _of_equal_flops(
-    groups: dict[tuple[str, str, float, int], Conditions], key: tuple[str, str, float, int]
-) -> Conditions | None:
+def _of_equal_flops(groups: dict[Group, Conditions], key: Group) -> Conditions | None:
     """Return the group of the blind looped runs whose FLOPs those of `key` have, within 1 %."""
     (flops,) = {row.training_flops for row in groups[key][UNLOOPED].values()}
     for other, conditions in groups.items():

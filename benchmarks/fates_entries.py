@@ -54,13 +54,22 @@ def anchor(weight: float) -> Mapping[str, Any]:
     return {"condition": "dense/rmsnorm", "objective": {"scale_anchor": {"weight": weight, "target": 1.0}}}
 
 
+EVENLY: Mapping[str, Any] = {"depth": {"distribution": "uniform", "low": 1, "high": 7}}
+"""Depths drawn with a mean of 4, the K of these runs."""
+
+
+def growing(steps: int) -> dict[str, Any]:
+    """Depths from 1 to 7 over so many steps: the same mean."""
+    return {"depth": {"distribution": "fixed", "mean": 7, "curriculum": steps}}
+
+
 def draw(condition: str, steps: int, **change: Any) -> Entry:
     """`steps` fill in a curriculum's length: it grows over the whole run."""
     depth = change.pop("depth", None)
     if depth == "curriculum":
-        change["training"] = {"depth": {"distribution": "fixed", "mean": 7, "curriculum": steps}}
+        change["training"] = growing(steps)
     elif depth == "sampled":
-        change["training"] = {"depth": {"distribution": "uniform", "low": 1, "high": 7}}
+        change["training"] = EVENLY
     return Entry("draw", 2, {"condition": condition, **change})
 
 

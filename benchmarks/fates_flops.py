@@ -7,9 +7,10 @@ are drawn. Batches come in the same order, so that a seed's runs compare. A name
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
-from benchmarks.fates_entries import RECIPE, SHAPES, Entry, settings
+from benchmarks.fates_entries import EVENLY, RECIPE, SHAPES, Entry, growing, settings
 from loopscope.config.run_config import RunConfig
 from loopscope.jobs.study_cells import plan
 from loopscope.objectives.depth_config import DepthConfig
@@ -21,9 +22,9 @@ _CONCAT = {"injection": {"kind": "concat"}}
 _ADD = {"injection": {"kind": "add"}}
 _GAIN = {**_CONCAT, "embedding_gain": "sqrt-dim"}
 _FIXED = {"depth": {"distribution": "fixed", "backprop": None}}
-_EVENLY = {"depth": {"distribution": "uniform", "low": 1, "high": 7}}
 
 
+@cache
 def equal_flops(steps: int | None = None) -> dict[str, Entry]:
     """Return every condition by name, with the steps that make its FLOPs those of the blind one's `steps`."""
     steps = steps or SHAPES["flops"].steps
@@ -64,7 +65,6 @@ def _entries(steps: int) -> dict[str, Entry]:
         return Entry("parts", seeds, {"condition": condition, **change})
 
     schedule = [{"until": 0.7, "placement": "dense"}, {"placement": "terminal"}]
-    growing = {"distribution": "fixed", "mean": 7, "curriculum": steps}
     return {
         BLIND: supervised("dense/rmsnorm"),
         "penalty": supervised("dense/rmsnorm+penalty"),
@@ -72,19 +72,17 @@ def _entries(steps: int) -> dict[str, Entry]:
         "then-terminal": supervised("dense/rmsnorm", objective={"schedule": schedule}),
         "shortcut": supervised("terminal/rmsnorm", objective={"shortcut": {"weight": 0.1}}),
         "jacobian": supervised("dense/rmsnorm", objective={"jacobian": {"weight": 0.1}}),
-        "drawn": supervised("dense/rmsnorm", training=_EVENLY),
-        "drawn-terminal": supervised("terminal/rmsnorm", training=_EVENLY),
-        "growing": supervised("dense/rmsnorm", training={"depth": growing}),
+        "drawn": supervised("dense/rmsnorm", training=EVENLY),
+        "drawn-terminal": supervised("terminal/rmsnorm", training=EVENLY),
+        "growing": supervised("dense/rmsnorm", training=growing(steps)),
         "concat": part("terminal/rmsnorm", model=_CONCAT),
-        "concat-drawn": part("terminal/rmsnorm", model=_CONCAT, training=_EVENLY),
+        "concat-drawn": part("terminal/rmsnorm", model=_CONCAT, training=EVENLY),
         "concat-prelude": part("terminal/rmsnorm", model={**_CONCAT, "prelude": 1}),
         "concat-gain": part("terminal/rmsnorm", model=_GAIN),
-        "concat-gain-drawn": part("terminal/rmsnorm", model=_GAIN, training=_EVENLY),
+        "concat-gain-drawn": part("terminal/rmsnorm", model=_GAIN, training=EVENLY),
         "concat-gain-start-random": part("terminal/rmsnorm", model={**_GAIN, "start": "random"}),
-        "add-gain-drawn": part("terminal/rmsnorm", model={**_GAIN, **_ADD}, training=_EVENLY),
-        "gain-drawn": part(
-            "terminal/rmsnorm", model={**_GAIN, "injection": {"kind": "none"}}, training=_EVENLY
-        ),
+        "add-gain-drawn": part("terminal/rmsnorm", model={**_GAIN, **_ADD}, training=EVENLY),
+        "gain-drawn": part("terminal/rmsnorm", model={"embedding_gain": "sqrt-dim"}, training=EVENLY),
         "huginn-whole": part("huginn", SEEDS),
         "huginn-fixed-depth": part("huginn", SEEDS, training=_FIXED),
         "huginn-fixed-depth-start-input": part("huginn", model={"start": "embedding"}, training=_FIXED),
